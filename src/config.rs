@@ -1,0 +1,75 @@
+//! The environment goes in, a [`Config`] comes out, or an error that names the variable to mend.
+
+use std::time::Duration;
+
+use tracing::Level;
+
+use crate::secret::{SecretError, Secrets};
+
+/// What a function needs to know before it can start.
+#[derive(Debug)]
+pub struct Config {
+    /// `ALERTS_TABLE_NAME`: the ledger's table.
+    pub table_name: String,
+    /// `ALERTS_TOPIC_ARN`: the topic of the alerts.
+    pub topic_arn: String,
+    /// `WEBHOOK_SECRET`: one or more signing secrets, separated by white space.
+    pub secrets: Secrets,
+    /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repetition is known for one. 30 days by default.
+    pub retention: Duration,
+}
+
+/// Which variable keeps the function from starting, and why. Never carries a value.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Not set, or empty.
+    #[error("{0} is not set")]
+    Missing(&'static str),
+    /// The topic is none, or one that takes no alerts.
+    #[error(
+        "ALERTS_TOPIC_ARN must be the ARN of a standard SNS topic (arn:aws:sns:region:account:name, not ending in .fifo)"
+    )]
+    TopicArn,
+    /// No number of days.
+    #[error("RETENTION_DAYS must be a whole number from 1 to 3650")]
+    RetentionDays,
+    /// No usable secret. Without one the function does not serve: it would let anybody in, or nobody.
+    #[error("WEBHOOK_SECRET {0}")]
+    Secret(#[from] SecretError),
+}
+
+impl Config {
+    /// Reads the variables that `variable` looks up.
+    ///
+    /// # Errors
+    /// With the first variable that is missing or unusable.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let variable = |name| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let required = |name| variable(name).ok_or(ConfigError::Missing(name));
+        Ok(Self {
+            table_name: required("ALERTS_TABLE_NAME")?,
+            topic_arn: Some(required("ALERTS_TOPIC_ARN")?)
+                .filter(|arn| is_standard_topic(arn))
+                .ok_or(ConfigError::TopicArn)?,
+            secrets: Secrets::parse(&required("WEBHOOK_SECRET")?)?,
+            retention: retention(variable("RETENTION_DAYS").as_deref().unwrap_or("30"))?,
+        })
+    }
+}
+
+/// The level below which log lines are dropped: Lambda sets `AWS_LAMBDA_LOG_LEVEL` from the function's logging
+/// configuration. INFO where it is absent or none of tracing's.
+pub fn log_level(variable: impl Fn(&str) -> Option<String>) -> Level {
+    variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(Level::INFO)
+}
+
+fn is_standard_topic(arn: &str) -> bool {
+    let parts: Vec<_> = arn.split(':').collect();
+    matches!(parts[..], ["arn", _, "sns", region, account, name]
+        if !region.is_empty() && !account.is_empty() && !name.is_empty() && !name.ends_with(".fifo"))
+}
+
+fn retention(days: &str) -> Result<Duration, ConfigError> {
+    let days: u64 = days.parse().ok().filter(|days| (1..=3650).contains(days)).ok_or(ConfigError::RetentionDays)?;
+    Ok(Duration::from_secs(days * 24 * 60 * 60))
+}

@@ -1,0 +1,157 @@
+//! Verified bytes go in, an [`Event`] comes out; the one place that knows SendPilot's names.
+//!
+//! Only what an alert cannot do without is required. Whatever else is missing, null or of a type that SendPilot never
+//! sent before must not cost an alert: it is left out.
+
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+use time::format_description::well_known::Iso8601;
+use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
+
+use crate::signature::Verified;
+
+/// The status that makes a lead a sales opportunity.
+pub const OPPORTUNITY: &str = "OPPORTUNITY";
+
+/// Longest `eventId` that is accepted, in bytes.
+pub const MAX_EVENT_ID: usize = 256;
+
+/// One webhook, as far as we use it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// `eventId`, the same on every retry; without one, the signed message id, which is too.
+    pub id: Option<String>,
+    /// The workspace it happened in.
+    pub workspace_id: Option<String>,
+    /// When the status changed, in UTC. `None` also where the text is not ISO 8601.
+    pub occurred_at: Option<OffsetDateTime>,
+    /// What happened.
+    pub kind: Kind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A lead's status changed.
+    StatusChanged(StatusChange),
+    /// Something that we do not use, and whose `data` we did not read.
+    Other,
+}
+
+/// A lead's change of status. Everything is text from outside, as it came; statuses that nobody has listed yet will come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusChange {
+    /// The lead.
+    pub lead_id: String,
+    /// The campaign; absent for one-off invitations.
+    pub campaign_id: Option<String>,
+    /// The profile: canonical, with a country host, URL-encoded, or a bare `in/slug` with a query. Never a key.
+    pub linkedin_url: Option<String>,
+    /// The status before.
+    pub previous_status: Option<String>,
+    /// The status now.
+    pub new_status: String,
+    /// `api`, `automation` or `user`.
+    pub changed_by: Option<String>,
+}
+
+impl StatusChange {
+    /// Whether the lead has become an opportunity by this change, and was none before.
+    pub fn is_new_opportunity(&self) -> bool {
+        self.new_status == OPPORTUNITY && self.previous_status.as_deref() != Some(OPPORTUNITY)
+    }
+}
+
+/// What is wrong with a genuine request that is no event. Names fields, never their content.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Not a JSON object.
+    #[error("the body must be a JSON object (line {}, column {})", .0.line(), .0.column())]
+    NotAnObject(#[source] serde_json::Error),
+    /// A required field is absent, empty, or no string.
+    #[error("{0} must be a string that is not empty")]
+    Required(&'static str),
+    /// `eventId` is there, but is not what an id can be.
+    #[error("eventId must be a string of at most {MAX_EVENT_ID} bytes")]
+    BadEventId,
+    /// Nothing tells this delivery from another.
+    #[error("the event has no eventId, and its signature has no message id to stand in")]
+    Unidentified,
+}
+
+/// Reads a verified body.
+///
+/// # Errors
+/// Where a field is missing that an alert cannot do without.
+pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
+    let body = Object::parse(verified.body()).map_err(Malformed::NotAnObject)?;
+    let kind = match body.text("eventType").ok_or(Malformed::Required("eventType"))?.as_str() {
+        // One fact, two names: the older and the newer documentation.
+        "lead.status.changed" | "lead.updated" => Kind::StatusChanged(status_change(&body)?),
+        _ => Kind::Other,
+    };
+    Ok(Event {
+        id: event_id(&body)?.or_else(|| verified.message_id().map(str::to_owned)),
+        workspace_id: body.loose_text("workspaceId"),
+        occurred_at: body.loose_text("timestamp").as_deref().and_then(moment),
+        kind,
+    })
+}
+
+fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
+    let Some(raw) = body.get("eventId") else { return Ok(None) };
+    match serde_json::from_str::<Option<String>>(raw.get()) {
+        Ok(id) if id.as_ref().is_none_or(|id| id.len() <= MAX_EVENT_ID) => Ok(id.filter(|id| !id.is_empty())),
+        _ => Err(Malformed::BadEventId),
+    }
+}
+
+fn status_change(body: &Object<'_>) -> Result<StatusChange, Malformed> {
+    let data = body.get("data").and_then(|raw| Object::parse(raw.get().as_bytes()).ok());
+    let data = data.ok_or(Malformed::Required("data.leadId"))?;
+    Ok(StatusChange {
+        lead_id: data.text("leadId").ok_or(Malformed::Required("data.leadId"))?,
+        campaign_id: data.loose_text("campaignId"),
+        linkedin_url: data.loose_text("linkedinUrl"),
+        previous_status: data.loose_text("previousStatus"),
+        new_status: data.text("newStatus").ok_or(Malformed::Required("data.newStatus"))?,
+        changed_by: data.loose_text("changedBy"),
+    })
+}
+
+/// A JSON object whose values are read when asked for. A derived struct would also be read from an array, would fail on
+/// a repeated key, and would fail as a whole on one field of a new type.
+struct Object<'a>(HashMap<String, &'a RawValue>);
+
+impl<'a> Object<'a> {
+    fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json).map(Self)
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.get(name).copied()
+    }
+
+    /// A string that is not empty.
+    fn text(&self, name: &str) -> Option<String> {
+        let text: String = serde_json::from_str(self.get(name)?.get()).ok()?;
+        Some(text).filter(|text| !text.is_empty())
+    }
+
+    /// The same, or a number as it stands, in case an id is a number one day.
+    fn loose_text(&self, name: &str) -> Option<String> {
+        self.text(name).or_else(|| {
+            let number: serde_json::Number = serde_json::from_str(self.get(name)?.get()).ok()?;
+            Some(number.to_string())
+        })
+    }
+}
+
+/// ISO 8601 of any form; SendPilot's own has an offset, and UTC is meant where one has none.
+fn moment(text: &str) -> Option<OffsetDateTime> {
+    let with_offset = OffsetDateTime::parse(text, &Iso8601::DEFAULT);
+    let moment =
+        with_offset.or_else(|_| PrimitiveDateTime::parse(text, &Iso8601::DEFAULT).map(PrimitiveDateTime::assume_utc));
+    moment.ok()?.checked_to_offset(UtcOffset::UTC)
+}

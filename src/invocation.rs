@@ -1,0 +1,77 @@
+//! One invocation's view of time: when it began, when Lambda will kill it, and how its time is shared out.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ledger::{Attempt, Owner};
+use crate::timestamp::Timestamp;
+
+/// How long a lease outlives the invocation that holds it. Lambda's hosts keep their clocks by the Amazon Time Sync
+/// Service, within milliseconds of each other; two seconds leave room for a bad day.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
+
+/// Lambda lets no invocation run longer than 15 minutes. A deadline beyond that is not one, and would make a lease that
+/// nobody outlives.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// Taken where the runtime names a deadline that is already over, as some emulators do: the timeout in `template.yaml`.
+const UNSTATED: Duration = Duration::from_secs(10);
+
+/// One invocation.
+#[derive(Debug, Clone)]
+pub struct Invocation {
+    request_id: String,
+    owner: Owner,
+    began: Instant,
+    began_at: Timestamp,
+    allowed: Duration,
+}
+
+/// The moment by which each step of a delivery must be over. All are shares of the invocation's own time, so that they
+/// hold whatever the function's timeout is set to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// The claim. Later than that, too little time is left to publish.
+    pub claim_by: Instant,
+    /// The publish. Later than that, its result could not be recorded any more.
+    pub publish_by: Instant,
+    /// Completion or release. Later than that, the answer could not get out any more.
+    pub settle_by: Instant,
+}
+
+impl Invocation {
+    /// `deadline` is when Lambda kills the invocation, `now` when it began, `random` what tells this attempt from any other.
+    pub fn new(request_id: &str, deadline: Timestamp, now: Timestamp, random: [u8; 8]) -> Self {
+        let allowed = deadline.since(now).min(LONGEST);
+        Self {
+            request_id: request_id.to_owned(),
+            owner: Owner::new(request_id, random),
+            began: Instant::now(),
+            began_at: now,
+            allowed: if allowed.is_zero() { UNSTATED } else { allowed },
+        }
+    }
+
+    /// Lambda's id of the invocation.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// The time, counted from the invocation's beginning: a step of the host's clock meanwhile cannot confuse it.
+    pub fn now(&self) -> Timestamp {
+        self.began_at.after(self.began.elapsed())
+    }
+
+    /// An attempt that begins now and whose lease no living invocation outstays.
+    pub fn attempt(&self) -> Attempt {
+        let lease_until = self.began_at.after(self.allowed + LEASE_MARGIN);
+        Attempt { owner: self.owner.clone(), now: self.now(), lease_until }
+    }
+
+    /// How the invocation's time is shared out.
+    pub fn schedule(&self) -> Schedule {
+        let by = |percent: u32| self.began + self.allowed * percent / 100;
+        Schedule { claim_by: by(35), publish_by: by(75), settle_by: by(95) }
+    }
+}

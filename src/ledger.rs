@@ -1,0 +1,289 @@
+//! Who may publish which delivery, and what may follow what: the rules, free of any database.
+//!
+//! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its first claim on and
+//! `PUBLISHED` for good once its alert is out. In between it belongs to the one attempt that holds its lease:
+//!
+//! ```text
+//!             claim                  publish          complete
+//! attempt A  ──┬───────────────────────┬─────────────────┬──────────────▶  PUBLISHED
+//!              │◀────────── lease of A ──────────────▶│
+//! attempt B     ✗ in progress           ✗ in progress      ✗ duplicate
+//!
+//!             claim      (A dies)
+//! attempt A  ──┬───────────†
+//!              │◀────────── lease of A ─────▶│
+//! attempt B     ✗ in progress                claim ─── publish ─── complete ──▶  PUBLISHED
+//! ```
+//!
+//! The lease outlives the attempt (see [`crate::invocation`]), so nobody overtakes the living. The owner's token, new
+//! for every attempt, fences what the dead left behind: an attempt completes or releases only what is still its own.
+//!
+//! [`may_claim`] and [`may_settle`] are the rules. [`dynamodb`] asks the table to hold to the same two as conditions, and
+//! calls them to understand a refusal; a test holds both against one another over random rows.
+
+pub mod dynamodb;
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::future::Future;
+
+use data_encoding::HEXLOWER;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use sha2::{Digest, Sha256};
+
+use crate::timestamp::Timestamp;
+
+/// The key of a row: `{workspaceId}#{eventId}#alert`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DeliveryId(String);
+
+impl DeliveryId {
+    /// The alert of one event. The same event gives the same id on every retry, and two events never share one.
+    pub fn alert(workspace_id: Option<&str>, event_id: &str) -> Self {
+        Self(format!("{}#{}#alert", key_part(workspace_id.unwrap_or_default()), key_part(event_id)))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Escaped so that no part can pretend to be two, and hashed where it is so long that the key might pass DynamoDB's
+/// limit of 2,048 bytes, which would refuse the delivery for ever.
+fn key_part(part: &str) -> Cow<'_, str> {
+    const SEPARATORS: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
+    match part.len() {
+        0..=256 => utf8_percent_encode(part, SEPARATORS).into(),
+        _ => format!("sha256:{}", sha256_hex(part.as_bytes())).into(),
+    }
+}
+
+/// SHA-256 in lower-case hex.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+/// The exact publish request, but for the topic it goes to. Stored in the row, so that a redrive needs nobody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// `Subject`: legal for SNS as it is.
+    pub subject: String,
+    /// `Message` under `MessageStructure: json`: a JSON object with one string per protocol, at most 256 KiB.
+    pub body: String,
+}
+
+/// One event on its way to one topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The key of its row.
+    pub id: DeliveryId,
+    /// What to publish.
+    pub message: Message,
+    /// Of the webhook's body, in hex: the same id with another body must not pass as the same event.
+    pub body_sha256: String,
+}
+
+/// One try to deliver, as the ledger sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Whose the claim will be.
+    pub owner: Owner,
+    /// The time of the claim.
+    pub now: Timestamp,
+    /// Until then nobody else may take the claim.
+    pub lease_until: Timestamp,
+}
+
+/// The token of one attempt, never used twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner(String);
+
+impl Owner {
+    /// The request id leads from a row to the logs of its owner. It is not unique enough alone: Lambda repeats it when
+    /// it retries an asynchronous invocation.
+    pub fn new(request_id: &str, random: [u8; 8]) -> Self {
+        Self(format!("{request_id}/{}", HEXLOWER.encode(&random)))
+    }
+
+    /// A token as it was stored.
+    pub fn stored(token: String) -> Self {
+        Self(token)
+    }
+
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The right to publish one delivery, and the duty to settle it. There is one of it: it cannot be cloned, and
+/// [`Ledger::complete`] or [`Ledger::release`] consumes it. What it says was fixed at the claim.
+#[derive(Debug)]
+#[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
+pub struct Claim {
+    delivery: Delivery,
+    owner: Owner,
+}
+
+impl Claim {
+    /// What a ledger hands out when it has let `owner` take `delivery`.
+    pub fn granted(delivery: Delivery, owner: Owner) -> Self {
+        Self { delivery, owner }
+    }
+
+    /// The key of the claimed row.
+    pub fn delivery_id(&self) -> &DeliveryId {
+        &self.delivery.id
+    }
+
+    /// What to publish.
+    pub fn message(&self) -> &Message {
+        &self.delivery.message
+    }
+
+    /// Whose it is.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+}
+
+/// What a row says about its delivery: all that the rules look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// How far it is.
+    pub state: State,
+    /// The attempt that holds it, or held it last.
+    pub owner: Owner,
+    /// Until when it holds it.
+    pub lease_until: Timestamp,
+    /// Of the body it was claimed with.
+    pub body_sha256: Option<String>,
+}
+
+/// How far a delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Claimed at least once, and the alert is not known to be out.
+    Pending,
+    /// The alert is out.
+    Published,
+}
+
+/// Whether an attempt may claim a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MayClaim {
+    /// Nobody ever has, or the lease of the last who did ran out or was given back.
+    Yes,
+    /// It has done so already; the answer was lost, and it asked again.
+    Mine,
+    /// Another attempt holds the lease, and may be alive.
+    NotBefore(Timestamp),
+    /// The alert is out.
+    Published,
+}
+
+/// The rule of a claim.
+pub fn may_claim(row: Option<&Row>, owner: &Owner, now: Timestamp) -> MayClaim {
+    match row {
+        None => MayClaim::Yes,
+        Some(row) if row.state == State::Published => MayClaim::Published,
+        Some(row) if row.owner == *owner => MayClaim::Mine,
+        Some(row) if row.lease_until <= now => MayClaim::Yes,
+        Some(row) => MayClaim::NotBefore(row.lease_until),
+    }
+}
+
+/// Whether an attempt may complete or release its claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaySettle {
+    /// It is the owner still.
+    Yes,
+    /// It has completed it already; the answer was lost, and it asked again.
+    Done,
+    /// Its lease ran out and somebody took over, or the row is gone.
+    NotMine,
+}
+
+/// The rule of a completion and of a release.
+pub fn may_settle(row: Option<&Row>, owner: &Owner) -> MaySettle {
+    match row {
+        Some(row) if row.owner == *owner && row.state == State::Pending => MaySettle::Yes,
+        Some(row) if row.owner == *owner => MaySettle::Done,
+        _ => MaySettle::NotMine,
+    }
+}
+
+/// The proof that an alert is out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// SNS's id of the message.
+    pub message_id: String,
+    /// When it was published.
+    pub published_at: Timestamp,
+    /// When the row may be forgotten. Only a published row ever is.
+    pub expires_at: Timestamp,
+}
+
+/// Answer to a claim.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Who has it now.
+    pub standing: Standing,
+    /// The row was there before, under another body.
+    pub other_body: bool,
+}
+
+/// Who has a delivery after somebody tried to claim it.
+#[derive(Debug)]
+pub enum Standing {
+    /// The claimant.
+    Won(Claim),
+    /// Another attempt, at least until then.
+    InProgress {
+        /// End of its lease.
+        until: Timestamp,
+    },
+    /// Nobody any more: the alert is out.
+    Published,
+}
+
+/// Answer to a completion or a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// So it stands in the row.
+    Recorded,
+    /// The claim was not the caller's any more, and the row is as it was.
+    NotMine,
+}
+
+/// Why the ledger did not answer. The effect may have taken place all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database refused, or could not be reached.
+    #[error("the ledger could not {0}")]
+    Failed(&'static str, #[source] Box<dyn Error + Send + Sync>),
+    /// A row is there that we did not write: the attribute named is missing or of another type.
+    #[error("the row's attribute {0} is missing or of a wrong type")]
+    BadRow(&'static str),
+    /// No answer in the time that the attempt has.
+    #[error("the ledger did not answer in time")]
+    TimedOut,
+}
+
+/// Keeps who has claimed which delivery. Every operation is atomic, and may be repeated by its caller without harm.
+pub trait Ledger {
+    /// Takes the delivery if [`may_claim`] allows it.
+    fn claim(&self, delivery: Delivery, attempt: Attempt) -> impl Future<Output = Result<Claimed, LedgerError>> + Send;
+
+    /// Records that the alert is out, if the claim still holds.
+    fn complete(&self, claim: Claim, receipt: Receipt) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
+
+    /// Gives the claim back for anybody to take, and says why.
+    fn release(
+        &self,
+        claim: Claim,
+        now: Timestamp,
+        error: &str,
+    ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
+}

@@ -1,0 +1,227 @@
+//! The ledger as a DynamoDB table: each operation is one `UpdateItem`, and its rule is the condition.
+//!
+//! ```text
+//!   time ──▶  T0 claim by A        T1        T2 lease of A ends        T3
+//!             │                    │         │                         │
+//!   claim     no row: A has it     │         │                         │
+//!             by B ────────────────✗ PENDING, lease live: in progress  │
+//!             by B ────────────────│─────────✓ PENDING, lease over: B takes over
+//!             by B ────────────────│─────────│─────────────────────────✗ PUBLISHED: duplicate
+//!   complete  by A ────────────────✓ owner is A and PENDING            │
+//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: not A's any more
+//!   release   by A ────────────────✓ lease ends now: the next claim takes over at once
+//! ```
+//!
+//! A refused condition returns the row that refused it (`ALL_OLD`), so that [`may_claim`] and [`may_settle`] can say why
+//! without another read, which could see a later row. Every request may be sent twice: the SDK retries what it got no
+//! answer to, and finds its own effect in that row.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Attempt, Claim, Claimed, Delivery, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Owner, Receipt, Row,
+    Settled, Standing, State, may_claim, may_settle,
+};
+use crate::timestamp::Timestamp;
+
+/// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from
+/// capping the table.
+pub const PENDING_SHARDS: u8 = 8;
+
+/// The longest error text that a row keeps, in characters.
+const MAX_ERROR: usize = 500;
+
+/// The arms of [`may_claim`]: nobody ever claimed it; or the last claim ended without a completion.
+const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now)";
+
+/// A takeover keeps `firstSeenAt`, counts up `attempts`, and stores the request it is going to send. `pending` puts the
+/// row into the sparse index. There is no `expiresAt`: what is pending never expires.
+const CLAIM: &str = "SET #state = :pending, #owner = :me, leaseUntil = :until, message = :message, \
+     bodySha256 = :sha, pending = :shard, firstSeenAt = if_not_exists(firstSeenAt, :now) ADD attempts :one";
+
+/// The rule of [`may_settle`].
+const MAY_SETTLE: &str = "#owner = :me AND #state = :pending";
+
+const COMPLETE: &str =
+    "SET #state = :published, publishedAt = :at, messageId = :id, expiresAt = :expires REMOVE pending";
+
+/// Released, never deleted: the row is the redrive's only way to know of the delivery.
+const RELEASE: &str = "SET leaseUntil = :now, lastError = :error";
+
+/// The ledger in one table.
+#[derive(Debug, Clone)]
+pub struct DynamoDbLedger {
+    client: Client,
+    table: String,
+}
+
+impl DynamoDbLedger {
+    /// Over a table with key `deliveryId` and the sparse index `pending`, as in `template.yaml`.
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    fn update(&self, id: &DeliveryId, owner: &Owner) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&self.table)
+            .key("deliveryId", string(id.as_str()))
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":pending", string(State::Pending.name()))
+            .expression_attribute_values(":me", string(owner.as_str()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    }
+
+    async fn settle(
+        &self,
+        doing: &'static str,
+        owner: &Owner,
+        update: UpdateItemFluentBuilder,
+    ) -> Result<Settled, LedgerError> {
+        match update.condition_expression(MAY_SETTLE).send().await.map_err(refusal) {
+            Ok(_) => Ok(Settled::Recorded),
+            Err(Refusal::Condition(row)) => match may_settle(read_row(row)?.as_ref(), owner) {
+                MaySettle::Yes | MaySettle::Done => Ok(Settled::Recorded),
+                MaySettle::NotMine => Ok(Settled::NotMine),
+            },
+            Err(Refusal::Other(error)) => Err(LedgerError::Failed(doing, error.into())),
+        }
+    }
+}
+
+impl Ledger for DynamoDbLedger {
+    async fn claim(&self, delivery: Delivery, attempt: Attempt) -> Result<Claimed, LedgerError> {
+        let Attempt { owner, now, lease_until } = attempt;
+        let update = self
+            .update(&delivery.id, &owner)
+            .condition_expression(MAY_CLAIM)
+            .update_expression(CLAIM)
+            .expression_attribute_values(":until", millis(lease_until))
+            .expression_attribute_values(":message", message(&delivery))
+            .expression_attribute_values(":sha", string(&delivery.body_sha256))
+            .expression_attribute_values(":shard", string(&shard(&delivery.id)))
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":one", AttributeValue::N("1".into()))
+            .return_values(ReturnValue::AllOld);
+        let (granted, row) = match update.send().await.map_err(refusal) {
+            // What is wrong with the row taken over is mended by now.
+            Ok(UpdateItemOutput { attributes, .. }) => (true, read_row(attributes).unwrap_or_default()),
+            Err(Refusal::Condition(row)) => (false, read_row(row)?),
+            Err(Refusal::Other(error)) => return Err(LedgerError::Failed("claim", error.into())),
+        };
+        let other_body =
+            row.as_ref().and_then(|row| row.body_sha256.as_ref()).is_some_and(|sha| *sha != delivery.body_sha256);
+        let standing = match may_claim(row.as_ref(), &owner, now) {
+            _ if granted => Standing::Won(Claim::granted(delivery, owner)),
+            MayClaim::Mine => Standing::Won(Claim::granted(delivery, owner)),
+            MayClaim::Published => Standing::Published,
+            MayClaim::NotBefore(until) => Standing::InProgress { until },
+            // Refused, and no row that says why: an engine that does not return it. Never 2xx on a guess.
+            MayClaim::Yes => Standing::InProgress { until: lease_until },
+        };
+        Ok(Claimed { standing, other_body })
+    }
+
+    async fn complete(&self, claim: Claim, receipt: Receipt) -> Result<Settled, LedgerError> {
+        let update = self
+            .update(claim.delivery_id(), claim.owner())
+            .update_expression(COMPLETE)
+            .expression_attribute_values(":published", string(State::Published.name()))
+            .expression_attribute_values(":at", millis(receipt.published_at))
+            .expression_attribute_values(":id", string(&receipt.message_id))
+            .expression_attribute_values(":expires", number(receipt.expires_at.as_secs()));
+        self.settle("complete", claim.owner(), update).await
+    }
+
+    async fn release(&self, claim: Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
+        let error: String = error.chars().take(MAX_ERROR).collect();
+        let update = self
+            .update(claim.delivery_id(), claim.owner())
+            .update_expression(RELEASE)
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":error", string(&error));
+        self.settle("release", claim.owner(), update).await
+    }
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Published => "PUBLISHED",
+        }
+    }
+}
+
+/// Spread evenly, and the same for every claim of one delivery.
+fn shard(id: &DeliveryId) -> String {
+    (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
+}
+
+/// Named as in the API of SNS, so that a person can publish it by hand from the row.
+fn message(delivery: &Delivery) -> AttributeValue {
+    let parameters = [
+        ("Subject", delivery.message.subject.as_str()),
+        ("Message", delivery.message.body.as_str()),
+        ("MessageStructure", "json"),
+    ];
+    AttributeValue::M(parameters.map(|(name, value)| (name.to_owned(), string(value))).into())
+}
+
+type Item = HashMap<String, AttributeValue>;
+
+enum Refusal {
+    Condition(Option<Item>),
+    Other(Box<SdkError<UpdateItemError>>),
+}
+
+fn refusal(error: SdkError<UpdateItemError>) -> Refusal {
+    match error {
+        SdkError::ServiceError(service) if service.err().is_conditional_check_failed_exception() => {
+            match service.into_err() {
+                UpdateItemError::ConditionalCheckFailedException(failed) => Refusal::Condition(failed.item),
+                _ => Refusal::Condition(None),
+            }
+        }
+        error => Refusal::Other(error.into()),
+    }
+}
+
+/// Asks of a row only what the rules need of one in its state.
+fn read_row(item: Option<Item>) -> Result<Option<Row>, LedgerError> {
+    let Some(item) = item.filter(|item| !item.is_empty()) else { return Ok(None) };
+    let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+    let state = match text("state").as_deref() {
+        Some("PENDING") => State::Pending,
+        Some("PUBLISHED") => State::Published,
+        _ => return Err(LedgerError::BadRow("state")),
+    };
+    let lease_until = item.get("leaseUntil").and_then(|value| value.as_n().ok()?.parse().ok());
+    let lease_until = match (lease_until, state) {
+        (Some(millis), _) => Timestamp::from_millis(millis),
+        (None, State::Published) => Timestamp::from_millis(0),
+        (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
+    };
+    let owner = Owner::stored(text("owner").unwrap_or_default());
+    Ok(Some(Row { state, owner, lease_until, body_sha256: text("bodySha256") }))
+}
+
+fn string(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+fn millis(at: Timestamp) -> AttributeValue {
+    number(at.as_millis())
+}

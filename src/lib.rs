@@ -1,0 +1,48 @@
+//! One alert for every SendPilot lead that becomes an opportunity: never lost, and never sent twice without need.
+//!
+//! SendPilot posts a signed webhook to an HTTP API, which invokes the `webhook` function. A request goes down this list:
+//!
+//! | module | does |
+//! |---|---|
+//! | [`config`] | reads the environment; each error names its variable |
+//! | [`gateway`] | takes in what API Gateway hands over, whatever an attacker wrote into it |
+//! | [`webhook`] | handles one request: verify, parse, alert, relay, answer |
+//! | [`secret`] | holds the signing secrets, several while a rotation lasts |
+//! | [`signature`] | makes bytes of a stranger into a [`signature::Verified`] body, or says why not |
+//! | [`event`] | makes that into an [`event::Event`]; the one place that knows SendPilot's names |
+//! | [`alert`] | decides whether an alert is due, and writes it, once per kind of reader |
+//! | [`relay`] | claims the delivery, publishes it, completes it; or releases it |
+//! | [`invocation`] | shares out the time that Lambda gives |
+//! | [`ledger`] | the rules of a claim; [`ledger::dynamodb`] holds a table to them |
+//! | [`topic`] | where alerts go; [`topic::sns`] sends them there |
+//! | [`response`] | the one table of outcomes and answers |
+//! | [`telemetry`] | log lines |
+//! | [`aws`], [`timestamp`] | the SDK's settings; a moment |
+//!
+//! # The promise
+//!
+//! 1. **Nothing lost.** SendPilot is told 2xx only when the alert is published. Until then the delivery stands in the
+//!    ledger as `PENDING`, where it never expires, or SendPilot has been asked to send it again.
+//! 2. **Once.** One alert per event. A second publish happens only where a publish took effect and the proof of it was
+//!    lost: a crash, or a lost answer, between publish and completion. It carries the same alert id.
+//! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not start.
+//! 4. **Nothing for nothing.** An event that needs no alert costs no AWS call.
+//!
+//! Time, randomness and the environment come in as arguments; the ledger and the topic are traits. So every path can be
+//! walked in a test.
+
+pub mod alert;
+pub mod aws;
+pub mod config;
+pub mod event;
+pub mod gateway;
+pub mod invocation;
+pub mod ledger;
+pub mod relay;
+pub mod response;
+pub mod secret;
+pub mod signature;
+pub mod telemetry;
+pub mod timestamp;
+pub mod topic;
+pub mod webhook;

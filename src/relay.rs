@@ -1,0 +1,132 @@
+//! The one way of an alert: claim, publish, complete; or release, so that the next attempt need not wait.
+//!
+//! ```text
+//! claim ──┬─ won ──────── publish ──┬─ taken ──── complete ──▶ Alerted      (also where completion fails: the alert is out)
+//!         │                         └─ not taken ─ release ──▶ Unavailable  (also where release fails: the lease runs out)
+//!         ├─ published ──────────────────────────────────────▶ Duplicate
+//!         ├─ in progress ────────────────────────────────────▶ InProgress
+//!         └─ no answer ──────────────────────────────────────▶ Unavailable
+//! ```
+//!
+//! Whatever happens, at every moment either the row is `PENDING` or SendPilot has not been told 2xx, or both.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::invocation::Invocation;
+use crate::ledger::{Claim, Claimed, Delivery, Ledger, LedgerError, Receipt, Settled, Standing};
+use crate::response::Outcome;
+use crate::telemetry::chain;
+use crate::topic::{Topic, TopicError};
+
+/// What became of a delivery.
+#[derive(Debug)]
+pub struct Relayed {
+    /// What to answer.
+    pub outcome: Outcome,
+    /// The ledger knows the event's id with another body.
+    pub other_body: bool,
+    /// What went wrong on the way, if anything did.
+    pub failure: Option<Failure>,
+}
+
+/// What can go wrong on the way.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No claim, or none that we know of.
+    #[error("claim failed")]
+    Claim(#[source] LedgerError),
+    /// The alert is not known to be out. The delivery is free for the next attempt.
+    #[error("publish failed")]
+    Publish(#[source] TopicError),
+    /// As above, but nobody can take the delivery before its lease runs out.
+    #[error("publish failed, and so did the release of the claim ({release})")]
+    Release {
+        /// Why the alert is not known to be out.
+        #[source]
+        publish: TopicError,
+        /// Why the claim is not free.
+        release: LedgerError,
+    },
+    /// The alert is out, but the row does not say so: it may be published again under the same id.
+    #[error("published, but completion failed")]
+    Complete(#[source] LedgerError),
+    /// The alert is out, but somebody else took the claim over meanwhile and may have published it too.
+    #[error("published, but the claim had passed to another attempt")]
+    Overtaken,
+}
+
+impl Relayed {
+    fn new(outcome: Outcome, failure: impl Into<Option<Failure>>) -> Self {
+        Self { outcome, other_body: false, failure: failure.into() }
+    }
+}
+
+/// Takes one delivery as far as it can be taken in the time of this invocation. `retention` is how long a published row is kept.
+pub async fn relay(
+    ledger: &impl Ledger,
+    topic: &impl Topic,
+    delivery: Delivery,
+    invocation: &Invocation,
+    retention: Duration,
+) -> Relayed {
+    let claim_by = invocation.schedule().claim_by;
+    let claiming = ledger.claim(delivery, invocation.attempt());
+    let Claimed { standing, other_body } = match within(claim_by, claiming, LedgerError::TimedOut).await {
+        Ok(claimed) => claimed,
+        Err(error) => return Relayed::new(Outcome::Unavailable, Failure::Claim(error)),
+    };
+    let relayed = match standing {
+        Standing::Won(claim) => publish(ledger, topic, claim, invocation, retention).await,
+        Standing::Published => Relayed::new(Outcome::Duplicate, None),
+        Standing::InProgress { until } => {
+            Relayed::new(Outcome::InProgress { retry_after: until.since(invocation.now()) }, None)
+        }
+    };
+    Relayed { other_body, ..relayed }
+}
+
+async fn publish(
+    ledger: &impl Ledger,
+    topic: &impl Topic,
+    claim: Claim,
+    invocation: &Invocation,
+    retention: Duration,
+) -> Relayed {
+    let schedule = invocation.schedule();
+    match within(schedule.publish_by, topic.publish(claim.message()), TopicError::TimedOut).await {
+        Ok(message_id) => {
+            let published_at = invocation.now();
+            let receipt = Receipt { message_id, published_at, expires_at: published_at.after(retention) };
+            let completing = ledger.complete(claim, receipt);
+            let failure = match within(schedule.settle_by, completing, LedgerError::TimedOut).await {
+                Ok(Settled::Recorded) => None,
+                Ok(Settled::NotMine) => Some(Failure::Overtaken),
+                Err(error) => Some(Failure::Complete(error)),
+            };
+            Relayed::new(Outcome::Alerted, failure)
+        }
+        Err(publish) => {
+            let error = chain(&publish);
+            let releasing = ledger.release(claim, invocation.now(), &error);
+            let failure = match within(schedule.settle_by, releasing, LedgerError::TimedOut).await {
+                Ok(Settled::Recorded | Settled::NotMine) => Failure::Publish(publish),
+                Err(release) => Failure::Release { publish, release },
+            };
+            Relayed::new(Outcome::Unavailable, failure)
+        }
+    }
+}
+
+/// Gives up at the deadline, and does not begin after it: what is begun may take effect.
+async fn within<T, E>(deadline: Instant, work: impl Future<Output = Result<T, E>>, late: E) -> Result<T, E> {
+    if Instant::now() >= deadline {
+        return Err(late);
+    }
+    match timeout_at(deadline, work).await {
+        Ok(result) => result,
+        Err(_) => Err(late),
+    }
+}

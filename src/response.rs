@@ -1,0 +1,140 @@
+//! The one table: what became of a request, and what its sender is told.
+//!
+//! SendPilot takes any 2xx for final and retries all else until 77 minutes have passed. So 2xx is said only where nothing is
+//! left to do, 4xx where a retry can mend nothing, and 409 and 503, with `Retry-After`, where it can.
+
+use std::time::Duration;
+
+use lambda_http::http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+/// Largest body that is read, in bytes: the most that SNS would publish.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// When a sender may try again after 503. SendPilot's first retry comes after 5 s too.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The alert is out.
+    Alerted,
+    /// It was out already.
+    Duplicate,
+    /// A genuine event that needs no alert.
+    Ignored,
+    /// Another attempt has the delivery in hand. It may still die, so this is no success.
+    InProgress {
+        /// Time until its lease ends.
+        retry_after: Duration,
+    },
+    /// The ledger or the topic did not do its part.
+    Unavailable,
+    /// Genuine, but no event; the text says what to mend.
+    Malformed(String),
+    /// Not signed by a secret of ours, or not now.
+    Unauthorized {
+        /// `missing`, `malformed`, `mismatch` or `stale`.
+        reason: &'static str,
+        /// What to mend.
+        detail: String,
+    },
+    /// Another path.
+    NotFound,
+    /// Another method.
+    MethodNotAllowed,
+    /// Over [`MAX_BODY`].
+    TooLarge,
+}
+
+impl Outcome {
+    /// As it stands in answers and logs.
+    pub fn name(&self) -> &'static str {
+        self.row().1
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    fn row(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Alerted => (StatusCode::OK, "alerted"),
+            Self::Duplicate => (StatusCode::OK, "duplicate"),
+            Self::Ignored => (StatusCode::OK, "ignored"),
+            Self::InProgress { .. } => (StatusCode::CONFLICT, "in_progress"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
+            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        }
+    }
+
+    fn header(&self) -> Option<(header::HeaderName, HeaderValue)> {
+        let seconds = |span: Duration| HeaderValue::from(span.as_millis().div_ceil(1000).max(1) as u64);
+        match self {
+            Self::InProgress { retry_after } => Some((header::RETRY_AFTER, seconds(*retry_after))),
+            Self::Unavailable => Some((header::RETRY_AFTER, seconds(RETRY))),
+            Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
+            _ => None,
+        }
+    }
+
+    /// What to mend, where there is something to mend.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            Self::Alerted | Self::Duplicate | Self::Ignored => None,
+            Self::InProgress { .. } => {
+                Some("another delivery of this event is being worked on; send it again after Retry-After")
+            }
+            Self::Unavailable => Some("the alert is not known to be out; send the event again after Retry-After"),
+            Self::Malformed(detail) | Self::Unauthorized { detail, .. } => Some(detail),
+            Self::NotFound => Some("webhooks are received at POST /webhooks/sendpilot"),
+            Self::MethodNotAllowed => Some("webhooks are sent by POST"),
+            Self::TooLarge => Some("the body must be at most 256 KiB (262144 bytes)"),
+        }
+    }
+}
+
+/// An answer's body: plain for 2xx, a problem of RFC 9457 (whose `type` is `about:blank` where it is left out) for all else.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(rename = "eventId", skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+}
+
+/// Answers a request. `event_id` is that of the event, once it is known and genuine.
+pub fn answer(outcome: &Outcome, event_id: Option<&str>) -> Response<String> {
+    let status = outcome.status();
+    let problem = outcome.detail().map(|detail| (status, detail));
+    let body = Body {
+        title: problem.and_then(|(status, _)| status.canonical_reason()),
+        status: problem.map(|(status, _)| status.as_u16()),
+        detail: problem.map(|(_, detail)| detail),
+        outcome: outcome.name(),
+        reason: match outcome {
+            Outcome::Unauthorized { reason, .. } => Some(reason),
+            _ => None,
+        },
+        event_id,
+    };
+    // Strings and a number: there is nothing in it that JSON could not hold.
+    let mut response = Response::new(serde_json::to_string(&body).unwrap_or_default());
+    *response.status_mut() = status;
+    let content_type = if problem.is_some() { "application/problem+json" } else { "application/json" };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().extend(outcome.header());
+    response
+}

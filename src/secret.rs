@@ -1,0 +1,85 @@
+//! The signing secrets: one, or several while a rotation lasts, and never readable again once they are here.
+
+use std::fmt;
+
+use data_encoding::{BASE64, BASE64_NOPAD};
+use hmac::{Hmac, KeyInit};
+use sha2::Sha256;
+
+/// HMAC-SHA-256, keyed and ready to take the signed content.
+pub(crate) type Keyed = Hmac<Sha256>;
+
+/// Marks a secret whose key is the base64 that follows (Svix, Standard Webhooks).
+const PREFIX: &str = "whsec_";
+
+/// All secrets that count at this moment; at least one.
+///
+/// SendPilot lets the old and the new secret both work for 24 hours after a rotation, and does not say which of the two signs: hold both.
+#[derive(Debug)]
+pub struct Secrets(Vec<Secret>);
+
+/// One signing secret, kept as keyed MACs only, so that nothing can print it.
+pub(crate) struct Secret {
+    /// Keys of the Svix / Standard Webhooks scheme. Two where the secret has no prefix and could be meant either way.
+    pub(crate) standard: Vec<Keyed>,
+    /// Key of the scheme in SendPilot's own documentation: the secret as text, prefix and all.
+    pub(crate) documented: Keyed,
+}
+
+/// Why a text cannot serve as signing secrets. Never carries the text.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SecretError {
+    /// There is nothing but white space.
+    #[error("holds no secret")]
+    Empty,
+    /// `whsec_` is not followed by base64 of at least one byte.
+    #[error("secret number {0} starts with whsec_, but base64 does not follow; copy it again from SendPilot")]
+    NotBase64(usize),
+}
+
+impl Secrets {
+    /// Reads one or more secrets, separated by white space.
+    ///
+    /// # Errors
+    /// If there is none, or one of them has the prefix `whsec_` and no key behind it.
+    pub fn parse(text: &str) -> Result<Self, SecretError> {
+        let secrets = text
+            .split_whitespace()
+            .enumerate()
+            .map(|(index, secret)| Secret::parse(secret).ok_or(SecretError::NotBase64(index + 1)))
+            .collect::<Result<Vec<_>, _>>()?;
+        if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(Self(secrets)) }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Secret> {
+        self.0.iter()
+    }
+}
+
+impl Secret {
+    fn parse(text: &str) -> Option<Self> {
+        let standard = match text.strip_prefix(PREFIX) {
+            Some(base64) => vec![keyed(&decode(base64)?)?],
+            // Standard Webhooks libraries also decode a secret without its prefix; others take it as text.
+            None => decode(text).iter().map(Vec::as_slice).chain([text.as_bytes()]).filter_map(keyed).collect(),
+        };
+        Some(Self { standard, documented: keyed(text.as_bytes())? })
+    }
+}
+
+/// Strict, but for the padding, which people lose when they copy. An empty key would let anybody sign.
+fn decode(base64: &str) -> Option<Vec<u8>> {
+    let unpadded = base64.trim_end_matches('=');
+    let encoding = if unpadded.len() == base64.len() { BASE64_NOPAD } else { BASE64 };
+    encoding.decode(base64.as_bytes()).ok().filter(|key| !key.is_empty())
+}
+
+fn keyed(key: &[u8]) -> Option<Keyed> {
+    Keyed::new_from_slice(key).ok()
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}

@@ -1,0 +1,25 @@
+//! Publishes one alert; what stands behind it is [`sns`].
+
+pub mod sns;
+
+use std::error::Error;
+use std::future::Future;
+
+use crate::ledger::Message;
+
+/// Why an alert is not known to be out. It may be out all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum TopicError {
+    /// The topic refused it, or could not be reached.
+    #[error("the topic did not take the alert")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// No answer in the time that the attempt has.
+    #[error("the topic did not answer in time")]
+    TimedOut,
+}
+
+/// Takes alerts to whoever subscribed.
+pub trait Topic {
+    /// Publishes, and returns the topic's id of the message. The caller sets the deadline.
+    fn publish(&self, message: &Message) -> impl Future<Output = Result<String, TopicError>> + Send;
+}
