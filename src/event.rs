@@ -69,6 +69,9 @@ pub enum Malformed {
     /// Not a JSON object.
     #[error("the body must be a JSON object (line {}, column {})", .0.line(), .0.column())]
     NotAnObject(#[source] serde_json::Error),
+    /// `data` of a change of status is absent or something else.
+    #[error("data must be an object")]
+    NoData,
     /// A required field is absent, empty, or no string.
     #[error("{0} must be a string that is not empty")]
     Required(&'static str),
@@ -109,7 +112,7 @@ fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
 
 fn status_change(body: &Object<'_>) -> Result<StatusChange, Malformed> {
     let data = body.get("data").and_then(|raw| Object::parse(raw.get().as_bytes()).ok());
-    let data = data.ok_or(Malformed::Required("data.leadId"))?;
+    let data = data.ok_or(Malformed::NoData)?;
     Ok(StatusChange {
         lead_id: data.text("leadId").ok_or(Malformed::Required("data.leadId"))?,
         campaign_id: data.loose_text("campaignId"),

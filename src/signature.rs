@@ -176,15 +176,19 @@ impl<'a> Signed<'a> {
     /// `None` where the header has not both `t=` and `s=`, and so must be of the other grammar.
     fn documented(text: &'a str) -> Option<Result<Self, Rejection>> {
         let (mut timestamp, mut macs, mut signed) = (None, Vec::new(), false);
-        for part in text.split(',').map(str::trim) {
-            if let Some(digits) = part.strip_prefix("t=") {
+        let fields = text.strip_prefix("v1,").unwrap_or(text);
+        for (name, value) in fields.split(',').map(|field| field.trim().split_once('=').unwrap_or((field, ""))) {
+            match name {
                 // A second `t` would leave open which one was signed.
-                if timestamp.replace(digits).is_some() {
-                    return Some(Err(Rejection::BadSignature));
+                "t" if timestamp.is_some() => return Some(Err(Rejection::BadSignature)),
+                "t" => timestamp = Some(value),
+                "s" => {
+                    signed = true;
+                    macs.extend(HEXLOWER.decode(value.as_bytes()));
                 }
-            } else if let Some(hex) = part.strip_prefix("s=") {
-                signed = true;
-                macs.extend(HEXLOWER.decode(hex.as_bytes()));
+                // Another version's signature is not ours to read; a field to come is.
+                _ if value.is_empty() => return None,
+                _ => {}
             }
         }
         let timestamp = timestamp.filter(|_| signed)?;

@@ -1,0 +1,228 @@
+//! Both event names, every optional field, unknown statuses and types; and clear words where something required is missing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use opportunity_alerts::event::{self, Event, Kind, Malformed, StatusChange};
+use opportunity_alerts::signature::verify;
+use opportunity_alerts::timestamp::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::requests::{SECRET, documented, headers, secrets, standard};
+
+/// The way of bytes through signature and parser, under a scheme with a message id and one without.
+fn read(body: &[u8]) -> [Result<Event, Malformed>; 2] {
+    [standard("svix", SECRET, "msg_standin", 1, body), documented(SECRET, 1, body)].map(|pairs| {
+        let headers = headers(&pairs);
+        event::parse(&verify(&headers, body, &secrets(), Timestamp::from_millis(1000)).unwrap())
+    })
+}
+
+fn parse(body: &Value) -> Result<Event, Malformed> {
+    let [event, _] = read(body.to_string().as_bytes());
+    event
+}
+
+fn full() -> Value {
+    serde_json::from_str(&support::requests::opportunity("evt_1")).unwrap()
+}
+
+fn change(event: Event) -> StatusChange {
+    match event.kind {
+        Kind::StatusChanged(change) => change,
+        Kind::Other => panic!("not a change of status"),
+    }
+}
+
+#[test]
+fn both_names_of_the_event_mean_the_same() {
+    let mut newer = full();
+    newer["eventType"] = "lead.updated".into();
+    assert_eq!(parse(&full()).unwrap(), parse(&newer).unwrap());
+}
+
+#[test]
+fn all_fields_are_read() {
+    let event = parse(&full()).unwrap();
+    assert_eq!(event.id.as_deref(), Some("evt_1"));
+    assert_eq!(event.workspace_id.as_deref(), Some("ws_abc123xyz"));
+    assert_eq!(event.occurred_at.unwrap().unix_timestamp(), 1_708_770_600);
+    let expected = StatusChange {
+        lead_id: "lead_abc123".into(),
+        campaign_id: Some("camp_xyz789".into()),
+        linkedin_url: Some("https://www.linkedin.com/in/john-doe".into()),
+        previous_status: Some("REPLY_RECEIVED".into()),
+        new_status: "OPPORTUNITY".into(),
+        changed_by: Some("api".into()),
+    };
+    assert_eq!(change(event), expected);
+}
+
+#[test]
+fn whatever_is_optional_may_be_missing_or_null_or_empty_or_new() {
+    let fields = [
+        "/timestamp",
+        "/workspaceId",
+        "/data/campaignId",
+        "/data/linkedinUrl",
+        "/data/previousStatus",
+        "/data/changedBy",
+    ];
+    for field in fields {
+        for value in [json!(null), json!(""), json!([1]), json!({"a": "b"}), json!(true)] {
+            let mut body = full();
+            *body.pointer_mut(field).unwrap() = value;
+            let event = parse(&body).unwrap_or_else(|error| panic!("{field}: {error}"));
+            assert!(change(event).is_new_opportunity(), "{field}");
+        }
+    }
+    let minimal = json!({"eventType": "lead.updated", "data": {"leadId": "lead_1", "newStatus": "OPPORTUNITY"}});
+    assert!(change(parse(&minimal).unwrap()).is_new_opportunity());
+}
+
+#[test]
+fn without_an_event_id_the_signed_message_id_stands_in() {
+    for id in [json!(null), json!("")] {
+        let mut body = full();
+        body["eventId"] = id;
+        let [standard, documented] = read(body.to_string().as_bytes()).map(|event| event.unwrap().id);
+        assert_eq!((standard.as_deref(), documented), (Some("msg_standin"), None));
+    }
+}
+
+#[test]
+fn an_unknown_status_is_carried_along_and_an_unknown_type_is_left_unread() {
+    let mut body = full();
+    body["data"]["newStatus"] = "NEGOTIATION_STARTED".into();
+    assert_eq!(change(parse(&body).unwrap()).new_status, "NEGOTIATION_STARTED");
+    for data in [json!(null), json!(7), json!({"leadId": 7})] {
+        let event = parse(&json!({"eventId": "evt_1", "eventType": "campaign.started", "data": data})).unwrap();
+        assert_eq!(event.kind, Kind::Other);
+    }
+}
+
+#[test]
+fn an_alert_is_due_when_a_lead_becomes_an_opportunity_and_not_when_it_stays_one() {
+    for (previous, new, due) in [
+        (json!("REPLY_RECEIVED"), "OPPORTUNITY", true),
+        (json!(null), "OPPORTUNITY", true),
+        (json!("opportunity"), "OPPORTUNITY", true),
+        (json!("OPPORTUNITY"), "OPPORTUNITY", false),
+        (json!("OPPORTUNITY"), "MEETING_BOOKED", false),
+        (json!("REPLY_RECEIVED"), "opportunity", false),
+    ] {
+        let mut body = full();
+        body["data"]["previousStatus"] = previous.clone();
+        body["data"]["newStatus"] = new.into();
+        assert_eq!(change(parse(&body).unwrap()).is_new_opportunity(), due, "{previous} -> {new}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let wrong = |pointer: &str, value: Value| {
+        let mut body = full();
+        *body.pointer_mut(pointer).unwrap() = value;
+        parse(&body).unwrap_err().to_string()
+    };
+    for value in [json!(null), json!(""), json!(7), json!(["OPPORTUNITY"])] {
+        assert_eq!(wrong("/eventType", value.clone()), "eventType must be a string that is not empty");
+        assert_eq!(wrong("/data/leadId", value.clone()), "data.leadId must be a string that is not empty");
+        assert_eq!(wrong("/data/newStatus", value), "data.newStatus must be a string that is not empty");
+    }
+    for value in [json!(null), json!([]), json!("x"), json!(["lead_1", "OPPORTUNITY"])] {
+        assert_eq!(wrong("/data", value), "data must be an object");
+    }
+    for value in [json!(7), json!({}), json!("x".repeat(257)), json!("\u{fc}".repeat(129))] {
+        assert_eq!(wrong("/eventId", value), "eventId must be a string of at most 256 bytes");
+    }
+    assert!(
+        parse(&{
+            let mut body = full();
+            body["eventId"] = "x".repeat(256).into();
+            body
+        })
+        .is_ok()
+    );
+    for body in [
+        &b""[..],
+        b"null",
+        b"[]",
+        b"\"lead.updated\"",
+        b"[\"lead.updated\"]",
+        b"{\"eventType\":",
+        b"{}{}",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf{}",
+    ] {
+        let [error, _] = read(body).map(|event| event.unwrap_err().to_string());
+        assert!(error.starts_with("the body must be a JSON object (line"), "{error}");
+    }
+}
+
+#[test]
+fn an_error_never_repeats_what_was_sent() {
+    for body in [
+        r#"{"eventType":"lead.updated","eventId":{"secret":1}}"#,
+        r#"secret"#,
+        r#"{"eventType":["secret"]}"#,
+        "{\"secret\":\"\u{1}\"}",
+    ] {
+        let [error, _] = read(body.as_bytes()).map(|event| event.unwrap_err());
+        let text = opportunity_alerts::telemetry::chain(&error) + &error.to_string();
+        assert!(!error.to_string().contains("secret"), "{text}");
+    }
+}
+
+#[test]
+fn a_repeated_key_counts_as_its_last_as_in_any_other_json_parser() {
+    let [event, _] = read(br#"{"eventType":"x","eventType":"lead.updated","data":{"leadId":"l","newStatus":"DONE","newStatus":"OPPORTUNITY"}}"#);
+    assert!(change(event.unwrap()).is_new_opportunity());
+}
+
+#[test]
+fn time_is_read_in_any_form_of_iso_8601() {
+    for text in [
+        "2024-02-24T10:30:00.000Z",
+        "2024-02-24T10:30:00Z",
+        "2024-02-24T11:30:00+01:00",
+        "2024-02-24T10:30:00",
+        "20240224T103000Z",
+    ] {
+        let mut body = full();
+        body["timestamp"] = text.into();
+        assert_eq!(parse(&body).unwrap().occurred_at.map(|at| at.unix_timestamp()), Some(1_708_770_600), "{text}");
+    }
+    for text in ["yesterday", "2024-02-30T10:30:00Z", "+999999-01-01T00:00:00Z", "-999999-01-01T00:00:00+23:59"] {
+        let mut body = full();
+        body["timestamp"] = text.into();
+        assert!(parse(&body).is_ok(), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = read(&body);
+    }
+
+    #[test]
+    fn no_json_makes_it_panic(kind in "lead.updated|lead.status.changed|[a-z.]{0,9}", values in proptest::collection::vec(json_value(), 9)) {
+        let [id, timestamp, workspace, lead, campaign, url, previous, new, by] = <[Value; 9]>::try_from(values).unwrap();
+        let _ = parse(&json!({
+            "eventId": id, "eventType": kind, "timestamp": timestamp, "workspaceId": workspace,
+            "data": {"leadId": lead, "campaignId": campaign, "linkedinUrl": url, "previousStatus": previous, "newStatus": new, "changedBy": by},
+        }));
+    }
+}
+
+fn json_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        Just(json!([[]])),
+        Just(json!({"a": {}})),
+    ]
+}

@@ -1,0 +1,239 @@
+//! Both signature schemes, several secrets, and every reason to refuse; what other libraries sign, we accept.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use lambda_http::http::{HeaderMap, HeaderValue};
+use opportunity_alerts::secret::{SecretError, Secrets};
+use opportunity_alerts::signature::{FRESH, RETRIED, Rejection, verify};
+use opportunity_alerts::timestamp::Timestamp;
+use proptest::prelude::*;
+use support::requests::{SECRET, documented, headers, secrets, standard};
+
+const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
+const NOW: u64 = 1_649_367_553;
+const OTHER: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_millis(seconds * 1000)
+}
+
+fn refused(pairs: &[(String, String)], body: &[u8]) -> Rejection {
+    verify(&headers(pairs), body, &secrets(), at(NOW)).unwrap_err()
+}
+
+fn set(pairs: &mut [(String, String)], name: &str, value: &str) {
+    pairs.iter_mut().find(|(header, _)| header.ends_with(name)).unwrap().1 = value.into();
+}
+
+#[test]
+fn the_published_vector_holds() {
+    let vector = [
+        ("svix-id".into(), "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk".into()),
+        ("svix-timestamp".into(), "1649367553".into()),
+        ("svix-signature".into(), "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=".into()),
+    ];
+    let headers = headers(&vector);
+    let verified = verify(&headers, BODY, &secrets(), at(NOW)).unwrap();
+    assert_eq!((verified.body(), verified.message_id()), (BODY, Some("msg_27UH4WbU6Z5A5EzD8u03UvzRbpk")));
+}
+
+#[test]
+fn both_families_of_names_and_the_documented_header_are_accepted() {
+    for pairs in [
+        standard("svix", SECRET, "msg_1", NOW, BODY),
+        standard("webhook", SECRET, "msg_1", NOW, BODY),
+        documented(SECRET, NOW, BODY),
+    ] {
+        assert!(verify(&headers(&pairs), BODY, &secrets(), at(NOW)).is_ok(), "{pairs:?}");
+    }
+}
+
+#[test]
+fn the_documented_header_is_known_by_its_content() {
+    let [(_, value)] = &documented(SECRET, NOW, BODY)[..] else { panic!() };
+    let bare = value.strip_prefix("v1,").unwrap();
+    for (name, value) in
+        [("webhook-signature", bare), ("webhook-signature", &bare.replace(',', ", ")), ("svix-signature", value)]
+    {
+        let headers = headers(&[(name.into(), value.into())]);
+        let verified = verify(&headers, BODY, &secrets(), at(NOW)).unwrap();
+        assert_eq!(verified.message_id(), None);
+    }
+}
+
+#[test]
+fn one_good_signature_among_others_is_enough() {
+    let good = &standard("svix", SECRET, "msg_1", NOW, BODY)[2].1;
+    let stranger = &standard("svix", OTHER, "msg_1", NOW, BODY)[2].1;
+    for value in [format!("{stranger} {good}"), format!("v1a,abc {good} v2,xyz"), format!("v1,!!! {good}")] {
+        let mut pairs = standard("svix", SECRET, "msg_1", NOW, BODY);
+        set(&mut pairs, "-signature", &value);
+        assert!(verify(&headers(&pairs), BODY, &secrets(), at(NOW)).is_ok(), "{value}");
+    }
+    // Both headers at once, of which one is not ours.
+    let mut both = standard("svix", OTHER, "msg_1", NOW, BODY);
+    both.extend(documented(SECRET, NOW, BODY));
+    assert!(verify(&headers(&both), BODY, &secrets(), at(NOW)).is_ok());
+}
+
+#[test]
+fn during_a_rotation_either_secret_signs() {
+    let rotating = Secrets::parse(&format!("{OTHER}\n  {SECRET}")).unwrap();
+    for secret in [SECRET, OTHER] {
+        for pairs in [standard("svix", secret, "msg_1", NOW, BODY), documented(secret, NOW, BODY)] {
+            assert!(verify(&headers(&pairs), BODY, &rotating, at(NOW)).is_ok());
+        }
+    }
+    assert_eq!(refused(&standard("svix", OTHER, "msg_1", NOW, BODY), BODY), Rejection::Mismatch);
+}
+
+#[test]
+fn what_other_libraries_sign_is_accepted() {
+    let svix = svix::webhooks::Webhook::new(SECRET).unwrap();
+    let standardwebhooks = standardwebhooks::Webhook::new(SECRET).unwrap();
+    for body in [&b""[..], b"{}", BODY, "{\"n\":\"\u{fc}\u{1F600}\"}".as_bytes()] {
+        let signatures = [
+            ("svix", svix.sign("msg_1", NOW as i64, body).unwrap()),
+            ("webhook", standardwebhooks.sign("msg_1", NOW as i64, body).unwrap()),
+        ];
+        for (family, signature) in signatures {
+            let mut pairs = standard(family, SECRET, "msg_1", NOW, body);
+            set(&mut pairs, "-signature", &signature);
+            assert!(verify(&headers(&pairs), body, &secrets(), at(NOW)).is_ok(), "{family}");
+        }
+    }
+}
+
+#[test]
+fn every_rejection_has_its_own_reason() {
+    assert_eq!(refused(&[], BODY), Rejection::Unsigned);
+    for (missing, rejection) in [
+        ("svix-id", Rejection::Incomplete("svix-id")),
+        ("svix-timestamp", Rejection::Incomplete("svix-timestamp")),
+        ("svix-signature", Rejection::Unsigned),
+    ] {
+        let mut pairs = standard("svix", SECRET, "msg_1", NOW, BODY);
+        pairs.retain(|(name, _)| name != missing);
+        assert_eq!(refused(&pairs, BODY), rejection);
+    }
+    for id in ["", "msg.1", "."] {
+        assert_eq!(refused(&standard("svix", SECRET, id, NOW, BODY), BODY), Rejection::BadId("svix-id"), "{id}");
+    }
+    for timestamp in ["", " ", "+1649367553", "-1", "1649367553.0", "0x1", "1e9", "\u{661}", "99999999999999999999"] {
+        let mut pairs = standard("svix", SECRET, "msg_1", NOW, BODY);
+        pairs[1].1 = "0".into();
+        let mut map = headers(&pairs);
+        map.insert("svix-timestamp", HeaderValue::from_bytes(timestamp.as_bytes()).unwrap());
+        let rejection = verify(&map, BODY, &secrets(), at(NOW)).unwrap_err();
+        assert_eq!(rejection, Rejection::BadTimestamp, "{timestamp}");
+    }
+    for signature in
+        ["", "v1", "v1,", "v1,not base64", "v2,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=", "t=1649367553", "s=00"]
+    {
+        let mut pairs = standard("svix", SECRET, "msg_1", NOW, BODY);
+        set(&mut pairs, "-signature", signature);
+        let rejection = refused(&pairs, BODY);
+        assert!(matches!(rejection, Rejection::BadSignature | Rejection::Mismatch), "{signature}: {rejection:?}");
+    }
+    assert_eq!(refused(&[("webhook-signature".into(), "t=1,t=2,s=00".into())], BODY), Rejection::BadSignature);
+    assert_eq!(refused(&standard("svix", OTHER, "msg_1", NOW, BODY), BODY), Rejection::Mismatch);
+    assert_eq!(refused(&documented(OTHER, NOW, BODY), BODY), Rejection::Mismatch);
+    assert_eq!(refused(&standard("svix", SECRET, "msg_1", NOW, BODY), b"other"), Rejection::Mismatch);
+}
+
+#[test]
+fn a_genuine_signature_counts_for_as_long_as_its_scheme_can_produce_it() {
+    let (fresh, retried) = (FRESH.as_secs(), RETRIED.as_secs());
+    let standard = |seconds| {
+        verify(&headers(&standard("svix", SECRET, "msg_1", seconds, BODY)), BODY, &secrets(), at(NOW)).map(|_| ())
+    };
+    let documented =
+        |seconds| verify(&headers(&documented(SECRET, seconds, BODY)), BODY, &secrets(), at(NOW)).map(|_| ());
+    assert_eq!([standard(NOW - fresh), standard(NOW + fresh)], [Ok(()), Ok(())]);
+    assert_eq!([documented(NOW - retried), documented(NOW + fresh)], [Ok(()), Ok(())]);
+    assert_eq!([standard(NOW - fresh - 1), documented(NOW - retried - 1)], [Err(Rejection::Stale); 2]);
+    assert_eq!([standard(NOW + fresh + 1), documented(NOW + fresh + 1)], [Err(Rejection::Early); 2]);
+    assert_eq!(
+        [standard(0), standard(u64::MAX), documented(u64::MAX)],
+        [Err(Rejection::Stale), Err(Rejection::Early), Err(Rejection::Early)]
+    );
+}
+
+#[test]
+fn stale_is_only_said_of_a_genuine_signature() {
+    assert_eq!(refused(&standard("svix", OTHER, "msg_1", 1, BODY), BODY), Rejection::Mismatch);
+}
+
+#[test]
+fn what_cannot_be_a_secret_is_refused_and_what_can_is_never_shown() {
+    assert_eq!(Secrets::parse(" \n").unwrap_err(), SecretError::Empty);
+    for bad in ["whsec_", "whsec_=", "whsec_!!", "whsec_MfKQ9", "whsec_AB"] {
+        assert_eq!(Secrets::parse(&format!("{SECRET} {bad}")).unwrap_err(), SecretError::NotBase64(2), "{bad}");
+    }
+    let shown = format!("{:?}", Secrets::parse(&format!("{SECRET} plain-text")).unwrap());
+    assert_eq!(shown, "Secrets([Secret, Secret])");
+}
+
+#[test]
+fn a_secret_without_its_prefix_is_taken_either_way() {
+    let bare = SECRET.strip_prefix("whsec_").unwrap();
+    let pairs = standard("svix", SECRET, "msg_1", NOW, BODY);
+    assert!(verify(&headers(&pairs), BODY, &Secrets::parse(bare).unwrap(), at(NOW)).is_ok());
+    let pairs = documented("plain text?".split(' ').next().unwrap(), NOW, BODY);
+    assert!(verify(&headers(&pairs), BODY, &Secrets::parse("plain").unwrap(), at(NOW)).is_ok());
+}
+
+fn flipped(text: &str, bit: usize) -> Option<String> {
+    let mut bytes = text.as_bytes().to_vec();
+    let bit = bit % (bytes.len() * 8);
+    bytes[bit / 8] ^= 1 << (bit % 8);
+    String::from_utf8(bytes).ok()
+}
+
+/// Every single bit of everything that is signed, or signs.
+#[test]
+fn no_single_bit_can_change() {
+    for pairs in [standard("svix", SECRET, "msg_1", NOW, BODY), documented(SECRET, NOW, BODY)] {
+        for bit in 0..BODY.len() * 8 {
+            let mut body = BODY.to_vec();
+            body[bit / 8] ^= 1 << (bit % 8);
+            assert!(verify(&headers(&pairs), &body, &secrets(), at(NOW)).is_err(), "bit {bit} of the body");
+        }
+        for (index, (name, value)) in pairs.iter().enumerate() {
+            for value in (0..value.len() * 8).filter_map(|bit| flipped(value, bit)) {
+                let mut map = headers(&pairs);
+                let Ok(changed) = HeaderValue::from_str(&value) else { continue };
+                map.insert(pairs[index].0.parse::<lambda_http::http::HeaderName>().unwrap(), changed);
+                assert!(verify(&map, BODY, &secrets(), at(NOW)).is_err(), "{name}: {value}");
+            }
+        }
+        for secret in (0..SECRET.len() * 8).filter_map(|bit| flipped(SECRET, bit)) {
+            // White space would make two secrets of one, and neither is the one that signed.
+            let Ok(secrets) = Secrets::parse(&secret) else { continue };
+            assert!(verify(&headers(&pairs), BODY, &secrets, at(NOW)).is_err(), "{secret}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(
+        id in proptest::collection::vec(any::<u8>(), 0..40),
+        timestamp in proptest::collection::vec(any::<u8>(), 0..24),
+        signature in proptest::collection::vec(any::<u8>(), 0..120),
+        grammar in "(v1,)?(t=[0-9+-]{0,21},?)?(s=[0-9a-fA-F]{0,70})?( v1,[A-Za-z0-9+/=]{0,50})*",
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+        now in any::<u64>(),
+    ) {
+        for signature in [&signature[..], grammar.as_bytes()] {
+            let mut map = HeaderMap::new();
+            for (name, value) in [("svix-id", &id[..]), ("svix-timestamp", &timestamp[..]), ("svix-signature", signature), ("webhook-signature", signature)] {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    map.insert(name, value);
+                }
+            }
+            prop_assert!(verify(&map, &body, &secrets(), Timestamp::from_millis(now)).is_err());
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS itself, counts, keeps what was published, and
+//! holds a call before or after its effect when it is told to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+/// What to do with the next call of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It never takes effect, and is never answered.
+    HeldBefore,
+    /// It takes effect, and is never answered.
+    HeldAfter,
+    /// It is refused with this status.
+    Refused(u16),
+    /// It takes effect, and the connection breaks instead of an answer.
+    AnswerLost,
+}
+
+#[derive(Clone)]
+pub struct Aws {
+    pub url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: String,
+    http: reqwest::Client,
+    calls: Mutex<Vec<String>>,
+    published: Mutex<Vec<HashMap<String, String>>>,
+    faults: Mutex<Vec<(String, Fault)>>,
+    held: Semaphore,
+}
+
+impl Aws {
+    pub async fn before(engine: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared {
+            engine: engine.into(),
+            http: reqwest::Client::new(),
+            calls: Mutex::default(),
+            published: Mutex::default(),
+            faults: Mutex::default(),
+            held: Semaphore::new(0),
+        });
+        let router = Router::new().fallback(answer).with_state(shared.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { url, shared }
+    }
+
+    /// The next call of this operation meets this fault. `UpdateItem` is told apart as `claim`, `complete`, `release`.
+    pub fn next(&self, operation: &str, fault: Fault) {
+        self.shared.faults.lock().unwrap().push((operation.into(), fault));
+    }
+
+    /// Waits until a call is held.
+    pub async fn held(&self) {
+        self.shared.held.acquire().await.unwrap().forget();
+    }
+
+    /// The operations called so far.
+    pub fn calls(&self) -> Vec<String> {
+        self.shared.calls.lock().unwrap().clone()
+    }
+
+    /// The parameters of every publish that took effect.
+    pub fn published(&self) -> Vec<HashMap<String, String>> {
+        self.shared.published.lock().unwrap().clone()
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let operation = operation(&headers, &body);
+    shared.calls.lock().unwrap().push(operation.clone());
+    let fault = {
+        let mut faults = shared.faults.lock().unwrap();
+        faults.iter().position(|(of, _)| *of == operation).map(|index| faults.remove(index).1)
+    };
+    match fault {
+        Some(Fault::Refused(status)) => return StatusCode::from_u16(status).unwrap().into_response(),
+        Some(Fault::HeldBefore) => return hold(&shared).await,
+        _ => {}
+    }
+    let response = if operation == "publish" { publish(&shared, &body) } else { forward(&shared, headers, body).await };
+    match fault {
+        Some(Fault::HeldAfter) => hold(&shared).await,
+        Some(Fault::AnswerLost) => cut(),
+        _ => response,
+    }
+}
+
+async fn hold(shared: &Shared) -> Response {
+    shared.held.add_permits(1);
+    std::future::pending().await
+}
+
+/// A body that breaks off: the client sees the connection close in the middle of the answer.
+fn cut() -> Response {
+    let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]);
+    axum::body::Body::from_stream(broken).into_response()
+}
+
+fn operation(headers: &HeaderMap, body: &[u8]) -> String {
+    let body = String::from_utf8_lossy(body);
+    match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
+        Some("DynamoDB_20120810.UpdateItem") if body.contains("attribute_not_exists") => "claim".into(),
+        Some("DynamoDB_20120810.UpdateItem") if body.contains("publishedAt") => "complete".into(),
+        Some("DynamoDB_20120810.UpdateItem") if body.contains("lastError") => "release".into(),
+        Some(target) => target.into(),
+        None if body.contains("Action=Publish&") => "publish".into(),
+        None => body.into(),
+    }
+}
+
+fn publish(shared: &Shared, body: &[u8]) -> Response {
+    let parameters: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+    let mut published = shared.published.lock().unwrap();
+    published.push(parameters);
+    let id = published.len();
+    let answer = format!(
+        "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>{id}</MessageId>\
+         </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>"
+    );
+    ([("content-type", "text/xml")], answer).into_response()
+}
+
+async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Response {
+    let mut request = shared.http.post(&shared.engine).body(body);
+    for name in ["x-amz-target", "content-type", "authorization", "x-amz-date"] {
+        request = request
+            .headers(headers.get(name).map(|value| (name.parse().unwrap(), value.clone())).into_iter().collect());
+    }
+    let response = request.send().await.unwrap();
+    let status = StatusCode::from_u16(response.status().as_u16()).unwrap();
+    let headers: HeaderMap = response.headers().clone();
+    let body = response.bytes().await.unwrap();
+    let kept = headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
+    let kept: HeaderMap = kept.filter(|(name, _)| name != "transfer-encoding" && name != "content-length").collect();
+    (status, kept, body).into_response()
+}

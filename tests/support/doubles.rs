@@ -1,0 +1,104 @@
+//! Doubles behind the two seams: a ledger and a topic that do what a script says, and remember what they were asked.
+
+use std::future::pending;
+use std::sync::Mutex;
+
+use opportunity_alerts::ledger::{
+    Attempt, Claim, Claimed, Delivery, Ledger, LedgerError, Message, Receipt, Settled, Standing,
+};
+use opportunity_alerts::timestamp::Timestamp;
+use opportunity_alerts::topic::{Topic, TopicError};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claiming {
+    Wins,
+    FindsItInProgress,
+    FindsItPublished,
+    Fails,
+    Hangs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publishing {
+    Succeeds,
+    Fails,
+    Hangs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settling {
+    IsRecorded,
+    IsNotMine,
+    Fails,
+    Hangs,
+}
+
+#[derive(Debug)]
+pub struct Script {
+    pub claiming: Claiming,
+    pub publishing: Publishing,
+    pub settling: Settling,
+    /// `claim`, `publish`, `complete`, `release`, in the order of the calls.
+    pub calls: Mutex<Vec<&'static str>>,
+}
+
+/// When the other attempt's lease ends, where the script finds one in progress.
+pub const LEASE_OF_ANOTHER: Timestamp = Timestamp::from_millis(1_708_770_609_001);
+
+impl Script {
+    pub fn new(claiming: Claiming, publishing: Publishing, settling: Settling) -> Self {
+        Self { claiming, publishing, settling, calls: Mutex::default() }
+    }
+
+    fn called(&self, call: &'static str) {
+        self.calls.lock().unwrap().push(call);
+    }
+
+    pub fn calls(&self) -> Vec<&'static str> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    async fn settle(&self) -> Result<Settled, LedgerError> {
+        match self.settling {
+            Settling::IsRecorded => Ok(Settled::Recorded),
+            Settling::IsNotMine => Ok(Settled::NotMine),
+            Settling::Fails => Err(LedgerError::Failed("settle", "throttled".into())),
+            Settling::Hangs => pending().await,
+        }
+    }
+}
+
+impl Ledger for &Script {
+    async fn claim(&self, delivery: Delivery, attempt: Attempt) -> Result<Claimed, LedgerError> {
+        self.called("claim");
+        let standing = match self.claiming {
+            Claiming::Wins => Standing::Won(Claim::granted(delivery, attempt.owner)),
+            Claiming::FindsItInProgress => Standing::InProgress { until: LEASE_OF_ANOTHER },
+            Claiming::FindsItPublished => Standing::Published,
+            Claiming::Fails => return Err(LedgerError::Failed("claim", "unreachable".into())),
+            Claiming::Hangs => pending().await,
+        };
+        Ok(Claimed { standing, other_body: false })
+    }
+
+    async fn complete(&self, _: Claim, _: Receipt) -> Result<Settled, LedgerError> {
+        self.called("complete");
+        self.settle().await
+    }
+
+    async fn release(&self, _: Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
+        self.called("release");
+        self.settle().await
+    }
+}
+
+impl Topic for &Script {
+    async fn publish(&self, _: &Message) -> Result<String, TopicError> {
+        self.called("publish");
+        match self.publishing {
+            Publishing::Succeeds => Ok("message-1".into()),
+            Publishing::Fails => Err(TopicError::Failed("no such topic".into())),
+            Publishing::Hangs => pending().await,
+        }
+    }
+}

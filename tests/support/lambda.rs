@@ -1,0 +1,157 @@
+//! The real binary under a Lambda Runtime API: one event at a time, killed when a test says so.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use super::aws::Aws;
+use super::dynamodb::TABLE;
+use super::requests::SECRET;
+
+pub const TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:alerts";
+
+/// What the function said of an event.
+#[derive(Debug, PartialEq)]
+pub enum Said {
+    Response(Value),
+    Error(Value),
+    /// Nothing: it is dead.
+    Nothing,
+}
+
+pub struct Lambda {
+    child: Child,
+    events: Sender<String>,
+    said: Receiver<Said>,
+}
+
+struct Shared {
+    events: Mutex<Receiver<String>>,
+    said: Sender<Said>,
+    timeout: Duration,
+}
+
+/// The environment that `template.yaml` gives the function.
+pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
+    vec![
+        ("ALERTS_TABLE_NAME", TABLE.into()),
+        ("ALERTS_TOPIC_ARN", TOPIC.into()),
+        ("WEBHOOK_SECRET", SECRET.into()),
+        ("AWS_ENDPOINT_URL", aws.url.clone()),
+        ("AWS_REGION", "us-east-1".into()),
+        ("AWS_ACCESS_KEY_ID", "test".into()),
+        ("AWS_SECRET_ACCESS_KEY", "test".into()),
+    ]
+}
+
+impl Lambda {
+    /// Starts the function; `timeout` is what each invocation is told it has.
+    pub async fn start(environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = listener.local_addr().unwrap().to_string();
+        let (events, receive_events) = mpsc::channel(1);
+        let (say, said) = mpsc::channel(1);
+        let shared = Arc::new(Shared { events: Mutex::new(receive_events), said: say, timeout });
+        let router = Router::new()
+            .route("/2018-06-01/runtime/invocation/next", get(next))
+            .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(say_it))
+            .with_state(shared);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let child = Command::new(env!("CARGO_BIN_EXE_webhook"))
+            .env_clear()
+            .env("AWS_LAMBDA_RUNTIME_API", api)
+            .env("AWS_LAMBDA_FUNCTION_NAME", "webhook")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
+            .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+            .envs(environment)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self { child, events, said }
+    }
+
+    /// Hands the function an event, and waits for what it says.
+    pub async fn invoke(&mut self, payload: &Value) -> Said {
+        self.begin(payload).await;
+        tokio::select! {
+            said = self.said.recv() => said.unwrap(),
+            _ = self.child.wait() => Said::Nothing,
+        }
+    }
+
+    /// Hands the function an event.
+    pub async fn begin(&mut self, payload: &Value) {
+        self.events.send(payload.to_string()).await.unwrap();
+    }
+
+    /// The status and the body of its answer to an event.
+    pub async fn answer(&mut self, payload: &Value) -> (u64, Value) {
+        match self.invoke(payload).await {
+            Said::Response(response) => {
+                let body = serde_json::from_str(response["body"].as_str().unwrap()).unwrap();
+                (response["statusCode"].as_u64().unwrap(), body)
+            }
+            said => panic!("no answer, but {said:?}"),
+        }
+    }
+
+    /// SIGKILL, as at a timeout.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for its end, and returns its exit status and what it wrote.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().await.unwrap();
+        (status.code(), self.output().await)
+    }
+
+    /// Ends it, and returns what it wrote.
+    pub async fn log(mut self) -> String {
+        self.child.kill().await.unwrap();
+        self.output().await
+    }
+
+    async fn output(&mut self) -> String {
+        let mut output = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut output).await.unwrap();
+        output
+    }
+}
+
+async fn next(State(shared): State<Arc<Shared>>) -> Response {
+    let Some(event) = shared.events.lock().await.recv().await else {
+        return std::future::pending().await;
+    };
+    let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + shared.timeout;
+    Response::builder()
+        .header("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
+        .header("lambda-runtime-deadline-ms", deadline.as_millis().to_string())
+        .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:webhook")
+        .header("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")
+        .header("content-type", "application/json")
+        .body(Body::from(event))
+        .unwrap()
+}
+
+async fn say_it(State(shared): State<Arc<Shared>>, Path((_, kind)): Path<(String, String)>, body: Bytes) -> Response {
+    let body = serde_json::from_slice(&body).unwrap();
+    let said = if kind == "response" { Said::Response(body) } else { Said::Error(body) };
+    shared.said.send(said).await.unwrap();
+    StatusCode::ACCEPTED.into_response()
+}

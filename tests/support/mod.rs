@@ -1,0 +1,9 @@
+//! What tests share. Each test file uses some of it.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod aws;
+pub mod doubles;
+pub mod dynamodb;
+pub mod lambda;
+pub mod requests;
+pub mod template;
