@@ -191,7 +191,7 @@ impl Alert {
                 "description": format!("{link}{}", facts.join("\n")),
             },
             "metadata": {
-                "summary": self.subject(),
+                "summary": code(&self.subject()),
                 "eventType": "sendpilot.lead.opportunity",
                 "additionalContext": {
                     "eventId": self.event_id.as_str(),

@@ -17,8 +17,10 @@ pub(super) struct Text(String);
 
 impl Text {
     pub(super) fn new(raw: &str) -> Self {
-        let shown: String = raw.chars().filter(|&character| !is_hidden(character)).collect();
-        Self(clip(&shown, MAX_TEXT))
+        let shown: String = raw.chars().filter_map(shown).collect();
+        // CloudEvents wants an id and a subject that are not empty.
+        let shown = if shown.trim().is_empty() { "?" } else { shown.trim() };
+        Self(clip(shown, MAX_TEXT))
     }
 
     pub(super) fn as_str(&self) -> &str {
@@ -41,11 +43,17 @@ impl Text {
     }
 }
 
-fn is_hidden(character: char) -> bool {
-    character.is_control()
+/// Line breaks keep words apart; whatever else cannot be seen is dropped.
+fn shown(character: char) -> Option<char> {
+    let invisible = character.is_control()
         || matches!(character,
-            '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
-        || matches!(character as u32 & 0xFFFF, 0xFFFE | 0xFFFF)
+            '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
+        || matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF);
+    match character {
+        '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
+        _ if invisible => None,
+        _ => Some(character),
+    }
 }
 
 /// At most `max` UTF-16 units, with an ellipsis where something was cut.
@@ -107,5 +115,5 @@ fn name(path: &str) -> Option<Text> {
     let mut segments = path.trim_start_matches('/').split('/');
     let slug = segments.next().filter(|first| *first == "in").and_then(|_| segments.next())?;
     let name = clip(Text::new(&percent_decode_str(slug).decode_utf8_lossy()).as_str(), MAX_NAME);
-    Some(Text(name)).filter(|name| !name.as_str().trim().is_empty())
+    Some(Text(name)).filter(|_| !slug.is_empty())
 }

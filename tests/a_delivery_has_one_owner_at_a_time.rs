@@ -1,0 +1,212 @@
+//! The ledger over the wire, against a real DynamoDB engine: claim, takeover, completion, release, and fifty at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
+use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
+use opportunity_alerts::ledger::{Attempt, Claim, Claimed, Ledger, Owner, Receipt, Settled, Standing};
+use opportunity_alerts::timestamp::Timestamp;
+use support::dynamodb::{DynamoDb, Item};
+use support::requests::delivery;
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+const LEASE: Duration = Duration::from_secs(12);
+
+fn attempt(owner: u8, now: Timestamp) -> Attempt {
+    Attempt { owner: Owner::new("request", [owner; 8]), now, lease_until: now.after(LEASE) }
+}
+
+async fn claim(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Standing {
+    ledger.claim(delivery(event, event), attempt).await.unwrap().standing
+}
+
+async fn win(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Claim {
+    match claim(ledger, event, attempt).await {
+        Standing::Won(claim) => claim,
+        standing => panic!("not won, but {standing:?}"),
+    }
+}
+
+fn receipt(at: Timestamp) -> Receipt {
+    Receipt { message_id: "message-1".into(), published_at: at, expires_at: at.after(Duration::from_secs(30 * 86_400)) }
+}
+
+fn number(value: u64) -> AttributeValue {
+    N(value.to_string())
+}
+
+fn names(item: &Item) -> Vec<&str> {
+    let mut names: Vec<_> = item.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test]
+async fn the_first_claim_wins_and_writes_all_that_a_redrive_needs() {
+    let dynamodb = DynamoDb::start().await;
+    let claimed = win(&dynamodb.ledger(), "evt_1", attempt(1, START)).await;
+    let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
+    assert_eq!(
+        names(&row),
+        ["attempts", "bodySha256", "deliveryId", "firstSeenAt", "leaseUntil", "message", "owner", "pending", "state"]
+    );
+    assert_eq!(row["deliveryId"], S("ws#evt_1#alert".into()));
+    assert_eq!(row["state"], S("PENDING".into()));
+    assert_eq!(row["owner"], S("request/0101010101010101".into()));
+    assert_eq!(row["leaseUntil"], number(START.after(LEASE).as_millis()));
+    assert_eq!((&row["attempts"], &row["firstSeenAt"]), (&number(1), &number(START.as_millis())));
+    assert_eq!(row["bodySha256"], S(delivery("evt_1", "evt_1").body_sha256));
+    let message =
+        [("Subject", "New opportunity: x"), ("Message", "{\"default\":\"evt_1\"}"), ("MessageStructure", "json")];
+    assert_eq!(row["message"], M(message.map(|(name, value)| (name.into(), S(value.into()))).into()));
+    assert!(row["pending"].as_s().unwrap().parse::<u8>().unwrap() < PENDING_SHARDS);
+    let indexed = &dynamodb.pending().await[0];
+    assert_eq!(names(indexed), ["attempts", "deliveryId", "firstSeenAt", "leaseUntil", "pending"]);
+}
+
+#[tokio::test]
+async fn while_the_lease_lives_nobody_else_may_claim() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let _held = win(&ledger, "evt_1", attempt(1, START)).await;
+    let last = START.after(LEASE - Duration::from_millis(1));
+    for now in [START, last] {
+        let Standing::InProgress { until } = claim(&ledger, "evt_1", attempt(2, now)).await else { panic!() };
+        assert_eq!(until, START.after(LEASE));
+    }
+}
+
+#[tokio::test]
+async fn when_the_lease_is_over_the_next_attempt_takes_over() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let stale = win(&ledger, "evt_1", attempt(1, START)).await;
+    let later = START.after(LEASE);
+    let taken = win(&ledger, "evt_1", attempt(2, later)).await;
+    let row = dynamodb.row(taken.delivery_id()).await.unwrap();
+    assert_eq!((&row["attempts"], &row["firstSeenAt"]), (&number(2), &number(START.as_millis())));
+    assert_eq!(row["leaseUntil"], number(later.after(LEASE).as_millis()));
+
+    // What the stale owner does now changes nothing.
+    assert_eq!(ledger.complete(stale, receipt(later)).await.unwrap(), Settled::NotMine);
+    assert_eq!(dynamodb.row(taken.delivery_id()).await.unwrap(), row);
+    assert_eq!(ledger.complete(taken, receipt(later)).await.unwrap(), Settled::Recorded);
+}
+
+#[tokio::test]
+async fn a_completed_delivery_is_a_duplicate_for_ever_and_expires_in_time() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
+    let id = claimed.delivery_id().clone();
+    assert_eq!(ledger.complete(claimed, receipt(START)).await.unwrap(), Settled::Recorded);
+    let row = dynamodb.row(&id).await.unwrap();
+    assert_eq!(row["state"], S("PUBLISHED".into()));
+    assert_eq!((&row["messageId"], &row["publishedAt"]), (&S("message-1".into()), &number(START.as_millis())));
+    assert_eq!(row["expiresAt"], number(START.as_secs() + 30 * 86_400));
+    assert_eq!(dynamodb.pending().await, []);
+    for now in [START, START.after(LEASE * 1000)] {
+        assert!(matches!(claim(&ledger, "evt_1", attempt(2, now)).await, Standing::Published));
+    }
+    assert_eq!(dynamodb.row(&id).await.unwrap(), row);
+}
+
+#[tokio::test]
+async fn a_released_delivery_stays_pending_and_is_free_at_once() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
+    let id = claimed.delivery_id().clone();
+    let soon = START.after(Duration::from_secs(1));
+    assert_eq!(ledger.release(claimed, soon, &"e".repeat(5000)).await.unwrap(), Settled::Recorded);
+    let row = dynamodb.row(&id).await.unwrap();
+    assert_eq!((&row["state"], &row["leaseUntil"]), (&S("PENDING".into()), &number(soon.as_millis())));
+    assert_eq!(row["lastError"], S("e".repeat(500)));
+    assert!(!row.contains_key("expiresAt"), "what is pending never expires");
+    assert_eq!(dynamodb.pending().await[0]["lastError"], row["lastError"]);
+    let _again = win(&ledger, "evt_1", attempt(2, soon)).await;
+}
+
+#[tokio::test]
+async fn a_stranger_can_neither_complete_nor_release() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
+    let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
+    for event in ["evt_1", "evt_unknown"] {
+        let forged = || Claim::granted(delivery(event, event), Owner::new("stranger", [9; 8]));
+        assert_eq!(ledger.complete(forged(), receipt(START)).await.unwrap(), Settled::NotMine);
+        assert_eq!(ledger.release(forged(), START, "no").await.unwrap(), Settled::NotMine);
+    }
+    assert_eq!(dynamodb.rows().await, [row], "nothing changed, and nothing came to be");
+}
+
+#[tokio::test]
+async fn every_request_may_be_sent_twice() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let first = win(&ledger, "evt_1", attempt(1, START)).await;
+    let repeated = win(&ledger, "evt_1", attempt(1, START)).await;
+    assert_eq!(dynamodb.row(first.delivery_id()).await.unwrap()["attempts"], number(1));
+    assert_eq!(ledger.complete(first, receipt(START)).await.unwrap(), Settled::Recorded);
+    assert_eq!(ledger.complete(repeated, receipt(START)).await.unwrap(), Settled::Recorded);
+}
+
+#[tokio::test]
+async fn the_same_id_with_another_body_is_told_apart() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let other = |owner, now| ledger.claim(delivery("evt_1", "another body"), attempt(owner, now));
+    let Claimed { standing: Standing::Won(claimed), other_body: false } =
+        ledger.claim(delivery("evt_1", "body"), attempt(1, START)).await.unwrap()
+    else {
+        panic!()
+    };
+    assert!(other(2, START).await.unwrap().other_body, "in progress");
+    let Claimed { standing: Standing::Won(taken), other_body: true } = other(3, START.after(LEASE)).await.unwrap()
+    else {
+        panic!()
+    };
+    drop(claimed);
+    ledger.complete(taken, receipt(START)).await.unwrap();
+    let duplicate = ledger.claim(delivery("evt_1", "body"), attempt(4, START)).await.unwrap();
+    assert!(duplicate.other_body, "published");
+}
+
+#[tokio::test]
+async fn a_row_that_says_no_more_than_it_must_is_understood() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let row = |attributes: &[(&str, AttributeValue)]| {
+        let key = ("deliveryId", S("ws#evt_1#alert".into()));
+        attributes.iter().cloned().chain([key]).map(|(name, value)| (name.to_owned(), value)).collect::<Item>()
+    };
+    dynamodb.put(row(&[("state", S("PUBLISHED".into()))])).await;
+    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Published));
+    dynamodb.put(row(&[("state", S("PENDING".into())), ("leaseUntil", number(7))])).await;
+    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Won(_)));
+    for bad in [row(&[]), row(&[("state", S("LOST".into()))]), row(&[("state", S("PENDING".into()))])] {
+        dynamodb.put(bad).await;
+        assert!(ledger.claim(delivery("evt_1", "b"), attempt(2, START)).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fifty_at_once_one_wins_in_each_of_a_hundred_rounds() {
+    let dynamodb = DynamoDb::start().await;
+    for round in 0..100 {
+        let event = format!("evt_{round}");
+        let claims = (0..50).map(|owner| {
+            let (ledger, event) = (dynamodb.ledger(), event.clone());
+            tokio::spawn(async move { matches!(claim(&ledger, &event, attempt(owner, START)).await, Standing::Won(_)) })
+        });
+        let mut won = 0;
+        for claim in claims.collect::<Vec<_>>() {
+            won += usize::from(claim.await.unwrap());
+        }
+        assert_eq!(won, 1, "round {round}");
+    }
+}

@@ -1,0 +1,237 @@
+//! Every body of an alert against its golden file in `events/alerts/`; and no event whatever makes one illegal.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test an_alert_reads_well_wherever_it_arrives` writes the files anew.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use opportunity_alerts::alert;
+use opportunity_alerts::event::{self, Event, Kind, StatusChange};
+use opportunity_alerts::ledger::{Delivery, Message};
+use opportunity_alerts::signature::verify;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::requests::{file, secrets};
+
+fn due(name: &str) -> Option<Delivery> {
+    let (request, now) = file(name);
+    let event = event::parse(&verify(request.headers(), request.body(), &secrets(), now).unwrap()).unwrap();
+    alert::due(&event, request.body()).unwrap()
+}
+
+fn bodies(message: &Message) -> BTreeMap<String, String> {
+    serde_json::from_str(&message.body).unwrap()
+}
+
+/// JSON as a person reads it; other text as it is.
+fn readable(body: &str) -> String {
+    serde_json::from_str::<Value>(body)
+        .map_or(body.to_owned(), |value| serde_json::to_string_pretty(&value).unwrap() + "\n")
+}
+
+#[test]
+fn every_body_is_as_in_its_golden_file() {
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    for name in
+        ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64", "opportunity-hostile"]
+    {
+        let Message { subject, body } = due(name).unwrap().message;
+        let mut parts: BTreeMap<String, String> = serde_json::from_str(&body).unwrap();
+        assert_eq!(parts.keys().collect::<Vec<_>>(), ["default", "email", "https", "sms"]);
+        parts.insert("subject".into(), subject);
+        for (part, text) in parts {
+            let kind = if matches!(part.as_str(), "default" | "https") { "json" } else { "txt" };
+            let path = format!("events/alerts/{name}/{part}.{kind}");
+            if update {
+                fs::create_dir_all(format!("events/alerts/{name}")).unwrap();
+                fs::write(&path, readable(&text)).unwrap();
+            }
+            assert_eq!(readable(&text), fs::read_to_string(&path).unwrap(), "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_machine_body_is_the_documented_cloud_event() {
+    let bodies = bodies(&due("opportunity").unwrap().message);
+    let expected = json!({
+        "specversion": "1.0", "id": "evt_1708456789123_abc123def", "source": "urn:sendpilot:workspace:ws_abc123xyz",
+        "type": "sendpilot.lead.opportunity", "subject": "lead_abc123", "time": "2024-02-24T10:30:00Z",
+        "datacontenttype": "application/json",
+        "data": {
+            "leadId": "lead_abc123", "campaignId": "camp_xyz789", "linkedinUrl": "https://www.linkedin.com/in/john-doe",
+            "previousStatus": "REPLY_RECEIVED", "newStatus": "OPPORTUNITY", "crmStage": "qualified", "changedBy": "api",
+        },
+    });
+    assert_eq!(serde_json::from_str::<Value>(&bodies["default"]).unwrap(), expected);
+}
+
+#[test]
+fn other_events_give_no_alert() {
+    for name in ["reply-received", "unlisted-status", "message-sent", "opportunity-again"] {
+        assert_eq!(due(name), None, "{name}");
+    }
+}
+
+#[test]
+fn the_same_event_gives_the_same_delivery_and_two_events_never_share_one() {
+    assert_eq!(due("opportunity"), due("opportunity"));
+    assert_eq!(due("opportunity").unwrap().id.as_str(), "ws_abc123xyz#evt_1708456789123_abc123def#alert");
+    assert_eq!(due("opportunity-minimal").unwrap().id.as_str(), "#msg_2cmZ8Uk7MinimalStandIn0001#alert");
+    let id = |workspace: &str, event: &str| {
+        let event = Event { workspace_id: Some(workspace.into()), ..opportunity(event, "lead_1", None) };
+        alert::due(&event, b"").unwrap().unwrap().id
+    };
+    assert_ne!(id("a#b", "c"), id("a", "b#c"));
+    assert_ne!(id("a%23b", "c"), id("a#b", "c"));
+    let long = "w".repeat(5000);
+    assert_ne!(id(&long, "c"), id(&(long.clone() + "w"), "c"));
+    // DynamoDB's limit for a partition key.
+    assert!(id(&long, &"\u{1F600}".repeat(64)).as_str().len() <= 2048);
+}
+
+fn opportunity(id: &str, lead: &str, url: Option<&str>) -> Event {
+    Event {
+        id: Some(id.into()),
+        workspace_id: None,
+        occurred_at: None,
+        kind: Kind::StatusChanged(StatusChange {
+            lead_id: lead.into(),
+            campaign_id: None,
+            linkedin_url: url.map(str::to_owned),
+            previous_status: None,
+            new_status: "OPPORTUNITY".into(),
+            changed_by: None,
+        }),
+    }
+}
+
+#[test]
+fn a_link_is_one_only_to_linkedin() {
+    for (url, link, name) in [
+        ("https://www.linkedin.com/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "john-doe"),
+        ("https://linkedin.com/in/john-doe/", Some("https://linkedin.com/in/john-doe/"), "john-doe"),
+        (
+            "HTTPS://De.LinkedIn.com/in/j%C3%BCrgen?trk=x",
+            Some("https://de.linkedin.com/in/j%C3%BCrgen?trk=x"),
+            "j\u{fc}rgen",
+        ),
+        ("https://www.linkedin.com/in/m\u{fc}ller", Some("https://www.linkedin.com/in/m%C3%BCller"), "m\u{fc}ller"),
+        ("https%3A%2F%2Fwww.linkedin.com%2Fin%2Fjohn-doe", Some("https://www.linkedin.com/in/john-doe"), "john-doe"),
+        ("in/john-doe?trk=people", None, "john-doe"),
+        ("/in/john-doe", None, "john-doe"),
+        ("http://www.linkedin.com/in/john-doe", None, "lead lead_1"),
+        ("https://linkedin.com.evil.example/in/john-doe", None, "lead lead_1"),
+        ("https://evillinkedin.com/in/john-doe", None, "lead lead_1"),
+        ("https://linkedin.com@evil.example/in/john-doe", None, "lead lead_1"),
+        ("https://evil@www.linkedin.com/in/john-doe", None, "lead lead_1"),
+        ("https://www.linkedin.com:8443/in/john-doe", None, "lead lead_1"),
+        ("https://l\u{131}nkedin.com/in/john-doe", None, "lead lead_1"),
+        ("javascript:alert(1)//linkedin.com/in/x", None, "lead lead_1"),
+        ("", None, "lead lead_1"),
+    ] {
+        let message = alert::due(&opportunity("evt_1", "lead_1", Some(url)), b"").unwrap().unwrap().message;
+        let bodies = bodies(&message);
+        assert_eq!(message.subject, format!("New opportunity: {name}"), "{url}");
+        let chat: Value = serde_json::from_str(&bodies["https"]).unwrap();
+        for body in [&bodies["email"], &bodies["sms"], chat["content"]["description"].as_str().unwrap()] {
+            match link {
+                Some(link) => assert!(body.contains(link), "{url}: {body}"),
+                None => assert!(!body.contains("://"), "{url}: {body}"),
+            }
+        }
+    }
+}
+
+/// What the contract says of any alert.
+fn assert_legal(message: &Message) {
+    let hidden = |text: &str| {
+        text.chars().find(|&c| {
+            c.is_control() && c != '\n'
+                || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+        })
+    };
+    let subject = &message.subject;
+    assert!(
+        subject.encode_utf16().count() < 100 && !subject.contains('\n') && hidden(subject).is_none(),
+        "{subject:?}"
+    );
+    assert!(message.body.len() < 256 * 1024, "{} bytes", message.body.len());
+    let bodies = bodies(message);
+    for body in bodies.values() {
+        assert_eq!(hidden(body), None, "{body:?}");
+        let links = body
+            .split_whitespace()
+            .filter(|word| word.contains("://") && !word.starts_with("https://www.linkedin.com/"));
+        assert_eq!(links.count() * usize::from(!body.starts_with('{')), 0, "{body:?}");
+    }
+    let sms = &bodies["sms"];
+    assert!(sms.len() <= 140 && sms.chars().all(|c| matches!(c, ' '..='~')), "{sms:?}");
+    let event: Value = serde_json::from_str(&bodies["default"]).unwrap();
+    assert!(
+        event["source"].as_str().unwrap().parse::<lambda_http::http::Uri>().is_ok()
+            || url::Url::parse(event["source"].as_str().unwrap()).is_ok()
+    );
+    let chat: Value = serde_json::from_str(&bodies["https"]).unwrap();
+    for words in [&chat["content"]["title"], &chat["content"]["description"]] {
+        let words = words.as_str().unwrap();
+        assert!(!words.contains(['<', '>']), "{words:?}");
+        assert_eq!(words.matches('`').count() % 2, 0, "{words:?}");
+    }
+}
+
+/// Text as an attacker would choose it: everything that escapes badly, grows, hides or deceives.
+fn hostile() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        any::<String>(),
+        proptest::string::string_regex("[\"\\\\<>&`*_~|\\n\\r\\t\\x00-\\x1f\\x7f-\\x9f]{0,40}").unwrap(),
+        "[\u{200b}-\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{feff}]{0,9}",
+        "[\u{1F600}-\u{1F64F}\u{10FFFE}\u{FFFF}]{0,60}",
+        Just("https://www.linkedin.com/in/".to_owned()),
+        Just("https://evil.example/ www.evil.example @channel a@evil.example".to_owned()),
+        (0usize..80_000).prop_map(|length| "\"".repeat(length)),
+        (0usize..60_000).prop_map(|length| "\u{FFFD}<".repeat(length / 4)),
+    ];
+    proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn no_event_makes_an_alert_illegal(texts in proptest::collection::vec(hostile(), 7), present in any::<[bool; 5]>(), when in any::<Option<i64>>()) {
+        let [id, lead, workspace, campaign, url, previous, by] = <[String; 7]>::try_from(texts).unwrap();
+        let event = Event {
+            id: Some(id),
+            workspace_id: present[0].then_some(workspace),
+            occurred_at: when.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds % 400_000_000_000).ok()),
+            kind: Kind::StatusChanged(StatusChange {
+                lead_id: lead,
+                campaign_id: present[1].then_some(campaign),
+                linkedin_url: present[2].then_some(url),
+                previous_status: present[3].then_some(previous),
+                new_status: "OPPORTUNITY".into(),
+                changed_by: present[4].then_some(by),
+            }),
+        };
+        if let Some(delivery) = alert::due(&event, b"body").unwrap() {
+            assert_legal(&delivery.message);
+        }
+    }
+}
+
+#[test]
+fn the_worst_event_that_fits_a_request_still_fits_a_message() {
+    for worst in ["\"", "\\", "<", "&", "\u{FFFD}", "\u{1F600}", ".a"] {
+        let text = worst.repeat(30_000);
+        let mut event = opportunity(&text, &text, Some(&text));
+        event.workspace_id = Some(text.clone());
+        if let Kind::StatusChanged(change) = &mut event.kind {
+            change.campaign_id = Some(text.clone());
+            change.previous_status = Some(text.clone());
+            change.changed_by = Some(text.clone());
+        }
+        assert_legal(&alert::due(&event, b"").unwrap().unwrap().message);
+    }
+}
