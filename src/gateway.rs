@@ -43,7 +43,12 @@ fn mend(mut request: ApiGatewayV2httpRequest) -> ApiGatewayV2httpRequest {
     request.raw_query_string = None;
     request.request_context.domain_name = None;
     request.headers.remove(lambda_http::http::header::HOST);
-    request.raw_path = request.raw_path.filter(|path| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok());
+    // API Gateway puts a stage that has a name before the path.
+    let stage = request.request_context.stage.take().map(|stage| format!("/{stage}"));
+    let path = request.raw_path.as_deref().unwrap_or_default();
+    let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(path);
+    let path = Some(path).filter(|path| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok());
+    request.raw_path = path.map(str::to_owned);
     if request.is_base64_encoded {
         request.body = request.body.filter(|body| BASE64.decode(body.as_bytes()).is_ok());
     }

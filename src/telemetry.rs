@@ -1,6 +1,7 @@
 //! JSON log lines: what happened, under which ids, and why. Never a body, a LinkedIn URL or a secret.
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, error, info, warn};
@@ -63,7 +64,13 @@ pub fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// The line of a function that cannot start.
-pub fn not_started(error: &dyn Error) {
-    error!(error = chain(error), "the function cannot start");
+/// The last line of a function that cannot start, or cannot go on; and the exit status that makes Lambda start another.
+pub fn exit(result: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = chain(&*error), "the function ends");
+            ExitCode::FAILURE
+        }
+    }
 }

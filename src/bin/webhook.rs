@@ -1,23 +1,24 @@
 //! The webhook function: wiring only.
 
+use std::process::ExitCode;
 use std::time::SystemTime;
 
 use lambda_http::{Adapter, Request, RequestExt};
 use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
-use opportunity_alerts::config::{Config, log_level};
 use opportunity_alerts::gateway::Payload;
-use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::sns::SnsTopic;
-use opportunity_alerts::webhook::Webhook;
-use opportunity_alerts::{aws, telemetry};
+use opportunity_alerts::{aws, config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
+async fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    telemetry::init(log_level(variable));
-    let config = Config::read(variable).inspect_err(|error| telemetry::not_started(error))?;
+    telemetry::init(config::log_level(variable));
+    telemetry::exit(serve(variable).await)
+}
+
+async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
+    let config = config::Config::read(variable)?;
     let sdk = aws::config().await;
     let webhook = &Webhook {
         secrets: config.secrets,
@@ -33,8 +34,6 @@ async fn main() -> Result<(), Error> {
         let invocation = Invocation::new(&context.request_id, deadline, SystemTime::now().into(), random);
         Ok::<_, Error>(webhook.respond(&request, &invocation).await)
     }));
-    lambda_runtime::run(service_fn(|event: LambdaEvent<Payload>| {
-        http.call(LambdaEvent::new(event.payload.into(), event.context))
-    }))
-    .await
+    let call = |event: LambdaEvent<Payload>| http.call(LambdaEvent::new(event.payload.into(), event.context));
+    lambda_runtime::run(service_fn(call)).await
 }

@@ -1,0 +1,179 @@
+//! The handler, from API Gateway's payload to the answer: every file in `events/`, and what strangers send.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use lambda_http::Request;
+use lambda_http::http::{Method, Response};
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::timestamp::Timestamp;
+use opportunity_alerts::webhook::Webhook;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::doubles::{Claiming, Publishing, Script, Settling};
+use support::requests::{SECRET, around, file, files, http, opportunity, payload, secrets, standard};
+
+const NOW: u64 = 1_708_770_605;
+
+async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
+    let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
+    let webhook =
+        Webhook { secrets: secrets(), ledger: &script, topic: &script, retention: Duration::from_secs(86_400) };
+    let invocation = Invocation::new("request-1", now.after(Duration::from_secs(10)), now, [0; 8]);
+    (webhook.respond(request, &invocation).await, script.calls())
+}
+
+async fn outcome(payload: Value) -> (u16, String) {
+    let (response, _) = respond(&http(payload), Timestamp::from_millis(NOW * 1000)).await;
+    let body: Value = serde_json::from_str(response.body()).unwrap();
+    (response.status().as_u16(), body["outcome"].as_str().unwrap().to_owned())
+}
+
+fn signed(body: &str) -> Value {
+    around(body, &standard("svix", SECRET, "msg_1", NOW, body.as_bytes()))
+}
+
+#[tokio::test]
+async fn every_sample_event_is_answered_and_only_an_alert_makes_calls() {
+    let mut answered = Vec::new();
+    for name in files() {
+        let (request, now) = file(&name);
+        let (response, calls) = respond(&request, now).await;
+        let body: Value = serde_json::from_str(response.body()).unwrap();
+        let outcome = body["outcome"].as_str().unwrap();
+        let expected: &[&str] = if outcome == "alerted" { &["claim", "publish", "complete"] } else { &[] };
+        assert_eq!(calls, expected, "{name}");
+        answered.push(format!("{name} {} {outcome}", response.status().as_u16()));
+    }
+    let expected = [
+        "forged 401 unauthorized",
+        "lead-without-id 400 malformed",
+        "malformed 400 malformed",
+        "message-sent 200 ignored",
+        "opportunity 200 alerted",
+        "opportunity-again 200 ignored",
+        "opportunity-base64 200 alerted",
+        "opportunity-documented-signature 200 alerted",
+        "opportunity-hostile 200 alerted",
+        "opportunity-lead-updated 200 alerted",
+        "opportunity-minimal 200 alerted",
+        "reply-received 200 ignored",
+        "test-event 200 alerted",
+        "unlisted-status 200 ignored",
+        "unsigned 401 unauthorized",
+    ];
+    assert_eq!(answered, expected);
+}
+
+#[tokio::test]
+async fn the_answer_names_the_event_once_it_is_known_and_genuine() {
+    for (name, id) in [
+        ("opportunity", json!("evt_1708456789123_abc123def")),
+        ("reply-received", json!("evt_1708456789129_reply0001")),
+        ("opportunity-minimal", json!("msg_2cmZ8Uk7MinimalStandIn0001")),
+        ("forged", json!(null)),
+    ] {
+        let (request, now) = file(name);
+        let body: Value = serde_json::from_str(respond(&request, now).await.0.body()).unwrap();
+        assert_eq!(body["eventId"], id, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused_unread() {
+    let mut elsewhere = payload("opportunity");
+    elsewhere["rawPath"] = "/webhooks/other".into();
+    assert_eq!(outcome(elsewhere).await, (404, "not_found".into()));
+    for method in [Method::GET, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS] {
+        let mut other = payload("opportunity");
+        other["requestContext"]["http"]["method"] = method.as_str().into();
+        assert_eq!(outcome(other).await, (405, "method_not_allowed".into()));
+    }
+}
+
+#[tokio::test]
+async fn the_route_is_found_behind_a_named_stage_too() {
+    let mut staged = payload("opportunity");
+    staged["requestContext"]["stage"] = "prod".into();
+    staged["rawPath"] = "/prod/webhooks/sendpilot".into();
+    assert_eq!(outcome(staged).await, (200, "alerted".into()));
+}
+
+#[tokio::test]
+async fn a_body_of_256_kib_is_read_and_a_longer_one_is_not_even_hashed() {
+    let padded = |length: usize| {
+        let body = opportunity("evt_1");
+        let padding = length - body.len();
+        signed(&(body + &" ".repeat(padding)))
+    };
+    assert_eq!(outcome(padded(262_144)).await, (200, "alerted".into()));
+    assert_eq!(outcome(padded(262_145)).await, (413, "too_large".into()));
+    assert_eq!(outcome(around(&"x".repeat(262_145), &[])).await, (413, "too_large".into()));
+}
+
+#[tokio::test]
+async fn an_alert_that_nothing_identifies_is_refused_because_it_could_not_be_told_from_its_repetition() {
+    let body =
+        json!({"eventType": "lead.updated", "data": {"leadId": "lead_1", "newStatus": "OPPORTUNITY"}}).to_string();
+    let documented = around(&body, &support::requests::documented(SECRET, NOW, body.as_bytes()));
+    assert_eq!(outcome(documented).await, (400, "malformed".into()));
+    assert_eq!(outcome(signed(&body)).await, (200, "alerted".into()));
+    let body = json!({"eventType": "campaign.started"}).to_string();
+    let documented = around(&body, &support::requests::documented(SECRET, NOW, body.as_bytes()));
+    assert_eq!(outcome(documented).await, (200, "ignored".into()));
+}
+
+#[tokio::test]
+async fn what_would_make_the_conversion_panic_is_answered_like_anything_else() {
+    let with = |pointer: &str, value: Value| {
+        let mut payload = payload("unsigned");
+        *payload.pointer_mut(pointer).unwrap() = value;
+        payload
+    };
+    let unauthorized = (401, "unauthorized".to_owned());
+    for value in ["a=\"<>\"", "\u{e4}=\u{1F600}", "%", "\\", "#", "a b"] {
+        assert_eq!(outcome(with("/rawQueryString", value.into())).await, unauthorized, "query {value}");
+    }
+    for value in ["", "evil host", "[", "a:b:c", "\u{e4}"] {
+        assert_eq!(outcome(with("/headers/host", value.into())).await, unauthorized, "host {value}");
+        assert_eq!(outcome(with("/requestContext/domainName", value.into())).await, unauthorized, "domain {value}");
+    }
+    for value in ["", "x", "a b", "\u{e4}://"] {
+        assert_eq!(outcome(with("/headers/x-forwarded-proto", value.into())).await, unauthorized, "scheme {value}");
+    }
+    for value in ["caf\u{e9}", "a\nb", "\u{0}"] {
+        assert_eq!(outcome(with("/headers/user-agent", value.into())).await, unauthorized, "header {value:?}");
+    }
+    for value in ["/\u{e4}", "//", "http://x", "", "/a b"] {
+        assert_eq!(outcome(with("/rawPath", value.into())).await, (404, "not_found".into()), "path {value}");
+    }
+    let mut broken = with("/isBase64Encoded", true.into());
+    broken["body"] = "not base64!".into();
+    assert_eq!(outcome(broken).await, unauthorized);
+    let mut bodiless = payload("unsigned");
+    bodiless.as_object_mut().unwrap().remove("body");
+    assert_eq!(outcome(bodiless).await, unauthorized);
+    let mut cookies = payload("unsigned");
+    cookies["cookies"] = json!(["a=b", "\u{e4}"]);
+    assert_eq!(outcome(cookies).await, unauthorized);
+}
+
+proptest! {
+    #[test]
+    fn no_request_makes_it_panic(path in any::<String>(), query in any::<String>(), host in any::<String>(), name in any::<String>(), value in any::<String>(), body in any::<String>(), base64 in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        for path in [path.as_str(), "/webhooks/sendpilot", &format!("/{path}")] {
+            let mut payload = payload("unsigned");
+            payload["rawPath"] = path.into();
+            payload["rawQueryString"] = query.as_str().into();
+            payload["headers"]["host"] = host.as_str().into();
+            payload["headers"][&name] = value.as_str().into();
+            payload["body"] = body.as_str().into();
+            payload["isBase64Encoded"] = base64.into();
+            let (status, _) = runtime.block_on(outcome(payload));
+            prop_assert!(status == 401 || status == 404);
+        }
+    }
+}

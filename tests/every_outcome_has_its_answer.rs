@@ -1,0 +1,165 @@
+//! Every result of claim, publish, completion and release, all combinations of them, and the answer that must follow.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use lambda_http::http::Response;
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::relay::{Failure, Relayed, relay};
+use opportunity_alerts::response::{Outcome, answer};
+use opportunity_alerts::timestamp::Timestamp;
+use serde_json::{Value, json};
+use support::doubles::{Claiming, Publishing, Script, Settling};
+use support::requests::delivery;
+
+const NOW: Timestamp = Timestamp::from_millis(1_708_770_600_000);
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn invocation() -> Invocation {
+    Invocation::new("request-1", NOW.after(TIMEOUT), NOW, [0; 8])
+}
+
+async fn run(script: &Script) -> Relayed {
+    relay(&script, &script, delivery("evt_1", "body"), &invocation(), Duration::from_secs(86_400)).await
+}
+
+/// DESIGN: the table of outcomes, said once more and otherwise: which calls are made, and what is answered.
+fn expected(claiming: Claiming, publishing: Publishing) -> (&'static [&'static str], u16, &'static str) {
+    match (claiming, publishing) {
+        (Claiming::Wins, Publishing::Succeeds) => (&["claim", "publish", "complete"], 200, "alerted"),
+        (Claiming::Wins, _) => (&["claim", "publish", "release"], 503, "unavailable"),
+        (Claiming::FindsItPublished, _) => (&["claim"], 200, "duplicate"),
+        (Claiming::FindsItInProgress, _) => (&["claim"], 409, "in_progress"),
+        (Claiming::Fails | Claiming::Hangs, _) => (&["claim"], 503, "unavailable"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_every_combination() {
+    use Claiming::{FindsItInProgress, FindsItPublished, Wins};
+    let mut combinations = 0;
+    for claiming in [Wins, FindsItInProgress, FindsItPublished, Claiming::Fails, Claiming::Hangs] {
+        for publishing in [Publishing::Succeeds, Publishing::Fails, Publishing::Hangs] {
+            for settling in [Settling::IsRecorded, Settling::IsNotMine, Settling::Fails, Settling::Hangs] {
+                let case = format!("{claiming:?} {publishing:?} {settling:?}");
+                let (calls, status, name) = expected(claiming, publishing);
+                let script = Script::new(claiming, publishing, settling);
+                let begun = tokio::time::Instant::now();
+                let relayed = run(&script).await;
+                assert!(begun.elapsed() < TIMEOUT, "{case}: Lambda would have killed it");
+                assert_eq!(script.calls(), calls, "{case}");
+                assert_eq!((relayed.outcome.status().as_u16(), relayed.outcome.name()), (status, name), "{case}");
+                assert_eq!(relayed.failure.is_none(), is_clean(claiming, publishing, settling), "{case}");
+                combinations += 1;
+            }
+        }
+    }
+    assert_eq!(combinations, 60);
+}
+
+fn is_clean(claiming: Claiming, publishing: Publishing, settling: Settling) -> bool {
+    match claiming {
+        Claiming::Wins => publishing == Publishing::Succeeds && settling == Settling::IsRecorded,
+        Claiming::FindsItInProgress | Claiming::FindsItPublished => true,
+        Claiming::Fails | Claiming::Hangs => false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_says_what_failed_and_why() {
+    for (script, failure) in [
+        (
+            Script::new(Claiming::Fails, Publishing::Succeeds, Settling::IsRecorded),
+            "claim failed: the ledger could not claim: unreachable",
+        ),
+        (
+            Script::new(Claiming::Wins, Publishing::Hangs, Settling::IsRecorded),
+            "publish failed: the topic did not answer in time",
+        ),
+        (
+            Script::new(Claiming::Wins, Publishing::Succeeds, Settling::Fails),
+            "published, but completion failed: the ledger could not settle: throttled",
+        ),
+        (
+            Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsNotMine),
+            "published, but the claim had passed to another attempt",
+        ),
+    ] {
+        let relayed = run(&script).await;
+        assert_eq!(opportunity_alerts::telemetry::chain(&relayed.failure.unwrap()), failure);
+    }
+    let both = run(&Script::new(Claiming::Wins, Publishing::Fails, Settling::Hangs)).await;
+    assert!(matches!(both.failure, Some(Failure::Release { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_begun_for_which_no_time_is_left() {
+    let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
+    let invocation = invocation();
+    tokio::time::advance(TIMEOUT).await;
+    let relayed = relay(&&script, &&script, delivery("evt_1", "body"), &invocation, Duration::from_secs(86_400)).await;
+    assert_eq!((relayed.outcome, script.calls()), (Outcome::Unavailable, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_outlives_the_invocation_and_its_steps_end_before_it() {
+    for (deadline, allowed) in
+        [(NOW.after(TIMEOUT), 10), (NOW.after(TIMEOUT * 10_000), 900), (Timestamp::from_millis(0), 10)]
+    {
+        let begun = tokio::time::Instant::now();
+        let invocation = Invocation::new("request-1", deadline, NOW, [0; 8]);
+        let allowed = Duration::from_secs(allowed);
+        let schedule = invocation.schedule();
+        assert!(begun < schedule.claim_by && schedule.claim_by < schedule.publish_by);
+        assert!(schedule.publish_by < schedule.settle_by && schedule.settle_by < begun + allowed);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let attempt = invocation.attempt();
+        assert_eq!(attempt.now, NOW.after(Duration::from_secs(3)));
+        assert!(attempt.lease_until > NOW.after(allowed), "counted from the beginning, not from the claim");
+    }
+}
+
+fn read(response: &Response<String>) -> (u16, &str, Option<&str>, Value) {
+    let header = |name| response.headers().get(name).map(|value| value.to_str().unwrap());
+    let body = serde_json::from_str(response.body()).unwrap();
+    (response.status().as_u16(), header("content-type").unwrap(), header("retry-after"), body)
+}
+
+#[test]
+fn a_success_is_plain_json() {
+    for (outcome, name) in
+        [(Outcome::Alerted, "alerted"), (Outcome::Duplicate, "duplicate"), (Outcome::Ignored, "ignored")]
+    {
+        let response = answer(&outcome, Some("evt_1"));
+        assert_eq!(read(&response), (200, "application/json", None, json!({"outcome": name, "eventId": "evt_1"})));
+    }
+    assert_eq!(answer(&Outcome::Ignored, None).body(), r#"{"outcome":"ignored"}"#);
+}
+
+#[test]
+fn everything_else_is_a_problem_that_says_what_to_mend() {
+    let unauthorized = Outcome::Unauthorized { reason: "mismatch", detail: "compare".into() };
+    for (outcome, status, title, retry_after) in [
+        (Outcome::Malformed("x".into()), 400, "Bad Request", None),
+        (unauthorized.clone(), 401, "Unauthorized", None),
+        (Outcome::NotFound, 404, "Not Found", None),
+        (Outcome::MethodNotAllowed, 405, "Method Not Allowed", None),
+        (Outcome::InProgress { retry_after: Duration::from_millis(4001) }, 409, "Conflict", Some("5")),
+        (Outcome::InProgress { retry_after: Duration::ZERO }, 409, "Conflict", Some("1")),
+        (Outcome::TooLarge, 413, "Payload Too Large", None),
+        (Outcome::Unavailable, 503, "Service Unavailable", Some("5")),
+    ] {
+        let response = answer(&outcome, None);
+        let (got, content_type, retry, body) = read(&response);
+        assert_eq!((got, content_type, retry), (status, "application/problem+json", retry_after), "{outcome:?}");
+        assert_eq!(
+            (&body["status"], &body["title"], &body["outcome"]),
+            (&json!(status), &json!(title), &json!(outcome.name()))
+        );
+        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{outcome:?}");
+    }
+    assert_eq!(read(&answer(&unauthorized, None)).3["reason"], "mismatch");
+    assert_eq!(answer(&Outcome::MethodNotAllowed, None).headers()["allow"], "POST");
+}

@@ -1,0 +1,270 @@
+//! The real binary under a Runtime API, a real DynamoDB engine and a stub SNS behind a front that breaks: what it answers,
+//! what it leaves in the ledger, and what goes out in the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use opportunity_alerts::invocation::LEASE_MARGIN;
+use opportunity_alerts::ledger::DeliveryId;
+use serde_json::{Value, json};
+use support::aws::{Aws, Fault};
+use support::dynamodb::{DynamoDb, Item};
+use support::lambda::{Lambda, Said, environment};
+use support::requests::{SECRET, change, opportunity, payload, signed_now};
+
+/// What the function is told that it has. Short, because a test waits for the lease of a dead one.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+struct World {
+    dynamodb: DynamoDb,
+    aws: Aws,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dynamodb = DynamoDb::start().await;
+        let aws = Aws::before(&dynamodb.url).await;
+        Self { dynamodb, aws }
+    }
+
+    async fn function(&self) -> Lambda {
+        Lambda::start(environment(&self.aws), TIMEOUT).await
+    }
+
+    async fn row(&self) -> Item {
+        self.dynamodb.row(&DeliveryId::alert(Some("ws_abc123xyz"), "evt_1")).await.unwrap()
+    }
+
+    async fn state(&self) -> String {
+        self.row().await["state"].as_s().unwrap().clone()
+    }
+
+    /// The alert ids that went out.
+    fn alerts(&self) -> Vec<String> {
+        let id = |publish: &std::collections::HashMap<String, String>| {
+            let bodies: Value = serde_json::from_str(&publish["Message"]).unwrap();
+            let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
+            event["id"].as_str().unwrap().to_owned()
+        };
+        self.aws.published().iter().map(id).collect()
+    }
+
+    /// Gives the function an event, and kills it once the call is held.
+    async fn kill_at(&self, call: &str, fault: Fault) {
+        let mut function = self.function().await;
+        self.aws.next(call, fault);
+        function.begin(&signed_now(&opportunity("evt_1"))).await;
+        self.aws.held().await;
+        function.kill().await;
+    }
+
+    async fn lease_over(&self) {
+        tokio::time::sleep(TIMEOUT + LEASE_MARGIN).await;
+    }
+}
+
+fn event() -> Value {
+    signed_now(&opportunity("evt_1"))
+}
+
+fn said(outcome: &str) -> Value {
+    json!({"outcome": outcome, "eventId": "evt_1"})
+}
+
+#[tokio::test]
+async fn an_alert_takes_three_calls_a_duplicate_one_and_an_ignored_event_none() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    assert_eq!(function.answer(&signed_now(&change("evt_1", "REPLY_RECEIVED"))).await, (200, said("ignored")));
+    assert_eq!(world.aws.calls(), [""; 0]);
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.aws.calls(), ["claim", "publish", "complete"]);
+    assert_eq!(function.answer(&event()).await, (200, said("duplicate")));
+    assert_eq!(world.aws.calls(), ["claim", "publish", "complete", "claim"]);
+    assert_eq!(world.alerts(), ["evt_1"]);
+    assert_eq!(world.state().await, "PUBLISHED");
+}
+
+#[tokio::test]
+async fn what_is_published_is_what_stands_in_the_row() {
+    let world = World::new().await;
+    world.function().await.answer(&event()).await;
+    let publish = &world.aws.published()[0];
+    assert_eq!(publish["TopicArn"], support::lambda::TOPIC);
+    assert!(!publish.keys().any(|key| key.starts_with("MessageAttributes")), "SNS would drop them");
+    for (parameter, value) in world.row().await["message"].as_m().unwrap() {
+        assert_eq!(&publish[parameter], value.as_s().unwrap(), "{parameter}");
+    }
+}
+
+#[tokio::test]
+async fn killed_before_the_publish_it_alerts_exactly_once_in_the_end() {
+    let world = World::new().await;
+    world.kill_at("publish", Fault::HeldBefore).await;
+    let mut function = world.function().await;
+    let (status, problem) = function.answer(&event()).await;
+    assert_eq!((status, &problem["outcome"], world.state().await.as_str()), (409, &json!("in_progress"), "PENDING"));
+    world.lease_over().await;
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.alerts(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn killed_after_the_publish_it_alerts_again_under_the_same_id() {
+    let world = World::new().await;
+    world.kill_at("complete", Fault::HeldBefore).await;
+    assert_eq!(world.state().await, "PENDING");
+    world.lease_over().await;
+    assert_eq!(world.function().await.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.alerts(), ["evt_1", "evt_1"]);
+    assert_eq!(world.aws.published()[0]["Message"], world.aws.published()[1]["Message"]);
+}
+
+#[tokio::test]
+async fn killed_after_the_completion_it_does_not_alert_again() {
+    let world = World::new().await;
+    world.kill_at("complete", Fault::HeldAfter).await;
+    assert_eq!(world.function().await.answer(&event()).await, (200, said("duplicate")));
+    assert_eq!(world.alerts(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn without_the_topic_it_answers_503_and_the_retry_alerts_once_when_it_is_back() {
+    let world = World::new().await;
+    // A port on which nobody listens: SNS is not there at all.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut environment = environment(&world.aws);
+    environment.push(("AWS_ENDPOINT_URL_SNS", format!("http://{nobody}")));
+    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let Said::Response(response) = function.invoke(&event()).await else { panic!("no answer") };
+    assert_eq!((&response["statusCode"], &response["headers"]["retry-after"]), (&json!(503), &json!("5")));
+    let row = world.row().await;
+    assert_eq!(world.state().await, "PENDING");
+    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the alert"), "{row:?}");
+    let (lease, seen): (u64, u64) =
+        (row["leaseUntil"].as_n().unwrap().parse().unwrap(), row["firstSeenAt"].as_n().unwrap().parse().unwrap());
+    assert!(lease < seen + 3000, "released");
+    assert_eq!(world.function().await.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.alerts(), ["evt_1"]);
+    assert_eq!(world.row().await["attempts"].as_n().unwrap(), "2");
+}
+
+#[tokio::test]
+async fn without_the_table_it_answers_503_and_the_retry_alerts_once_when_it_is_back() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    for _ in 0..opportunity_alerts::aws::ATTEMPTS {
+        world.aws.next("claim", Fault::Refused(500));
+    }
+    assert_eq!(function.answer(&event()).await.0, 503);
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.alerts(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
+    for call in ["claim", "complete"] {
+        let world = World::new().await;
+        let mut function = world.function().await;
+        world.aws.next(call, Fault::AnswerLost);
+        assert_eq!(function.answer(&event()).await, (200, said("alerted")), "{call}");
+        assert_eq!((world.alerts().len(), world.state().await.as_str()), (1, "PUBLISHED"), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_hangs_is_given_up_in_time_to_answer() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    // The time to publish is three quarters of the timeout: one try of ATTEMPT_TIMEOUT, and the beginning of another.
+    for _ in 0..2 {
+        world.aws.next("publish", Fault::HeldBefore);
+    }
+    let begun = std::time::Instant::now();
+    assert_eq!(function.answer(&event()).await.0, 503);
+    assert!(begun.elapsed() < TIMEOUT, "Lambda would have killed it");
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+}
+
+#[tokio::test]
+async fn fifty_at_once_in_eight_processes_give_one_alert() {
+    let world = World::new().await;
+    let mut answers = Vec::new();
+    let mut functions = Vec::new();
+    for _ in 0..8 {
+        functions.push(world.function().await);
+    }
+    for _ in 0..7 {
+        let together = functions.iter_mut().map(|function| async { function.answer(&event()).await.0 });
+        answers.extend(futures_util::future::join_all(together).await);
+    }
+    assert_eq!(world.alerts(), ["evt_1"]);
+    assert!(answers.iter().all(|status| matches!(status, 200 | 409)), "{answers:?}");
+}
+
+#[tokio::test]
+async fn garbage_is_answered_and_does_not_end_the_process() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    for garbage in
+        [json!(null), json!([]), json!({}), json!("x"), json!({"requestContext": 7}), json!({"headers": "x"})]
+    {
+        assert!(matches!(function.invoke(&garbage).await, Said::Error(_)), "{garbage}");
+    }
+    let mut broken = payload("unsigned");
+    broken["isBase64Encoded"] = true.into();
+    assert_eq!(function.answer(&broken).await.0, 401);
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+}
+
+#[tokio::test]
+async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    function.answer(&event()).await;
+    function.answer(&payload("forged")).await;
+    let log = function.log().await;
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [alerted, forged] = &lines[..] else { panic!("{log}") };
+    time::OffsetDateTime::parse(alerted["timestamp"].as_str().unwrap(), &time::format_description::well_known::Rfc3339)
+        .unwrap();
+    for (field, value) in [
+        ("level", json!("INFO")),
+        ("requestId", json!("8476a536-e9f4-11e8-9739-2dfe598c3fcd")),
+        ("eventId", json!("evt_1")),
+        ("outcome", json!("alerted")),
+        ("status", json!(200)),
+    ] {
+        assert_eq!(alerted[field], value, "{log}");
+    }
+    assert_eq!(
+        (&forged["level"], &forged["outcome"], &forged["eventId"]),
+        (&json!("WARN"), &json!("unauthorized"), &json!(null))
+    );
+    for hidden in ["linkedin", "john-doe", "lead_abc123", SECRET, &SECRET[6..]] {
+        assert!(!log.contains(hidden), "{hidden} in {log}");
+    }
+}
+
+#[tokio::test]
+async fn without_what_it_needs_it_does_not_start_and_says_which_variable_to_mend() {
+    let world = World::new().await;
+    for (variable, value, complaint) in [
+        ("WEBHOOK_SECRET", "", "WEBHOOK_SECRET is not set"),
+        ("WEBHOOK_SECRET", "whsec_", "WEBHOOK_SECRET secret number 1 starts with whsec_"),
+        ("ALERTS_TABLE_NAME", "", "ALERTS_TABLE_NAME is not set"),
+        ("ALERTS_TOPIC_ARN", "alerts", "ALERTS_TOPIC_ARN must be"),
+        ("ALERTS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:alerts.fifo", "ALERTS_TOPIC_ARN must be"),
+        ("RETENTION_DAYS", "0", "RETENTION_DAYS must be"),
+    ] {
+        let mut environment = environment(&world.aws);
+        environment.push((variable, value.into()));
+        let (status, log) = Lambda::start(environment, TIMEOUT).await.ended().await;
+        assert_eq!(status, Some(1), "{variable}={value}");
+        let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert!(line["error"].as_str().unwrap().contains(complaint), "{log}");
+    }
+}
