@@ -5,7 +5,7 @@
 //! plain text for `email`, one line for `sms`, and a card for chat (`https`, the protocol of Amazon Q Developer in chat
 //! applications).
 //!
-//! All words of an alert come from outside. They are [`Text`] before anything is done with them, which has no control or
+//! All words of an alert come from outside. They are a `Text` before anything is done with them, which has no control or
 //! bidi characters, and what a person reads holds no link but one to LinkedIn.
 
 mod text;

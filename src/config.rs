@@ -58,9 +58,10 @@ impl Config {
 }
 
 /// The level below which log lines are dropped: Lambda sets `AWS_LAMBDA_LOG_LEVEL` from the function's logging
-/// configuration. INFO where it is absent or none of tracing's.
+/// configuration. Never below INFO, where the SDK and the runtime would write bodies.
 pub fn log_level(variable: impl Fn(&str) -> Option<String>) -> Level {
-    variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(Level::INFO)
+    let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok());
+    level.unwrap_or(Level::INFO).min(Level::INFO)
 }
 
 fn is_standard_topic(arn: &str) -> bool {

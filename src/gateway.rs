@@ -5,9 +5,9 @@
 //! that dies of it costs its next request a cold start, and its owner an alarm.
 
 use data_encoding::BASE64;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, header};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
-use lambda_http::http::uri::PathAndQuery;
-use lambda_http::http::{HeaderName, HeaderValue};
 use lambda_http::request::LambdaRequest;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
@@ -31,9 +31,11 @@ impl<'de> Deserialize<'de> for Payload {
                 name.is_ok() && value.as_str().is_some_and(|value| HeaderValue::from_str(value).is_ok())
             });
         }
-        serde_json::from_value(payload)
-            .map(|request| Self(LambdaRequest::ApiGatewayV2(mend(request))))
-            .map_err(de::Error::custom)
+        match serde_json::from_value(payload) {
+            Ok(request) => Ok(Self(LambdaRequest::ApiGatewayV2(mend(request)))),
+            // The error's own text may quote what was sent, and the runtime logs it.
+            Err(_) => Err(de::Error::custom("not a request of an API Gateway HTTP API, payload format 2.0")),
+        }
     }
 }
 
@@ -42,7 +44,7 @@ impl<'de> Deserialize<'de> for Payload {
 fn mend(mut request: ApiGatewayV2httpRequest) -> ApiGatewayV2httpRequest {
     request.raw_query_string = None;
     request.request_context.domain_name = None;
-    request.headers.remove(lambda_http::http::header::HOST);
+    request.headers.remove(header::HOST);
     // API Gateway puts a stage that has a name before the path.
     let stage = request.request_context.stage.take().map(|stage| format!("/{stage}"));
     let path = request.raw_path.as_deref().unwrap_or_default();

@@ -25,7 +25,6 @@ pub mod dynamodb;
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::future::Future;
 
 use data_encoding::HEXLOWER;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};

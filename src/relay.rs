@@ -8,9 +8,9 @@
 //!         └─ no answer ──────────────────────────────────────▶ Unavailable
 //! ```
 //!
-//! Whatever happens, at every moment either the row is `PENDING` or SendPilot has not been told 2xx, or both.
+//! 2xx is said only when the alert is out. Until then the row is `PENDING`, or was never written; wherever this function
+//! is cut off, the next attempt finds one or the other.
 
-use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};

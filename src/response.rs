@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use lambda_http::http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 /// Largest body that is read, in bytes: the most that SNS would publish.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::Mac;
-use lambda_http::http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
 use crate::secret::{Keyed, Secrets};
 use crate::timestamp::Timestamp;

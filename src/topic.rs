@@ -3,7 +3,6 @@
 pub mod sns;
 
 use std::error::Error;
-use std::future::Future;
 
 use crate::ledger::Message;
 

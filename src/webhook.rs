@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use http::{Method, Request, Response};
 use lambda_http::Body;
-use lambda_http::http::{Method, Request, Response};
 
 use crate::alert;
 use crate::event;

@@ -222,7 +222,10 @@ async fn garbage_is_answered_and_does_not_end_the_process() {
 #[tokio::test]
 async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() {
     let world = World::new().await;
-    let mut function = world.function().await;
+    let mut environment = environment(&world.aws);
+    // At this level the SDK and the runtime would write whole bodies.
+    environment.push(("AWS_LAMBDA_LOG_LEVEL", "TRACE".into()));
+    let mut function = Lambda::start(environment, TIMEOUT).await;
     function.answer(&event()).await;
     function.answer(&payload("forged")).await;
     let log = function.log().await;
