@@ -19,13 +19,16 @@ use time::macros::format_description;
 
 use self::text::{Profile, Text, clip};
 use crate::event::{Event, Kind, Malformed, StatusChange};
-use crate::ledger::{Delivery, DeliveryId, Message, sha256_hex};
+use crate::ledger::{Delivery, DeliveryId, Message, key_part, sha256_hex};
 
 /// SNS wants a Subject of under 100 characters. Counted in UTF-16 units, as whoever counts most strictly does.
 const MAX_SUBJECT: usize = 99;
 
 /// One SMS; SNS would split a longer text.
 const MAX_SMS: usize = 140;
+
+/// Slack refuses a text of more than 3,000 characters, and a character may take five once it is escaped.
+const MAX_CHAT_FACT: usize = 64;
 
 /// As a salesperson reads it.
 const WHEN: &[BorrowedFormatItem<'_>] =
@@ -52,6 +55,9 @@ pub fn due(event: &Event, body: &[u8]) -> Result<Option<Delivery>, Malformed> {
 
 /// What an alert says.
 struct Alert {
+    /// For programs: never the same for two events.
+    id: String,
+    /// For people.
     event_id: Text,
     source: String,
     time: Option<String>,
@@ -69,8 +75,10 @@ struct Alert {
 impl Alert {
     fn new(event: &Event, event_id: &str, change: &StatusChange) -> Self {
         let text = |raw: &Option<String>| raw.as_deref().map(Text::new);
+        let shown = Text::new(event_id);
         Self {
-            event_id: Text::new(event_id),
+            id: if shown.as_str() == event_id { event_id.to_owned() } else { key_part(event_id).into_owned() },
+            event_id: shown,
             source: source(event.workspace_id.as_deref()),
             time: event.occurred_at.and_then(|at| at.format(&Rfc3339).ok()),
             when: event.occurred_at.and_then(|at| at.format(&WHEN).ok()),
@@ -135,7 +143,7 @@ impl Alert {
     fn cloud_event(&self) -> String {
         let event = CloudEvent {
             specversion: "1.0",
-            id: self.event_id.as_str(),
+            id: &self.id,
             source: &self.source,
             kind: "sendpilot.lead.opportunity",
             subject: self.lead_id.as_str(),
@@ -180,8 +188,9 @@ impl Alert {
 
     /// Amazon Q Developer's custom notification. Values stand in code spans, where Slack and Teams show them as they are.
     fn chat_card(&self) -> String {
-        let facts: Vec<_> = self.facts().iter().map(|(name, fact)| format!("*{name}:* `{}`", code(fact))).collect();
-        let link = self.link().map(|link| format!("{}\n\n", escape(link))).unwrap_or_default();
+        let fact = |(name, fact): &(&str, String)| format!("*{name}:* `{}`", code(&clip(fact, MAX_CHAT_FACT)));
+        let facts: Vec<_> = self.facts().iter().map(fact).collect();
+        let link = self.link().map(|link| format!("{link}\n\n")).unwrap_or_default();
         json!({
             "version": "1.0",
             "source": "custom",
@@ -194,7 +203,7 @@ impl Alert {
                 "summary": code(&self.subject()),
                 "eventType": "sendpilot.lead.opportunity",
                 "additionalContext": {
-                    "eventId": self.event_id.as_str(),
+                    "eventId": self.id,
                     "leadId": self.lead_id.as_str(),
                 },
             },
@@ -237,26 +246,27 @@ struct Lead<'a> {
 fn source(workspace_id: Option<&str>) -> String {
     const ESCAPED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     match workspace_id {
-        Some(id) => format!("urn:sendpilot:workspace:{}", utf8_percent_encode(Text::new(id).as_str(), ESCAPED)),
+        // Its length bounded first, as in the ledger's key.
+        Some(id) if id.len() > 256 => format!("urn:sendpilot:workspace:{}", key_part(id)),
+        Some(id) => format!("urn:sendpilot:workspace:{}", utf8_percent_encode(id, ESCAPED)),
         None => "urn:sendpilot:workspace".into(),
     }
 }
 
-/// Every character that is not plain ASCII would make the whole SMS UCS-2, at 70 characters; so would a backtick.
+/// One character that GSM's alphabet has not would make the whole SMS UCS-2, at 70 characters; the brackets count twice.
 fn in_sms(character: char) -> char {
     match character {
         '`' => '\'',
+        '[' | '{' => '(',
+        ']' | '}' => ')',
+        '\\' | '|' => '/',
+        '^' | '~' => '-',
         ' '..='~' => character,
         _ => '?',
     }
 }
 
-/// Slack's three special characters.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
-/// The same, for a code span, which a backtick would end.
+/// Slack's three special characters, escaped; and no backtick, which would end a code span.
 fn code(text: &str) -> String {
-    escape(text).replace('`', "'")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('`', "'")
 }

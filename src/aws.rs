@@ -5,22 +5,23 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
+use aws_sdk_sns::config::interceptors::InterceptorContext;
+use aws_sdk_sns::config::retry::{ClassifyRetry, RetryAction};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-/// Longest wait for a connection. Inside a region it takes milliseconds.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Longest wait for the answer to one try; then the connection is taken for dead, as it is when the other side closed it
-/// while the function was frozen. Long enough that a slow answer of SNS is not given up for a second publish.
-pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for DynamoDB's answer to one try, which takes milliseconds too; then the connection is taken for dead. A
+/// repetition does no harm: the ledger's requests recognise their own effect.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest wait for an operation, tries and pauses together. Each step of a delivery ends earlier if its share of the
-/// invocation's time does (see [`crate::invocation::Schedule`]).
-pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Tries of one operation. A repetition does no harm: the ledger's requests recognise their own effect, and a second
-/// publish under the same alert id is what the promise allows where the proof of the first was lost.
+/// Tries of one operation.
 pub const ATTEMPTS: u32 = 3;
+
+/// Longest wait for DynamoDB in all, tries and pauses together. Each step of a delivery ends earlier if its share of the
+/// invocation's time does (see [`crate::invocation::Schedule`]).
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The SDK's own first pause is up to a second, which is long for one call out of three in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -40,4 +41,38 @@ pub async fn config() -> SdkConfig {
         .retry_config(retries)
         .load()
         .await
+}
+
+/// The client of the ledger.
+pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
+    aws_sdk_dynamodb::Client::new(config)
+}
+
+/// The client of the topic. A publish has no condition that would make a second one harmless. So it is waited for as long
+/// as its share of the invocation's time lasts, and repeated only where SNS has answered that it did not take it.
+pub fn sns(config: &SdkConfig) -> aws_sdk_sns::Client {
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).disable_operation_attempt_timeout();
+    let config = aws_sdk_sns::config::Builder::from(config)
+        .timeout_config(timeouts.disable_operation_timeout().build())
+        .retry_classifier(OnlyWhatWasRefused)
+        .build();
+    aws_sdk_sns::Client::from_conf(config)
+}
+
+/// Forbids to repeat what may have been taken: a request that was sent and got no answer, or half of one.
+#[derive(Debug)]
+struct OnlyWhatWasRefused;
+
+impl ClassifyRetry for OnlyWhatWasRefused {
+    fn name(&self) -> &'static str {
+        "only what was refused"
+    }
+
+    /// Runs after the SDK's own classifiers, as custom ones do, and overrules them.
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        match context.output_or_error() {
+            Some(Err(error)) if !error.is_operation_error() => RetryAction::RetryForbidden,
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
 }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use time::format_description::well_known::Iso8601;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
+use crate::lossy::Lossy;
 use crate::signature::Verified;
 
 /// The status that makes a lead a sales opportunity.
@@ -96,17 +97,18 @@ pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
     };
     Ok(Event {
         id: event_id(&body)?.or_else(|| verified.message_id().map(str::to_owned)),
-        workspace_id: body.loose_text("workspaceId"),
-        occurred_at: body.loose_text("timestamp").as_deref().and_then(moment),
+        workspace_id: body.text("workspaceId"),
+        occurred_at: body.text("timestamp").as_deref().and_then(moment),
         kind,
     })
 }
 
 fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
     let Some(raw) = body.get("eventId") else { return Ok(None) };
-    match serde_json::from_str::<Option<String>>(raw.get()) {
-        Ok(id) if id.as_ref().is_none_or(|id| id.len() <= MAX_EVENT_ID) => Ok(id.filter(|id| !id.is_empty())),
-        _ => Err(Malformed::BadEventId),
+    match serde_json::from_str::<Option<Lossy>>(raw.get()) {
+        Ok(Some(Lossy(id))) if id.len() > MAX_EVENT_ID => Err(Malformed::BadEventId),
+        Ok(id) => Ok(id.map(|Lossy(id)| id).filter(|id| !id.is_empty())),
+        Err(_) => Err(Malformed::BadEventId),
     }
 }
 
@@ -115,17 +117,17 @@ fn status_change(body: &Object<'_>) -> Result<StatusChange, Malformed> {
     let data = data.ok_or(Malformed::NoData)?;
     Ok(StatusChange {
         lead_id: data.text("leadId").ok_or(Malformed::Required("data.leadId"))?,
-        campaign_id: data.loose_text("campaignId"),
-        linkedin_url: data.loose_text("linkedinUrl"),
-        previous_status: data.loose_text("previousStatus"),
+        campaign_id: data.text("campaignId"),
+        linkedin_url: data.text("linkedinUrl"),
+        previous_status: data.text("previousStatus"),
         new_status: data.text("newStatus").ok_or(Malformed::Required("data.newStatus"))?,
-        changed_by: data.loose_text("changedBy"),
+        changed_by: data.text("changedBy"),
     })
 }
 
 /// A JSON object whose values are read when asked for. A derived struct would also be read from an array, would fail on
 /// a repeated key, and would fail as a whole on one field of a new type.
-struct Object<'a>(HashMap<String, &'a RawValue>);
+struct Object<'a>(HashMap<Lossy, &'a RawValue>);
 
 impl<'a> Object<'a> {
     fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
@@ -138,16 +140,8 @@ impl<'a> Object<'a> {
 
     /// A string that is not empty.
     fn text(&self, name: &str) -> Option<String> {
-        let text: String = serde_json::from_str(self.get(name)?.get()).ok()?;
+        let Lossy(text) = serde_json::from_str(self.get(name)?.get()).ok()?;
         Some(text).filter(|text| !text.is_empty())
-    }
-
-    /// The same, or a number as it stands, in case an id is a number one day.
-    fn loose_text(&self, name: &str) -> Option<String> {
-        self.text(name).or_else(|| {
-            let number: serde_json::Number = serde_json::from_str(self.get(name)?.get()).ok()?;
-            Some(number.to_string())
-        })
     }
 }
 

@@ -1,58 +1,71 @@
-//! An invocation's payload, made into one that `lambda_http` can convert without a panic.
+//! An invocation's payload, made into a request that `lambda_http` can convert without a panic.
 //!
 //! `lambda_http` refuses a whole payload for one header outside ASCII, and panics on a query or a host that is no URI and
 //! on base64 that is none. Who sends such a thing has no signature, and must get an answer like anybody else: a function
-//! that dies of it costs its next request a cold start, and its owner an alarm.
+//! that dies of it costs its next request a cold start, and its owner an alarm. So only what the handler reads is taken
+//! over, and only where it is fit to be: what is left out makes a forged request fail at its signature.
+
+use std::collections::HashMap;
 
 use data_encoding::BASE64;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
 use lambda_http::request::LambdaRequest;
-use serde::{Deserialize, Deserializer, de};
-use serde_json::Value;
+use serde::Deserialize;
 
-/// A request in API Gateway's payload format 2.0.
-#[derive(Debug)]
-pub struct Payload(LambdaRequest);
+use crate::lossy::Lossy;
+
+/// A request in the payload format 2.0 of API Gateway's HTTP APIs, as far as it is read.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Payload {
+    raw_path: Lossy,
+    headers: HashMap<Lossy, Lossy>,
+    request_context: Context,
+    body: Option<Lossy>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Context {
+    http: Http,
+    stage: Option<Lossy>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Http {
+    method: Lossy,
+}
 
 impl From<Payload> for LambdaRequest {
     fn from(payload: Payload) -> Self {
-        payload.0
+        let Payload {
+            raw_path: Lossy(path),
+            headers,
+            request_context: Context { http: Http { method: Lossy(method) }, stage },
+            ..
+        } = payload;
+        // API Gateway puts a stage that has a name before the path.
+        let stage = stage.map(|Lossy(stage)| format!("/{stage}"));
+        let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(&path);
+        let fit = path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
+        let is_fit = |body: &Lossy| !payload.is_base64_encoded || BASE64.decode(body.0.as_bytes()).is_ok();
+
+        let mut request = ApiGatewayV2httpRequest::default();
+        request.raw_path = fit.then(|| path.to_owned());
+        // No method that HTTP does not know is one that the route takes.
+        request.request_context.http.method = method.parse().unwrap_or(Method::OPTIONS);
+        request.headers =
+            headers.into_iter().filter_map(|(Lossy(name), Lossy(value))| header(&name, &value)).collect::<HeaderMap>();
+        request.headers.remove(http::header::HOST);
+        request.body = payload.body.filter(is_fit).map(|Lossy(body)| body);
+        request.is_base64_encoded = payload.is_base64_encoded;
+        Self::ApiGatewayV2(request)
     }
 }
 
-impl<'de> Deserialize<'de> for Payload {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut payload = Value::deserialize(deserializer)?;
-        if let Some(headers) = payload.get_mut("headers").and_then(Value::as_object_mut) {
-            headers.retain(|name, value| {
-                let name = HeaderName::try_from(name.as_str());
-                name.is_ok() && value.as_str().is_some_and(|value| HeaderValue::from_str(value).is_ok())
-            });
-        }
-        match serde_json::from_value(payload) {
-            Ok(request) => Ok(Self(LambdaRequest::ApiGatewayV2(mend(request)))),
-            // The error's own text may quote what was sent, and the runtime logs it.
-            Err(_) => Err(de::Error::custom("not a request of an API Gateway HTTP API, payload format 2.0")),
-        }
-    }
-}
-
-/// Takes out what no part of this crate reads and the conversion could trip over. What is left makes any forged request
-/// fail at its signature, and leaves a genuine one as it is.
-fn mend(mut request: ApiGatewayV2httpRequest) -> ApiGatewayV2httpRequest {
-    request.raw_query_string = None;
-    request.request_context.domain_name = None;
-    request.headers.remove(header::HOST);
-    // API Gateway puts a stage that has a name before the path.
-    let stage = request.request_context.stage.take().map(|stage| format!("/{stage}"));
-    let path = request.raw_path.as_deref().unwrap_or_default();
-    let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(path);
-    let path = Some(path).filter(|path| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok());
-    request.raw_path = path.map(str::to_owned);
-    if request.is_base64_encoded {
-        request.body = request.body.filter(|body| BASE64.decode(body.as_bytes()).is_ok());
-    }
-    request
+fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    Some((name.parse().ok()?, value.parse().ok()?))
 }

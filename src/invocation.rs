@@ -63,10 +63,14 @@ impl Invocation {
         self.began_at.after(self.began.elapsed())
     }
 
-    /// An attempt that begins now and whose lease no living invocation outstays.
+    /// The end of every lease that this invocation takes: after its own.
+    pub fn lease_until(&self) -> Timestamp {
+        self.began_at.after(self.allowed + LEASE_MARGIN)
+    }
+
+    /// An attempt that begins now.
     pub fn attempt(&self) -> Attempt {
-        let lease_until = self.began_at.after(self.allowed + LEASE_MARGIN);
-        Attempt { owner: self.owner.clone(), now: self.now(), lease_until }
+        Attempt { owner: self.owner.clone(), now: self.now(), lease_until: self.lease_until() }
     }
 
     /// How the invocation's time is shared out.

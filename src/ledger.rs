@@ -49,8 +49,8 @@ impl DeliveryId {
 }
 
 /// Escaped so that no part can pretend to be two, and hashed where it is so long that the key might pass DynamoDB's
-/// limit of 2,048 bytes, which would refuse the delivery for ever.
-fn key_part(part: &str) -> Cow<'_, str> {
+/// limit of 2,048 bytes, which would refuse the delivery for ever. Two parts never give the same.
+pub(crate) fn key_part(part: &str) -> Cow<'_, str> {
     const SEPARATORS: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
     match part.len() {
         0..=256 => utf8_percent_encode(part, SEPARATORS).into(),
@@ -265,6 +265,9 @@ pub enum LedgerError {
     /// A row is there that we did not write: the attribute named is missing or of another type.
     #[error("the row's attribute {0} is missing or of a wrong type")]
     BadRow(&'static str),
+    /// The condition failed, on a row that meets it.
+    #[error("the table refused what its own row allows")]
+    Contradiction,
     /// No answer in the time that the attempt has.
     #[error("the ledger did not answer in time")]
     TimedOut,

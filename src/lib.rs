@@ -7,8 +7,8 @@
 //! | [`config`] | reads the environment; each error names its variable |
 //! | [`gateway`] | takes in what API Gateway hands over, whatever an attacker wrote into it |
 //! | [`webhook`] | handles one request: verify, parse, alert, relay, answer |
-//! | [`secret`] | holds the signing secrets, several while a rotation lasts |
 //! | [`signature`] | makes bytes of a stranger into a [`signature::Verified`] body, or says why not |
+//! | [`secret`] | holds the signing secrets, several while a rotation lasts |
 //! | [`event`] | makes that into an [`event::Event`]; the one place that knows SendPilot's names |
 //! | [`alert`] | decides whether an alert is due, and writes it, once per kind of reader |
 //! | [`relay`] | claims the delivery, publishes it, completes it; or releases it |
@@ -17,7 +17,7 @@
 //! | [`topic`] | where alerts go; [`topic::sns`] sends them there |
 //! | [`response`] | the one table of outcomes and answers |
 //! | [`telemetry`] | log lines |
-//! | [`aws`], [`timestamp`] | the SDK's settings; a moment |
+//! | [`aws`], [`error`], [`timestamp`] | the SDK's settings; an error as text; a moment |
 //!
 //! # The promise
 //!
@@ -28,16 +28,18 @@
 //! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not start.
 //! 4. **Nothing for nothing.** An event that needs no alert costs no AWS call.
 //!
-//! Time, randomness and the environment come in as arguments; the ledger and the topic are traits. So every path can be
-//! walked in a test.
+//! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
+//! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.
 
 pub mod alert;
 pub mod aws;
 pub mod config;
+pub mod error;
 pub mod event;
 pub mod gateway;
 pub mod invocation;
 pub mod ledger;
+mod lossy;
 pub mod relay;
 pub mod response;
 pub mod secret;

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use crate::error::chain;
 use crate::invocation::Invocation;
 use crate::ledger::{Claim, Claimed, Delivery, Ledger, LedgerError, Receipt, Settled, Standing};
 use crate::response::Outcome;
-use crate::telemetry::chain;
 use crate::topic::{Topic, TopicError};
 
 /// What became of a delivery.
@@ -58,9 +58,23 @@ pub enum Failure {
     Overtaken,
 }
 
+/// When to try again what nobody holds. SendPilot's first retry comes after 5 s too.
+const RETRY: Duration = Duration::from_secs(5);
+
+impl From<Outcome> for Relayed {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, other_body: false, failure: None }
+    }
+}
+
 impl Relayed {
-    fn new(outcome: Outcome, failure: impl Into<Option<Failure>>) -> Self {
-        Self { outcome, other_body: false, failure: failure.into() }
+    /// Where the claim stands, or may, nobody can do anything before its lease is over.
+    fn unavailable(failure: Failure, invocation: &Invocation) -> Self {
+        let retry_after = match failure {
+            Failure::Publish(_) => RETRY,
+            _ => invocation.lease_until().since(invocation.now()),
+        };
+        Self { outcome: Outcome::Unavailable { retry_after }, other_body: false, failure: Some(failure) }
     }
 }
 
@@ -76,14 +90,12 @@ pub async fn relay(
     let claiming = ledger.claim(delivery, invocation.attempt());
     let Claimed { standing, other_body } = match within(claim_by, claiming, LedgerError::TimedOut).await {
         Ok(claimed) => claimed,
-        Err(error) => return Relayed::new(Outcome::Unavailable, Failure::Claim(error)),
+        Err(error) => return Relayed::unavailable(Failure::Claim(error), invocation),
     };
     let relayed = match standing {
         Standing::Won(claim) => publish(ledger, topic, claim, invocation, retention).await,
-        Standing::Published => Relayed::new(Outcome::Duplicate, None),
-        Standing::InProgress { until } => {
-            Relayed::new(Outcome::InProgress { retry_after: until.since(invocation.now()) }, None)
-        }
+        Standing::Published => Outcome::Duplicate.into(),
+        Standing::InProgress { until } => Outcome::InProgress { retry_after: until.since(invocation.now()) }.into(),
     };
     Relayed { other_body, ..relayed }
 }
@@ -106,7 +118,7 @@ async fn publish(
                 Ok(Settled::NotMine) => Some(Failure::Overtaken),
                 Err(error) => Some(Failure::Complete(error)),
             };
-            Relayed::new(Outcome::Alerted, failure)
+            Relayed { failure, ..Outcome::Alerted.into() }
         }
         Err(publish) => {
             let error = chain(&publish);
@@ -115,7 +127,7 @@ async fn publish(
                 Ok(Settled::Recorded | Settled::NotMine) => Failure::Publish(publish),
                 Err(release) => Failure::Release { publish, release },
             };
-            Relayed::new(Outcome::Unavailable, failure)
+            Relayed::unavailable(failure, invocation)
         }
     }
 }

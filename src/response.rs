@@ -11,9 +11,6 @@ use serde::Serialize;
 /// Largest body that is read, in bytes: the most that SNS would publish.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// When a sender may try again after 503. SendPilot's first retry comes after 5 s too.
-const RETRY: Duration = Duration::from_secs(5);
-
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -29,7 +26,10 @@ pub enum Outcome {
         retry_after: Duration,
     },
     /// The ledger or the topic did not do its part.
-    Unavailable,
+    Unavailable {
+        /// Time until another attempt can be of use.
+        retry_after: Duration,
+    },
     /// Genuine, but no event; the text says what to mend.
     Malformed(String),
     /// Not signed by a secret of ours, or not now.
@@ -64,7 +64,7 @@ impl Outcome {
             Self::Duplicate => (StatusCode::OK, "duplicate"),
             Self::Ignored => (StatusCode::OK, "ignored"),
             Self::InProgress { .. } => (StatusCode::CONFLICT, "in_progress"),
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
@@ -76,9 +76,18 @@ impl Outcome {
     fn header(&self) -> Option<(header::HeaderName, HeaderValue)> {
         let seconds = |span: Duration| HeaderValue::from(span.as_millis().div_ceil(1000).max(1) as u64);
         match self {
-            Self::InProgress { retry_after } => Some((header::RETRY_AFTER, seconds(*retry_after))),
-            Self::Unavailable => Some((header::RETRY_AFTER, seconds(RETRY))),
+            Self::InProgress { retry_after } | Self::Unavailable { retry_after } => {
+                Some((header::RETRY_AFTER, seconds(*retry_after)))
+            }
             Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
+            _ => None,
+        }
+    }
+
+    /// Why a signature was refused, in a word.
+    pub fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Unauthorized { reason, .. } => Some(reason),
             _ => None,
         }
     }
@@ -90,7 +99,9 @@ impl Outcome {
             Self::InProgress { .. } => {
                 Some("another delivery of this event is being worked on; send it again after Retry-After")
             }
-            Self::Unavailable => Some("the alert is not known to be out; send the event again after Retry-After"),
+            Self::Unavailable { .. } => {
+                Some("the alert is not known to be out; send the event again after Retry-After")
+            }
             Self::Malformed(detail) | Self::Unauthorized { detail, .. } => Some(detail),
             Self::NotFound => Some("webhooks are received at POST /webhooks/sendpilot"),
             Self::MethodNotAllowed => Some("webhooks are sent by POST"),
@@ -124,10 +135,7 @@ pub fn answer(outcome: &Outcome, event_id: Option<&str>) -> Response<String> {
         status: problem.map(|(status, _)| status.as_u16()),
         detail: problem.map(|(_, detail)| detail),
         outcome: outcome.name(),
-        reason: match outcome {
-            Outcome::Unauthorized { reason, .. } => Some(reason),
-            _ => None,
-        },
+        reason: outcome.reason(),
         event_id,
     };
     // Strings and a number: there is nothing in it that JSON could not hold.

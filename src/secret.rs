@@ -32,6 +32,9 @@ pub enum SecretError {
     /// There is nothing but white space.
     #[error("holds no secret")]
     Empty,
+    /// A secret was copied with the quotes around it.
+    #[error("secret number {0} holds a quotation mark; leave the quotes out")]
+    Quoted(usize),
     /// `whsec_` is not followed by base64 of at least one byte.
     #[error("secret number {0} starts with whsec_, but base64 does not follow; copy it again from SendPilot")]
     NotBase64(usize),
@@ -41,12 +44,15 @@ impl Secrets {
     /// Reads one or more secrets, separated by white space.
     ///
     /// # Errors
-    /// If there is none, or one of them has the prefix `whsec_` and no key behind it.
+    /// If there is none, or one of them cannot be what SendPilot shows: in quotes, or `whsec_` with no key behind it.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let secrets = text
             .split_whitespace()
             .enumerate()
-            .map(|(index, secret)| Secret::parse(secret).ok_or(SecretError::NotBase64(index + 1)))
+            .map(|(index, secret)| match secret.contains(['"', '\'']) {
+                true => Err(SecretError::Quoted(index + 1)),
+                false => Secret::parse(secret).ok_or(SecretError::NotBase64(index + 1)),
+            })
             .collect::<Result<Vec<_>, _>>()?;
         if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(Self(secrets)) }
     }

@@ -4,7 +4,8 @@
 //!
 //! | | Svix / Standard Webhooks | SendPilot's own documentation |
 //! |---|---|---|
-//! | header | `v1,<base64> v1,<base64> …` | `v1,t=<seconds>,s=<hex>`; the `v1,` may be missing |
+//! | header | `v1,<base64>` | `v1,t=<seconds>,s=<hex>`; the `v1,` may be missing |
+//! | several, in a rotation | separated by spaces | not documented: separated by spaces, or with an `s=` each |
 //! | signed | `{id}.{timestamp}.{body}` | `{t}.{body}` |
 //! | key | the bytes that `whsec_<base64>` decodes to | the secret as text |
 //! | age | fresh on every attempt: [`FRESH`] | perhaps as old as the last retry: [`RETRIED`] |
@@ -15,7 +16,7 @@
 
 use std::time::Duration;
 
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::{BASE64, Encoding, HEXLOWER};
 use hmac::Mac;
 use http::{HeaderMap, HeaderValue};
 
@@ -125,10 +126,17 @@ pub fn verify<'a>(
     Err(rejection.unwrap_or(Rejection::Unsigned))
 }
 
+/// The most signatures of the documented scheme that are tried on one request: each may name a time of its own, and so
+/// cost a hash of the whole body.
+const MAX_DOCUMENTED: usize = 4;
+
+/// HMAC-SHA-256, decoded but not compared.
+type Candidate = [u8; 32];
+
 /// What one signature header claims, before anything of it is believed.
 enum Signed<'a> {
-    Standard { id: &'a str, timestamp: Seconds<'a>, macs: Vec<Vec<u8>> },
-    Documented { timestamp: Seconds<'a>, macs: Vec<Vec<u8>> },
+    Standard { id: &'a str, timestamp: Seconds<'a>, candidates: Vec<Candidate> },
+    Documented(Vec<(Seconds<'a>, Candidate)>),
 }
 
 /// Unix seconds, and the very digits that were signed.
@@ -161,67 +169,63 @@ impl<'a> Seconds<'a> {
 impl<'a> Signed<'a> {
     fn read(family: &Family, signature: &'a HeaderValue, headers: &'a HeaderMap) -> Result<Self, Rejection> {
         let text = signature.to_str().map_err(|_| Rejection::BadSignature)?;
-        let signed = match Self::documented(text) {
-            Some(documented) => documented?,
-            None => Self::standard(family, text, headers)?,
-        };
-        match &signed {
-            Self::Standard { macs, .. } | Self::Documented { macs, .. } if macs.is_empty() => {
-                Err(Rejection::BadSignature)
-            }
-            _ => Ok(signed),
-        }
+        // Several signatures are separated by spaces; API Gateway joins a header that came twice with a comma.
+        let tokens: Vec<_> = text.split([' ', ',']).filter(|token| !token.is_empty()).collect();
+        let has = |field| tokens.iter().any(|token| token.starts_with(field));
+        if has("t=") && has("s=") { Self::documented(&tokens) } else { Self::standard(family, &tokens, headers) }
     }
 
-    /// `None` where the header has not both `t=` and `s=`, and so must be of the other grammar.
-    fn documented(text: &'a str) -> Option<Result<Self, Rejection>> {
-        let (mut timestamp, mut macs, mut signed) = (None, Vec::new(), false);
-        let fields = text.strip_prefix("v1,").unwrap_or(text);
-        for (name, value) in fields.split(',').map(|field| field.trim().split_once('=').unwrap_or((field, ""))) {
-            match name {
-                // A second `t` would leave open which one was signed.
-                "t" if timestamp.is_some() => return Some(Err(Rejection::BadSignature)),
-                "t" => timestamp = Some(value),
-                "s" => {
-                    signed = true;
-                    macs.extend(HEXLOWER.decode(value.as_bytes()));
+    /// `[v1,]t=<seconds>,s=<hex>[,s=<hex>]`, any number of times. An `s` belongs to the `t` before it.
+    fn documented(tokens: &[&'a str]) -> Result<Self, Rejection> {
+        let (mut timestamp, mut candidates) = (None, Vec::new());
+        for token in tokens {
+            match token.split_once('=') {
+                Some(("t", digits)) => timestamp = Some(Seconds::read(digits)?),
+                Some(("s", hex)) => {
+                    let timestamp = timestamp.ok_or(Rejection::BadSignature)?;
+                    candidates.extend(decode(&HEXLOWER, hex).map(|candidate| (timestamp, candidate)));
                 }
-                // Another version's signature is not ours to read; a field to come is.
-                _ if value.is_empty() => return None,
+                None if *token != "v1" => return Err(Rejection::BadSignature),
+                // The version, or a field that SendPilot has yet to think of.
                 _ => {}
             }
         }
-        let timestamp = timestamp.filter(|_| signed)?;
-        Some(Seconds::read(timestamp).map(|timestamp| Self::Documented { timestamp, macs }))
+        candidates.truncate(MAX_DOCUMENTED);
+        if candidates.is_empty() { Err(Rejection::BadSignature) } else { Ok(Self::Documented(candidates)) }
     }
 
-    fn standard(family: &Family, text: &'a str, headers: &'a HeaderMap) -> Result<Self, Rejection> {
+    /// `v1,<base64>`, any number of times, and other versions between.
+    fn standard(family: &Family, tokens: &[&'a str], headers: &'a HeaderMap) -> Result<Self, Rejection> {
         let header = |name| headers.get(name).ok_or(Rejection::Incomplete(name));
         let id = header(family.id)?.to_str().map_err(|_| Rejection::BadId(family.id))?;
         if id.is_empty() || id.contains('.') {
             return Err(Rejection::BadId(family.id));
         }
         let timestamp = header(family.timestamp)?.to_str().map_err(|_| Rejection::BadTimestamp)?;
-        let macs = text.split(' ').filter_map(|entry| entry.strip_prefix("v1,"));
-        Ok(Self::Standard {
-            id,
-            timestamp: Seconds::read(timestamp)?,
-            macs: macs.filter_map(|base64| BASE64.decode(base64.as_bytes()).ok()).collect(),
-        })
+        let timestamp = Seconds::read(timestamp)?;
+        let versioned = tokens.windows(2).filter(|pair| pair[0] == "v1");
+        let candidates: Vec<_> = versioned.filter_map(|pair| decode(&BASE64, pair[1])).collect();
+        if candidates.is_empty() {
+            return Err(Rejection::BadSignature);
+        }
+        Ok(Self::Standard { id, timestamp, candidates })
     }
 
     /// The age comes last, so that "stale" is only ever said of a genuine signature.
     fn check(self, body: &'a [u8], secrets: &Secrets, now: Timestamp) -> Result<Verified<'a>, Rejection> {
         match self {
-            Self::Standard { id, timestamp, macs } => {
+            Self::Standard { id, timestamp, candidates } => {
                 let content = [id.as_bytes(), b".", timestamp.digits.as_bytes(), b".", body];
-                holds(secrets.iter().flat_map(|secret| &secret.standard), &content, &macs)?;
+                holds(secrets.iter().flat_map(|secret| &secret.standard), &content, &candidates)?;
                 timestamp.check(now, FRESH)?;
                 Ok(Verified { body, message_id: Some(id) })
             }
-            Self::Documented { timestamp, macs } => {
-                let content = [timestamp.digits.as_bytes(), b".", body];
-                holds(secrets.iter().map(|secret| &secret.documented), &content, &macs)?;
+            Self::Documented(candidates) => {
+                let genuine = candidates.into_iter().find(|(timestamp, candidate)| {
+                    let content = [timestamp.digits.as_bytes(), b".", body];
+                    holds(secrets.iter().map(|secret| &secret.documented), &content, &[*candidate]).is_ok()
+                });
+                let (timestamp, _) = genuine.ok_or(Rejection::Mismatch)?;
                 timestamp.check(now, RETRIED)?;
                 Ok(Verified { body, message_id: None })
             }
@@ -229,11 +233,19 @@ impl<'a> Signed<'a> {
     }
 }
 
+fn decode(encoding: &Encoding, text: &str) -> Option<Candidate> {
+    encoding.decode(text.as_bytes()).ok()?.try_into().ok()
+}
+
 /// Hashes the content once per key, and compares with each signature in constant time.
-fn holds<'a>(keys: impl Iterator<Item = &'a Keyed>, content: &[&[u8]], macs: &[Vec<u8>]) -> Result<(), Rejection> {
+fn holds<'a>(
+    keys: impl Iterator<Item = &'a Keyed>,
+    content: &[&[u8]],
+    candidates: &[Candidate],
+) -> Result<(), Rejection> {
     for key in keys {
         let mac = content.iter().fold(key.clone(), |mac, part| mac.chain_update(part));
-        if macs.iter().any(|candidate| mac.clone().verify_slice(candidate).is_ok()) {
+        if candidates.iter().any(|candidate| mac.clone().verify_slice(candidate).is_ok()) {
             return Ok(());
         }
     }

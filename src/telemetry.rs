@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, error, info, warn};
 
-use crate::invocation::Invocation;
-use crate::webhook::Handled;
+use crate::error::chain;
+use crate::response::Outcome;
 
 /// Sends every log line of the process, the SDK's and the runtime's too, to standard output as one JSON object with an
 /// RFC 3339 `timestamp` and a `level`: without both, Lambda files a line as INFO whatever it was.
@@ -22,46 +22,48 @@ pub fn init(level: Level) {
 }
 
 /// The line of one request.
-pub fn handled(handled: &Handled, invocation: &Invocation) {
-    let Handled { outcome, event_id, other_body, failure } = handled;
-    let failure = failure.as_ref().map(|failure| chain(failure));
-    macro_rules! line {
-        ($level:ident) => {
-            $level!(
-                requestId = invocation.request_id(),
-                eventId = event_id.as_deref(),
-                outcome = outcome.name(),
-                status = outcome.status().as_u16(),
-                detail = outcome.detail(),
-                otherBody = other_body.then_some("the same event id came with another body"),
-                failure,
-                "webhook"
-            )
-        };
-    }
-    if outcome.status().is_server_error() {
-        line!(error);
-    } else if outcome.status().is_client_error() || *other_body || failure.is_some() {
-        line!(warn);
-    } else {
-        line!(info);
-    }
+#[derive(Debug)]
+pub struct Line<'a> {
+    /// Lambda's id of the invocation.
+    pub request_id: &'a str,
+    /// Once the event is known and genuine.
+    pub event_id: Option<&'a str>,
+    /// What is answered.
+    pub outcome: &'a Outcome,
+    /// The ledger knows the event's id with another body.
+    pub other_body: bool,
+    /// What went wrong on our side.
+    pub failure: Option<&'a dyn Error>,
 }
 
-/// An error and all its sources, in one line: the SDK's errors say nothing without theirs.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        let cause = source.to_string();
-        // Some errors repeat their source in their own text.
-        if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
+impl Line<'_> {
+    /// Writes it: as an error where we failed, as a warning where the sender did or something is odd.
+    pub fn write(self) {
+        let Self { request_id, event_id, outcome, other_body, failure } = self;
+        let failure = failure.map(chain);
+        macro_rules! write {
+            ($level:ident) => {
+                $level!(
+                    requestId = request_id,
+                    eventId = event_id,
+                    outcome = outcome.name(),
+                    status = outcome.status().as_u16(),
+                    reason = outcome.reason(),
+                    detail = outcome.detail(),
+                    otherBody = other_body.then_some("the same event id came with another body"),
+                    failure,
+                    "webhook"
+                )
+            };
         }
-        next = source.source();
+        if outcome.status().is_server_error() {
+            write!(error);
+        } else if outcome.status().is_client_error() || other_body || failure.is_some() {
+            write!(warn);
+        } else {
+            write!(info);
+        }
     }
-    text
 }
 
 /// The last line of a function that cannot start, or cannot go on; and the exit status that makes Lambda start another.

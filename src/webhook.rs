@@ -6,14 +6,14 @@ use http::{Method, Request, Response};
 use lambda_http::Body;
 
 use crate::alert;
-use crate::event;
+use crate::event::{self, Malformed};
 use crate::invocation::Invocation;
 use crate::ledger::Ledger;
-use crate::relay::{Failure, relay};
+use crate::relay::{Relayed, relay};
 use crate::response::{MAX_BODY, Outcome, answer};
 use crate::secret::Secrets;
-use crate::signature::verify;
-use crate::telemetry;
+use crate::signature::{Rejection, verify};
+use crate::telemetry::Line;
 use crate::topic::Topic;
 
 /// Where SendPilot's webhooks arrive.
@@ -32,31 +32,32 @@ pub struct Webhook<L, T> {
     pub retention: Duration,
 }
 
-/// What became of a request, and what is worth knowing about it. Holds no body, no URL and no secret, so it can be logged whole.
-#[derive(Debug)]
-pub struct Handled {
-    /// What is answered.
-    pub outcome: Outcome,
+/// What became of a request.
+struct Handled {
     /// Once the event is known and genuine.
-    pub event_id: Option<String>,
-    /// The ledger knows this event id with another body.
-    pub other_body: bool,
-    /// What went wrong on our side.
-    pub failure: Option<Failure>,
+    event_id: Option<String>,
+    relayed: Relayed,
 }
 
 impl From<Outcome> for Handled {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, event_id: None, other_body: false, failure: None }
+        Self { event_id: None, relayed: outcome.into() }
     }
 }
 
 impl<L: Ledger, T: Topic> Webhook<L, T> {
     /// Handles one request, writes its log line, and answers it.
     pub async fn respond(&self, request: &Request<Body>, invocation: &Invocation) -> Response<String> {
-        let handled = self.handle(request, invocation).await;
-        telemetry::handled(&handled, invocation);
-        answer(&handled.outcome, handled.event_id.as_deref())
+        let Handled { event_id, relayed } = self.handle(request, invocation).await;
+        let line = Line {
+            request_id: invocation.request_id(),
+            event_id: event_id.as_deref(),
+            outcome: &relayed.outcome,
+            other_body: relayed.other_body,
+            failure: relayed.failure.as_ref().map(|failure| failure as _),
+        };
+        line.write();
+        answer(&relayed.outcome, event_id.as_deref())
     }
 
     async fn handle(&self, request: &Request<Body>, invocation: &Invocation) -> Handled {
@@ -72,27 +73,29 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         }
         let verified = match verify(request.headers(), body, &self.secrets, invocation.now()) {
             Ok(verified) => verified,
-            Err(rejection) => {
-                return Outcome::Unauthorized { reason: rejection.reason(), detail: rejection.to_string() }.into();
-            }
+            Err(rejection) => return Outcome::from(rejection).into(),
         };
         let event = match event::parse(&verified) {
             Ok(event) => event,
-            Err(malformed) => return Outcome::Malformed(malformed.to_string()).into(),
+            Err(malformed) => return Outcome::from(malformed).into(),
         };
-        let handled = match alert::due(&event, body) {
+        let relayed = match alert::due(&event, body) {
             Ok(None) => Outcome::Ignored.into(),
-            Err(malformed) => Outcome::Malformed(malformed.to_string()).into(),
-            Ok(Some(delivery)) => {
-                let relayed = relay(&self.ledger, &self.topic, delivery, invocation, self.retention).await;
-                Handled {
-                    event_id: None,
-                    outcome: relayed.outcome,
-                    other_body: relayed.other_body,
-                    failure: relayed.failure,
-                }
-            }
+            Ok(Some(delivery)) => relay(&self.ledger, &self.topic, delivery, invocation, self.retention).await,
+            Err(malformed) => Outcome::from(malformed).into(),
         };
-        Handled { event_id: event.id, ..handled }
+        Handled { event_id: event.id, relayed }
+    }
+}
+
+impl From<Rejection> for Outcome {
+    fn from(rejection: Rejection) -> Self {
+        Self::Unauthorized { reason: rejection.reason(), detail: rejection.to_string() }
+    }
+}
+
+impl From<Malformed> for Outcome {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed.to_string())
     }
 }

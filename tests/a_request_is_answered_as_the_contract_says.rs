@@ -160,6 +160,25 @@ async fn what_would_make_the_conversion_panic_is_answered_like_anything_else() {
     assert_eq!(outcome(cookies).await, unauthorized);
 }
 
+#[test]
+fn half_an_emoji_anywhere_in_the_payload_is_no_reason_to_fail() {
+    let whole = payload("unsigned").to_string();
+    for (from, to) in [
+        (
+            "\"rawQueryString\":\"\"",
+            "\"rawQueryString\":\"\\ud83d\",\"queryStringParameters\":{\"\\ud83d\":\"\\ud83d\"}",
+        ),
+        ("\"accept\":", "\"a\\ud83d\":\"x\",\"b\":\"\\ud83d\",\"accept\":"),
+        ("\"body\":\"", "\"cookies\":[\"\\ud83d\"],\"body\":\"\\ud83d"),
+    ] {
+        let changed = whole.replacen(from, to, 1);
+        assert_ne!(changed, whole);
+        let payload: opportunity_alerts::gateway::Payload = serde_json::from_str(&changed).unwrap();
+        let request: Request = lambda_http::request::LambdaRequest::from(payload).into();
+        assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/webhooks/sendpilot"));
+    }
+}
+
 proptest! {
     #[test]
     fn no_request_makes_it_panic(path in any::<String>(), query in any::<String>(), host in any::<String>(), name in any::<String>(), value in any::<String>(), body in any::<String>(), base64 in any::<bool>()) {

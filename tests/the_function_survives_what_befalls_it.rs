@@ -174,18 +174,57 @@ async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
     }
 }
 
+/// The one window of the promise.
+#[tokio::test]
+async fn a_lost_answer_to_a_publish_is_not_taken_for_success_and_the_retry_alerts_again_under_the_same_id() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    world.aws.next("publish", Fault::AnswerLost);
+    assert_eq!(function.answer(&event()).await.0, 503);
+    assert_eq!((world.alerts().len(), world.state().await.as_str()), (1, "PENDING"), "not repeated on a guess");
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!((world.alerts(), world.state().await.as_str()), (vec!["evt_1".into(), "evt_1".into()], "PUBLISHED"));
+}
+
+#[tokio::test]
+async fn a_publish_that_was_refused_for_now_is_repeated_at_once() {
+    let world = World::new().await;
+    world.aws.next("publish", Fault::Refused(503));
+    assert_eq!(world.function().await.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.alerts(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn a_slow_topic_is_waited_for_and_not_asked_twice() {
+    let world = World::new().await;
+    let mut function = Lambda::start(environment(&world.aws), Duration::from_secs(10)).await;
+    world.aws.next("publish", Fault::Delayed(Duration::from_secs(5)));
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.aws.calls(), ["claim", "publish", "complete"]);
+}
+
 #[tokio::test]
 async fn a_topic_that_hangs_is_given_up_in_time_to_answer() {
     let world = World::new().await;
     let mut function = world.function().await;
-    // The time to publish is three quarters of the timeout: one try of ATTEMPT_TIMEOUT, and the beginning of another.
-    for _ in 0..2 {
-        world.aws.next("publish", Fault::HeldBefore);
-    }
+    world.aws.next("publish", Fault::HeldBefore);
     let begun = std::time::Instant::now();
     assert_eq!(function.answer(&event()).await.0, 503);
     assert!(begun.elapsed() < TIMEOUT, "Lambda would have killed it");
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.alerts(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn killed_at_the_release_it_alerts_once_when_the_lease_is_over() {
+    let world = World::new().await;
+    world.aws.next("publish", Fault::Refused(403));
+    world.kill_at("release", Fault::HeldBefore).await;
+    let mut function = world.function().await;
+    assert_eq!(function.answer(&event()).await.0, 409);
+    world.lease_over().await;
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(world.alerts(), ["evt_1"]);
 }
 
 #[tokio::test]
@@ -205,7 +244,7 @@ async fn fifty_at_once_in_eight_processes_give_one_alert() {
 }
 
 #[tokio::test]
-async fn garbage_is_answered_and_does_not_end_the_process() {
+async fn garbage_from_elsewhere_is_an_error_to_lambda_and_does_not_end_the_process() {
     let world = World::new().await;
     let mut function = world.function().await;
     for garbage in
@@ -226,25 +265,39 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
     // At this level the SDK and the runtime would write whole bodies.
     environment.push(("AWS_LAMBDA_LOG_LEVEL", "TRACE".into()));
     let mut function = Lambda::start(environment, TIMEOUT).await;
+    let lone = r#"{"headers":{"x":"\ud83d linkedin"},"rawPath":7}"#;
+    let mut other = opportunity("evt_1");
+    other.push(' ');
     function.answer(&event()).await;
     function.answer(&payload("forged")).await;
+    function.answer(&signed_now(&other)).await;
+    world.aws.next("publish", Fault::Refused(403));
+    function.answer(&signed_now(&opportunity("evt_2"))).await;
+    function.invoke_raw(lone).await;
     let log = function.log().await;
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [alerted, forged] = &lines[..] else { panic!("{log}") };
-    time::OffsetDateTime::parse(alerted["timestamp"].as_str().unwrap(), &time::format_description::well_known::Rfc3339)
-        .unwrap();
-    for (field, value) in [
-        ("level", json!("INFO")),
-        ("requestId", json!("8476a536-e9f4-11e8-9739-2dfe598c3fcd")),
-        ("eventId", json!("evt_1")),
-        ("outcome", json!("alerted")),
-        ("status", json!(200)),
+    let [alerted, forged, duplicate, failed, ..] = &lines[..] else { panic!("{log}") };
+    let timestamp = alerted["timestamp"].as_str().unwrap();
+    time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339).unwrap();
+    let request_id = json!("8476a536-e9f4-11e8-9739-2dfe598c3fcd");
+    for (line, level, event_id, outcome, status) in [
+        (alerted, "INFO", json!("evt_1"), "alerted", 200),
+        (forged, "WARN", json!(null), "unauthorized", 401),
+        (duplicate, "WARN", json!("evt_1"), "duplicate", 200),
+        (failed, "ERROR", json!("evt_2"), "unavailable", 503),
     ] {
-        assert_eq!(alerted[field], value, "{log}");
+        assert_eq!(
+            (&line["requestId"], &line["eventId"], &line["level"]),
+            (&request_id, &event_id, &json!(level)),
+            "{line}"
+        );
+        assert_eq!((&line["outcome"], &line["status"]), (&json!(outcome), &json!(status)), "{line}");
     }
-    assert_eq!(
-        (&forged["level"], &forged["outcome"], &forged["eventId"]),
-        (&json!("WARN"), &json!("unauthorized"), &json!(null))
+    assert_eq!(forged["reason"], "mismatch");
+    assert_eq!(duplicate["otherBody"], "the same event id came with another body");
+    assert!(
+        failed["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take the alert"),
+        "{failed}"
     );
     for hidden in ["linkedin", "john-doe", "lead_abc123", SECRET, &SECRET[6..]] {
         assert!(!log.contains(hidden), "{hidden} in {log}");

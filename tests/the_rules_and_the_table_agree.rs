@@ -84,10 +84,15 @@ fn they_agree() {
                 let settled = if expected == MaySettle::NotMine { Settled::NotMine } else { Settled::Recorded };
                 let claim = || Claim::granted(delivery("evt", "x"), me.clone());
                 let receipt = Receipt { message_id: "m".into(), published_at: now, expires_at: now };
+                let before = row.as_ref().map(|row| item(row)["state"].clone());
+                let state = async || dynamodb.rows().await.first().map(|row| row["state"].clone());
                 set(&dynamodb, row.as_ref()).await;
                 prop_assert_eq!(ledger.complete(claim(), receipt).await.unwrap(), settled, "complete");
+                let after = if expected == MaySettle::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
+                prop_assert_eq!(state().await, after, "complete");
                 set(&dynamodb, row.as_ref()).await;
                 prop_assert_eq!(ledger.release(claim(), now, "e").await.unwrap(), settled, "release");
+                prop_assert_eq!(state().await, before, "release");
                 Ok(())
             })
         })

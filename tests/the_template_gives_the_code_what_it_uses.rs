@@ -94,6 +94,7 @@ async fn whoever_waits_longer_than_another_outlives_it() {
     let settle = schedule.settle_by - tokio::time::Instant::now();
     assert!(aws::CONNECT_TIMEOUT < aws::ATTEMPT_TIMEOUT && aws::ATTEMPT_TIMEOUT < aws::OPERATION_TIMEOUT);
     assert!(aws::OPERATION_TIMEOUT < publish && publish < settle && settle < Duration::from_secs(timeout));
+    assert!(settle - publish >= 2 * aws::ATTEMPT_TIMEOUT, "a completion that got no answer could not be repeated");
     assert!(timeout < gateway && gateway < SENDPILOT);
     let lease = invocation.attempt().lease_until.since(now);
     assert!(lease > Duration::from_secs(timeout), "the living would be overtaken");

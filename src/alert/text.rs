@@ -1,11 +1,14 @@
 //! Words from outside, made fit to be shown; and a lead's profile, which is a link only if it leads to LinkedIn.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::{Host, Url};
 
 /// Longest text that an alert carries, in UTF-16 units. Real ones are a tenth of it; all of them together, in all bodies,
 /// must stay under SNS's 256 KiB.
 const MAX_TEXT: usize = 1024;
+
+/// Longest link, in characters. Profiles have less than 150.
+const MAX_LINK: usize = 300;
 
 /// Longest name taken from a profile's address, in UTF-16 units.
 const MAX_NAME: usize = 60;
@@ -33,7 +36,10 @@ impl Text {
         let mut characters = self.0.chars().peekable();
         while let Some(character) = characters.next() {
             match (character, characters.peek()) {
-                ('.', Some(next)) if next.is_alphabetic() => text.push_str("[.]"),
+                // The last three are what a browser takes for a dot in a host's name.
+                ('.' | '\u{3002}' | '\u{FF0E}' | '\u{FF61}', Some(next)) if next.is_alphabetic() => {
+                    text.push_str("[.]")
+                }
                 ('@', Some(_)) => text.push_str("[at]"),
                 (':', Some('/')) => text.push_str("[:]"),
                 _ => text.push(character),
@@ -43,15 +49,17 @@ impl Text {
     }
 }
 
-/// Line breaks keep words apart; whatever else cannot be seen is dropped.
+/// Line breaks keep words apart; what cannot be seen is dropped, but for the joiners of emoji and Persian names.
 fn shown(character: char) -> Option<char> {
-    let invisible = character.is_control()
-        || matches!(character,
-            '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}')
-        || matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF);
     match character {
         '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
-        _ if invisible => None,
+        // Soft hyphen; bidi marks and controls; zero widths; fillers; tags.
+        '\u{AD}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{180E}' | '\u{200B}' | '\u{200E}' | '\u{200F}' => None,
+        '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' => None,
+        '\u{E0000}'..='\u{E007F}' => None,
+        // Noncharacters, which SQS refuses.
+        _ if matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF) => None,
+        _ if character.is_control() => None,
         _ => Some(character),
     }
 }
@@ -75,7 +83,7 @@ const ELLIPSIS: &str = "...";
 
 /// Where SendPilot says the lead is to be found.
 pub(super) struct Profile {
-    link: Option<Url>,
+    link: Option<String>,
     name: Option<Text>,
 }
 
@@ -83,15 +91,17 @@ impl Profile {
     /// Reads it as SendPilot has been seen to write it: as an address, the same URL-encoded, or a bare `in/slug`.
     pub(super) fn new(raw: &str) -> Self {
         let decoded = percent_decode_str(raw).decode_utf8_lossy();
-        let raw = if raw.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https%3A")) { &decoded } else { raw };
-        let link = Url::parse(raw).ok().filter(is_linkedin);
-        let path = link.as_ref().map_or(raw, Url::path);
-        Self { name: name(path), link }
+        let encoded = raw.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https%3A"));
+        let raw = if encoded { &decoded } else { raw };
+        match Url::parse(raw).ok().filter(is_linkedin) {
+            Some(url) => Self { name: name(url.path()), link: link(&url) },
+            None => Self { name: name(raw), link: None },
+        }
     }
 
-    /// An address on LinkedIn, in ASCII.
+    /// An address on LinkedIn, in ASCII, and without a character that any markup knows.
     pub(super) fn link(&self) -> Option<&str> {
-        self.link.as_ref().map(Url::as_str)
+        self.link.as_deref()
     }
 
     /// What stands behind `in/`, decoded.
@@ -105,9 +115,18 @@ fn is_linkedin(url: &Url) -> bool {
         Some(Host::Domain(host)) => host == "linkedin.com" || host.ends_with(".linkedin.com"),
         _ => false,
     };
-    // A user name before the host is there to deceive; a cut link leads nowhere.
+    // A user name before the host is there to deceive.
     let plain = url.username().is_empty() && url.password().is_none() && url.port().is_none();
-    url.scheme() == "https" && on_linkedin && plain && url.as_str().len() <= MAX_TEXT
+    url.scheme() == "https" && on_linkedin && plain
+}
+
+/// Made anew from the host and the path. The query is left out: a profile needs none, and LinkedIn's redirects would lead
+/// on from there. So is a link that is too long; a cut one leads nowhere.
+fn link(url: &Url) -> Option<String> {
+    const ENCODED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'/').remove(b'%').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    let link = format!("https://{}{}", url.host_str()?, utf8_percent_encode(url.path(), ENCODED));
+    Some(link).filter(|link| link.len() <= MAX_LINK)
 }
 
 fn name(path: &str) -> Option<Text> {

@@ -22,8 +22,8 @@ async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
     let sdk = aws::config().await;
     let webhook = &Webhook {
         secrets: config.secrets,
-        ledger: DynamoDbLedger::new(aws_sdk_dynamodb::Client::new(&sdk), config.table_name),
-        topic: SnsTopic::new(aws_sdk_sns::Client::new(&sdk), config.topic_arn),
+        ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
+        topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
         retention: config.retention,
     };
     let mut http = Adapter::from(service_fn(async move |request: Request| {

@@ -89,7 +89,8 @@ impl DynamoDbLedger {
         match update.condition_expression(MAY_SETTLE).send().await.map_err(refusal) {
             Ok(_) => Ok(Settled::Recorded),
             Err(Refusal::Condition(row)) => match may_settle(read_row(row)?.as_ref(), owner) {
-                MaySettle::Yes | MaySettle::Done => Ok(Settled::Recorded),
+                MaySettle::Yes => Err(LedgerError::Contradiction),
+                MaySettle::Done => Ok(Settled::Recorded),
                 MaySettle::NotMine => Ok(Settled::NotMine),
             },
             Err(Refusal::Other(error)) => Err(LedgerError::Failed(doing, error.into())),
@@ -124,7 +125,8 @@ impl Ledger for DynamoDbLedger {
             MayClaim::Mine => Standing::Won(Claim::granted(delivery, owner)),
             MayClaim::Published => Standing::Published,
             MayClaim::NotBefore(until) => Standing::InProgress { until },
-            // Refused, and no row that says why: an engine that does not return it. Never 2xx on a guess.
+            MayClaim::Yes if row.is_some() => return Err(LedgerError::Contradiction),
+            // No row that says why: an engine older than `ReturnValuesOnConditionCheckFailure`. Never 2xx on a guess.
             MayClaim::Yes => Standing::InProgress { until: lease_until },
         };
         Ok(Claimed { standing, other_body })

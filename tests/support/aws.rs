@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -19,6 +20,8 @@ pub enum Fault {
     HeldBefore,
     /// It takes effect, and is never answered.
     HeldAfter,
+    /// It takes effect, and is answered so much later.
+    Delayed(Duration),
     /// It is refused with this status.
     Refused(u16),
     /// It takes effect, and the connection breaks instead of an answer.
@@ -94,6 +97,10 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     match fault {
         Some(Fault::HeldAfter) => hold(&shared).await,
         Some(Fault::AnswerLost) => cut(),
+        Some(Fault::Delayed(time)) => {
+            tokio::time::sleep(time).await;
+            response
+        }
         _ => response,
     }
 }

@@ -87,7 +87,12 @@ impl Lambda {
 
     /// Hands the function an event, and waits for what it says.
     pub async fn invoke(&mut self, payload: &Value) -> Said {
-        self.begin(payload).await;
+        self.invoke_raw(&payload.to_string()).await
+    }
+
+    /// The same, for a payload that no JSON library would write.
+    pub async fn invoke_raw(&mut self, payload: &str) -> Said {
+        self.events.send(payload.into()).await.unwrap();
         tokio::select! {
             said = self.said.recv() => said.unwrap(),
             _ = self.child.wait() => Said::Nothing,

@@ -1,0 +1,55 @@
+# Needs Rust, Python 3.10 or newer, and make; no Docker, and no AWS account.
+PYTHON ?= python3
+LOCAL_AWS = PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
+
+.PHONY: help run demo send test test-rust test-deployed lint lint-rust lint-template tools clean
+
+help: # What can be done here
+	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+run: tools # Deploy to a local AWS, send four sample events, show what comes of them, and stay up until Ctrl-C
+	@$(LOCAL_AWS) local_aws.demo --stay
+
+demo: tools # The same, but end with the verdict as exit status
+	@$(LOCAL_AWS) local_aws.demo
+
+send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
+	$(if $(EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
+	@# make hands SECRET on as a variable of the environment. WEBHOOK_SECRET is one already: the way past the shell's history.
+	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(LOCAL_AWS) local_aws.send \
+		$(if $(URL),--url '$(URL)') $(if $(EVENT_ID),--event-id '$(EVENT_ID)') -- '$(EVENT)'
+
+test: test-rust test-deployed # All tests
+
+test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
+	cargo test --locked
+
+test-deployed: tools # Against the deployed template on a local AWS
+	$(LOCAL_AWS) unittest -v tests/deployed_stack_test.py
+
+lint: lint-rust lint-template # Format, clippy, docs, the template's linters
+
+lint-rust:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps
+
+lint-template: tools
+	.venv/bin/cfn-lint template.yaml
+# Told that it has just looked, sam does not ask the package index for its newest version.
+	@mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s)}" > .local-aws/sam/metadata.json
+	__SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam validate
+
+tools: .venv/installed # The pinned tools, into .venv
+
+# The lock names everything there is to install, so pip has nothing to resolve.
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
+	@echo "Installing the tools of requirements.txt into .venv (once; about a minute) ..."
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock
+	@touch $@
+
+clean: # Remove everything that was built or installed
+	cargo clean
+	rm -rf .venv .aws-sam .local-aws

@@ -1,0 +1,19 @@
+//! An error as one line of text, for logs and for the ledger.
+
+use std::error::Error;
+
+/// An error and all its sources, in one line: the SDK's errors say nothing without theirs.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let cause = source.to_string();
+        // Some errors repeat their source in their own text.
+        if !text.ends_with(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        next = source.source();
+    }
+    text
+}

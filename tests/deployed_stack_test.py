@@ -1,0 +1,164 @@
+"""The deployed template, end to end: real requests to the real binary, on a local AWS that enforces IAM."""
+
+import json
+import re
+import unittest
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import boto3
+
+from local_aws import request
+from local_aws.inbox import Inbox
+from local_aws.service import service
+from local_aws.signature import DOCUMENTED, STANDARD, SVIX
+
+EVENTS = Path("events")
+
+
+def setUpModule():
+    global deployed
+    context = service()
+    deployed = context.__enter__()
+    unittest.addModuleCleanup(context.__exit__, None, None, None)
+
+
+def an_event(name):
+    """The event of a file, as if it were a new one."""
+    return request.read(EVENTS / f"{name}.json").with_event_id(request.fresh("evt"))
+
+
+def post(sent):
+    return sent.post(deployed.webhook_url)
+
+
+def row_of(event_id):
+    return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#alert")
+
+
+class DeployedStack(unittest.TestCase):
+    def setUp(self):
+        self.inbox = Inbox(deployed.topic_arn)
+
+    def assert_alerts(self, *event_ids):
+        """Exactly one alert has come out for each of these events, and none else."""
+        alerts = self.inbox.collect(expected=len(event_ids))
+        self.assertEqual(Counter(alert.event["id"] for alert in alerts), Counter(event_ids))
+        return alerts
+
+    def assert_answer(self, answer, status, outcome):
+        self.assertEqual((answer.status, answer.outcome()), (status, outcome), answer.body)
+
+    def test_both_event_names_and_all_signature_forms_alert(self):
+        sent = [
+            replace(an_event(name), form=form)
+            for name in ("opportunity", "opportunity-lead-updated")
+            for form in (SVIX, STANDARD, DOCUMENTED)
+        ]
+        for event in sent:
+            self.assert_answer(post(event), 200, "alerted")
+        self.assert_alerts(*(event.event_id() for event in sent))
+
+    def test_every_file_in_events_is_answered_as_their_table_says(self):
+        table = re.findall(r"^\| `([\w-]+)` \|.*\| (\d+)", (EVENTS / "README.md").read_text(), re.MULTILINE)
+        self.assertEqual({name for name, _ in table}, {path.stem for path in EVENTS.glob("*.json")})
+        alerted = []
+        for name, status in table:
+            with self.subTest(name):
+                event = an_event(name)
+                answer = post(event)
+                self.assertEqual(answer.status, int(status), answer.body)
+                if answer.outcome() == "alerted":
+                    alerted.append(event.event_id() or event.message_id)
+        self.assert_alerts(*alerted)
+
+    def test_a_repetition_is_a_duplicate(self):
+        event = an_event("opportunity")
+        self.assert_answer(post(event), 200, "alerted")
+        self.assert_answer(post(event), 200, "duplicate")
+        self.assert_answer(post(event), 200, "duplicate")
+        self.assert_alerts(event.event_id())
+
+    def test_fifty_at_once_make_one_alert(self):
+        event = an_event("opportunity")
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(pool.map(post, [event] * 50))
+        said = Counter((answer.status, answer.outcome()) for answer in answers)
+        self.assertEqual(said.pop((200, "alerted"), 0), 1)
+        self.assertLessEqual(said.keys(), {(200, "duplicate"), (409, "in_progress")})
+        self.assert_alerts(event.event_id())
+
+    def test_another_status_is_ignored(self):
+        event = an_event("reply-received")
+        self.assert_answer(post(event), 200, "ignored")
+        self.assertIsNone(row_of(event.event_id()))
+        self.assert_alerts()
+
+    def test_who_has_not_the_secret_does_not_get_in(self):
+        for name in ("forged", "unsigned"):
+            with self.subTest(name):
+                event = an_event(name)
+                self.assert_answer(post(event), 401, "unauthorized")
+                self.assertIsNone(row_of(event.event_id()))
+        self.assert_alerts()
+
+    def test_what_cannot_be_read_is_told_so(self):
+        self.assert_answer(post(an_event("malformed")), 400, "malformed")
+        self.assert_answer(post(an_event("lead-without-id")), 400, "malformed")
+        oversized = replace(an_event("opportunity"), body=b" " * (256 * 1024 + 1))
+        self.assert_answer(post(oversized), 413, "too_large")
+        self.assert_alerts()
+
+    def test_only_the_one_route_exists(self):
+        self.assertEqual(request.exchange("GET", deployed.webhook_url).status, 404)
+        self.assertEqual(request.exchange("POST", f"{deployed.webhook_url}/more", b"{}").status, 404)
+
+    def test_the_row_tells_the_whole_story(self):
+        event = an_event("opportunity")
+        post(event)
+        (alert,) = self.assert_alerts(event.event_id())
+        row = row_of(event.event_id())
+        self.assertEqual(
+            row.keys(),
+            {"deliveryId", "state", "owner", "leaseUntil", "attempts", "firstSeenAt", "message", "bodySha256"}
+            | {"publishedAt", "messageId", "expiresAt"},
+        )
+        self.assertEqual((row["state"], row["attempts"], row["messageId"]), ("PUBLISHED", 1, alert.message_id))
+        self.assertLessEqual(row["firstSeenAt"], row["publishedAt"])
+        self.assertEqual(row["expiresAt"], row["publishedAt"] // 1000 + 30 * 24 * 60 * 60)
+        published = json.loads(row["message"]["Message"])
+        self.assertEqual((alert.subject, alert.event), (row["message"]["Subject"], json.loads(published["default"])))
+        self.assertEqual(deployed.deliveries.pending(), 0)
+
+    def test_while_the_topic_refuses_nothing_is_lost(self):
+        sns = boto3.client("sns")
+        policy = sns.get_topic_attributes(TopicArn=deployed.topic_arn)["Attributes"]["Policy"]
+        nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": deployed.topic_arn}
+        refusing = json.dumps({"Version": "2012-10-17", "Statement": [nobody]})
+        event = an_event("opportunity")
+
+        def set_policy(text):
+            sns.set_topic_attributes(TopicArn=deployed.topic_arn, AttributeName="Policy", AttributeValue=text)
+
+        set_policy(refusing)
+        self.addCleanup(set_policy, policy)
+        answer = post(event)
+        self.assert_answer(answer, 503, "unavailable")
+        self.assertIn("retry-after", answer.headers)
+        row = row_of(event.event_id())
+        self.assertEqual(row["state"], "PENDING")
+        self.assertNotIn("expiresAt", row)
+        self.assertIn("AuthorizationError", row["lastError"])
+        self.assertEqual(deployed.deliveries.pending(), 1)
+
+        set_policy(policy)
+        self.assert_answer(post(event), 200, "alerted")
+        self.assertEqual(row_of(event.event_id())["attempts"], 2)
+        self.assertEqual(deployed.deliveries.pending(), 0)
+        self.assert_alerts(event.event_id())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

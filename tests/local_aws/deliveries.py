@@ -1,0 +1,37 @@
+"""The rows of the deployed table."""
+
+import json
+import time
+
+import boto3
+
+
+class Deliveries:
+    """One row per alert, as the function wrote it."""
+
+    def __init__(self, table_name):
+        self._table = boto3.resource("dynamodb").Table(table_name)
+
+    def row(self, delivery_id):
+        """The row with this key, or None."""
+        return self._table.get_item(Key={"deliveryId": delivery_id}, ConsistentRead=True).get("Item")
+
+    def pending(self):
+        """How many rows stand in the sparse index."""
+        return self._table.scan(IndexName="pending", Select="COUNT")["Count"]
+
+    def published(self, message_id, patience=5):
+        """The row of an alert that has arrived, or None. It is completed after the alert is out, so it may take a moment."""
+        deadline = time.monotonic() + patience
+        while True:
+            for row in self._table.scan(ConsistentRead=True)["Items"]:
+                if row.get("messageId") == message_id:
+                    return row
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.1)
+
+
+def bodies(row):
+    """What was published, by protocol."""
+    return json.loads(row["message"]["Message"])

@@ -1,0 +1,86 @@
+"""`make demo`: four requests to the service on a local AWS, what comes of them, and a verdict.
+
+`make run`: the same, and it stays up.
+"""
+
+import signal
+import sys
+
+from local_aws import request
+from local_aws.display import show_alert, show_answer, show_request
+from local_aws.function import LOGS, RUNNING
+from local_aws.inbox import Inbox
+from local_aws.progress import Failed
+from local_aws.service import service
+
+
+def main():
+    # Both the same, so that all is taken down in order; Ctrl-C too, which a script's background jobs are born to ignore.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        with service() as deployed:
+            inbox = Inbox(deployed.topic_arn)
+            as_it_should = demonstrate(deployed, inbox)
+            if "--stay" in sys.argv:
+                stay(deployed, inbox)
+    except Failed as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")
+    sys.exit(not as_it_should)
+
+
+def demonstrate(deployed, inbox):
+    """Sends the requests, shows what comes of them, and returns whether that is what should."""
+    fresh = {
+        name: request.read(f"events/{name}.json").with_event_id(request.fresh("evt"))
+        for name in ("opportunity", "reply-received", "forged")
+    }
+    verdicts = []
+    for title, name, expected in (
+        ("A lead becomes an opportunity", "opportunity", "200 alerted"),
+        ("SendPilot sends the same event again", "opportunity", "200 duplicate"),
+        ("A lead replies, which is no opportunity", "reply-received", "200 ignored"),
+        ("Somebody forges an opportunity", "forged", "401 unauthorized"),
+    ):
+        print(f"\n{title}\n")
+        show_request(fresh[name], f"events/{name}.json")
+        answer = fresh[name].post(deployed.webhook_url)
+        show_answer(answer)
+        verdicts.append((title, expected, f"{answer.status} {answer.outcome()}"))
+    alerts = inbox.collect(expected=1)
+    for alert in alerts:
+        show_arrival(alert, deployed)
+    ids = [alert.event["id"] for alert in alerts]
+    verdicts.append(("Alerts that came out", fresh["opportunity"].event_id(), ", ".join(ids)))
+    for title, expected, got in verdicts:
+        print(f"ok      {title}: {got}" if got == expected else f"FAILED  {title}: {got} instead of {expected}")
+    return all(got == expected for _, expected, got in verdicts)
+
+
+def stay(deployed, inbox):
+    """Shows alerts as they come, until Ctrl-C."""
+    RUNNING.write_text(deployed.webhook_url)
+    print(f"\nUp at {deployed.webhook_url}\nTo send more, in another terminal:\n")
+    for name in ("opportunity", "opportunity-lead-updated", "opportunity-hostile", "malformed"):
+        print(f"  make send EVENT=events/{name}.json")
+    print("\nAlerts show here as they come. Ctrl-C takes all of it down.", flush=True)
+    try:
+        while deployed.emulator.running():
+            for alert in inbox.receive(wait=1):
+                show_arrival(alert, deployed)
+        raise Failed("The local AWS has ended", LOGS / "ministack.log")
+    except KeyboardInterrupt:
+        print("\nStopped.")
+    finally:
+        RUNNING.unlink(missing_ok=True)
+
+
+def show_arrival(alert, deployed):
+    print("\nAn alert came out\n")
+    show_alert(alert, deployed.deliveries.published(alert.message_id))
+
+
+if __name__ == "__main__":
+    main()

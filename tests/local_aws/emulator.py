@@ -1,0 +1,102 @@
+"""A local AWS that enforces IAM, on a free loopback port, for as long as a context lasts."""
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from local_aws.lifeline import Lifeline
+from local_aws.progress import Failed
+
+REGION = "us-east-1"
+STARTUP = 60  # seconds; it takes two
+MINISTACK = Path(sys.executable).with_name("ministack")
+
+
+class Emulator:
+    """While it is entered, this process and its children know no other AWS, whatever account the user is logged in to."""
+
+    def __init__(self, log):
+        port = _free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        # Made from nothing, because a function inherits the emulator's environment.
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": "127.0.0.1",
+            "STATE_DIR": "state",
+            # Otherwise it serves MQTT and SFTP too, at fixed ports, on all interfaces.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            # Functions act in their roles, and policies count.
+            "AUTH": "true",
+            # Where functions find AWS; without it they would call the real one.
+            "AWS_ENDPOINT_URL": self.endpoint,
+        }
+        self._lifeline = Lifeline([str(MINISTACK)], environment, log)
+        self.scratch = self._lifeline.scratch
+
+    def __enter__(self):
+        try:
+            self._await()
+        except BaseException:
+            self.__exit__()
+            raise
+        self._environment = dict(os.environ)
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "SAM_")):
+                del os.environ[name]
+        os.environ.update(self._aws_environment())
+        return self
+
+    def __exit__(self, *_):
+        if hasattr(self, "_environment"):
+            os.environ.clear()
+            os.environ.update(self._environment)
+        self._lifeline.__exit__()
+
+    def running(self):
+        return self._lifeline.running()
+
+    def _await(self):
+        deadline = time.monotonic() + STARTUP
+        local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while True:
+            try:
+                with local.open(f"{self.endpoint}/_ministack/health", timeout=STARTUP):
+                    return
+            except (urllib.error.URLError, ConnectionError):
+                if not self.running() or time.monotonic() > deadline:
+                    raise Failed("The local AWS did not start", self._lifeline.log) from None
+                time.sleep(0.1)
+
+    def _aws_environment(self):
+        """For boto3 and sam."""
+        sam = self.scratch / "sam"
+        sam.mkdir()
+        # Otherwise sam asks the package index for its newest version after every command.
+        (sam / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            "SAM_CLI_TELEMETRY": "0",
+            "SAM_CLI_POLL_DELAY": "0.5",
+            "__SAM_CLI_APP_DIR": str(sam),
+        }
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

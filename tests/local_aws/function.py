@@ -1,0 +1,46 @@
+"""The function's package: built by `sam build` as for a real deployment, but for this machine and sooner."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from local_aws.lifeline import Lifeline
+from local_aws.progress import Failed
+
+ROOT = Path(__file__).parents[2]
+LOGS = ROOT / ".local-aws"
+RUNNING = LOGS / "webhook-url"  # where `make run` can be reached, while it is up
+
+# A local run needs no small binary, and half of the time of a release build goes into making it small.
+SOONER = {
+    "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0",
+    "CARGO_PROFILE_RELEASE_LTO": "off",
+    "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "256",
+    # Beside the builds of other profiles, which it would otherwise undo, and they it.
+    "CARGO_TARGET_DIR": str(ROOT / "target" / "local-aws"),
+}
+
+
+def architecture():
+    """This machine's, as Lambda calls it."""
+    if sys.platform != "linux":
+        raise Failed("The local AWS runs the function as a Linux program: use WSL, a container or a virtual machine")
+    return "arm64" if platform.machine() == "aarch64" else "x86_64"
+
+
+def build(directory):
+    """Builds into `directory`, and returns the built template."""
+    run_sam("build", ["--build-dir", str(directory), "--parameter-overrides", f"Architecture={architecture()}"], SOONER)
+    return directory / "template.yaml"
+
+
+def run_sam(subcommand, arguments, environment):
+    """Runs one sam command of the project."""
+    log = LOGS / f"{subcommand}.log"
+    tools = Path(sys.executable).parent
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    command = [str(tools / "sam"), subcommand, "--config-file", str(ROOT / "samconfig.toml"), *arguments]
+    with Lifeline(command, {**os.environ, **environment, "PATH": path}, log, ROOT) as sam:
+        if sam.wait() != 0:
+            raise Failed(f"sam {subcommand} failed", log)

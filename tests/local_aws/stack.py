@@ -1,0 +1,71 @@
+"""Our template, deployed to the local AWS as it would be to the real one."""
+
+import json
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import boto3
+
+from local_aws.function import architecture, run_sam
+from local_aws.signature import SAMPLE_SECRET
+
+NAME = "sendpilot-opportunity-alerts"  # as in samconfig.toml
+
+
+@dataclass
+class Stack:
+    """What was deployed: the template's outputs."""
+
+    webhook_url: str
+    topic_arn: str
+    table_name: str
+
+
+def deploy(template, emulator):
+    """Deploys a built template."""
+    parameters = [f"Architecture={architecture()}", f"WebhookSecret={SAMPLE_SECRET}"]
+    arguments = ["--template-file", str(template), "--no-confirm-changeset", "--no-progressbar"]
+    run_sam("deploy", [*arguments, "--parameter-overrides", *parameters], {})
+    _create_routes()
+    outputs = boto3.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]["Outputs"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in outputs}
+    url = urlsplit(outputs["WebhookUrl"])
+    api_id = url.hostname.split(".")[0]
+    return Stack(
+        # The output's host, <api id>.execute-api.localhost, is one that not every machine can resolve.
+        webhook_url=f"{emulator.endpoint}/_aws/execute-api/{api_id}{url.path}",
+        topic_arn=outputs["AlertsTopicArn"],
+        table_name=outputs["DeliveriesTableName"],
+    )
+
+
+def _create_routes():
+    """Does what ministack leaves out: SAM writes the routes of an HTTP API as an OpenAPI body, which it ignores."""
+    cloudformation = boto3.client("cloudformation")
+    gateway = boto3.client("apigatewayv2")
+    lambdas = boto3.client("lambda")
+    template = cloudformation.get_template(StackName=NAME, TemplateStage="Processed")["TemplateBody"]
+    resources = (json.loads(template) if isinstance(template, str) else template)["Resources"]
+    stack_resources = cloudformation.describe_stack_resources(StackName=NAME)["StackResources"]
+    physical = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in stack_resources}
+    for logical, resource in resources.items():
+        if resource["Type"] != "AWS::ApiGatewayV2::Api":
+            continue
+        for path, methods in resource["Properties"]["Body"]["paths"].items():
+            for method, operation in methods.items():
+                described = operation["x-amazon-apigateway-integration"]
+                logical_function = re.search(r"\$\{(\w+)\.Arn\}", described["uri"]["Fn::Sub"])[1]
+                function = lambdas.get_function(FunctionName=physical[logical_function])
+                integration = gateway.create_integration(
+                    ApiId=physical[logical],
+                    IntegrationType="AWS_PROXY",
+                    IntegrationUri=function["Configuration"]["FunctionArn"],
+                    PayloadFormatVersion=described["payloadFormatVersion"],
+                    TimeoutInMillis=described["timeoutInMillis"],
+                )
+                gateway.create_route(
+                    ApiId=physical[logical],
+                    RouteKey=f"{method.upper()} {path}",
+                    Target=f"integrations/{integration['IntegrationId']}",
+                )
