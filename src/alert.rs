@@ -76,12 +76,15 @@ impl Alert {
     fn new(event: &Event, event_id: &str, change: &StatusChange) -> Self {
         let text = |raw: &Option<String>| raw.as_deref().map(Text::new);
         let shown = Text::new(event_id);
+        // Years that RFC 3339 cannot say are none that a person needs to read.
+        let time = event.occurred_at.and_then(|at| Some((at.format(&Rfc3339).ok()?, at.format(&WHEN).ok()?)));
+        let (time, when) = time.unzip();
         Self {
             id: if shown.as_str() == event_id { event_id.to_owned() } else { key_part(event_id).into_owned() },
             event_id: shown,
             source: source(event.workspace_id.as_deref()),
-            time: event.occurred_at.and_then(|at| at.format(&Rfc3339).ok()),
-            when: event.occurred_at.and_then(|at| at.format(&WHEN).ok()),
+            time,
+            when,
             workspace_id: text(&event.workspace_id),
             lead_id: Text::new(&change.lead_id),
             campaign_id: text(&change.campaign_id),
