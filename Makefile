@@ -25,7 +25,7 @@ test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda 
 	cargo test --locked
 
 test-deployed: tools # Against the deployed template on a local AWS
-	$(LOCAL_AWS) unittest -v tests/deployed_stack_test.py
+	$(LOCAL_AWS) unittest -v tests/the_deployed_template_works_over_http_test.py
 
 lint: lint-rust lint-template # Format, clippy, docs, the template's linters
 
@@ -37,7 +37,7 @@ lint-rust:
 lint-template: tools
 	.venv/bin/cfn-lint template.yaml
 # Told that it has just looked, sam does not ask the package index for its newest version.
-	@mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s)}" > .local-aws/sam/metadata.json
+	@mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json
 	__SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam validate
 
 tools: .venv/installed # The pinned tools, into .venv

@@ -199,7 +199,7 @@ impl Alert {
             "source": "custom",
             "content": {
                 "textType": "client-markdown",
-                "title": format!("New opportunity: {}", code(&self.who())),
+                "title": code(&self.subject()),
                 "description": format!("{link}{}", facts.join("\n")),
             },
             "metadata": {

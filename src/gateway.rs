@@ -21,6 +21,7 @@ use crate::lossy::Lossy;
 #[serde(rename_all = "camelCase")]
 pub struct Payload {
     raw_path: Lossy,
+    #[serde(default)]
     headers: HashMap<Lossy, Lossy>,
     request_context: Context,
     body: Option<Lossy>,

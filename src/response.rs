@@ -50,15 +50,15 @@ pub enum Outcome {
 impl Outcome {
     /// As it stands in answers and logs.
     pub fn name(&self) -> &'static str {
-        self.row().1
+        self.entry().1
     }
 
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
-        self.row().0
+        self.entry().0
     }
 
-    fn row(&self) -> (StatusCode, &'static str) {
+    fn entry(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Alerted => (StatusCode::OK, "alerted"),
             Self::Duplicate => (StatusCode::OK, "duplicate"),

@@ -41,7 +41,7 @@ impl Line<'_> {
     pub fn write(self) {
         let Self { request_id, event_id, outcome, other_body, failure } = self;
         let failure = failure.map(chain);
-        macro_rules! write {
+        macro_rules! log {
             ($level:ident) => {
                 $level!(
                     requestId = request_id,
@@ -57,11 +57,11 @@ impl Line<'_> {
             };
         }
         if outcome.status().is_server_error() {
-            write!(error);
+            log!(error);
         } else if outcome.status().is_client_error() || other_body || failure.is_some() {
-            write!(warn);
+            log!(warn);
         } else {
-            write!(info);
+            log!(info);
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Text(String);
 
 impl Text {
     pub(super) fn new(raw: &str) -> Self {
-        let shown: String = raw.chars().filter_map(shown).collect();
+        let shown: String = raw.chars().filter_map(visible).collect();
         // CloudEvents wants an id and a subject that are not empty.
         let shown = if shown.trim().is_empty() { "?" } else { shown.trim() };
         Self(clip(shown, MAX_TEXT))
@@ -50,7 +50,7 @@ impl Text {
 }
 
 /// Line breaks keep words apart; what cannot be seen is dropped, but for the joiners of emoji and Persian names.
-fn shown(character: char) -> Option<char> {
+fn visible(character: char) -> Option<char> {
     match character {
         '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
         // Soft hyphen; bidi marks and controls; zero widths; fillers; tags.
