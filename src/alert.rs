@@ -76,11 +76,13 @@ impl Alert {
     fn new(event: &Event, event_id: &str, change: &StatusChange) -> Self {
         let text = |raw: &Option<String>| raw.as_deref().map(Text::new);
         let shown = Text::new(event_id);
+        // As it is, where that is legal and no other id, once escaped, could look like it.
+        let plain = shown.as_str() == event_id && !event_id.contains('%');
         // Years that RFC 3339 cannot say are none that a person needs to read.
         let time = event.occurred_at.and_then(|at| Some((at.format(&Rfc3339).ok()?, at.format(&WHEN).ok()?)));
         let (time, when) = time.unzip();
         Self {
-            id: if shown.as_str() == event_id { event_id.to_owned() } else { key_part(event_id).into_owned() },
+            id: if plain { event_id.to_owned() } else { key_part(event_id).into_owned() },
             event_id: shown,
             source: source(event.workspace_id.as_deref()),
             time,
@@ -249,8 +251,8 @@ struct Lead<'a> {
 fn source(workspace_id: Option<&str>) -> String {
     const ESCAPED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     match workspace_id {
-        // Its length bounded first, as in the ledger's key.
-        Some(id) if id.len() > 256 => format!("urn:sendpilot:workspace:{}", key_part(id)),
+        // Bounded, as in the ledger's key. Escaped, no id has a colon.
+        Some(id) if id.len() > 256 => format!("urn:sendpilot:workspace:sha256:{}", sha256_hex(id.as_bytes())),
         Some(id) => format!("urn:sendpilot:workspace:{}", utf8_percent_encode(id, ESCAPED)),
         None => "urn:sendpilot:workspace".into(),
     }

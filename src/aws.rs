@@ -59,7 +59,8 @@ pub fn sns(config: &SdkConfig) -> aws_sdk_sns::Client {
     aws_sdk_sns::Client::from_conf(config)
 }
 
-/// Forbids to repeat what may have been taken: a request that was sent and got no answer, or half of one.
+/// Forbids to repeat what may have been taken: a request that was sent and got no answer, or half of one, or one that says
+/// no more than that something went wrong. What is left are throttling and 503.
 #[derive(Debug)]
 struct OnlyWhatWasRefused;
 
@@ -70,9 +71,11 @@ impl ClassifyRetry for OnlyWhatWasRefused {
 
     /// Runs after the SDK's own classifiers, as custom ones do, and overrules them.
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        match context.output_or_error() {
-            Some(Err(error)) if !error.is_operation_error() => RetryAction::RetryForbidden,
-            _ => RetryAction::NoActionIndicated,
+        let answered = matches!(context.output_or_error(), Some(Err(error)) if error.is_operation_error());
+        let status = context.response().map(|response| response.status().as_u16());
+        match status {
+            Some(status) if answered && !matches!(status, 500 | 502 | 504) => RetryAction::NoActionIndicated,
+            _ => RetryAction::RetryForbidden,
         }
     }
 }

@@ -54,7 +54,8 @@ pub(crate) fn key_part(part: &str) -> Cow<'_, str> {
     const SEPARATORS: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
     match part.len() {
         0..=256 => utf8_percent_encode(part, SEPARATORS).into(),
-        _ => format!("sha256:{}", sha256_hex(part.as_bytes())).into(),
+        // No escape begins like this.
+        _ => format!("%sha256:{}", sha256_hex(part.as_bytes())).into(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A JSON string as JSON allows it: a lone surrogate (`"\ud83d"`), which no Rust string can hold, becomes U+FFFD.
+//! A JSON string as JSON allows it: a lone surrogate (`"\ud83d"`), which no Rust string can hold, is replaced by U+FFFD.
 //!
 //! Emoji that somebody cut in half must not make an event unreadable.
 

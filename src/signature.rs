@@ -105,6 +105,7 @@ impl Rejection {
 }
 
 /// Believes the body if any signature on the request holds under any secret, and is of an age that its scheme can produce.
+/// Of the documented scheme, the first four in a header are tried.
 ///
 /// # Errors
 /// With the reason, of the first signature header where there are two.
@@ -221,13 +222,17 @@ impl<'a> Signed<'a> {
                 Ok(Verified { body, message_id: Some(id) })
             }
             Self::Documented(candidates) => {
-                let genuine = candidates.into_iter().find(|(timestamp, candidate)| {
+                let mut rejection = Rejection::Mismatch;
+                for (timestamp, candidate) in candidates {
                     let content = [timestamp.digits.as_bytes(), b".", body];
-                    holds(secrets.iter().map(|secret| &secret.documented), &content, &[*candidate]).is_ok()
-                });
-                let (timestamp, _) = genuine.ok_or(Rejection::Mismatch)?;
-                timestamp.check(now, RETRIED)?;
-                Ok(Verified { body, message_id: None })
+                    if holds(secrets.iter().map(|secret| &secret.documented), &content, &[candidate]).is_ok() {
+                        match timestamp.check(now, RETRIED) {
+                            Ok(()) => return Ok(Verified { body, message_id: None }),
+                            Err(reason) => rejection = reason,
+                        }
+                    }
+                }
+                Err(rejection)
             }
         }
     }

@@ -158,7 +158,3 @@ class DeployedStack(unittest.TestCase):
         self.assertEqual(row_of(event.event_id())["attempts"], 2)
         self.assertEqual(deployed.deliveries.pending(), 0)
         self.assert_alerts(event.event_id())
-
-
-if __name__ == "__main__":
-    unittest.main(verbosity=2)

@@ -187,6 +187,14 @@ async fn a_lost_answer_to_a_publish_is_not_taken_for_success_and_the_retry_alert
 }
 
 #[tokio::test]
+async fn a_publish_that_failed_in_an_unknown_way_is_not_repeated_on_a_guess() {
+    let world = World::new().await;
+    world.aws.next("publish", Fault::Refused(500));
+    assert_eq!(world.function().await.answer(&event()).await.0, 503);
+    assert_eq!(world.aws.calls(), ["claim", "publish", "release"]);
+}
+
+#[tokio::test]
 async fn a_publish_that_was_refused_for_now_is_repeated_at_once() {
     let world = World::new().await;
     world.aws.next("publish", Fault::Refused(503));

@@ -25,7 +25,8 @@ def show_request(request, source):
 def show_answer(answer):
     """What came back."""
     print(f"  < {answer.status}")
-    _show(_pretty(answer.json()) if answer.body.startswith("{") else ascii(answer.body)[1:-1])
+    body = answer.json()
+    _show(_pretty(body) if body else ascii(answer.body)[1:-1])
 
 
 def show_alert(alert, row):

@@ -53,12 +53,16 @@ class Answer:
     body: str
 
     def json(self):
-        """The body, read."""
-        return json.loads(self.body)
+        """The body, read; None where it is no JSON object."""
+        try:
+            body = json.loads(self.body)
+        except ValueError:
+            return None
+        return body if isinstance(body, dict) else None
 
     def outcome(self):
         """What the function says became of the request; None where the gateway answered without it."""
-        return self.json().get("outcome")
+        return (self.json() or {}).get("outcome")
 
 
 def read(path):

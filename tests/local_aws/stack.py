@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 
 import boto3
 
+from local_aws.emulator import REGION
 from local_aws.function import architecture, run_sam
 from local_aws.signature import SAMPLE_SECRET
 
-NAME = "sendpilot-opportunity-alerts"  # as in samconfig.toml
+NAME = "sendpilot-opportunity-alerts"
 
 
 @dataclass
@@ -25,7 +26,9 @@ class Stack:
 def deploy(template, emulator):
     """Deploys a built template."""
     parameters = [f"Architecture={architecture()}", f"WebhookSecret={SAMPLE_SECRET}"]
-    arguments = ["--template-file", str(template), "--no-confirm-changeset", "--no-progressbar"]
+    # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
+    where = ["--stack-name", NAME, "--region", REGION]
+    arguments = ["--template-file", str(template), *where, "--no-confirm-changeset", "--no-progressbar"]
     run_sam("deploy", [*arguments, "--parameter-overrides", *parameters], {})
     _create_routes()
     outputs = boto3.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]["Outputs"]
