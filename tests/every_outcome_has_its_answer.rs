@@ -25,7 +25,7 @@ async fn run(script: &Script) -> Relayed {
     relay(&script, &script, delivery("evt_1", "body"), &invocation(), Duration::from_secs(86_400)).await
 }
 
-/// DESIGN: the table of outcomes, said once more and otherwise: which calls are made, and what is answered.
+/// The table of answers, said once more and otherwise: which calls are made, and what is answered.
 fn expected(claiming: Claiming, publishing: Publishing) -> (&'static [&'static str], u16, &'static str) {
     match (claiming, publishing) {
         (Claiming::Wins, Publishing::Succeeds) => (&["claim", "publish", "complete"], 200, "alerted"),
