@@ -26,36 +26,32 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 /// The SDK's own first pause is up to a second, which is long for one call out of three in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// Region, endpoint and credentials from where Lambda puts them; timeouts and retries from here.
+/// Region, endpoint and credentials from where Lambda puts them, and what all services have in common.
 pub async fn config() -> SdkConfig {
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-        .operation_timeout(OPERATION_TIMEOUT)
-        .build();
     let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF);
     aws_config::defaults(BehaviorVersion::latest())
         .http_client(http)
-        .timeout_config(timeouts)
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
         .retry_config(retries)
         .load()
         .await
 }
 
-/// The client of the ledger.
+/// The client of the ledger, whose requests may be repeated: it soon asks again.
 pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
-    aws_sdk_dynamodb::Client::new(config)
+    let timeouts = TimeoutConfig::builder()
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT)
+        .build();
+    let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts).build();
+    aws_sdk_dynamodb::Client::from_conf(config)
 }
 
 /// The client of the topic. A publish has no condition that would make a second one harmless. So it is waited for as long
 /// as its share of the invocation's time lasts, and repeated only where SNS has answered that it did not take it.
 pub fn sns(config: &SdkConfig) -> aws_sdk_sns::Client {
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).disable_operation_attempt_timeout();
-    let config = aws_sdk_sns::config::Builder::from(config)
-        .timeout_config(timeouts.disable_operation_timeout().build())
-        .retry_classifier(OnlyWhatWasRefused)
-        .build();
+    let config = aws_sdk_sns::config::Builder::from(config).retry_classifier(OnlyWhatWasRefused).build();
     aws_sdk_sns::Client::from_conf(config)
 }
 

@@ -42,27 +42,22 @@ struct Http {
 
 impl From<Payload> for LambdaRequest {
     fn from(payload: Payload) -> Self {
-        let Payload {
-            raw_path: Lossy(path),
-            headers,
-            request_context: Context { http: Http { method: Lossy(method) }, stage },
-            ..
-        } = payload;
+        let Payload { raw_path: Lossy(path), headers, request_context, body, is_base64_encoded } = payload;
         // API Gateway puts a stage that has a name before the path.
-        let stage = stage.map(|Lossy(stage)| format!("/{stage}"));
+        let stage = request_context.stage.map(|Lossy(stage)| format!("/{stage}"));
         let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(&path);
-        let fit = path.starts_with('/') && path.parse::<PathAndQuery>().is_ok();
-        let is_fit = |body: &Lossy| !payload.is_base64_encoded || BASE64.decode(body.0.as_bytes()).is_ok();
+        let path = Some(path).filter(|path| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok());
+        let body = body.filter(|Lossy(body)| !is_base64_encoded || BASE64.decode(body.as_bytes()).is_ok());
 
         let mut request = ApiGatewayV2httpRequest::default();
-        request.raw_path = fit.then(|| path.to_owned());
+        request.raw_path = path.map(str::to_owned);
         // No method that HTTP does not know is one that the route takes.
-        request.request_context.http.method = method.parse().unwrap_or(Method::OPTIONS);
+        request.request_context.http.method = request_context.http.method.0.parse().unwrap_or(Method::OPTIONS);
         request.headers =
             headers.into_iter().filter_map(|(Lossy(name), Lossy(value))| header(&name, &value)).collect::<HeaderMap>();
         request.headers.remove(http::header::HOST);
-        request.body = payload.body.filter(is_fit).map(|Lossy(body)| body);
-        request.is_base64_encoded = payload.is_base64_encoded;
+        request.body = body.map(|Lossy(body)| body);
+        request.is_base64_encoded = is_base64_encoded;
         Self::ApiGatewayV2(request)
     }
 }

@@ -164,6 +164,17 @@ async fn without_the_table_it_answers_503_and_the_retry_alerts_once_when_it_is_b
 }
 
 #[tokio::test]
+async fn a_table_that_does_not_answer_is_asked_again() {
+    for call in ["claim", "complete"] {
+        let world = World::new().await;
+        let mut function = Lambda::start(environment(&world.aws), Duration::from_secs(10)).await;
+        world.aws.next(call, Fault::HeldAfter);
+        assert_eq!(function.answer(&event()).await, (200, said("alerted")), "{call}");
+        assert_eq!((world.alerts().len(), world.state().await.as_str()), (1, "PUBLISHED"), "{call}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
     for call in ["claim", "complete"] {
         let world = World::new().await;

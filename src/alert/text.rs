@@ -90,12 +90,11 @@ pub(super) struct Profile {
 impl Profile {
     /// Reads it as SendPilot has been seen to write it: as an address, the same URL-encoded, or a bare `in/slug`.
     pub(super) fn new(raw: &str) -> Self {
-        let decoded = percent_decode_str(raw).decode_utf8_lossy();
         let encoded = raw.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https%3A"));
-        let raw = if encoded { &decoded } else { raw };
-        match Url::parse(raw).ok().filter(is_linkedin) {
+        let raw = if encoded { percent_decode_str(raw).decode_utf8_lossy() } else { raw.into() };
+        match Url::parse(&raw).ok().filter(is_linkedin) {
             Some(url) => Self { name: name(url.path()), link: link(&url) },
-            None => Self { name: name(raw), link: None },
+            None => Self { name: name(&raw), link: None },
         }
     }
 

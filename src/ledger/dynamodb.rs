@@ -161,6 +161,10 @@ impl State {
             Self::Published => "PUBLISHED",
         }
     }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Published].into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// Spread evenly, and the same for every claim of one delivery.
@@ -201,11 +205,7 @@ fn refusal(error: SdkError<UpdateItemError>) -> Refusal {
 fn read_row(item: Option<Item>) -> Result<Option<Row>, LedgerError> {
     let Some(item) = item.filter(|item| !item.is_empty()) else { return Ok(None) };
     let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-    let state = match text("state").as_deref() {
-        Some("PENDING") => State::Pending,
-        Some("PUBLISHED") => State::Published,
-        _ => return Err(LedgerError::BadRow("state")),
-    };
+    let state = text("state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
     let lease_until = item.get("leaseUntil").and_then(|value| value.as_n().ok()?.parse().ok());
     let lease_until = match (lease_until, state) {
         (Some(millis), _) => Timestamp::from_millis(millis),

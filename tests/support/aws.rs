@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -141,16 +141,15 @@ fn publish(shared: &Shared, body: &[u8]) -> Response {
 }
 
 async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Response {
-    let mut request = shared.http.post(&shared.engine).body(body);
-    for name in ["x-amz-target", "content-type", "authorization", "x-amz-date"] {
-        request = request
-            .headers(headers.get(name).map(|value| (name.parse().unwrap(), value.clone())).into_iter().collect());
-    }
+    let passed = ["x-amz-target", "content-type", "authorization", "x-amz-date"];
+    let passed =
+        passed.into_iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
+    let request = shared.http.post(&shared.engine).headers(passed.collect()).body(body);
     let response = request.send().await.unwrap();
-    let status = StatusCode::from_u16(response.status().as_u16()).unwrap();
-    let headers: HeaderMap = response.headers().clone();
-    let body = response.bytes().await.unwrap();
-    let kept = headers.into_iter().filter_map(|(name, value)| Some((name?, value)));
-    let kept: HeaderMap = kept.filter(|(name, _)| name != "transfer-encoding" && name != "content-length").collect();
-    (status, kept, body).into_response()
+    let status = response.status();
+    let mut headers = response.headers().clone();
+    for of_the_connection in ["transfer-encoding", "content-length"] {
+        headers.remove(of_the_connection);
+    }
+    (status, headers, response.bytes().await.unwrap()).into_response()
 }
