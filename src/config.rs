@@ -6,15 +6,13 @@ use tracing::Level;
 
 use crate::secret::{SecretError, Secrets};
 
-/// What a function needs to know before it can start.
+/// What both functions need to know before they can start.
 #[derive(Debug)]
 pub struct Config {
     /// `ALERTS_TABLE_NAME`: the ledger's table.
     pub table_name: String,
     /// `ALERTS_TOPIC_ARN`: the topic of the alerts.
     pub topic_arn: String,
-    /// `WEBHOOK_SECRET`: one or more signing secrets, separated by white space.
-    pub secrets: Secrets,
     /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repetition is known for one. 30 days by default.
     pub retention: Duration,
 }
@@ -44,17 +42,29 @@ impl Config {
     /// # Errors
     /// With the first variable that is missing or unusable.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let variable = |name| variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        let required = |name| variable(name).ok_or(ConfigError::Missing(name));
+        let topic_arn = required(&variable, "ALERTS_TOPIC_ARN")?;
         Ok(Self {
-            table_name: required("ALERTS_TABLE_NAME")?,
-            topic_arn: Some(required("ALERTS_TOPIC_ARN")?)
-                .filter(|arn| is_standard_topic(arn))
-                .ok_or(ConfigError::TopicArn)?,
-            secrets: Secrets::parse(&required("WEBHOOK_SECRET")?)?,
-            retention: retention(variable("RETENTION_DAYS").as_deref().unwrap_or("30"))?,
+            table_name: required(&variable, "ALERTS_TABLE_NAME")?,
+            topic_arn: Some(topic_arn).filter(|arn| is_standard_topic(arn)).ok_or(ConfigError::TopicArn)?,
+            retention: retention(set(&variable, "RETENTION_DAYS").as_deref().unwrap_or("30"))?,
         })
     }
+}
+
+/// `WEBHOOK_SECRET`, which the webhook function alone needs: one or more signing secrets, separated by white space.
+///
+/// # Errors
+/// If it is missing or unusable.
+pub fn secrets(variable: impl Fn(&str) -> Option<String>) -> Result<Secrets, ConfigError> {
+    Ok(Secrets::parse(&required(&variable, "WEBHOOK_SECRET")?)?)
+}
+
+fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+    variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn required(variable: &impl Fn(&str) -> Option<String>, name: &'static str) -> Result<String, ConfigError> {
+    set(variable, name).ok_or(ConfigError::Missing(name))
 }
 
 /// The level below which log lines are dropped: Lambda sets `AWS_LAMBDA_LOG_LEVEL` from the function's logging

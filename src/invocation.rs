@@ -22,7 +22,7 @@ const UNSTATED: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Invocation {
     request_id: String,
-    owner: Owner,
+    random: [u8; 8],
     began: Instant,
     began_at: Timestamp,
     allowed: Duration,
@@ -46,7 +46,7 @@ impl Invocation {
         let allowed = deadline.since(now).min(LONGEST);
         Self {
             request_id: request_id.to_owned(),
-            owner: Owner::new(request_id, random),
+            random,
             began: Instant::now(),
             began_at: now,
             allowed: if allowed.is_zero() { UNSTATED } else { allowed },
@@ -63,6 +63,20 @@ impl Invocation {
         self.began_at.after(self.began.elapsed())
     }
 
+    /// What one delivery of many gets of this invocation: an attempt of its own that begins now and may take `longest`, or a
+    /// quarter of the whole if that is less. None if not so much is left. `number` tells it from the other parts.
+    pub fn part(&self, number: u64, longest: Duration) -> Option<Self> {
+        let began = Instant::now();
+        let allowed = longest.min(self.allowed / 4);
+        (began + allowed <= self.began + self.allowed).then(|| Self {
+            request_id: self.request_id.clone(),
+            random: u64::from_be_bytes(self.random).wrapping_add(number).to_be_bytes(),
+            began,
+            began_at: self.now(),
+            allowed,
+        })
+    }
+
     /// The end of every lease that this invocation takes: after its own.
     pub fn lease_until(&self) -> Timestamp {
         self.began_at.after(self.allowed + LEASE_MARGIN)
@@ -70,10 +84,10 @@ impl Invocation {
 
     /// An attempt that begins now.
     pub fn attempt(&self) -> Attempt {
-        Attempt { owner: self.owner.clone(), now: self.now(), lease_until: self.lease_until() }
+        Attempt { owner: Owner::new(&self.request_id, self.random), now: self.now(), lease_until: self.lease_until() }
     }
 
-    /// How the invocation's time is shared out.
+    /// How the time of one delivery is shared out.
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
         Schedule { claim_by: by(35), publish_by: by(75), settle_by: by(95) }

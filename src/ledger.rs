@@ -27,6 +27,7 @@ use std::borrow::Cow;
 use std::error::Error;
 
 use data_encoding::HEXLOWER;
+use futures_util::Stream;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
@@ -40,6 +41,11 @@ impl DeliveryId {
     /// The alert of one event. The same event gives the same id on every retry, and two events never share one.
     pub fn alert(workspace_id: Option<&str>, event_id: &str) -> Self {
         Self(format!("{}#{}#alert", key_part(workspace_id.unwrap_or_default()), key_part(event_id)))
+    }
+
+    /// A key as it was stored.
+    pub fn stored(key: String) -> Self {
+        Self(key)
     }
 
     /// The key as text.
@@ -84,6 +90,25 @@ pub struct Delivery {
     pub body_sha256: String,
 }
 
+/// What an attempt asks the ledger for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// A delivery that an event calls for. Its row is made if there is none.
+    Delivery(Delivery),
+    /// A delivery that was claimed before, known by its key alone: what to publish stands in its row.
+    Pending(DeliveryId),
+}
+
+impl Wanted {
+    /// The key of its row.
+    pub fn id(&self) -> &DeliveryId {
+        match self {
+            Self::Delivery(delivery) => &delivery.id,
+            Self::Pending(id) => id,
+        }
+    }
+}
+
 /// One try to deliver, as the ledger sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -96,7 +121,7 @@ pub struct Attempt {
 }
 
 /// The token of one attempt, never used twice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owner(String);
 
 impl Owner {
@@ -122,24 +147,25 @@ impl Owner {
 #[derive(Debug)]
 #[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
 pub struct Claim {
-    delivery: Delivery,
+    id: DeliveryId,
+    message: Message,
     owner: Owner,
 }
 
 impl Claim {
-    /// What a ledger hands out when it has let `owner` take `delivery`.
-    pub fn granted(delivery: Delivery, owner: Owner) -> Self {
-        Self { delivery, owner }
+    /// What a ledger hands out when it has let `owner` take a delivery.
+    pub fn granted(id: DeliveryId, message: Message, owner: Owner) -> Self {
+        Self { id, message, owner }
     }
 
     /// The key of the claimed row.
     pub fn delivery_id(&self) -> &DeliveryId {
-        &self.delivery.id
+        &self.id
     }
 
     /// What to publish.
     pub fn message(&self) -> &Message {
-        &self.delivery.message
+        &self.message
     }
 
     /// Whose it is.
@@ -149,7 +175,7 @@ impl Claim {
 }
 
 /// What a row says about its delivery: all that the rules look at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Row {
     /// How far it is.
     pub state: State,
@@ -162,7 +188,7 @@ pub struct Row {
 }
 
 /// How far a delivery is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Claimed at least once, and the alert is not known to be out.
     Pending,
@@ -257,6 +283,19 @@ pub enum Settled {
     NotMine,
 }
 
+/// One delivery that is not known to be out, as a listing shows it. By the time it is read, it may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pending {
+    /// The key of its row.
+    pub id: DeliveryId,
+    /// The end of the last attempt's lease, or its release.
+    pub lease_until: Timestamp,
+    /// When it was claimed for the first time.
+    pub first_seen_at: Timestamp,
+    /// How often it has been claimed.
+    pub attempts: u32,
+}
+
 /// Why the ledger did not answer. The effect may have taken place all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -266,6 +305,9 @@ pub enum LedgerError {
     /// A row is there that we did not write: the attribute named is missing or of another type.
     #[error("the row's attribute {0} is missing or of a wrong type")]
     BadRow(&'static str),
+    /// There is no row with this key, and so nothing that says what to publish.
+    #[error("the row is gone")]
+    Gone,
     /// The condition failed, on a row that meets it.
     #[error("the table refused what its own row allows")]
     Contradiction,
@@ -277,7 +319,7 @@ pub enum LedgerError {
 /// Keeps who has claimed which delivery. Every operation is atomic, and may be repeated by its caller without harm.
 pub trait Ledger {
     /// Takes the delivery if [`may_claim`] allows it.
-    fn claim(&self, delivery: Delivery, attempt: Attempt) -> impl Future<Output = Result<Claimed, LedgerError>> + Send;
+    fn claim(&self, wanted: Wanted, attempt: Attempt) -> impl Future<Output = Result<Claimed, LedgerError>> + Send;
 
     /// Records that the alert is out, if the claim still holds.
     fn complete(&self, claim: Claim, receipt: Receipt) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
@@ -289,4 +331,7 @@ pub trait Ledger {
         now: Timestamp,
         error: &str,
     ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
+
+    /// Lists every pending delivery, whoever holds it. What fails stands in the place of what it kept from being listed.
+    fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send;
 }

@@ -13,6 +13,7 @@
 //! | [`alert`] | decides whether an alert is due, and writes it, once per kind of reader |
 //! | [`relay`] | claims the delivery, publishes it, completes it; or releases it |
 //! | [`invocation`] | shares out the time that Lambda gives |
+//! | [`redrive`] | relays, every minute, what is still pending though nobody holds it |
 //! | [`ledger`] | the rules of a claim; [`ledger::dynamodb`] holds a table to them |
 //! | [`topic`] | where alerts go; [`topic::sns`] sends them there |
 //! | [`response`] | the one table of outcomes and answers |
@@ -40,6 +41,7 @@ pub mod gateway;
 pub mod invocation;
 pub mod ledger;
 mod lossy;
+pub mod redrive;
 pub mod relay;
 pub mod response;
 pub mod secret;

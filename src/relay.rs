@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::chain;
 use crate::invocation::Invocation;
-use crate::ledger::{Claim, Claimed, Delivery, Ledger, LedgerError, Receipt, Settled, Standing};
+use crate::ledger::{Claim, Claimed, Ledger, LedgerError, Receipt, Settled, Standing, Wanted};
 use crate::response::Outcome;
 use crate::topic::{Topic, TopicError};
 
@@ -82,12 +82,12 @@ impl Relayed {
 pub async fn relay(
     ledger: &impl Ledger,
     topic: &impl Topic,
-    delivery: Delivery,
+    wanted: Wanted,
     invocation: &Invocation,
     retention: Duration,
 ) -> Relayed {
     let claim_by = invocation.schedule().claim_by;
-    let claiming = ledger.claim(delivery, invocation.attempt());
+    let claiming = ledger.claim(wanted, invocation.attempt());
     let Claimed { standing, other_body } = match within(claim_by, claiming, LedgerError::TimedOut).await {
         Ok(claimed) => claimed,
         Err(error) => return Relayed::unavailable(Failure::Claim(error), invocation),

@@ -8,7 +8,7 @@ use lambda_http::Body;
 use crate::alert;
 use crate::event::{self, Malformed};
 use crate::invocation::Invocation;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Wanted};
 use crate::relay::{Relayed, relay};
 use crate::response::{MAX_BODY, Outcome, answer};
 use crate::secret::Secrets;
@@ -81,7 +81,9 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         };
         let relayed = match alert::due(&event, body) {
             Ok(None) => Outcome::Ignored.into(),
-            Ok(Some(delivery)) => relay(&self.ledger, &self.topic, delivery, invocation, self.retention).await,
+            Ok(Some(delivery)) => {
+                relay(&self.ledger, &self.topic, Wanted::Delivery(delivery), invocation, self.retention).await
+            }
             Err(malformed) => Outcome::from(malformed).into(),
         };
         Handled { event_id: event.id, relayed }

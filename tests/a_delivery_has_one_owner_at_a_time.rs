@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::ledger::{Attempt, Claim, Claimed, Ledger, Owner, Receipt, Settled, Standing};
+use opportunity_alerts::ledger::{Attempt, Claim, Claimed, Ledger, Owner, Receipt, Settled, Standing, Wanted};
 use opportunity_alerts::timestamp::Timestamp;
 use support::dynamodb::{DynamoDb, Item};
-use support::requests::delivery;
+use support::requests::{claim_of, delivery};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const LEASE: Duration = Duration::from_secs(12);
@@ -20,7 +20,7 @@ fn attempt(owner: u8, now: Timestamp) -> Attempt {
 }
 
 async fn claim(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Standing {
-    ledger.claim(delivery(event, event), attempt).await.unwrap().standing
+    ledger.claim(Wanted::Delivery(delivery(event, event)), attempt).await.unwrap().standing
 }
 
 async fn win(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Claim {
@@ -137,7 +137,7 @@ async fn a_stranger_can_neither_complete_nor_release() {
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
     for event in ["evt_1", "evt_unknown"] {
-        let forged = || Claim::granted(delivery(event, event), Owner::new("stranger", [9; 8]));
+        let forged = || claim_of(event, Owner::new("stranger", [9; 8]));
         assert_eq!(ledger.complete(forged(), receipt(START)).await.unwrap(), Settled::NotMine);
         assert_eq!(ledger.release(forged(), START, "no").await.unwrap(), Settled::NotMine);
     }
@@ -159,9 +159,9 @@ async fn every_request_may_be_sent_twice() {
 async fn the_same_id_with_another_body_is_told_apart() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
-    let other = |owner, now| ledger.claim(delivery("evt_1", "another body"), attempt(owner, now));
+    let other = |owner, now| ledger.claim(Wanted::Delivery(delivery("evt_1", "another body")), attempt(owner, now));
     let Claimed { standing: Standing::Won(claimed), other_body: false } =
-        ledger.claim(delivery("evt_1", "body"), attempt(1, START)).await.unwrap()
+        ledger.claim(Wanted::Delivery(delivery("evt_1", "body")), attempt(1, START)).await.unwrap()
     else {
         panic!()
     };
@@ -172,7 +172,7 @@ async fn the_same_id_with_another_body_is_told_apart() {
     };
     drop(claimed);
     ledger.complete(taken, receipt(START)).await.unwrap();
-    let duplicate = ledger.claim(delivery("evt_1", "body"), attempt(4, START)).await.unwrap();
+    let duplicate = ledger.claim(Wanted::Delivery(delivery("evt_1", "body")), attempt(4, START)).await.unwrap();
     assert!(duplicate.other_body, "published");
 }
 
@@ -190,7 +190,7 @@ async fn a_row_that_says_no_more_than_it_must_is_understood() {
     assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Won(_)));
     for bad in [row(&[]), row(&[("state", S("LOST".into()))]), row(&[("state", S("PENDING".into()))])] {
         dynamodb.put(bad).await;
-        assert!(ledger.claim(delivery("evt_1", "b"), attempt(2, START)).await.is_err());
+        assert!(ledger.claim(Wanted::Delivery(delivery("evt_1", "b")), attempt(2, START)).await.is_err());
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lambda_http::http::Response;
 use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::ledger::Wanted;
 use opportunity_alerts::relay::{Failure, Relayed, relay};
 use opportunity_alerts::response::{Outcome, answer};
 use opportunity_alerts::timestamp::Timestamp;
@@ -21,8 +22,12 @@ fn invocation() -> Invocation {
     Invocation::new("request-1", NOW.after(TIMEOUT), NOW, [0; 8])
 }
 
+fn wanted() -> Wanted {
+    Wanted::Delivery(delivery("evt_1", "body"))
+}
+
 async fn run(script: &Script) -> Relayed {
-    relay(&script, &script, delivery("evt_1", "body"), &invocation(), Duration::from_secs(86_400)).await
+    relay(&script, &script, wanted(), &invocation(), Duration::from_secs(86_400)).await
 }
 
 /// The table of answers, said once more and otherwise: which calls are made, and what is answered.
@@ -112,7 +117,7 @@ async fn nothing_is_begun_for_which_no_time_is_left() {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
-    let relayed = relay(&&script, &&script, delivery("evt_1", "body"), &invocation, Duration::from_secs(86_400)).await;
+    let relayed = relay(&&script, &&script, wanted(), &invocation, Duration::from_secs(86_400)).await;
     assert_eq!((relayed.outcome.name(), script.calls()), ("unavailable", vec![]));
 }
 

@@ -5,14 +5,14 @@ mod support;
 
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, Ledger, MayClaim, MaySettle, Owner, Receipt, Row, Settled, Standing, State, may_claim,
+    Attempt, Claimed, Ledger, MayClaim, MaySettle, Owner, Receipt, Row, Settled, Standing, State, Wanted, may_claim,
     may_settle,
 };
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use support::dynamodb::{DynamoDb, Item};
-use support::requests::delivery;
+use support::requests::{claim_of, delivery};
 
 fn owner(number: u8) -> Owner {
     Owner::new("request", [number; 8])
@@ -69,7 +69,8 @@ fn they_agree() {
             runtime.block_on(async {
                 set(&dynamodb, row.as_ref()).await;
                 let attempt = Attempt { owner: me.clone(), now, lease_until: Timestamp::from_millis(99) };
-                let Claimed { standing, .. } = ledger.claim(delivery("evt", "x"), attempt).await.unwrap();
+                let Claimed { standing, .. } =
+                    ledger.claim(Wanted::Delivery(delivery("evt", "x")), attempt).await.unwrap();
                 let expected = may_claim(row.as_ref(), &me, now);
                 let agree = match (&standing, expected) {
                     (Standing::Won(_), MayClaim::Yes | MayClaim::Mine) | (Standing::Published, MayClaim::Published) => {
@@ -82,7 +83,7 @@ fn they_agree() {
 
                 let expected = may_settle(row.as_ref(), &me);
                 let settled = if expected == MaySettle::NotMine { Settled::NotMine } else { Settled::Recorded };
-                let claim = || Claim::granted(delivery("evt", "x"), me.clone());
+                let claim = || claim_of("evt", me.clone());
                 let receipt = Receipt { message_id: "m".into(), published_at: now, expires_at: now };
                 let before = row.as_ref().map(|row| item(row)["state"].clone());
                 let state = async || dynamodb.rows().await.first().map(|row| row["state"].clone());

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use opportunity_alerts::config::Config;
+use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::DeliveryId;
 use opportunity_alerts::timestamp::Timestamp;
@@ -33,6 +33,7 @@ fn every_variable_that_the_code_reads_is_set_and_no_other() {
         })
     };
     Config::read(variable).unwrap();
+    config::secrets(variable).unwrap();
     let function = resource("AWS::Serverless::Function");
     let variables = function["Properties"]["Environment"]["Variables"].as_mapping().unwrap();
     let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();

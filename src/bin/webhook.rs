@@ -18,10 +18,10 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
-    let config = config::Config::read(variable)?;
+    let config = config::Config::read(&variable)?;
     let sdk = aws::config().await;
     let webhook = &Webhook {
-        secrets: config.secrets,
+        secrets: config::secrets(&variable)?,
         ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
         topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
         retention: config.retention,

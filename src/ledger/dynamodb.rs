@@ -12,23 +12,29 @@
 //!   release   by A ────────────────✓ lease ends now: the next claim takes over at once
 //! ```
 //!
+//! A takeover by key alone has the second arm of the claim's condition and not the first: a row that is gone says no more
+//! what to publish.
+//!
 //! A refused condition returns the row that refused it (`ALL_OLD`), so that [`may_claim`] and [`may_settle`] can say why
 //! without another read, which could see a later row. Every request may be sent twice: the SDK retries what it got no
 //! answer to, and finds its own effect in that row.
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use futures_util::stream::{self, Stream};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Attempt, Claim, Claimed, Delivery, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Owner, Receipt, Row,
-    Settled, Standing, State, may_claim, may_settle,
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Owner, Pending, Receipt,
+    Row, Settled, Standing, State, Wanted, may_claim, may_settle,
 };
+use crate::error::chain;
 use crate::timestamp::Timestamp;
 
 /// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from
@@ -45,6 +51,11 @@ const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending 
 /// row into the sparse index. There is no `expiresAt`: what is pending never expires.
 const CLAIM: &str = "SET #state = :pending, #owner = :me, leaseUntil = :until, message = :message, \
      bodySha256 = :sha, pending = :shard, firstSeenAt = if_not_exists(firstSeenAt, :now) ADD attempts :one";
+
+/// A takeover by key alone.
+const MAY_TAKE_OVER: &str = "#state = :pending AND leaseUntil <= :now";
+
+const TAKE_OVER: &str = "SET #owner = :me, leaseUntil = :until ADD attempts :one";
 
 /// The rule of [`may_settle`].
 const MAY_SETTLE: &str = "#owner = :me AND #state = :pending";
@@ -80,6 +91,38 @@ impl DynamoDbLedger {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
+    /// Hands out a claim that was won. `item` is the row as it was.
+    async fn claimed(&self, wanted: Wanted, owner: Owner, now: Timestamp, item: Item) -> Result<Claim, LedgerError> {
+        let (id, message) = match wanted {
+            Wanted::Delivery(delivery) => (delivery.id, Ok(delivery.message)),
+            Wanted::Pending(id) => (id, read_message(&item)),
+        };
+        match message {
+            Ok(message) => Ok(Claim::granted(id, message, owner)),
+            Err(error) => {
+                // So that the row says what is wrong with it.
+                self.give_back(&id, &owner, now, &chain(&error)).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn give_back(
+        &self,
+        id: &DeliveryId,
+        owner: &Owner,
+        now: Timestamp,
+        error: &str,
+    ) -> Result<Settled, LedgerError> {
+        let error: String = error.chars().take(MAX_ERROR).collect();
+        let update = self
+            .update(id, owner)
+            .update_expression(RELEASE)
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":error", string(&error));
+        self.settle("release", owner, update).await
+    }
+
     async fn settle(
         &self,
         doing: &'static str,
@@ -88,7 +131,7 @@ impl DynamoDbLedger {
     ) -> Result<Settled, LedgerError> {
         match update.condition_expression(MAY_SETTLE).send().await.map_err(refusal) {
             Ok(_) => Ok(Settled::Recorded),
-            Err(Refusal::Condition(row)) => match may_settle(read_row(row)?.as_ref(), owner) {
+            Err(Refusal::Condition(item)) => match may_settle(read_row(item.as_ref())?.as_ref(), owner) {
                 MaySettle::Yes => Err(LedgerError::Contradiction),
                 MaySettle::Done => Ok(Settled::Recorded),
                 MaySettle::NotMine => Ok(Settled::NotMine),
@@ -99,35 +142,47 @@ impl DynamoDbLedger {
 }
 
 impl Ledger for DynamoDbLedger {
-    async fn claim(&self, delivery: Delivery, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
         let Attempt { owner, now, lease_until } = attempt;
         let update = self
-            .update(&delivery.id, &owner)
-            .condition_expression(MAY_CLAIM)
-            .update_expression(CLAIM)
+            .update(wanted.id(), &owner)
             .expression_attribute_values(":until", millis(lease_until))
-            .expression_attribute_values(":message", message(&delivery))
-            .expression_attribute_values(":sha", string(&delivery.body_sha256))
-            .expression_attribute_values(":shard", string(&shard(&delivery.id)))
             .expression_attribute_values(":now", millis(now))
             .expression_attribute_values(":one", AttributeValue::N("1".into()))
             .return_values(ReturnValue::AllOld);
-        let (granted, row) = match update.send().await.map_err(refusal) {
-            // What is wrong with the row taken over is mended by now.
-            Ok(UpdateItemOutput { attributes, .. }) => (true, read_row(attributes).unwrap_or_default()),
-            Err(Refusal::Condition(row)) => (false, read_row(row)?),
+        let update = match &wanted {
+            Wanted::Delivery(delivery) => update
+                .condition_expression(MAY_CLAIM)
+                .update_expression(CLAIM)
+                .expression_attribute_values(":message", stored(&delivery.message))
+                .expression_attribute_values(":sha", string(&delivery.body_sha256))
+                .expression_attribute_values(":shard", string(&shard(&delivery.id))),
+            Wanted::Pending(_) => update.condition_expression(MAY_TAKE_OVER).update_expression(TAKE_OVER),
+        };
+        let (granted, item) = match update.send().await.map_err(refusal) {
+            Ok(UpdateItemOutput { attributes, .. }) => (true, attributes),
+            Err(Refusal::Condition(item)) => (false, item),
             Err(Refusal::Other(error)) => return Err(LedgerError::Failed("claim", error.into())),
         };
-        let other_body =
-            row.as_ref().and_then(|row| row.body_sha256.as_ref()).is_some_and(|sha| *sha != delivery.body_sha256);
-        let standing = match may_claim(row.as_ref(), &owner, now) {
-            _ if granted => Standing::Won(Claim::granted(delivery, owner)),
-            MayClaim::Mine => Standing::Won(Claim::granted(delivery, owner)),
-            MayClaim::Published => Standing::Published,
-            MayClaim::NotBefore(until) => Standing::InProgress { until },
-            MayClaim::Yes if row.is_some() => return Err(LedgerError::Contradiction),
+        let row = match read_row(item.as_ref()) {
+            // What the rules need is written anew.
+            Err(_) if granted => None,
+            row => row?,
+        };
+        let other_body = match (&wanted, row.as_ref().and_then(|row| row.body_sha256.as_ref())) {
+            (Wanted::Delivery(delivery), Some(sha)) => *sha != delivery.body_sha256,
+            _ => false,
+        };
+        let standing = match (may_claim(row.as_ref(), &owner, now), &wanted) {
+            (may, _) if granted || may == MayClaim::Mine => {
+                Standing::Won(self.claimed(wanted, owner, now, item.unwrap_or_default()).await?)
+            }
+            (MayClaim::Published, _) => Standing::Published,
+            (MayClaim::NotBefore(until), _) => Standing::InProgress { until },
+            (_, _) if row.is_some() => return Err(LedgerError::Contradiction),
+            (_, Wanted::Pending(_)) => return Err(LedgerError::Gone),
             // No row that says why: an engine older than `ReturnValuesOnConditionCheckFailure`. Never 2xx on a guess.
-            MayClaim::Yes => Standing::InProgress { until: lease_until },
+            (_, Wanted::Delivery(_)) => Standing::InProgress { until: lease_until },
         };
         Ok(Claimed { standing, other_body })
     }
@@ -144,13 +199,31 @@ impl Ledger for DynamoDbLedger {
     }
 
     async fn release(&self, claim: Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
-        let error: String = error.chars().take(MAX_ERROR).collect();
-        let update = self
-            .update(claim.delivery_id(), claim.owner())
-            .update_expression(RELEASE)
-            .expression_attribute_values(":now", millis(now))
-            .expression_attribute_values(":error", string(&error));
-        self.settle("release", claim.owner(), update).await
+        self.give_back(claim.delivery_id(), claim.owner(), now, error).await
+    }
+
+    /// Of a page that cannot be read, the rest of its shard is missing too; the other shards are not.
+    fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
+        stream::select_all((0..PENDING_SHARDS).map(|shard| {
+            let items = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .index_name("pending")
+                .key_condition_expression("pending = :shard")
+                .expression_attribute_values(":shard", string(&shard.to_string()))
+                .projection_expression("deliveryId, leaseUntil, firstSeenAt, attempts")
+                .into_paginator()
+                .items()
+                .send();
+            Box::pin(stream::unfold(items, async |mut items| {
+                let pending = match items.next().await? {
+                    Ok(item) => read_pending(&item),
+                    Err(error) => Err(LedgerError::Failed("list what is pending", error.into())),
+                };
+                Some((pending, items))
+            }))
+        }))
     }
 }
 
@@ -173,13 +246,17 @@ fn shard(id: &DeliveryId) -> String {
 }
 
 /// Named as in the API of SNS, so that a person can publish it by hand from the row.
-fn message(delivery: &Delivery) -> AttributeValue {
-    let parameters = [
-        ("Subject", delivery.message.subject.as_str()),
-        ("Message", delivery.message.body.as_str()),
-        ("MessageStructure", "json"),
-    ];
+fn stored(message: &Message) -> AttributeValue {
+    let parameters =
+        [("Subject", message.subject.as_str()), ("Message", message.body.as_str()), ("MessageStructure", "json")];
     AttributeValue::M(parameters.map(|(name, value)| (name.to_owned(), string(value))).into())
+}
+
+fn read_message(item: &Item) -> Result<Message, LedgerError> {
+    let parameters = item.get("message").and_then(|message| message.as_m().ok());
+    let parameter = |name| Some(parameters?.get(name)?.as_s().ok()?.clone());
+    let (subject, body) = parameter("Subject").zip(parameter("Message")).ok_or(LedgerError::BadRow("message"))?;
+    Ok(Message { subject, body })
 }
 
 type Item = HashMap<String, AttributeValue>;
@@ -202,18 +279,37 @@ fn refusal(error: SdkError<UpdateItemError>) -> Refusal {
 }
 
 /// Asks of a row only what the rules need of one in its state.
-fn read_row(item: Option<Item>) -> Result<Option<Row>, LedgerError> {
+fn read_row(item: Option<&Item>) -> Result<Option<Row>, LedgerError> {
     let Some(item) = item.filter(|item| !item.is_empty()) else { return Ok(None) };
     let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned();
     let state = text("state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
-    let lease_until = item.get("leaseUntil").and_then(|value| value.as_n().ok()?.parse().ok());
-    let lease_until = match (lease_until, state) {
-        (Some(millis), _) => Timestamp::from_millis(millis),
+    let lease_until = match (moment(item, "leaseUntil"), state) {
+        (Some(lease_until), _) => lease_until,
         (None, State::Published) => Timestamp::from_millis(0),
         (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
     };
     let owner = Owner::stored(text("owner").unwrap_or_default());
     Ok(Some(Row { state, owner, lease_until, body_sha256: text("bodySha256") }))
+}
+
+/// Both keys of the index are there, or the row would not be in it.
+fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
+    let id = item.get("deliveryId").and_then(|id| id.as_s().ok()).ok_or(LedgerError::BadRow("deliveryId"))?;
+    let lease_until = moment(item, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;
+    Ok(Pending {
+        id: DeliveryId::stored(id.clone()),
+        lease_until,
+        first_seen_at: moment(item, "firstSeenAt").unwrap_or(lease_until),
+        attempts: parsed(item, "attempts").unwrap_or_default(),
+    })
+}
+
+fn moment(item: &Item, name: &str) -> Option<Timestamp> {
+    parsed(item, name).map(Timestamp::from_millis)
+}
+
+fn parsed<N: FromStr>(item: &Item, name: &str) -> Option<N> {
+    item.get(name)?.as_n().ok()?.parse().ok()
 }
 
 fn string(text: &str) -> AttributeValue {

@@ -3,8 +3,10 @@
 use std::future::pending;
 use std::sync::Mutex;
 
+use futures_util::Stream;
+use futures_util::stream;
 use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, Delivery, Ledger, LedgerError, Message, Receipt, Settled, Standing,
+    Attempt, Claim, Claimed, Ledger, LedgerError, Message, Pending, Receipt, Settled, Standing, Wanted,
 };
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::{Topic, TopicError};
@@ -69,10 +71,13 @@ impl Script {
 }
 
 impl Ledger for &Script {
-    async fn claim(&self, delivery: Delivery, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
         self.called("claim");
         let standing = match self.claiming {
-            Claiming::Wins => Standing::Won(Claim::granted(delivery, attempt.owner)),
+            Claiming::Wins => {
+                let Wanted::Delivery(delivery) = wanted else { panic!("the script has no rows") };
+                Standing::Won(Claim::granted(delivery.id, delivery.message, attempt.owner))
+            }
             Claiming::FindsItInProgress => Standing::InProgress { until: LEASE_OF_ANOTHER },
             Claiming::FindsItPublished => Standing::Published,
             Claiming::Fails => return Err(LedgerError::Failed("claim", "unreachable".into())),
@@ -89,6 +94,10 @@ impl Ledger for &Script {
     async fn release(&self, _: Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
         self.called("release");
         self.settle().await
+    }
+
+    fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
+        stream::empty()
     }
 }
 

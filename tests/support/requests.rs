@@ -5,7 +5,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use lambda_http::Request;
 use lambda_http::http::HeaderMap;
 use opportunity_alerts::gateway::Payload;
-use opportunity_alerts::ledger::{Delivery, DeliveryId, Message, sha256_hex};
+use opportunity_alerts::ledger::{Claim, Delivery, DeliveryId, Message, Owner, sha256_hex};
 use opportunity_alerts::secret::Secrets;
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -114,4 +114,10 @@ pub fn delivery(event_id: &str, body: &str) -> Delivery {
         message: Message { subject: "New opportunity: x".into(), body: json!({ "default": event_id }).to_string() },
         body_sha256: sha256_hex(body.as_bytes()),
     }
+}
+
+/// A claim on it, as a ledger would hand it out.
+pub fn claim_of(event_id: &str, owner: Owner) -> Claim {
+    let Delivery { id, message, .. } = delivery(event_id, event_id);
+    Claim::granted(id, message, owner)
 }

@@ -1,0 +1,204 @@
+//! What is still pending though nobody holds it: listed every minute, claimed as anybody would, and relayed.
+//!
+//! A delivery is due when its last attempt is over, and then some: the more attempts it took, the longer it waits, up to
+//! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up.
+//!
+//! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::{StreamExt, pin_mut, stream};
+use serde::Serialize;
+use tokio::time::timeout_at;
+use tracing::{error, info, warn};
+
+use crate::error::chain;
+use crate::invocation::Invocation;
+use crate::ledger::{Ledger, LedgerError, Pending, Wanted};
+use crate::relay::{Relayed, relay};
+use crate::response::Outcome;
+use crate::timestamp::Timestamp;
+use crate::topic::Topic;
+
+/// What one delivery gets of the run's time: as much as the webhook function has.
+pub const DELIVERY_TIME: Duration = Duration::from_secs(10);
+
+/// Deliveries relayed at once. Each takes a few milliseconds, so that a run of a minute can do tens of thousands; the
+/// lowest of SNS's regional quotas is 300 publishes a second.
+pub const CONCURRENCY: usize = 8;
+
+/// The longest wait between two attempts.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// Due deliveries that one run takes on: more than it has time for. It bounds the memory; the rest is counted.
+const MOST: usize = 50_000;
+
+/// The redrive.
+#[derive(Debug)]
+pub struct Redrive<L, T> {
+    /// What is pending.
+    pub ledger: L,
+    /// Where alerts go.
+    pub topic: T,
+    /// How long a published row is kept.
+    pub retention: Duration,
+}
+
+/// What a run found and did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Pending deliveries listed, whether due or not.
+    pub scanned: u64,
+    /// Published by this run.
+    pub published: u64,
+    /// Published by somebody else since they were listed.
+    pub duplicates: u64,
+    /// Pending after the run, by all it knows: held by another attempt, waiting, refused, or not reached in time.
+    pub still_pending: u64,
+    /// Since the oldest of them was first claimed, in seconds; 0 if there is none.
+    pub oldest_pending_age_seconds: u64,
+}
+
+impl Report {
+    fn log(&self, request_id: &str, failure: Option<&Incomplete>) {
+        let failure = failure.map(|failure| chain(failure));
+        macro_rules! log {
+            ($level:ident) => {
+                $level!(
+                    requestId = request_id,
+                    scanned = self.scanned,
+                    published = self.published,
+                    duplicates = self.duplicates,
+                    stillPending = self.still_pending,
+                    oldestPendingAgeSeconds = self.oldest_pending_age_seconds,
+                    failure,
+                    "redrive"
+                )
+            };
+        }
+        match failure {
+            Some(_) => log!(error),
+            None => log!(info),
+        }
+    }
+}
+
+/// Why a run does not know all that is pending. It did its work on what it knows of.
+#[derive(Debug, thiserror::Error)]
+#[error("the listing of what is pending is incomplete")]
+pub struct Incomplete(#[source] LedgerError);
+
+impl<L: Ledger, T: Topic> Redrive<L, T> {
+    /// One run, in the time of one invocation. What one delivery meets does not concern the others, and another run beside
+    /// this one finds each delivery claimed.
+    ///
+    /// # Errors
+    /// When what is pending could not be listed, or not all of it. What could be has been relayed all the same.
+    pub async fn run(&self, invocation: &Invocation) -> Result<Report, Incomplete> {
+        let Survey { due, mut tally, failure } = self.survey(invocation).await;
+        let mut relays = stream::iter(due.into_iter().zip(0..))
+            .map(|(pending, number)| async move { (self.relay(&pending, number, invocation).await, pending) })
+            .buffer_unordered(CONCURRENCY);
+        while let Some((outcome, pending)) = relays.next().await {
+            match outcome {
+                Some(Outcome::Alerted) => tally.published += 1,
+                Some(Outcome::Duplicate) => tally.duplicates += 1,
+                _ => tally.stays(&pending),
+            }
+        }
+        let report = tally.report(invocation.now());
+        report.log(invocation.request_id(), failure.as_ref());
+        failure.map_or(Ok(report), Err)
+    }
+
+    /// Lists what is pending, and picks what is due, the longest overdue first.
+    async fn survey(&self, invocation: &Invocation) -> Survey {
+        let now = invocation.now();
+        let survey_by = invocation.schedule().claim_by;
+        let mut survey = Survey::default();
+        // A row that changes while it is listed can show up twice.
+        let mut due = HashMap::new();
+        let listing = self.ledger.pending();
+        pin_mut!(listing);
+        loop {
+            match timeout_at(survey_by, listing.next()).await {
+                Ok(None) => break,
+                Ok(Some(Ok(pending))) if due_at(&pending) <= now && due.len() < MOST => {
+                    due.insert(pending.id.clone(), pending);
+                }
+                Ok(Some(Ok(pending))) => {
+                    due.remove(&pending.id);
+                    survey.tally.stays(&pending);
+                }
+                Ok(Some(Err(error))) => survey.failure = Some(Incomplete(error)),
+                Err(_) => {
+                    survey.failure = Some(Incomplete(LedgerError::TimedOut));
+                    break;
+                }
+            }
+        }
+        survey.due = due.into_values().collect();
+        survey.due.sort_unstable_by_key(due_at);
+        survey
+    }
+
+    /// None if no time is left.
+    async fn relay(&self, pending: &Pending, number: u64, invocation: &Invocation) -> Option<Outcome> {
+        let part = invocation.part(number, DELIVERY_TIME)?;
+        let wanted = Wanted::Pending(pending.id.clone());
+        let Relayed { outcome, failure, .. } = relay(&self.ledger, &self.topic, wanted, &part, self.retention).await;
+        let (request_id, delivery_id) = (part.request_id(), pending.id.as_str());
+        match failure.map(|failure| chain(&failure)) {
+            Some(failure) => {
+                warn!(requestId = request_id, deliveryId = delivery_id, outcome = outcome.name(), failure, "delivery")
+            }
+            None => info!(requestId = request_id, deliveryId = delivery_id, outcome = outcome.name(), "delivery"),
+        }
+        Some(outcome)
+    }
+}
+
+/// When the redrive tries a delivery again. The first attempts wait for no more than its next run: most failures are over
+/// within minutes.
+fn due_at(pending: &Pending) -> Timestamp {
+    const FREE: u32 = 5;
+    let wait = match pending.attempts.checked_sub(FREE + 1) {
+        None => Duration::ZERO,
+        Some(more) => LONGEST_WAIT.min(Duration::from_secs(60) * 2_u32.saturating_pow(more)),
+    };
+    pending.lease_until.after(wait)
+}
+
+#[derive(Default)]
+struct Survey {
+    due: Vec<Pending>,
+    tally: Tally,
+    failure: Option<Incomplete>,
+}
+
+#[derive(Default)]
+struct Tally {
+    published: u64,
+    duplicates: u64,
+    still_pending: u64,
+    oldest: Option<Timestamp>,
+}
+
+impl Tally {
+    fn stays(&mut self, pending: &Pending) {
+        self.still_pending += 1;
+        self.oldest = self.oldest.into_iter().chain([pending.first_seen_at]).min();
+    }
+
+    fn report(self, now: Timestamp) -> Report {
+        Report {
+            scanned: self.published + self.duplicates + self.still_pending,
+            published: self.published,
+            duplicates: self.duplicates,
+            still_pending: self.still_pending,
+            oldest_pending_age_seconds: self.oldest.map_or(0, |oldest| now.since(oldest).as_secs()),
+        }
+    }
+}
