@@ -60,7 +60,7 @@ impl Aws {
         Self { url, shared }
     }
 
-    /// The next call of this operation meets this fault. `UpdateItem` is told apart as `claim`, `complete`, `release`.
+    /// The next call of this operation meets this fault. `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`; `Query` is `list`.
     pub fn next(&self, operation: &str, fault: Fault) {
         self.shared.faults.lock().unwrap().push((operation.into(), fault));
     }
@@ -122,6 +122,8 @@ fn operation(headers: &HeaderMap, body: &[u8]) -> String {
         Some("DynamoDB_20120810.UpdateItem") if body.contains("attribute_not_exists") => "claim".into(),
         Some("DynamoDB_20120810.UpdateItem") if body.contains("publishedAt") => "complete".into(),
         Some("DynamoDB_20120810.UpdateItem") if body.contains("lastError") => "release".into(),
+        Some("DynamoDB_20120810.UpdateItem") => "takeover".into(),
+        Some("DynamoDB_20120810.Query") => "list".into(),
         Some(target) => target.into(),
         None if body.contains("Action=Publish&") => "publish".into(),
         None => body.into(),

@@ -1,4 +1,4 @@
-//! The real binary under a Lambda Runtime API: one event at a time, killed when a test says so.
+//! A real binary under a Lambda Runtime API: one event at a time, killed when a test says so.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -58,8 +58,17 @@ pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
 }
 
 impl Lambda {
-    /// Starts the function; `timeout` is what each invocation is told it has.
+    /// Starts the webhook function; `timeout` is what each invocation is told it has.
     pub async fn start(environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
+        Self::run(env!("CARGO_BIN_EXE_webhook"), environment, timeout).await
+    }
+
+    /// Starts the redrive function.
+    pub async fn start_redrive(aws: &Aws, timeout: Duration) -> Self {
+        Self::run(env!("CARGO_BIN_EXE_redrive"), environment(aws), timeout).await
+    }
+
+    async fn run(binary: &str, environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api = listener.local_addr().unwrap().to_string();
         let (events, receive_events) = mpsc::channel(1);
@@ -70,10 +79,10 @@ impl Lambda {
             .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(say_it))
             .with_state(shared);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let child = Command::new(env!("CARGO_BIN_EXE_webhook"))
+        let child = Command::new(binary)
             .env_clear()
             .env("AWS_LAMBDA_RUNTIME_API", api)
-            .env("AWS_LAMBDA_FUNCTION_NAME", "webhook")
+            .env("AWS_LAMBDA_FUNCTION_NAME", "function")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
             .envs(environment)
@@ -147,7 +156,7 @@ async fn next(State(shared): State<Arc<Shared>>) -> Response {
     Response::builder()
         .header("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
         .header("lambda-runtime-deadline-ms", deadline.as_millis().to_string())
-        .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:webhook")
+        .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:function")
         .header("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")
         .header("content-type", "application/json")
         .body(Body::from(event))
