@@ -11,39 +11,81 @@ use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::DeliveryId;
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::{aws, webhook};
+use opportunity_alerts::{aws, redrive, webhook};
+use serde_json::json;
 use support::aws::{Aws, Fault};
 use support::dynamodb::DynamoDb;
-use support::lambda::{Lambda, environment};
+use support::lambda::{Lambda, Said, environment};
 use support::requests::{SECRET, change, opportunity, signed_now};
-use support::template::resource;
+use support::template::{function, resource};
+use yaml_serde::Value;
 
 /// SendPilot waits this long for an answer.
 const SENDPILOT: u64 = 30;
 
-#[test]
-fn every_variable_that_the_code_reads_is_set_and_no_other() {
-    let read = RefCell::new(BTreeSet::new());
-    let variable = |name: &str| {
-        read.borrow_mut().insert(name.to_owned());
+/// The variables that `read` looks up.
+fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<String> {
+    let names = RefCell::new(BTreeSet::new());
+    read(&|name: &str| {
+        names.borrow_mut().insert(name.to_owned());
         Some(match name {
             "ALERTS_TOPIC_ARN" => support::lambda::TOPIC.to_owned(),
             "WEBHOOK_SECRET" => SECRET.to_owned(),
             _ => "30".to_owned(),
         })
-    };
-    Config::read(variable).unwrap();
-    config::secrets(variable).unwrap();
-    let function = resource("AWS::Serverless::Function");
-    let variables = function["Properties"]["Environment"]["Variables"].as_mapping().unwrap();
-    let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
-    assert_eq!(set, read.into_inner());
-    // Lambda sets AWS_LAMBDA_LOG_LEVEL from this, and only under this format.
-    assert_eq!(function["Properties"]["LoggingConfig"]["LogFormat"].as_str(), Some("JSON"));
+    });
+    names.into_inner()
 }
 
-/// Every path of the code, as AWS sees it.
-async fn actions_used() -> BTreeSet<&'static str> {
+#[test]
+fn every_variable_that_the_code_reads_is_set_and_no_other() {
+    let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
+    let secret = looked_up(|variable| drop(config::secrets(variable).unwrap()));
+    for (id, read) in [("WebhookFunction", both.union(&secret).cloned().collect()), ("RedriveFunction", both)] {
+        let function = function(id);
+        let variables = function["Environment"]["Variables"].as_mapping().unwrap();
+        let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
+        assert_eq!(set, read, "{id}");
+        // Lambda sets AWS_LAMBDA_LOG_LEVEL from this, and only under this format.
+        assert_eq!(function["LoggingConfig"]["LogFormat"].as_str(), Some("JSON"));
+    }
+}
+
+/// The actions behind the calls of a function, and the resource of the template that each is made on.
+fn used(calls: &[String]) -> BTreeSet<(String, String)> {
+    let grant = |call: &String| match call.as_str() {
+        "claim" | "takeover" | "complete" | "release" => ("dynamodb:UpdateItem", "!GetAtt DeliveriesTable.Arn"),
+        "list" => ("dynamodb:Query", "!Sub ${DeliveriesTable.Arn}/index/pending"),
+        "publish" => ("sns:Publish", "!Ref AlertsTopic"),
+        other => panic!("an action that nobody granted: {other}"),
+    };
+    calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
+}
+
+fn granted(role: &str) -> BTreeSet<(String, String)> {
+    let role = resource(role);
+    assert!(role["Properties"]["ManagedPolicyArns"].is_null());
+    let mut granted = BTreeSet::new();
+    for statement in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].as_sequence().unwrap() {
+        assert_eq!(statement["Effect"].as_str(), Some("Allow"));
+        assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
+        let on = yaml_serde::to_string(&statement["Resource"]).unwrap().trim().to_owned();
+        let actions = match &statement["Action"] {
+            Value::Sequence(actions) => actions.clone(),
+            action => vec![action.clone()],
+        };
+        granted.extend(actions.iter().map(|action| (action.as_str().unwrap().to_owned(), on.clone())));
+    }
+    granted
+}
+
+/// What Lambda does in the function's name, and not the code.
+fn by_lambda(grants: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+    grants.iter().map(|(action, on)| ((*action).to_owned(), format!("!GetAtt {on}.Arn"))).collect()
+}
+
+#[tokio::test]
+async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::before(&dynamodb.url).await;
     let mut function = Lambda::start(environment(&aws), Duration::from_secs(10)).await;
@@ -52,42 +94,34 @@ async fn actions_used() -> BTreeSet<&'static str> {
         assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, status);
     }
     function.answer(&signed_now(&change("evt_2", "DONE"))).await;
-    let action = |call: String| match call.as_str() {
-        "claim" | "complete" | "release" => "dynamodb:UpdateItem",
-        "publish" => "sns:Publish",
-        other => panic!("an action that nobody granted: {other}"),
-    };
-    let calls = aws.calls();
-    assert!(["claim", "complete", "release", "publish"].iter().all(|call| calls.contains(&(*call).to_owned())));
-    calls.into_iter().map(action).collect()
-}
+    let webhook = aws.calls();
+    assert!(["claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned())));
+    let logs = [("logs:CreateLogStream", "WebhookLogs"), ("logs:PutLogEvents", "WebhookLogs")];
+    assert_eq!(granted("WebhookRole"), &used(&webhook) | &by_lambda(&logs));
 
-#[tokio::test]
-async fn every_action_that_is_granted_is_one_that_the_code_calls_and_on_one_resource() {
-    let role = resource("AWS::IAM::Role");
-    let mut granted = BTreeSet::new();
-    for statement in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].as_sequence().unwrap() {
-        assert_eq!(statement["Effect"].as_str(), Some("Allow"));
-        assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
-        match &statement["Action"] {
-            action if action.is_string() => granted.extend(action.as_str().map(str::to_owned)),
-            actions => {
-                granted.extend(actions.as_sequence().unwrap().iter().map(|action| action.as_str().unwrap().to_owned()))
-            }
-        }
+    aws.next("publish", Fault::Refused(403));
+    function.answer(&signed_now(&opportunity("evt_3"))).await;
+    let before = aws.calls().len();
+    let mut redrive = Lambda::start_redrive(&aws, Duration::from_secs(10)).await;
+    aws.next("publish", Fault::Refused(403));
+    for _ in 0..2 {
+        assert!(matches!(redrive.invoke(&json!({})).await, Said::Response(_)));
     }
-    // Lambda writes the logs, not the code.
-    let logs = ["logs:CreateLogStream", "logs:PutLogEvents"];
-    let used = actions_used().await.into_iter().chain(logs);
-    assert_eq!(granted, used.map(str::to_owned).collect());
-    assert!(role["Properties"]["ManagedPolicyArns"].is_null());
+    let redrive = &aws.calls()[before..];
+    assert!(["list", "takeover", "complete", "release"].iter().all(|call| redrive.contains(&(*call).to_owned())));
+    let by_lambda = by_lambda(&[
+        ("logs:CreateLogStream", "RedriveLogs"),
+        ("logs:PutLogEvents", "RedriveLogs"),
+        ("sqs:SendMessage", "RedriveFailures"),
+    ]);
+    assert_eq!(granted("RedriveRole"), &used(redrive) | &by_lambda);
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_longer_than_another_outlives_it() {
-    let function = resource("AWS::Serverless::Function");
-    let timeout = function["Properties"]["Timeout"].as_u64().unwrap();
-    let gateway = function["Properties"]["Events"]["Webhook"]["Properties"]["TimeoutInMillis"].as_u64().unwrap() / 1000;
+    let function = function("WebhookFunction");
+    let timeout = function["Timeout"].as_u64().unwrap();
+    let gateway = function["Events"]["Webhook"]["Properties"]["TimeoutInMillis"].as_u64().unwrap() / 1000;
     let now = Timestamp::from_millis(1_708_770_600_000);
     let invocation = Invocation::new("request-1", now.after(Duration::from_secs(timeout)), now, [0; 8]);
     let schedule = invocation.schedule();
@@ -106,9 +140,24 @@ async fn whoever_waits_longer_than_another_outlives_it() {
 }
 
 #[test]
+fn one_redrive_is_over_before_the_next_begins_and_takes_up_nothing_it_has_no_time_for() {
+    let function = function("RedriveFunction");
+    let schedule = &function["Events"]["EveryMinute"]["Properties"];
+    assert_eq!(schedule["ScheduleExpression"].as_str(), Some("rate(1 minute)"));
+    let timeout = Duration::from_secs(function["Timeout"].as_u64().unwrap());
+    assert!(timeout < Duration::from_secs(60));
+    assert!(redrive::DELIVERY_TIME * 4 <= timeout, "each delivery would get less than that");
+    // What is older than a minute or failed is done by the next run.
+    for retries in [&function["EventInvokeConfig"], &schedule["RetryPolicy"]] {
+        assert_eq!(retries["MaximumRetryAttempts"].as_u64(), Some(0));
+        assert_eq!(retries["MaximumEventAgeInSeconds"].as_u64(), Some(60));
+    }
+}
+
+#[test]
 fn the_route_is_the_one_that_the_code_answers() {
-    let function = resource("AWS::Serverless::Function");
-    let event = &function["Properties"]["Events"]["Webhook"];
+    let function = function("WebhookFunction");
+    let event = &function["Events"]["Webhook"];
     assert_eq!((event["Type"].as_str(), event["Properties"]["Method"].as_str()), (Some("HttpApi"), Some("POST")));
     assert_eq!(event["Properties"]["Path"].as_str(), Some(webhook::PATH));
     assert_eq!(event["Properties"]["PayloadFormatVersion"].as_str(), Some("2.0"));
@@ -116,7 +165,7 @@ fn the_route_is_the_one_that_the_code_answers() {
 
 #[tokio::test]
 async fn the_attribute_that_expires_a_row_is_the_one_that_only_a_completed_row_has() {
-    let table = resource("AWS::DynamoDB::Table");
+    let table = resource("DeliveriesTable");
     let ttl = table["Properties"]["TimeToLiveSpecification"]["AttributeName"].as_str().unwrap();
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::before(&dynamodb.url).await;

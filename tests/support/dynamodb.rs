@@ -69,7 +69,7 @@ fn client(url: &str) -> Client {
 }
 
 async fn create_table(client: &Client) {
-    let table = &template::resource("AWS::DynamoDB::Table")["Properties"];
+    let table = &template::resource("DeliveriesTable")["Properties"];
     let index = &table["GlobalSecondaryIndexes"][0];
     let projection = Projection::builder()
         .projection_type(text(&index["Projection"]["ProjectionType"]).as_str().into())

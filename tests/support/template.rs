@@ -1,17 +1,31 @@
 //! `template.yaml`, its intrinsic functions as tagged values.
 
-use yaml_serde::Value;
+use yaml_serde::{Mapping, Value};
 
 pub fn load() -> Value {
     yaml_serde::from_str(&std::fs::read_to_string("template.yaml").unwrap()).unwrap()
 }
 
-/// The one resource of this type.
-pub fn resource(kind: &str) -> Value {
-    let template = load();
-    let resources = template["Resources"].as_mapping().unwrap();
-    let mut found = resources.values().filter(|resource| resource["Type"].as_str() == Some(kind));
-    let resource = found.next().unwrap_or_else(|| panic!("no {kind} in template.yaml"));
-    assert!(found.next().is_none(), "more than one {kind} in template.yaml");
-    resource.clone()
+/// The resource with this logical id.
+pub fn resource(id: &str) -> Value {
+    let resource = load()["Resources"][id].clone();
+    assert!(!resource.is_null(), "no {id} in template.yaml");
+    resource
+}
+
+/// A function's properties, those of `Globals` among them as SAM merges them.
+pub fn function(id: &str) -> Value {
+    merged(&load()["Globals"]["Function"], &resource(id)["Properties"])
+}
+
+fn merged(general: &Value, special: &Value) -> Value {
+    let (Some(general), Some(special)) = (general.as_mapping(), special.as_mapping()) else {
+        return special.clone();
+    };
+    let mut both: Mapping = general.clone();
+    for (name, value) in special {
+        let value = general.get(name).map_or_else(|| value.clone(), |general| merged(general, value));
+        both.insert(name.clone(), value);
+    }
+    both.into()
 }
