@@ -41,14 +41,8 @@ impl World {
         self.row().await["state"].as_s().unwrap().clone()
     }
 
-    /// The alert ids that went out.
     fn alerts(&self) -> Vec<String> {
-        let id = |publish: &std::collections::HashMap<String, String>| {
-            let bodies: Value = serde_json::from_str(&publish["Message"]).unwrap();
-            let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
-            event["id"].as_str().unwrap().to_owned()
-        };
-        self.aws.published().iter().map(id).collect()
+        self.aws.alerts()
     }
 
     /// Gives the function an event, and kills it once the call is held.

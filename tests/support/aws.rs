@@ -10,6 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -40,6 +41,7 @@ struct Shared {
     calls: Mutex<Vec<String>>,
     published: Mutex<Vec<HashMap<String, String>>>,
     faults: Mutex<Vec<(String, Fault)>>,
+    poison: Mutex<Option<String>>,
     held: Semaphore,
 }
 
@@ -53,6 +55,7 @@ impl Aws {
             calls: Mutex::default(),
             published: Mutex::default(),
             faults: Mutex::default(),
+            poison: Mutex::default(),
             held: Semaphore::new(0),
         });
         let router = Router::new().fallback(answer).with_state(shared.clone());
@@ -65,6 +68,11 @@ impl Aws {
         self.shared.faults.lock().unwrap().push((operation.into(), fault));
     }
 
+    /// Refuses every publish with this text in it, until told otherwise.
+    pub fn refuse(&self, text: Option<&str>) {
+        *self.shared.poison.lock().unwrap() = text.map(str::to_owned);
+    }
+
     /// Waits until a call is held.
     pub async fn held(&self) {
         self.shared.held.acquire().await.unwrap().forget();
@@ -73,6 +81,16 @@ impl Aws {
     /// The operations called so far.
     pub fn calls(&self) -> Vec<String> {
         self.shared.calls.lock().unwrap().clone()
+    }
+
+    /// The event ids of the alerts that went out, in order.
+    pub fn alerts(&self) -> Vec<String> {
+        let id = |publish: &HashMap<String, String>| {
+            let bodies: Value = serde_json::from_str(&publish["Message"]).unwrap();
+            let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
+            event["id"].as_str().unwrap().to_owned()
+        };
+        self.published().iter().map(id).collect()
     }
 
     /// The parameters of every publish that took effect.
@@ -132,6 +150,9 @@ fn operation(headers: &HeaderMap, body: &[u8]) -> String {
 
 fn publish(shared: &Shared, body: &[u8]) -> Response {
     let parameters: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+    if shared.poison.lock().unwrap().as_ref().is_some_and(|poison| parameters["Message"].contains(poison)) {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
     let mut published = shared.published.lock().unwrap();
     published.push(parameters);
     let id = published.len();

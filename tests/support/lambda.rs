@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::task::JoinHandle;
 
 use super::aws::Aws;
 use super::dynamodb::TABLE;
@@ -36,6 +37,7 @@ pub struct Lambda {
     child: Child,
     events: Sender<String>,
     said: Receiver<Said>,
+    output: JoinHandle<String>,
 }
 
 struct Shared {
@@ -79,7 +81,7 @@ impl Lambda {
             .route("/2018-06-01/runtime/invocation/{id}/{kind}", post(say_it))
             .with_state(shared);
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let child = Command::new(binary)
+        let mut child = Command::new(binary)
             .env_clear()
             .env("AWS_LAMBDA_RUNTIME_API", api)
             .env("AWS_LAMBDA_FUNCTION_NAME", "function")
@@ -91,7 +93,14 @@ impl Lambda {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Self { child, events, said }
+        // Read as it comes: a pipe that is full would stop the function.
+        let mut stdout = child.stdout.take().unwrap();
+        let output = tokio::spawn(async move {
+            let mut output = String::new();
+            stdout.read_to_string(&mut output).await.unwrap();
+            output
+        });
+        Self { child, events, said, output }
     }
 
     /// Hands the function an event, and waits for what it says.
@@ -132,19 +141,13 @@ impl Lambda {
     /// Waits for its end, and returns its exit status and what it wrote.
     pub async fn ended(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().await.unwrap();
-        (status.code(), self.output().await)
+        (status.code(), self.output.await.unwrap())
     }
 
     /// Ends it, and returns what it wrote.
     pub async fn log(mut self) -> String {
         self.child.kill().await.unwrap();
-        self.output().await
-    }
-
-    async fn output(&mut self) -> String {
-        let mut output = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut output).await.unwrap();
-        output
+        self.output.await.unwrap()
     }
 }
 

@@ -1,0 +1,316 @@
+//! The redrive over a real DynamoDB engine and a stub SNS: what it takes up, what it leaves alone, and what it reports. As a
+//! process where it dies or meets another, and in this process where hours have to pass.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_dynamodb::types::AttributeValue::{N, S};
+use aws_sdk_dynamodb::types::{AttributeAction, AttributeValueUpdate};
+use futures_util::future::join;
+use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
+use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
+use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Message, Owner, Standing, Wanted};
+use opportunity_alerts::redrive::{CONCURRENCY, Incomplete, LONGEST_WAIT, Redrive, Report};
+use opportunity_alerts::timestamp::Timestamp;
+use opportunity_alerts::topic::sns::SnsTopic;
+use serde_json::{Value, json};
+use support::aws::{Aws, Fault};
+use support::dynamodb::{DynamoDb, Item, TABLE};
+use support::lambda::{Lambda, Said, TOPIC, environment};
+use support::requests::{opportunity, signed_now};
+
+/// As in `template.yaml`.
+const TIMEOUT: Duration = Duration::from_secs(55);
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct World {
+    dynamodb: DynamoDb,
+    aws: Aws,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dynamodb = DynamoDb::start().await;
+        let aws = Aws::before(&dynamodb.url).await;
+        Self { dynamodb, aws }
+    }
+
+    /// A delivery whose first attempt died `ago`, as its lease ended.
+    async fn abandoned(&self, event: &str, ago: Duration) -> DeliveryId {
+        let end = Timestamp::from_millis(now().as_millis() - u64::try_from(ago.as_millis()).unwrap());
+        let began = Timestamp::from_millis(end.as_millis() - 12_000);
+        let attempt = Attempt { owner: Owner::new("dead", [0; 8]), now: began, lease_until: end };
+        let claimed = self.dynamodb.ledger().claim(Wanted::Delivery(delivery(event)), attempt).await.unwrap();
+        let Standing::Won(claim) = claimed.standing else { panic!() };
+        claim.delivery_id().clone()
+    }
+
+    async fn process(&self) -> Lambda {
+        Lambda::start_redrive(&self.aws, TIMEOUT).await
+    }
+
+    /// One run, in this process, that begins at a time of the test's choosing.
+    async fn run(&self, now: Timestamp) -> Result<Report, Incomplete> {
+        let redrive = Redrive { ledger: self.ledger(), topic: self.topic(), retention: Duration::from_secs(86_400) };
+        redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, now.as_millis().to_be_bytes())).await
+    }
+
+    fn ledger(&self) -> DynamoDbLedger {
+        self.dynamodb.ledger()
+    }
+
+    fn topic(&self) -> SnsTopic {
+        let config = aws_sdk_sns::Config::builder()
+            .behavior_version(aws_sdk_sns::config::BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(aws_sdk_sns::config::Region::new("us-east-1"))
+            .credentials_provider(aws_sdk_dynamodb::config::Credentials::for_tests())
+            .endpoint_url(&self.aws.url)
+            .build();
+        SnsTopic::new(aws_sdk_sns::Client::from_conf(config), TOPIC.into())
+    }
+
+    async fn row(&self, id: &DeliveryId) -> Item {
+        self.dynamodb.row(id).await.unwrap()
+    }
+
+    async fn set(&self, id: &DeliveryId, attribute: &str, value: Option<aws_sdk_dynamodb::types::AttributeValue>) {
+        let action = if value.is_some() { AttributeAction::Put } else { AttributeAction::Delete };
+        let update = AttributeValueUpdate::builder().action(action).set_value(value).build();
+        let request = self.dynamodb.client.update_item().table_name(TABLE).key("deliveryId", S(id.as_str().into()));
+        request.attribute_updates(attribute, update).send().await.unwrap();
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn delivery(event: &str) -> Delivery {
+    let body = json!({"default": json!({"id": event}).to_string()}).to_string();
+    let message = Message { subject: "New opportunity: x".into(), body };
+    Delivery { id: DeliveryId::alert(Some("ws"), event), message, body_sha256: "sha".into() }
+}
+
+fn report(said: Said) -> Value {
+    match said {
+        Said::Response(report) => report,
+        said => panic!("no report, but {said:?}"),
+    }
+}
+
+fn all_out(count: u64) -> Value {
+    json!({"scanned": count, "published": count, "duplicates": 0, "stillPending": 0, "oldestPendingAgeSeconds": 0})
+}
+
+fn sorted(mut ids: Vec<String>) -> Vec<String> {
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn killed_before_the_publish_the_alert_goes_out_though_sendpilot_never_comes_back() {
+    let world = World::new().await;
+    let timeout = Duration::from_secs(1);
+    let mut webhook = Lambda::start(environment(&world.aws), timeout).await;
+    world.aws.next("publish", Fault::HeldBefore);
+    webhook.begin(&signed_now(&opportunity("evt_1"))).await;
+    world.aws.held().await;
+    webhook.kill().await;
+
+    let mut redrive = world.process().await;
+    let too_early = report(redrive.invoke(&json!({})).await);
+    assert_eq!((&too_early["stillPending"], &too_early["published"]), (&json!(1), &json!(0)));
+    tokio::time::sleep(timeout + LEASE_MARGIN).await;
+    assert_eq!(redrive.invoke(&json!({"from": "a schedule"})).await, Said::Response(all_out(1)));
+    assert_eq!(world.aws.alerts(), ["evt_1"]);
+    let publish = &world.aws.published()[0];
+    let row = world.row(&DeliveryId::alert(Some("ws_abc123xyz"), "evt_1")).await;
+    assert_eq!((&row["state"], &row["attempts"]), (&S("PUBLISHED".into()), &N("2".into())));
+    for (parameter, value) in row["message"].as_m().unwrap() {
+        assert_eq!(&publish[parameter], value.as_s().unwrap(), "{parameter}");
+    }
+}
+
+#[tokio::test]
+async fn a_redrive_that_is_killed_leaves_its_deliveries_to_the_next() {
+    let world = World::new().await;
+    for event in ["evt_1", "evt_2"] {
+        world.abandoned(event, MINUTE).await;
+    }
+    for (call, fault) in [("publish", Fault::HeldBefore), ("takeover", Fault::HeldAfter)] {
+        world.aws.next(call, fault);
+    }
+    let mut redrive = world.process().await;
+    redrive.begin(&json!({})).await;
+    for _ in 0..2 {
+        world.aws.held().await;
+    }
+    redrive.kill().await;
+    assert_eq!(world.aws.alerts(), [""; 0]);
+    let later = now().after(MINUTE);
+    assert_eq!(world.run(later).await.unwrap().published, 2);
+    assert_eq!(sorted(world.aws.alerts()), ["evt_1", "evt_2"]);
+}
+
+#[tokio::test]
+async fn one_poisoned_among_a_hundred_stops_none_and_goes_out_when_it_can() {
+    let world = World::new().await;
+    for number in 0..100 {
+        world.abandoned(&format!("evt_{number}"), MINUTE).await;
+    }
+    let poisoned = world.abandoned("poisoned", 2 * MINUTE).await;
+    world.aws.refuse(Some("poisoned"));
+    let mut redrive = world.process().await;
+    let first = report(redrive.invoke(&json!({})).await);
+    assert_eq!((&first["scanned"], &first["published"], &first["stillPending"]), (&json!(101), &json!(100), &json!(1)));
+    let age = first["oldestPendingAgeSeconds"].as_u64().unwrap();
+    assert!((132..150).contains(&age), "from its first claim on: {age}");
+    assert_eq!(world.aws.alerts().len(), 100);
+    let row = world.row(&poisoned).await;
+    assert_eq!((&row["state"], &row["attempts"]), (&S("PENDING".into()), &N("2".into())));
+    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the alert"), "{row:?}");
+    assert!(!row.contains_key("expiresAt"));
+
+    world.aws.refuse(None);
+    assert_eq!(report(redrive.invoke(&json!({})).await)["published"], json!(1));
+    assert_eq!(world.aws.alerts()[100], "poisoned");
+}
+
+#[tokio::test]
+async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
+    let world = World::new().await;
+    let id = world.abandoned("evt_1", Duration::ZERO).await;
+    world.aws.refuse(Some("evt_1"));
+    let (begun, mut tried_at, mut attempts) = (now(), Vec::new(), 1);
+    for minute in 0..120 {
+        let report = world.run(begun.after(MINUTE * minute)).await.unwrap();
+        assert_eq!((report.scanned, report.still_pending), (1, 1));
+        let now: u32 = world.row(&id).await["attempts"].as_n().unwrap().parse().unwrap();
+        tried_at.extend((now > attempts).then_some(minute));
+        attempts = now;
+    }
+    let gaps: Vec<_> = tried_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let longest = u32::try_from(LONGEST_WAIT.as_secs() / 60).unwrap();
+    // A release comes some milliseconds after the minute's beginning, so that a wait of a minute is over in the next but one.
+    assert_eq!(gaps[..8], [1, 1, 1, 1, 2, 3, 5, 9]);
+    assert!(gaps[8..].len() >= 5 && gaps[8..].iter().all(|gap| *gap == longest + 1), "{gaps:?}");
+    // SendPilot, if it should come again, need not wait.
+    let attempt = Attempt {
+        owner: Owner::new("w", [1; 8]),
+        now: begun.after(MINUTE * 120),
+        lease_until: begun.after(MINUTE * 121),
+    };
+    let claimed = world.ledger().claim(Wanted::Delivery(delivery("evt_1")), attempt).await.unwrap();
+    assert!(matches!(claimed.standing, Standing::Won(_)));
+}
+
+#[tokio::test]
+async fn of_two_redrives_at_once_over_a_thousand_each_delivery_is_published_once() {
+    let world = World::new().await;
+    for number in 0..1000 {
+        world.abandoned(&format!("evt_{number}"), MINUTE).await;
+    }
+    let (mut one, mut other) = (world.process().await, world.process().await);
+    let event = json!({});
+    let (one, other) = join(one.invoke(&event), other.invoke(&event)).await;
+    let [one, other] = [report(one), report(other)];
+    let published = [&one, &other].map(|report| report["published"].as_u64().unwrap());
+    assert_eq!(published[0] + published[1], 1000, "{one} {other}");
+    assert!(published.iter().all(|published| *published > 0), "both had work to do: {one} {other}");
+    let alerts = sorted(world.aws.alerts());
+    assert_eq!(alerts.len(), 1000);
+    assert!(alerts.windows(2).all(|pair| pair[0] != pair[1]));
+    assert_eq!(world.dynamodb.pending().await, []);
+}
+
+#[tokio::test]
+async fn the_longest_overdue_goes_first_and_no_more_than_a_few_at_once() {
+    let world = World::new().await;
+    let count = u32::try_from(3 * CONCURRENCY).unwrap();
+    for number in 0..count {
+        world.abandoned(&format!("evt_{number}"), MINUTE * (number + 1)).await;
+    }
+    world.run(now()).await.unwrap();
+    let place = |event: &str| world.aws.alerts().iter().position(|id| id == event).unwrap();
+    let few = CONCURRENCY * 2;
+    for number in 0..count {
+        let expected = usize::try_from(count - 1 - number).unwrap();
+        assert!(place(&format!("evt_{number}")).abs_diff(expected) < few, "{:?}", world.aws.alerts());
+    }
+}
+
+#[tokio::test]
+async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() {
+    let world = World::new().await;
+    let count = CONCURRENCY + 2;
+    for number in 0..count {
+        world.abandoned(&format!("evt_{number}"), MINUTE).await;
+    }
+    for _ in 0..CONCURRENCY {
+        world.aws.next("publish", Fault::HeldBefore);
+    }
+    let timeout = Duration::from_secs(2);
+    let mut redrive = Lambda::start_redrive(&world.aws, timeout).await;
+    let begun = std::time::Instant::now();
+    let first = report(redrive.invoke(&json!({})).await);
+    assert!(begun.elapsed() < timeout, "Lambda would have killed it");
+    assert_eq!(first["published"].as_u64().unwrap() + first["stillPending"].as_u64().unwrap(), count as u64, "{first}");
+    assert!(first["stillPending"].as_u64().unwrap() >= CONCURRENCY as u64, "{first}");
+    let second = report(redrive.invoke(&json!({})).await);
+    assert_eq!((&second["scanned"], &second["published"]), (&first["stillPending"], &first["stillPending"]));
+    assert_eq!(world.aws.alerts().len(), count);
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_say_what_to_publish_says_what_is_wrong_with_it_and_stops_no_other() {
+    let world = World::new().await;
+    let bad = world.abandoned("evt_1", 2 * MINUTE).await;
+    world.abandoned("evt_2", MINUTE).await;
+    world.set(&bad, "message", Some(S("lost".into()))).await;
+    world.set(&bad, "firstSeenAt", None).await;
+    let report = world.run(now()).await.unwrap();
+    assert_eq!((report.scanned, report.published, report.still_pending), (2, 1, 1));
+    assert_eq!(world.aws.alerts(), ["evt_2"]);
+    let row = world.row(&bad).await;
+    assert_eq!(row["lastError"], S("the row's attribute message is missing or of a wrong type".into()));
+    assert_eq!((&row["state"], &row["attempts"]), (&S("PENDING".into()), &N("2".into())));
+}
+
+#[tokio::test]
+async fn what_can_be_listed_goes_out_and_what_cannot_is_an_error() {
+    let world = World::new().await;
+    for number in 0..40 {
+        world.abandoned(&format!("evt_{number}"), MINUTE).await;
+    }
+    let mut redrive = world.process().await;
+    for _ in 0..opportunity_alerts::aws::ATTEMPTS {
+        world.aws.next("list", Fault::Refused(400));
+    }
+    let Said::Error(error) = redrive.invoke(&json!({})).await else { panic!("no error") };
+    assert!(
+        error["errorMessage"].as_str().unwrap().contains("the listing of what is pending is incomplete"),
+        "{error}"
+    );
+    let out = world.aws.alerts().len();
+    assert!((1..40).contains(&out), "{out}");
+    let rest = report(redrive.invoke(&json!({})).await);
+    assert_eq!(rest["published"].as_u64().unwrap() as usize, 40 - out);
+    assert_eq!(world.aws.alerts().len(), 40);
+}
+
+/// DynamoDB reads 1 MB for one page.
+#[tokio::test]
+async fn a_listing_of_several_pages_is_read_to_its_end() {
+    let world = World::new().await;
+    for number in 0..30 {
+        let id = world.abandoned(&format!("evt_{number}"), MINUTE).await;
+        world.set(&id, "pending", Some(S("3".into()))).await;
+        world.set(&id, "lastError", Some(S("x".repeat(100_000)))).await;
+    }
+    assert_eq!(world.process().await.invoke(&json!({})).await, Said::Response(all_out(30)));
+    let lists = world.aws.calls().iter().filter(|call| *call == "list").count();
+    assert!(lists > usize::from(PENDING_SHARDS) + 1, "{lists}");
+}
