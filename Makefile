@@ -2,7 +2,7 @@
 PYTHON ?= python3
 LOCAL_AWS = PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
 
-.PHONY: help run demo send test test-rust test-deployed lint lint-rust lint-template tools clean
+.PHONY: help run demo send pending test test-rust test-deployed model chaos load lint lint-rust lint-template tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -18,6 +18,9 @@ send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<W
 	@# make hands SECRET on as a variable of the environment. WEBHOOK_SECRET is one already: the way past the shell's history.
 	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(LOCAL_AWS) local_aws.send \
 		$(if $(URL),--url '$(URL)') $(if $(EVENT_ID),--event-id '$(EVENT_ID)') -- '$(EVENT)'
+
+pending: tools # List the alerts that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
+	@$(LOCAL_AWS) local_aws.pending $(if $(STACK),--stack '$(STACK)')
 
 test: test-rust test-deployed # All tests
 

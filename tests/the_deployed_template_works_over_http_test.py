@@ -2,9 +2,11 @@
 
 import json
 import re
+import time
 import unittest
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import boto3
 
 from local_aws import request
 from local_aws.inbox import Inbox
+from local_aws.pending import listing
 from local_aws.service import service
 from local_aws.signature import DOCUMENTED, STANDARD, SVIX
 
@@ -23,6 +26,8 @@ def setUpModule():
     context = service()
     deployed = context.__enter__()
     unittest.addModuleCleanup(context.__exit__, None, None, None)
+    # Or it would come in between, now and then.
+    deployed.redrive.pause()
 
 
 def an_event(name):
@@ -36,6 +41,23 @@ def post(sent):
 
 def row_of(event_id):
     return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#alert")
+
+
+@contextmanager
+def topic_refusing():
+    """Meanwhile, nobody may publish."""
+    sns = boto3.client("sns")
+    policy = sns.get_topic_attributes(TopicArn=deployed.topic_arn)["Attributes"]["Policy"]
+    nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": deployed.topic_arn}
+
+    def set_policy(text):
+        sns.set_topic_attributes(TopicArn=deployed.topic_arn, AttributeName="Policy", AttributeValue=text)
+
+    set_policy(json.dumps({"Version": "2012-10-17", "Statement": [nobody]}))
+    try:
+        yield
+    finally:
+        set_policy(policy)
 
 
 class DeployedStack(unittest.TestCase):
@@ -130,31 +152,46 @@ class DeployedStack(unittest.TestCase):
         self.assertEqual(row["expiresAt"], row["publishedAt"] // 1000 + 30 * 24 * 60 * 60)
         published = json.loads(row["message"]["Message"])
         self.assertEqual((alert.subject, alert.event), (row["message"]["Subject"], json.loads(published["default"])))
-        self.assertEqual(deployed.deliveries.pending(), 0)
+        self.assertEqual(deployed.deliveries.pending(), [])
 
     def test_while_the_topic_refuses_nothing_is_lost(self):
-        sns = boto3.client("sns")
-        policy = sns.get_topic_attributes(TopicArn=deployed.topic_arn)["Attributes"]["Policy"]
-        nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": deployed.topic_arn}
-        refusing = json.dumps({"Version": "2012-10-17", "Statement": [nobody]})
         event = an_event("opportunity")
-
-        def set_policy(text):
-            sns.set_topic_attributes(TopicArn=deployed.topic_arn, AttributeName="Policy", AttributeValue=text)
-
-        set_policy(refusing)
-        self.addCleanup(set_policy, policy)
-        answer = post(event)
-        self.assert_answer(answer, 503, "unavailable")
-        self.assertIn("retry-after", answer.headers)
-        row = row_of(event.event_id())
-        self.assertEqual(row["state"], "PENDING")
-        self.assertNotIn("expiresAt", row)
-        self.assertIn("AuthorizationError", row["lastError"])
-        self.assertEqual(deployed.deliveries.pending(), 1)
-
-        set_policy(policy)
+        with topic_refusing():
+            answer = post(event)
+            self.assert_answer(answer, 503, "unavailable")
+            self.assertIn("retry-after", answer.headers)
+            row = row_of(event.event_id())
+            self.assertEqual(row["state"], "PENDING")
+            self.assertNotIn("expiresAt", row)
+            self.assertIn("AuthorizationError", row["lastError"])
+            self.assertEqual(len(deployed.deliveries.pending()), 1)
         self.assert_answer(post(event), 200, "alerted")
         self.assertEqual(row_of(event.event_id())["attempts"], 2)
-        self.assertEqual(deployed.deliveries.pending(), 0)
+        self.assertEqual(deployed.deliveries.pending(), [])
         self.assert_alerts(event.event_id())
+
+    def test_what_sendpilot_never_sends_again_is_listed_and_goes_out_by_the_redrive(self):
+        events = [an_event("opportunity") for _ in range(3)]
+        with topic_refusing():
+            for event in events:
+                self.assert_answer(post(event), 503, "unavailable")
+            report = deployed.redrive.run()
+            self.assertEqual((report["scanned"], report["published"], report["stillPending"]), (3, 0, 3))
+            lines = listing(deployed.deliveries.pending(), time.time()).splitlines()
+            self.assertEqual(len(lines), 1 + len(events))
+            for event, line in zip(events, lines[1:]):
+                self.assertRegex(line, rf"0:00:\d\d  2 +ws_abc123xyz#{event.event_id()}#alert  .*AuthorizationError")
+        done = {"scanned": 3, "published": 3, "duplicates": 0, "stillPending": 0, "oldestPendingAgeSeconds": 0}
+        self.assertEqual(deployed.redrive.run(), done)
+        self.assertEqual(listing(deployed.deliveries.pending(), time.time()), "Nothing is pending.")
+        self.assert_alerts(*(event.event_id() for event in events))
+        self.assert_answer(post(events[0]), 200, "duplicate")
+
+    def test_the_redrive_runs_every_minute_by_itself(self):
+        event = an_event("opportunity")
+        with topic_refusing():
+            post(event)
+        deployed.redrive.resume()
+        self.addCleanup(deployed.redrive.pause)
+        (alert,) = self.inbox.collect(expected=1, patience=100)
+        self.assertEqual(alert.event["id"], event.event_id())

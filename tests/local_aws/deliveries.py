@@ -17,8 +17,13 @@ class Deliveries:
         return self._table.get_item(Key={"deliveryId": delivery_id}, ConsistentRead=True).get("Item")
 
     def pending(self):
-        """How many rows stand in the sparse index."""
-        return self._table.scan(IndexName="pending", Select="COUNT")["Count"]
+        """What stands in the sparse index."""
+        rows, page = [], self._table.scan(IndexName="pending")
+        while True:
+            rows += page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return rows
+            page = self._table.scan(IndexName="pending", ExclusiveStartKey=page["LastEvaluatedKey"])
 
     def published(self, message_id, patience=5):
         """The row of an alert that has arrived, or None. It is completed after the alert is out, so it may take a moment."""

@@ -18,7 +18,7 @@ MINISTACK = Path(sys.executable).with_name("ministack")
 
 
 class Emulator:
-    """While it is entered, this process and its children know no other AWS, whatever account the user is logged in to."""
+    """While it is entered, this process and its children know no other AWS."""
 
     def __init__(self, log):
         port = _free_port()
@@ -47,10 +47,8 @@ class Emulator:
             self.__exit__()
             raise
         self._environment = dict(os.environ)
-        for name in list(os.environ):
-            if name.startswith(("AWS_", "SAM_")):
-                del os.environ[name]
-        os.environ.update(self._aws_environment())
+        know_only(self.endpoint)
+        os.environ.update(self._sam_environment())
         return self
 
     def __exit__(self, *_):
@@ -74,26 +72,31 @@ class Emulator:
                     raise Failed("The local AWS did not start", self._lifeline.log) from None
                 time.sleep(0.1)
 
-    def _aws_environment(self):
-        """For boto3 and sam."""
+    def _sam_environment(self):
         sam = self.scratch / "sam"
         sam.mkdir()
         # Otherwise sam asks the package index for its newest version after every command.
         (sam / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
-        return {
-            "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
-            "SAM_CLI_TELEMETRY": "0",
-            "SAM_CLI_POLL_DELAY": "0.5",
-            "__SAM_CLI_APP_DIR": str(sam),
-        }
+        return {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.5", "__SAM_CLI_APP_DIR": str(sam)}
+
+
+def know_only(endpoint):
+    """From here on, this process and its children know no AWS but the local one, whatever account the user is logged in to."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "SAM_")):
+            del os.environ[name]
+    local = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+    os.environ.update(local)
 
 
 def _free_port():

@@ -1,4 +1,4 @@
-"""The function's package: built by `sam build` as for a real deployment, but for this machine and sooner."""
+"""The functions' packages: built by `sam build` as for a real deployment, but for this machine and sooner."""
 
 import os
 import platform

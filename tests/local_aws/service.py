@@ -7,6 +7,7 @@ from local_aws import function, stack
 from local_aws.deliveries import Deliveries
 from local_aws.emulator import Emulator
 from local_aws.progress import step
+from local_aws.redrive import Redrive
 
 
 @dataclass
@@ -17,6 +18,7 @@ class Service:
     webhook_url: str
     topic_arn: str
     deliveries: Deliveries
+    redrive: Redrive
 
 
 @contextmanager
@@ -24,8 +26,9 @@ def service():
     """Builds and deploys. Whatever happens then, nothing of it is left in the end."""
     function.LOGS.mkdir(exist_ok=True)
     with Emulator(function.LOGS / "ministack.log") as emulator:
-        with step("Building the function (the first time, this takes some minutes)"):
+        with step("Building the functions (the first time, this takes some minutes)"):
             template = function.build(emulator.scratch / "build")
         with step("Deploying template.yaml to the local AWS"):
-            outputs = stack.deploy(template, emulator)
-        yield Service(emulator, outputs.webhook_url, outputs.topic_arn, Deliveries(outputs.table_name))
+            deployed = stack.deploy(template, emulator)
+        deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
+        yield Service(emulator, deployed.webhook_url, deployed.topic_arn, deliveries, redrive)

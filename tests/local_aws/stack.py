@@ -21,6 +21,7 @@ class Stack:
     webhook_url: str
     topic_arn: str
     table_name: str
+    redrive_name: str
 
 
 def deploy(template, emulator):
@@ -31,16 +32,22 @@ def deploy(template, emulator):
     arguments = ["--template-file", str(template), *where, "--no-confirm-changeset", "--no-progressbar"]
     run_sam("deploy", [*arguments, "--parameter-overrides", *parameters], {})
     _create_routes()
-    outputs = boto3.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]["Outputs"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in outputs}
-    url = urlsplit(outputs["WebhookUrl"])
+    deployed = outputs(NAME)
+    url = urlsplit(deployed["WebhookUrl"])
     api_id = url.hostname.split(".")[0]
     return Stack(
         # The output's host, <api id>.execute-api.localhost, is one that not every machine can resolve.
         webhook_url=f"{emulator.endpoint}/_aws/execute-api/{api_id}{url.path}",
-        topic_arn=outputs["AlertsTopicArn"],
-        table_name=outputs["DeliveriesTableName"],
+        topic_arn=deployed["AlertsTopicArn"],
+        table_name=deployed["DeliveriesTableName"],
+        redrive_name=deployed["RedriveFunctionName"],
     )
+
+
+def outputs(stack_name):
+    """The outputs of a deployed stack, by name."""
+    found = boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]["Outputs"]
+    return {output["OutputKey"]: output["OutputValue"] for output in found}
 
 
 def _create_routes():
