@@ -1,6 +1,7 @@
 //! One alert for every SendPilot lead that becomes an opportunity: never lost, and never sent twice without need.
 //!
-//! SendPilot posts a signed webhook to an HTTP API, which invokes the `webhook` function. A request goes down this list:
+//! SendPilot posts a signed webhook to an HTTP API, which invokes the `webhook` function. Every minute, the `redrive`
+//! function sees to what is still pending, whatever became of the attempt that had it. A request goes down this list:
 //!
 //! | module | does |
 //! |---|---|
@@ -11,9 +12,9 @@
 //! | [`secret`] | holds the signing secrets, several while a rotation lasts |
 //! | [`event`] | makes that into an [`event::Event`]; the one place that knows SendPilot's names |
 //! | [`alert`] | decides whether an alert is due, and writes it, once per kind of reader |
+//! | [`redrive`] | lists what is pending though nobody holds it, and relays that |
 //! | [`relay`] | claims the delivery, publishes it, completes it; or releases it |
 //! | [`invocation`] | shares out the time that Lambda gives |
-//! | [`redrive`] | relays, every minute, what is still pending though nobody holds it |
 //! | [`ledger`] | the rules of a claim; [`ledger::dynamodb`] holds a table to them |
 //! | [`topic`] | where alerts go; [`topic::sns`] sends them there |
 //! | [`response`] | the one table of outcomes and answers |
@@ -22,8 +23,8 @@
 //!
 //! # The promise
 //!
-//! 1. **Nothing lost.** SendPilot is told 2xx only when the alert is published. Until then the delivery stands in the
-//!    ledger as `PENDING`, where it never expires, or SendPilot has been asked to send it again.
+//! 1. **Nothing lost.** Once an opportunity has been claimed, it is published, whether or not SendPilot ever comes back,
+//!    however the function dies, and however long SNS is down. SendPilot is told 2xx only when the alert is out.
 //! 2. **Once.** One alert per event. A second publish happens only where a publish took effect and the proof of it was
 //!    lost: a crash, or a lost answer, between publish and completion. It carries the same alert id.
 //! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not start.

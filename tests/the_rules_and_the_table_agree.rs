@@ -1,32 +1,35 @@
-//! For any row and any time, the pure rule and the conditional write decide alike.
+//! For every row that the rules can tell apart, the pure rule and the conditional write decide alike.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
-use aws_sdk_dynamodb::types::AttributeValue::{N, S};
+use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::ledger::{
-    Attempt, Claimed, Ledger, MayClaim, MaySettle, Owner, Receipt, Row, Settled, Standing, State, Wanted, may_claim,
-    may_settle,
+    Attempt, Claimed, Ledger, LedgerError, MayClaim, MaySettle, Owner, Receipt, Row, Settled, Standing, State, Wanted,
+    may_claim, may_settle,
 };
 use opportunity_alerts::timestamp::Timestamp;
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
 use support::dynamodb::{DynamoDb, Item};
 use support::requests::{claim_of, delivery};
 
-fn owner(number: u8) -> Owner {
-    Owner::new("request", [number; 8])
+const NOW: Timestamp = Timestamp::from_millis(1000);
+
+fn me() -> Owner {
+    Owner::new("me", [0; 8])
 }
 
-/// Few owners and few moments, so that they meet often.
-fn rows() -> impl Strategy<Value = Option<Row>> {
-    let row = (any::<bool>(), 0u8..3, 0u64..6).prop_map(|(published, holder, lease)| Row {
-        state: if published { State::Published } else { State::Pending },
-        owner: owner(holder),
-        lease_until: Timestamp::from_millis(lease),
-        body_sha256: Some("sha".into()),
-    });
-    proptest::option::weighted(0.9, row)
+/// No row; or either state, mine or another's, with a lease that is over, ends now, or lives.
+fn rows() -> Vec<Option<Row>> {
+    let mut rows = vec![None];
+    for state in [State::Pending, State::Published] {
+        for owner in [me(), Owner::new("another", [0; 8])] {
+            for lease in [999, 1000, 1001] {
+                let lease_until = Timestamp::from_millis(lease);
+                rows.push(Some(Row { state, owner: owner.clone(), lease_until, body_sha256: Some("sha".into()) }));
+            }
+        }
+    }
+    rows
 }
 
 fn item(row: &Row) -> Item {
@@ -37,65 +40,57 @@ fn item(row: &Row) -> Item {
         ("owner".into(), S(row.owner.as_str().into())),
         ("leaseUntil".into(), N(row.lease_until.as_millis().to_string())),
         ("bodySha256".into(), S("sha".into())),
+        ("message".into(), M(["Subject", "Message"].map(|name| (name.into(), S("x".into()))).into())),
     ])
 }
 
-async fn set(dynamodb: &DynamoDb, row: Option<&Row>) {
-    match row {
-        Some(row) => dynamodb.put(item(row)).await,
-        None => {
-            let key = S("ws#evt#alert".into());
-            dynamodb
-                .client
-                .delete_item()
-                .table_name(support::dynamodb::TABLE)
-                .key("deliveryId", key)
-                .send()
-                .await
-                .unwrap();
+/// A table with this row and no other.
+async fn table(row: Option<&Row>) -> DynamoDb {
+    let dynamodb = DynamoDb::start().await;
+    if let Some(row) = row {
+        dynamodb.put(item(row)).await;
+    }
+    dynamodb
+}
+
+#[tokio::test]
+async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
+    for row in rows() {
+        for wanted in [Wanted::Delivery(delivery("evt", "x")), Wanted::Pending(delivery("evt", "x").id)] {
+            let dynamodb = table(row.as_ref()).await;
+            let by_key = matches!(wanted, Wanted::Pending(_));
+            let attempt = Attempt { owner: me(), now: NOW, lease_until: Timestamp::from_millis(9999) };
+            let standing = dynamodb.ledger().claim(wanted, attempt).await.map(|Claimed { standing, .. }| standing);
+            let agree = match (&standing, may_claim(row.as_ref(), &me(), NOW)) {
+                (Err(LedgerError::Gone), MayClaim::Yes) => by_key && row.is_none(),
+                (Ok(Standing::Won(_)), MayClaim::Yes) => !by_key || row.is_some(),
+                (Ok(Standing::Won(_)), MayClaim::Mine) | (Ok(Standing::Published), MayClaim::Published) => true,
+                (Ok(Standing::InProgress { until }), MayClaim::NotBefore(lease)) => *until == lease,
+                _ => false,
+            };
+            assert!(agree, "{row:?}, by key: {by_key}: {standing:?}");
+            let left = dynamodb.rows().await.len();
+            assert_eq!(left, usize::from(row.is_some() || !by_key), "a takeover makes no row");
         }
     }
 }
 
-#[test]
-fn they_agree() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let dynamodb = runtime.block_on(DynamoDb::start());
-    let ledger = dynamodb.ledger();
-    let mut runner = TestRunner::new(Config { cases: 600, failure_persistence: None, ..Config::default() });
-    runner
-        .run(&(rows(), 0u8..3, 0u64..6), |(row, me, now)| {
-            let (me, now) = (owner(me), Timestamp::from_millis(now));
-            runtime.block_on(async {
-                set(&dynamodb, row.as_ref()).await;
-                let attempt = Attempt { owner: me.clone(), now, lease_until: Timestamp::from_millis(99) };
-                let Claimed { standing, .. } =
-                    ledger.claim(Wanted::Delivery(delivery("evt", "x")), attempt).await.unwrap();
-                let expected = may_claim(row.as_ref(), &me, now);
-                let agree = match (&standing, expected) {
-                    (Standing::Won(_), MayClaim::Yes | MayClaim::Mine) | (Standing::Published, MayClaim::Published) => {
-                        true
-                    }
-                    (Standing::InProgress { until }, MayClaim::NotBefore(lease)) => *until == lease,
-                    _ => false,
-                };
-                prop_assert!(agree, "claim: the table says {standing:?}, the rule {expected:?}");
+#[tokio::test]
+async fn on_a_completion_and_on_a_release() {
+    for row in rows() {
+        let expected = may_settle(row.as_ref(), &me());
+        let settled = if expected == MaySettle::NotMine { Settled::NotMine } else { Settled::Recorded };
+        let before = row.as_ref().map(|row| item(row)["state"].clone());
+        let state = async |dynamodb: &DynamoDb| dynamodb.rows().await.first().map(|row| row["state"].clone());
 
-                let expected = may_settle(row.as_ref(), &me);
-                let settled = if expected == MaySettle::NotMine { Settled::NotMine } else { Settled::Recorded };
-                let claim = || claim_of("evt", me.clone());
-                let receipt = Receipt { message_id: "m".into(), published_at: now, expires_at: now };
-                let before = row.as_ref().map(|row| item(row)["state"].clone());
-                let state = async || dynamodb.rows().await.first().map(|row| row["state"].clone());
-                set(&dynamodb, row.as_ref()).await;
-                prop_assert_eq!(ledger.complete(claim(), receipt).await.unwrap(), settled, "complete");
-                let after = if expected == MaySettle::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
-                prop_assert_eq!(state().await, after, "complete");
-                set(&dynamodb, row.as_ref()).await;
-                prop_assert_eq!(ledger.release(claim(), now, "e").await.unwrap(), settled, "release");
-                prop_assert_eq!(state().await, before, "release");
-                Ok(())
-            })
-        })
-        .unwrap();
+        let dynamodb = table(row.as_ref()).await;
+        let receipt = Receipt { message_id: "m".into(), published_at: NOW, expires_at: NOW };
+        assert_eq!(dynamodb.ledger().complete(claim_of("evt", me()), receipt).await.unwrap(), settled, "{row:?}");
+        let after = if expected == MaySettle::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
+        assert_eq!(state(&dynamodb).await, after, "{row:?}");
+
+        let dynamodb = table(row.as_ref()).await;
+        assert_eq!(dynamodb.ledger().release(claim_of("evt", me()), NOW, "e").await.unwrap(), settled, "{row:?}");
+        assert_eq!(state(&dynamodb).await, before, "{row:?}");
+    }
 }

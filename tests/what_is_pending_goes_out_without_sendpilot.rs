@@ -301,6 +301,17 @@ async fn what_can_be_listed_goes_out_and_what_cannot_is_an_error() {
     assert_eq!(world.aws.alerts().len(), 40);
 }
 
+#[tokio::test]
+async fn a_lost_answer_to_a_takeover_costs_nothing() {
+    let world = World::new().await;
+    world.abandoned("evt_1", MINUTE).await;
+    let mut redrive = world.process().await;
+    world.aws.next("takeover", Fault::AnswerLost);
+    assert_eq!(redrive.invoke(&json!({})).await, Said::Response(all_out(1)));
+    assert_eq!(world.aws.calls().iter().filter(|call| *call == "takeover").count(), 2);
+    assert_eq!(world.aws.alerts(), ["evt_1"]);
+}
+
 /// DynamoDB reads 1 MB for one page.
 #[tokio::test]
 async fn a_listing_of_several_pages_is_read_to_its_end() {
