@@ -64,7 +64,7 @@ impl Invocation {
     }
 
     /// What one delivery of many gets of this invocation: an attempt of its own that begins now and may take `longest`, or a
-    /// quarter of the whole if that is less. None if not so much is left. `number` tells it from the other parts.
+    /// quarter of the whole if that is less. None if not so much is left. `number` tells it from the other parts: two attempts must never have one owner.
     pub fn part(&self, number: u64, longest: Duration) -> Option<Self> {
         let began = Instant::now();
         let allowed = longest.min(self.allowed / 4);

@@ -15,6 +15,7 @@
 //! attempt B     ✗ in progress                claim ─── publish ─── complete ──▶  PUBLISHED
 //! ```
 //!
+//! An attempt is an invocation by SendPilot's webhook, or one delivery in a run of the redrive; the rules are the same.
 //! The lease outlives the attempt (see [`crate::invocation`]), so nobody overtakes the living. The owner's token, new
 //! for every attempt, fences what the dead left behind: an attempt completes or releases only what is still its own.
 //!

@@ -1,7 +1,8 @@
 //! What is still pending though nobody holds it: listed every minute, claimed as anybody would, and relayed.
 //!
 //! A delivery is due when its last attempt is over, and then some: the more attempts it took, the longer it waits, up to
-//! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up.
+//! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up. A run that is told to hurry
+//! waits for nothing but the end of the last attempt: somebody has mended what kept the alerts from going out.
 //!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 
@@ -16,7 +17,7 @@ use tracing::{error, info, warn};
 use crate::error::chain;
 use crate::invocation::Invocation;
 use crate::ledger::{Ledger, LedgerError, Pending, Wanted};
-use crate::relay::{Relayed, relay};
+use crate::relay::{Failure, Relayed, relay};
 use crate::response::Outcome;
 use crate::timestamp::Timestamp;
 use crate::topic::Topic;
@@ -24,12 +25,12 @@ use crate::topic::Topic;
 /// What one delivery gets of the run's time: as much as the webhook function has.
 pub const DELIVERY_TIME: Duration = Duration::from_secs(10);
 
-/// Deliveries relayed at once. Each takes a few milliseconds, so that a run of a minute can do tens of thousands; the
-/// lowest of SNS's regional quotas is 300 publishes a second.
+/// Deliveries relayed at once. Each makes three calls, some 30 ms in all, so that eight keep below the lowest of SNS's
+/// regional quotas, 300 publishes a second, and one run can do ten thousand.
 pub const CONCURRENCY: usize = 8;
 
-/// The longest wait between two attempts.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+/// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
 /// Due deliveries that one run takes on: more than it has time for. It bounds the memory; the rest is counted.
 const MOST: usize = 50_000;
@@ -45,6 +46,15 @@ pub struct Redrive<L, T> {
     pub retention: Duration,
 }
 
+/// Which deliveries a run takes up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Those whose wait is over.
+    Patient,
+    /// All that nobody has in hand.
+    AtOnce,
+}
+
 /// What a run found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,7 +65,8 @@ pub struct Report {
     pub published: u64,
     /// Published by somebody else since they were listed.
     pub duplicates: u64,
-    /// Pending after the run, by all it knows: held by another attempt, waiting, refused, or not reached in time.
+    /// Pending after the run, by all it knows: held by another attempt, waiting, refused, not reached in time; or
+    /// published, but not recorded as such.
     pub still_pending: u64,
     /// Since the oldest of them was first claimed, in seconds; 0 if there is none.
     pub oldest_pending_age_seconds: u64,
@@ -96,15 +107,20 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     ///
     /// # Errors
     /// When what is pending could not be listed, or not all of it. What could be has been relayed all the same.
-    pub async fn run(&self, invocation: &Invocation) -> Result<Report, Incomplete> {
-        let Survey { due, mut tally, failure } = self.survey(invocation).await;
+    pub async fn run(&self, invocation: &Invocation, pace: Pace) -> Result<Report, Incomplete> {
+        let Survey { due, mut tally, failure } = self.survey(invocation, pace).await;
         let mut relays = stream::iter(due.into_iter().zip(0..))
             .map(|(pending, number)| async move { (self.relay(&pending, number, invocation).await, pending) })
             .buffer_unordered(CONCURRENCY);
-        while let Some((outcome, pending)) = relays.next().await {
-            match outcome {
-                Some(Outcome::Alerted) => tally.published += 1,
-                Some(Outcome::Duplicate) => tally.duplicates += 1,
+        while let Some((relayed, pending)) = relays.next().await {
+            match relayed {
+                Some(Relayed { outcome: Outcome::Alerted, failure, .. }) => {
+                    tally.published += 1;
+                    if matches!(failure, Some(Failure::Complete(_))) {
+                        tally.stays(&pending);
+                    }
+                }
+                Some(Relayed { outcome: Outcome::Duplicate, .. }) => tally.duplicates += 1,
                 _ => tally.stays(&pending),
             }
         }
@@ -114,7 +130,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     }
 
     /// Lists what is pending, and picks what is due, the longest overdue first.
-    async fn survey(&self, invocation: &Invocation) -> Survey {
+    async fn survey(&self, invocation: &Invocation, pace: Pace) -> Survey {
         let now = invocation.now();
         let survey_by = invocation.schedule().claim_by;
         let mut survey = Survey::default();
@@ -125,14 +141,18 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         loop {
             match timeout_at(survey_by, listing.next()).await {
                 Ok(None) => break,
-                Ok(Some(Ok(pending))) if due_at(&pending) <= now && due.len() < MOST => {
+                Ok(Some(Ok(pending))) if due_at(&pending, pace) <= now && due.len() < MOST => {
                     due.insert(pending.id.clone(), pending);
                 }
                 Ok(Some(Ok(pending))) => {
                     due.remove(&pending.id);
                     survey.tally.stays(&pending);
                 }
-                Ok(Some(Err(error))) => survey.failure = Some(Incomplete(error)),
+                Ok(Some(Err(error))) => {
+                    // Eight shards can fail for eight reasons; the run ends with one.
+                    error!(requestId = invocation.request_id(), failure = chain(&error), "listing");
+                    survey.failure = Some(Incomplete(error));
+                }
                 Err(_) => {
                     survey.failure = Some(Incomplete(LedgerError::TimedOut));
                     break;
@@ -140,32 +160,32 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
             }
         }
         survey.due = due.into_values().collect();
-        survey.due.sort_unstable_by_key(due_at);
+        survey.due.sort_unstable_by_key(|pending| due_at(pending, pace));
+        survey.tally.scanned = survey.tally.still_pending + survey.due.len() as u64;
         survey
     }
 
     /// None if no time is left.
-    async fn relay(&self, pending: &Pending, number: u64, invocation: &Invocation) -> Option<Outcome> {
+    async fn relay(&self, pending: &Pending, number: u64, invocation: &Invocation) -> Option<Relayed> {
         let part = invocation.part(number, DELIVERY_TIME)?;
         let wanted = Wanted::Pending(pending.id.clone());
-        let Relayed { outcome, failure, .. } = relay(&self.ledger, &self.topic, wanted, &part, self.retention).await;
-        let (request_id, delivery_id) = (part.request_id(), pending.id.as_str());
-        match failure.map(|failure| chain(&failure)) {
-            Some(failure) => {
-                warn!(requestId = request_id, deliveryId = delivery_id, outcome = outcome.name(), failure, "delivery")
-            }
-            None => info!(requestId = request_id, deliveryId = delivery_id, outcome = outcome.name(), "delivery"),
+        let relayed = relay(&self.ledger, &self.topic, wanted, &part, self.retention).await;
+        let (request_id, delivery_id, outcome) = (part.request_id(), pending.id.as_str(), relayed.outcome.name());
+        match relayed.failure.as_ref().map(|failure| chain(failure)) {
+            Some(failure) => warn!(requestId = request_id, deliveryId = delivery_id, outcome, failure, "delivery"),
+            None => info!(requestId = request_id, deliveryId = delivery_id, outcome, "delivery"),
         }
-        Some(outcome)
+        Some(relayed)
     }
 }
 
 /// When the redrive tries a delivery again. The first attempts wait for no more than its next run: most failures are over
 /// within minutes.
-fn due_at(pending: &Pending) -> Timestamp {
+fn due_at(pending: &Pending, pace: Pace) -> Timestamp {
     const FREE: u32 = 5;
     let wait = match pending.attempts.checked_sub(FREE + 1) {
         None => Duration::ZERO,
+        Some(_) if pace == Pace::AtOnce => Duration::ZERO,
         Some(more) => LONGEST_WAIT.min(Duration::from_secs(60) * 2_u32.saturating_pow(more)),
     };
     pending.lease_until.after(wait)
@@ -180,6 +200,7 @@ struct Survey {
 
 #[derive(Default)]
 struct Tally {
+    scanned: u64,
     published: u64,
     duplicates: u64,
     still_pending: u64,
@@ -194,7 +215,7 @@ impl Tally {
 
     fn report(self, now: Timestamp) -> Report {
         Report {
-            scanned: self.published + self.duplicates + self.still_pending,
+            scanned: self.scanned,
             published: self.published,
             duplicates: self.duplicates,
             still_pending: self.still_pending,

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! 2xx is said only when the alert is out. Until then the row is `PENDING`, or was never written; wherever this function
-//! is cut off, the next attempt finds one or the other.
+//! is cut off, the next attempt finds one or the other. That is SendPilot's, or the redrive's: both come this way.
 
 use std::time::Duration;
 

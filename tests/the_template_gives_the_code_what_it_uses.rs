@@ -144,6 +144,7 @@ fn one_redrive_is_over_before_the_next_begins_and_takes_up_nothing_it_has_no_tim
     let function = function("RedriveFunction");
     let schedule = &function["Events"]["EveryMinute"]["Properties"];
     assert_eq!(schedule["ScheduleExpression"].as_str(), Some("rate(1 minute)"));
+    assert_eq!(schedule["OmitName"].as_bool(), Some(true), "two stacks would want one name");
     let timeout = Duration::from_secs(function["Timeout"].as_u64().unwrap());
     assert!(timeout < Duration::from_secs(60));
     assert!(redrive::DELIVERY_TIME * 4 <= timeout, "each delivery would get less than that");

@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use lambda_runtime::{Error, LambdaEvent, service_fn};
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::topic::sns::SnsTopic;
-use opportunity_alerts::{aws, config, invocation::Invocation, redrive::Redrive, telemetry, timestamp::Timestamp};
-use serde::de::IgnoredAny;
+use opportunity_alerts::{aws, config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
+use serde_json::Value;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -24,13 +25,16 @@ async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
         topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
         retention: config.retention,
     };
-    let run = async |event: LambdaEvent<IgnoredAny>| {
-        let context = event.context;
+    // The error as text: as a value, it would drag the SDK's whole answer into the log.
+    let diagnostic =
+        |error: &dyn std::error::Error| Diagnostic { error_type: "Redrive".into(), error_message: chain(error) };
+    let run = async |LambdaEvent { payload, context }: LambdaEvent<Value>| {
+        let pace = if payload["now"] == true { Pace::AtOnce } else { Pace::Patient };
         let mut random = [0; 8];
-        getrandom::fill(&mut random)?;
+        getrandom::fill(&mut random).map_err(|error| diagnostic(&error))?;
         let deadline = Timestamp::from_millis(context.deadline);
         let invocation = Invocation::new(&context.request_id, deadline, SystemTime::now().into(), random);
-        Ok::<_, Error>(redrive.run(&invocation).await?)
+        redrive.run(&invocation, pace).await.map_err(|error| diagnostic(&error))
     };
     lambda_runtime::run(service_fn(run)).await
 }

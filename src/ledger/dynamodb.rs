@@ -41,6 +41,10 @@ use crate::timestamp::Timestamp;
 /// capping the table.
 pub const PENDING_SHARDS: u8 = 8;
 
+/// Rows of one page of a listing. A page of the 1 MB that DynamoDB would return takes a small function close to the
+/// client's [`crate::aws::ATTEMPT_TIMEOUT`] to read, with one for each shard at once.
+const PAGE: i32 = 1000;
+
 /// The longest error text that a row keeps, in characters.
 const MAX_ERROR: usize = 500;
 
@@ -100,8 +104,8 @@ impl DynamoDbLedger {
         match message {
             Ok(message) => Ok(Claim::granted(id, message, owner)),
             Err(error) => {
-                // So that the row says what is wrong with it.
-                self.give_back(&id, &owner, now, &chain(&error)).await?;
+                // So that the row says what is wrong with it. Should that fail, the next attempt will find the same.
+                self.give_back(&id, &owner, now, &chain(&error)).await.ok();
                 Err(error)
             }
         }
@@ -214,6 +218,7 @@ impl Ledger for DynamoDbLedger {
                 .expression_attribute_values(":shard", string(&shard.to_string()))
                 .projection_expression("deliveryId, leaseUntil, firstSeenAt, attempts")
                 .into_paginator()
+                .page_size(PAGE)
                 .items()
                 .send();
             Box::pin(stream::unfold(items, async |mut items| {

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from datetime import timedelta
+from decimal import Decimal
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,10 +21,13 @@ def main():
     arguments = parser.parse_args()
     if not arguments.stack:
         _use_local_aws()
+    stack = arguments.stack or NAME
     try:
-        rows = Deliveries(outputs(arguments.stack or NAME)["DeliveriesTableName"]).pending()
+        rows = Deliveries(outputs(stack)["DeliveriesTableName"]).pending()
     except (BotoCoreError, ClientError) as error:
         sys.exit(f"{error}")
+    except KeyError as missing:
+        sys.exit(f"{stack} is not a stack of this template: it has no output {missing}")
     print(listing(rows, time.time()))
 
 
@@ -39,15 +43,23 @@ def listing(rows, now):
     if not rows:
         return "Nothing is pending."
     lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
-    for row in sorted(rows, key=lambda row: row.get("firstSeenAt", 0)):
-        age = timedelta(seconds=int(now - float(row.get("firstSeenAt", row["leaseUntil"])) / 1000))
+    for row in sorted(rows, key=lambda row: _age(row, now), reverse=True):
         held = "(in hand)" if row["leaseUntil"] > now * 1000 else "(its last attempt died)"
-        lines.append((str(age), str(row.get("attempts", 0)), row["deliveryId"], row.get("lastError", held)))
+        cells = (_age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
+        lines.append(tuple(map(str, cells)))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     # ASCII only: an id comes from outside, and must not steer the terminal.
     return "\n".join(
         ascii("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[3]]))[1:-1] for line in lines
     )
+
+
+def _age(row, now):
+    """Since its first claim. The two clocks may differ, and a row may have been edited by hand."""
+    since = row.get("firstSeenAt")
+    if not isinstance(since, Decimal):
+        since = row["leaseUntil"]
+    return timedelta(seconds=min(max(0, int(now - float(since) / 1000)), 10**9))
 
 
 if __name__ == "__main__":
