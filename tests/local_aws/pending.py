@@ -46,12 +46,10 @@ def listing(rows, now):
     for row in sorted(rows, key=lambda row: _age(row, now), reverse=True):
         held = "(in hand)" if row["leaseUntil"] > now * 1000 else "(its last attempt died)"
         cells = (_age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
-        lines.append(tuple(map(str, cells)))
+        # ASCII only: an id comes from outside, and must not steer the terminal.
+        lines.append(tuple(ascii(str(cell))[1:-1] for cell in cells))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    # ASCII only: an id comes from outside, and must not steer the terminal.
-    return "\n".join(
-        ascii("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths)), line[3]]))[1:-1] for line in lines
-    )
+    return "\n".join("  ".join([*map(str.ljust, line, widths), line[3]]) for line in lines)
 
 
 def _age(row, now):
