@@ -46,22 +46,25 @@ lint-rust:
 	cargo clippy --locked --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps
 
-lint-template: tools
+lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml
+	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file .checkov.yaml --file template.yaml
 # Told that it has just looked, sam does not ask the package index for its newest version.
 	@mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json
 	__SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam validate
 
 tools: .venv/installed # The pinned tools, into .venv
 
-# The lock names everything there is to install, so pip has nothing to resolve.
 .venv/installed: requirements.lock
+.venv-checkov/installed: requirements-checkov.lock
+# The lock names everything there is to install, so pip has nothing to resolve.
+.venv/installed .venv-checkov/installed:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
-	@echo "Installing the tools of requirements.txt into .venv (once; about a minute) ..."
-	@$(PYTHON) -m venv --clear .venv
-	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r requirements.lock
+	@echo "Installing the tools of $(<:.lock=.txt) into $(@D) (once; about a minute) ..."
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r $<
 	@touch $@
 
 clean: # Remove everything that was built or installed
 	cargo clean
-	rm -rf .venv .aws-sam .local-aws
+	rm -rf .venv .venv-checkov .aws-sam .local-aws
