@@ -1,6 +1,6 @@
 """The template with its defaults, with each option alone and with all of them, on a local AWS: what that makes, and what not.
 
-ministack takes alarms and dashboards as they come, and saved queries not at all. What they say is held against the code by
+ministack takes alarms and dashboards as they come, and saved queries and chat not at all. What they say is held against the code by
 what_the_template_watches_is_what_the_code_says.rs, and against CloudFormation by cfn-lint.
 """
 
@@ -8,25 +8,42 @@ import io
 import json
 import unittest
 import zipfile
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import boto3
+from botocore.exceptions import ClientError
 
-from local_aws.emulator import Emulator
+from local_aws.emulator import REGION, Emulator
 from local_aws.function import LOGS
-from local_aws.signature import SAMPLE_SECRET
-from local_aws.stack import without_unknown
+from local_aws.stack import as_ministack_takes_it
 
-# What a parameter is set to, and the resources that come or go by that.
-OPTIONS = {
-    "AlertEmail": ("sales@example.com", {"AlertEmailSubscription"}),
-    "AlarmEmail": ("operations@example.com", {"AlarmEmailSubscription"}),
-    "SilenceHours": ("72", {"SilenceAlarm"}),
-    "MakeDashboard": ("no", {"Dashboard"}),
-    "ReserveConcurrency": ("no", set()),
-}
+# What parameters are set to, and the resources that come or go by that.
+OPTIONS = [
+    ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
+    ({"AlarmEmail": "operations@example.com"}, {"AlarmEmailSubscription"}),
+    ({"SilenceHours": "72"}, {"SilenceAlarm"}),
+    ({"MakeDashboard": "no"}, {"Dashboard"}),
+    ({"ReserveConcurrency": "no"}, set()),
+    ({"WebhookConcurrency": "20"}, set()),
+    ({"EncryptionKeyArn": f"arn:aws:kms:{REGION}:000000000000:key/12345678-90ab-cdef-1234-567890abcdef"}, set()),
+    ({"SlackWorkspaceId": "T0123ABCD", "SlackChannelId": "C0123ABCD"}, {"SlackChannel", "ChatRole"}),
+    (
+        {
+            "TeamsTeamId": "12345678-90ab-cdef-1234-567890abcdef",
+            "TeamsTenantId": "fedcba09-8765-4321-fedc-ba0987654321",
+            "TeamsChannelId": "19%3ab6ef35dc342d56ba5654e6fc6d25a071%40thread.tacv2",
+        },
+        {"TeamsChannel", "ChatRole"},
+    ),
+    (
+        {"WebhookSecretArn": f"arn:aws:secretsmanager:{REGION}:000000000000:secret:sendpilot-AbCdEf"},
+        {"WebhookSecret"},
+    ),
+]
 # Those that every stack has, of whatever value.
-GIVEN = {"WebhookSecret", "RetentionDays", "PendingSeconds", "Architecture"}
+GIVEN = {"RetentionDays", "PendingSeconds", "Architecture"}
 
 
 def setUpModule():
@@ -42,17 +59,19 @@ def setUpModule():
     with zipfile.ZipFile(code, "w") as archive:
         archive.writestr("bootstrap", "")
     s3.put_object(Bucket="code", Key="code.zip", Body=code.getvalue())
-    template = without_unknown(Path("template.yaml").read_text()).replace("CodeUri: .", "CodeUri: s3://code/code.zip")
+    text = as_ministack_takes_it(Path("template.yaml").read_text()).replace("CodeUri: .", "CodeUri: s3://code/code.zip")
+    # With its comments it is longer than a request may be.
+    s3.put_object(Bucket="code", Key="template.yaml", Body=text)
+    template = f"{emulator.endpoint}/code/template.yaml"
 
 
 def deploy(test, **parameters):
     """Deploys with these parameters, until the test is over. Returns the physical ids, by logical ones."""
     cloudformation = boto3.client("cloudformation")
-    parameters = {"WebhookSecret": SAMPLE_SECRET, **parameters}
-    name = "-".join(["with", *map(str.lower, parameters)])
+    name = "-".join(["with", *map(str.lower, parameters)])[:100]
     cloudformation.create_stack(
         StackName=name,
-        TemplateBody=template,
+        TemplateURL=template,
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
@@ -64,19 +83,19 @@ def deploy(test, **parameters):
 
 class EveryOption(unittest.TestCase):
     def test_every_parameter_is_tried_here_or_has_a_value_in_every_stack(self):
-        parameters = {given["ParameterKey"] for given in self.parameters()}
-        self.assertEqual(parameters, OPTIONS.keys() | GIVEN)
-        self.assertEqual(OPTIONS.keys() & GIVEN, set())
+        summary = boto3.client("cloudformation").get_template_summary(TemplateURL=template)
+        tried = [name for parameters, _ in OPTIONS for name in parameters]
+        self.assertEqual(sorted(given["ParameterKey"] for given in summary["Parameters"]), sorted([*tried, *GIVEN]))
 
     def test_each_alone_makes_its_own_resources_and_no_other(self):
         defaults = deploy(self).keys()
-        for name, (value, own) in OPTIONS.items():
-            with self.subTest(name):
-                self.assertEqual(deploy(self, **{name: value}).keys() ^ defaults, own)
+        for parameters, own in OPTIONS:
+            with self.subTest(parameters):
+                self.assertEqual(deploy(self, **parameters).keys() ^ defaults, own)
 
     def test_all_together_and_alarms_and_dashboard_are_of_this_stack(self):
-        everything = {name: value for name, (value, _) in OPTIONS.items() if name != "MakeDashboard"}
-        made = deploy(self, **everything)
+        everything = {name: value for parameters, _ in OPTIONS for name, value in parameters.items()}
+        made = deploy(self, **everything | {"MakeDashboard": "yes"})
         cloudwatch = boto3.client("cloudwatch")
         names = [physical for logical, physical in made.items() if logical.endswith("Alarm")]
         alarms = cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]
@@ -94,5 +113,39 @@ class EveryOption(unittest.TestCase):
         (shown,) = (widget for widget in json.loads(body)["widgets"] if widget["type"] == "alarm")
         self.assertEqual(set(shown["properties"]["alarms"]), {alarm["AlarmArn"] for alarm in alarms})
 
-    def parameters(self):
-        return boto3.client("cloudformation").get_template_summary(TemplateBody=template)["Parameters"]
+    def test_half_a_chat_is_refused(self):
+        for part in ({"SlackWorkspaceId": "T0123ABCD"}, {"TeamsChannelId": "19%3ab6ef%40thread.tacv2"}):
+            with self.subTest(part), self.assertRaisesRegex(ClientError, "belong together"):
+                deploy(self, **part)
+
+    def test_topics_and_queues_refuse_the_transport_that_their_policies_name_and_take_the_other(self):
+        made = deploy(self)
+        for by_tls in (False, True):
+            sns, sqs = client("sns", by_tls), client("sqs", by_tls)
+            calls = {topic: partial(sns.publish, TopicArn=made[topic], Message="-") for topic in ("AlertsTopic", "AlarmsTopic")}
+            for queue in ("RedriveFailures", "DeadLetters"):
+                calls[queue] = partial(sqs.send_message, QueueUrl=made[queue], MessageBody="-")
+            for name, call in calls.items():
+                with self.subTest(name, by_tls=by_tls):
+                    # The other way round than on the real AWS: see as_ministack_takes_it.
+                    with self.assertRaises(ClientError) if by_tls else nullcontext():
+                        call()
+
+    def test_the_dead_letters_take_what_sns_sends_for_the_alerts_and_for_no_other_topic(self):
+        made = deploy(self)
+        sns, sqs = boto3.client("sns"), boto3.client("sqs")
+        attributes = sqs.get_queue_attributes(QueueUrl=made["DeadLetters"], AttributeNames=["QueueArn"])["Attributes"]
+        for topic in (made["AlarmsTopic"], made["AlertsTopic"]):
+            sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["QueueArn"])
+            sns.publish(TopicArn=topic, Message=topic)
+        received = sqs.receive_message(QueueUrl=made["DeadLetters"], MaxNumberOfMessages=10, WaitTimeSeconds=2)
+        self.assertEqual([json.loads(message["Body"])["Message"] for message in received["Messages"]], [made["AlertsTopic"]])
+
+
+def client(service, by_tls):
+    """A client whose requests come as if a proxy had taken them by TLS, or as they come."""
+    made = boto3.client(service)
+    if by_tls:
+        forwarded = {"X-Forwarded-Proto": "https"}
+        made.meta.events.register("before-send", lambda request, **_: request.headers.update(forwarded))
+    return made

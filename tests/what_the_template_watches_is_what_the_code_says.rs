@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use support::template::{function, load, resource};
+use support::template::{function, load, resource, resources_of};
 use yaml_serde::{Mapping, Value};
 
 /// The metrics that a function sends, each with the dimension that it has beside `FunctionName`.
@@ -165,13 +165,6 @@ impl Metric {
                 && resource(of)["Type"].as_str() == Some(kind)
         })
     }
-}
-
-fn resources_of(kind: &str) -> BTreeMap<String, Value> {
-    let template = load();
-    let resources = template["Resources"].as_mapping().unwrap().iter();
-    let of_kind = resources.filter(|(_, resource)| resource["Type"].as_str() == Some(kind));
-    of_kind.map(|(id, resource)| (id.as_str().unwrap().to_owned(), resource["Properties"].clone())).collect()
 }
 
 fn alarms() -> BTreeMap<String, Value> {

@@ -1,5 +1,7 @@
 //! `template.yaml`, its intrinsic functions as tagged values.
 
+use std::collections::BTreeMap;
+
 use yaml_serde::{Mapping, Value};
 
 pub fn load() -> Value {
@@ -11,6 +13,14 @@ pub fn resource(id: &str) -> Value {
     let resource = load()["Resources"][id].clone();
     assert!(!resource.is_null(), "no {id} in template.yaml");
     resource
+}
+
+/// The properties of every resource of this type, by logical id.
+pub fn resources_of(kind: &str) -> BTreeMap<String, Value> {
+    let template = load();
+    let resources = template["Resources"].as_mapping().unwrap().iter();
+    let of_kind = resources.filter(|(_, resource)| resource["Type"].as_str() == Some(kind));
+    of_kind.map(|(id, resource)| (id.as_str().unwrap().to_owned(), resource["Properties"].clone())).collect()
 }
 
 /// A function's properties, those of `Globals` among them as SAM merges them.

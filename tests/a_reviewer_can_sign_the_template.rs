@@ -1,0 +1,191 @@
+//! What a security reviewer asks of `template.yaml`: who may do what, by which way, under which key, and for how long it is kept.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use support::template::{load, resource, resources_of};
+use yaml_serde::Value;
+
+/// All that a topic's policy can speak of. It takes no wildcard.
+const TOPIC_ACTIONS: [&str; 8] = [
+    "sns:Publish",
+    "sns:Subscribe",
+    "sns:ListSubscriptionsByTopic",
+    "sns:GetTopicAttributes",
+    "sns:SetTopicAttributes",
+    "sns:AddPermission",
+    "sns:RemovePermission",
+    "sns:DeleteTopic",
+];
+
+fn parsed(yaml: &str) -> Value {
+    yaml_serde::from_str(yaml).unwrap()
+}
+
+fn texts(one_or_more: &Value) -> BTreeSet<&str> {
+    match one_or_more {
+        Value::Sequence(texts) => texts.iter().map(|text| text.as_str().unwrap()).collect(),
+        text => BTreeSet::from([text.as_str().unwrap()]),
+    }
+}
+
+/// All statements of all policies, wherever they stand.
+fn statements(of: &Value) -> Vec<&Value> {
+    match of {
+        Value::Mapping(mapping) if mapping.contains_key("Effect") => vec![of],
+        Value::Mapping(mapping) => mapping.values().flat_map(statements).collect(),
+        Value::Sequence(values) => values.iter().flat_map(statements).collect(),
+        Value::Tagged(tagged) => statements(&tagged.value),
+        _ => Vec::new(),
+    }
+}
+
+fn first_policy(role: &Value) -> &Value {
+    &role["Properties"]["Policies"][0]["PolicyDocument"]
+}
+
+#[test]
+fn nothing_is_allowed_by_a_wildcard_and_nobody_but_a_service_by_a_resource() {
+    let template = load();
+    let statements = statements(&template["Resources"]);
+    let allowed: Vec<_> = statements.iter().filter(|statement| statement["Effect"].as_str() == Some("Allow")).collect();
+    assert!(allowed.len() > 10, "these are not all");
+    for statement in allowed {
+        let text = yaml_serde::to_string(statement).unwrap();
+        assert!(!text.contains('*'), "{text}");
+        assert!(
+            ["NotAction", "NotResource", "NotPrincipal"].iter().all(|inverse| statement[*inverse].is_null()),
+            "{text}"
+        );
+        let principal = &statement["Principal"];
+        assert!(principal.is_null() || principal.as_mapping().unwrap().keys().eq([&Value::from("Service")]), "{text}");
+    }
+    let roles: BTreeSet<_> = resources_of("AWS::IAM::Role").into_keys().collect();
+    assert_eq!(roles, BTreeSet::from(["ChatRole", "RedriveRole", "WebhookRole"].map(str::to_owned)));
+}
+
+#[test]
+fn every_topic_and_every_queue_is_reached_by_tls_only() {
+    for (kind, attached, to, on, actions) in [
+        ("AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "Topics", "!Ref ID", BTreeSet::from(TOPIC_ACTIONS)),
+        ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "Queues", "!GetAtt ID.Arn", BTreeSet::from(["sqs:*"])),
+    ] {
+        for id in resources_of(kind).keys() {
+            let itself = parsed(&format!("[!Ref {id}]"));
+            let policies: Vec<_> = resources_of(attached).into_values().filter(|policy| policy[to] == itself).collect();
+            let [policy] = &policies[..] else { panic!("of two policies of {id}, one would undo the other") };
+            let denied = statements(policy).into_iter().find(|statement| statement["Effect"].as_str() == Some("Deny"));
+            let denied = denied.unwrap();
+            assert_eq!(denied["Principal"].as_str(), Some("*"));
+            assert_eq!(texts(&denied["Action"]), actions, "{id}");
+            assert_eq!(denied["Resource"], parsed(&on.replace("ID", id)));
+            assert_eq!(denied["Condition"], parsed(r#"{ Bool: { aws:SecureTransport: "false" } }"#));
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_is_under_a_key_of_ones_own_where_there_is_one_and_encrypted_by_aws_where_not() {
+    let own = |otherwise: &str| parsed(&format!("!If [HasOwnKey, !Ref EncryptionKeyArn, {otherwise}]"));
+    let aws = own("!Ref AWS::NoValue");
+    for (id, table) in resources_of("AWS::DynamoDB::Table") {
+        assert_eq!(table["SSESpecification"]["KMSMasterKeyId"], aws, "{id}");
+        assert_eq!(table["SSESpecification"]["SSEType"].as_str(), Some("KMS"), "{id}");
+        assert_eq!(table["SSESpecification"]["SSEEnabled"].as_bool(), Some(true), "{id}");
+    }
+    for (id, queue) in resources_of("AWS::SQS::Queue") {
+        assert_eq!(queue["KmsMasterKeyId"], aws, "{id}");
+        assert_eq!(queue["SqsManagedSseEnabled"], parsed("!If [HasOwnKey, false, true]"), "{id}");
+    }
+    // Without a key of one's own, these are under a key of the service.
+    for kind in ["AWS::Logs::LogGroup", "AWS::SecretsManager::Secret"] {
+        for (id, kept) in resources_of(kind) {
+            assert_eq!(kept["KmsKeyId"], aws, "{id}");
+        }
+    }
+    assert_eq!(resource("AlertsTopic")["Properties"]["KmsMasterKeyId"], own("alias/aws/sns"));
+    // CloudWatch can not use alias/aws/sns, and what it says is no secret.
+    assert_eq!(resource("AlarmsTopic")["Properties"]["KmsMasterKeyId"], aws);
+    assert_eq!(resources_of("AWS::SNS::Topic").len(), 2, "another one?");
+}
+
+#[test]
+fn a_function_may_use_that_key_through_the_services_that_it_uses_and_not_directly() {
+    for role in ["WebhookRole", "RedriveRole"] {
+        let role = resource(role);
+        let [_, Value::Tagged(own)] = &role["Properties"]["Policies"].as_sequence().unwrap()[..] else {
+            panic!("more or less than what the function always needs, and the key's use");
+        };
+        assert_eq!(own.tag, "If");
+        assert_eq!((own.value[0].as_str(), &own.value[2]), (Some("HasOwnKey"), &parsed("!Ref AWS::NoValue")));
+        let [statement] = statements(&own.value)[..] else { panic!("one statement") };
+        assert_eq!(texts(&statement["Action"]), BTreeSet::from(["kms:Decrypt", "kms:GenerateDataKey"]));
+        assert_eq!(statement["Resource"], parsed("!Ref EncryptionKeyArn"));
+
+        let actions = statements(first_policy(&role)).into_iter().flat_map(|granted| texts(&granted["Action"]));
+        let mut used: BTreeSet<_> = actions.map(|action| action.split_once(':').unwrap().0).collect();
+        // CloudWatch uses the key on its own account, by the key's policy.
+        assert!(used.remove("logs"));
+        let via = used.iter().map(|service| parsed(&format!("!Sub {service}.${{AWS::Region}}.amazonaws.com")));
+        let Value::Sequence(through) = &statement["Condition"]["StringEquals"]["kms:ViaService"] else {
+            panic!("a list of services");
+        };
+        assert_eq!(through.len(), used.len());
+        assert!(via.clone().all(|service| through.contains(&service)), "{through:?}");
+    }
+}
+
+#[test]
+fn logs_and_failures_are_kept_for_some_days_and_the_table_until_somebody_means_to_delete_it() {
+    let logs = resources_of("AWS::Logs::LogGroup");
+    assert!(logs.values().all(|group| group["RetentionInDays"].as_u64() == Some(30)), "{logs:?}");
+    // And no function logs to one that Lambda makes, which would keep them forever.
+    for (id, function) in resources_of("AWS::Serverless::Function") {
+        let to = &function["LoggingConfig"]["LogGroup"];
+        assert!(logs.keys().any(|group| *to == parsed(&format!("!Ref {group}"))), "{id}");
+    }
+    let queues = resources_of("AWS::SQS::Queue");
+    assert!(queues.values().all(|queue| queue["MessageRetentionPeriod"].as_u64() == Some(14 * 86_400)), "{queues:?}");
+    let table = resource("DeliveriesTable");
+    assert_eq!(table["Properties"]["DeletionProtectionEnabled"].as_bool(), Some(true));
+    assert_eq!(table["DeletionPolicy"].as_str(), Some("Retain"), "the stack could not be deleted");
+    assert_eq!(
+        table["Properties"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"].as_bool(),
+        Some(true)
+    );
+}
+
+#[test]
+fn an_alert_that_a_subscription_could_not_take_is_in_the_dead_letters_and_only_such_are() {
+    let alerts = parsed("!Ref AlertsTopic");
+    let subscriptions = resources_of("AWS::SNS::Subscription");
+    let to_alerts: Vec<_> = subscriptions.values().filter(|subscription| subscription["TopicArn"] == alerts).collect();
+    assert!(!to_alerts.is_empty());
+    for subscription in to_alerts {
+        assert_eq!(subscription["RedrivePolicy"], parsed("deadLetterTargetArn: !GetAtt DeadLetters.Arn"));
+    }
+    let policy = resource("DeadLettersPolicy");
+    let allowed: Vec<_> =
+        statements(&policy["Properties"]).into_iter().filter(|by| by["Effect"].as_str() == Some("Allow")).collect();
+    let [allowed] = allowed[..] else { panic!("one statement") };
+    assert_eq!(allowed["Principal"], parsed("Service: sns.amazonaws.com"));
+    assert_eq!(allowed["Action"].as_str(), Some("sqs:SendMessage"));
+    assert_eq!(allowed["Condition"], parsed("ArnEquals: { aws:SourceArn: !Ref AlertsTopic }"));
+}
+
+#[test]
+fn chat_gets_alerts_and_alarms_and_may_do_nothing() {
+    for kind in ["AWS::Chatbot::SlackChannelConfiguration", "AWS::Chatbot::MicrosoftTeamsChannelConfiguration"] {
+        for (id, channel) in resources_of(kind) {
+            assert_eq!(channel["SnsTopicArns"], parsed("[!Ref AlertsTopic, !Ref AlarmsTopic]"), "{id}");
+            assert_eq!(channel["IamRoleArn"], parsed("!GetAtt ChatRole.Arn"), "{id}");
+            let nothing = r#"[!Sub "arn:${AWS::Partition}:iam::aws:policy/AWSDenyAll"]"#;
+            assert_eq!(channel["GuardrailPolicies"], parsed(nothing), "without one, it is AdministratorAccess");
+        }
+    }
+    let role = resource("ChatRole");
+    let properties = role["Properties"].as_mapping().unwrap();
+    assert!(properties.keys().eq([&Value::from("AssumeRolePolicyDocument")]), "a permission");
+}
