@@ -9,7 +9,6 @@ import boto3
 
 from local_aws.emulator import REGION
 from local_aws.function import architecture, run_sam
-from local_aws.signature import SAMPLE_SECRET
 
 NAME = "sendpilot-opportunity-alerts"
 
@@ -25,17 +24,17 @@ class Stack:
     topic_arn: str
     table_name: str
     redrive_name: str
+    secret_arn: str
 
 
 def deploy(template, emulator):
     """Deploys a built template."""
     adapted = template.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(template.read_text()))
-    parameters = [f"Architecture={architecture()}", f"WebhookSecret={SAMPLE_SECRET}"]
     # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(adapted), *where, "--no-confirm-changeset", "--no-progressbar"]
-    run_sam("deploy", [*arguments, "--parameter-overrides", *parameters], {})
+    run_sam("deploy", [*arguments, "--parameter-overrides", f"Architecture={architecture()}"], {})
     _create_routes()
     deployed = outputs(NAME)
     url = urlsplit(deployed["WebhookUrl"])
@@ -46,6 +45,7 @@ def deploy(template, emulator):
         topic_arn=deployed["AlertsTopicArn"],
         table_name=deployed["DeliveriesTableName"],
         redrive_name=deployed["RedriveFunctionName"],
+        secret_arn=deployed["WebhookSecretArn"],
     )
 
 
