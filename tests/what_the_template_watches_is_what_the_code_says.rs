@@ -291,12 +291,6 @@ fn an_alarm_on_duration_leaves_out_what_the_function_gives_up_by_itself() {
 }
 
 #[test]
-fn the_alarms_topic_has_no_key_that_cloudwatch_may_not_use() {
-    let topic = yaml_serde::to_string(&resource("AlarmsTopic")).unwrap();
-    assert!(!topic.contains("alias/aws/sns"));
-}
-
-#[test]
 fn the_dashboard_shows_every_alarm_every_reason_and_every_status_in_the_order_of_the_pipeline() {
     for id in alarms().keys() {
         assert!(dashboard().contains(&format!("\"${{{id}.Arn}}\"")), "{id}");
