@@ -28,8 +28,8 @@ use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Pending, Receipt,
-    Row, Settled, Standing, State, Wanted, may_claim, may_settle,
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Pending, Receipt, Row,
+    Settled, Standing, State, Wanted, may_claim, may_settle,
 };
 use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::timestamp::Timestamp;
