@@ -31,10 +31,11 @@ test-deployed: tools # Against the deployed template on a local AWS
 	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
 		tests/the_deployed_template_works_over_http_test.py
 
-model: # The claim protocol in every interleaving: the full model, some minutes; `make test` has a small one
-	cargo test --locked --test no_interleaving_breaks_the_promise -- --ignored --nocapture
+model: # The claim protocol in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
+	cargo test --locked --test no_interleaving_breaks_the_promise --test no_fault_at_any_call_loses_or_doubles_an_alert \
+		-- --ignored --nocapture
 
-chaos: # Ten thousand events while calls fail and functions are killed; SEED=<number> for the same dice again. Some minutes
+chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
 	cargo test --locked --test chaos_loses_nothing -- --ignored --nocapture
 
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes

@@ -1,5 +1,7 @@
 //! SendPilot's side of the wire: the files in `events/`, and requests signed on the spot.
 
+use std::time::Duration;
+
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use lambda_http::Request;
@@ -16,6 +18,15 @@ pub const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// Another one.
 pub const OTHER: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// What SendPilot waits after an attempt that was not answered 2xx, before the next. After the last it gives up.
+pub const RETRIES: [Duration; 5] = [
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+    Duration::from_secs(120),
+    Duration::from_secs(900),
+    Duration::from_secs(3600),
+];
 
 pub fn secrets() -> Secrets {
     Secrets::parse(SECRET).unwrap()
