@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -52,8 +52,10 @@ pub struct Call {
     pub operation: String,
     /// The id of the event whose delivery it is about; of a listing, none.
     pub event: String,
-    /// The attempt that made it. Of a publish, the one that had been granted the claim last.
+    /// The attempt that made it. Of a publish, the one that was granted the claim last in the same process.
     pub owner: String,
+    /// What a release gives as its reason.
+    pub reason: String,
     pub at: Instant,
     pub took_effect: bool,
     pub heard: bool,
@@ -84,8 +86,8 @@ struct Journal {
     calls: Vec<Call>,
     /// By operation and event.
     counts: HashMap<(String, String), usize>,
-    /// By event: who has been granted the claim last.
-    holders: HashMap<String, String>,
+    /// By process and event: who has been granted the claim last.
+    holders: HashMap<(String, String), String>,
 }
 
 impl Aws {
@@ -108,8 +110,8 @@ impl Aws {
             held: Semaphore::new(0),
         });
         // A task of its own: what has arrived takes effect, though its sender be dead.
-        let detached = async |State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes| {
-            tokio::spawn(answer(shared, headers, body)).await.unwrap()
+        let detached = async |State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes| {
+            tokio::spawn(answer(shared, uri.path().to_owned(), headers, body)).await.unwrap()
         };
         let router = Router::new().fallback(detached).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -152,23 +154,25 @@ impl Aws {
     }
 }
 
-async fn answer(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let (number, operation, fault) = shared.arrived(read(&headers, &body));
+/// Processes are told apart by the path under which they know this front.
+async fn answer(shared: Arc<Shared>, process: String, headers: HeaderMap, body: Bytes) -> Response {
+    let (number, operation, fault) = shared.arrived(&process, read(&headers, &body));
     if fault.is_some_and(Fault::keeps_from_taking_effect) {
         return answer_of(&shared, fault, &operation, StatusCode::OK.into_response()).await;
     }
     let response = if operation == "publish" { publish(&shared, &body) } else { forward(&shared, headers, body).await };
     if response.status().is_success() {
-        shared.took_effect(number);
+        shared.took_effect(process, number);
     }
     answer_of(&shared, fault, &operation, response).await
 }
 
 impl Shared {
-    fn arrived(&self, mut call: Call) -> (usize, String, Option<Fault>) {
+    fn arrived(&self, process: &str, mut call: Call) -> (usize, String, Option<Fault>) {
         let mut journal = self.journal.lock().unwrap();
         if call.operation == "publish" {
-            call.owner = journal.holders.get(&call.event).cloned().unwrap_or_default();
+            let holder = journal.holders.get(&(process.to_owned(), call.event.clone()));
+            call.owner = holder.cloned().unwrap_or_default();
         }
         let so_far = journal.counts.entry((call.operation.clone(), call.event.clone())).or_default();
         let planned = {
@@ -183,13 +187,13 @@ impl Shared {
         (journal.calls.len() - 1, operation, fault)
     }
 
-    fn took_effect(&self, number: usize) {
+    fn took_effect(&self, process: String, number: usize) {
         let mut journal = self.journal.lock().unwrap();
         let call = &mut journal.calls[number];
         call.took_effect = true;
         if matches!(call.operation.as_str(), "claim" | "takeover") {
             let (event, owner) = (call.event.clone(), call.owner.clone());
-            journal.holders.insert(event, owner);
+            journal.holders.insert((process, event), owner);
         }
     }
 }
@@ -241,16 +245,14 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
         None if text.contains("Action=Publish&") => "publish",
         None => &text,
     };
-    let (event, owner) = match operation {
-        "publish" => (event_id(&parameters(body)["Message"]), String::new()),
-        _ => {
-            let input: Value = serde_json::from_slice(body).unwrap_or_default();
-            let delivery = input["Key"]["deliveryId"]["S"].as_str().unwrap_or_default();
-            let owner = input["ExpressionAttributeValues"][":me"]["S"].as_str().unwrap_or_default();
-            (delivery.split('#').nth(1).unwrap_or_default().to_owned(), owner.to_owned())
-        }
+    let input: Value = serde_json::from_slice(body).unwrap_or_default();
+    let value = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
+    let event = match operation {
+        "publish" => event_id(&parameters(body)["Message"]),
+        _ => value(&input["Key"]["deliveryId"]).split('#').nth(1).unwrap_or_default().to_owned(),
     };
-    Call { operation: operation.into(), event, owner, at: Instant::now(), took_effect: false, heard: false }
+    let [owner, reason] = [":me", ":error"].map(|name| value(&input["ExpressionAttributeValues"][name]));
+    Call { operation: operation.into(), event, owner, reason, at: Instant::now(), took_effect: false, heard: false }
 }
 
 fn parameters(body: &[u8]) -> HashMap<String, String> {
