@@ -15,7 +15,7 @@ import boto3
 from local_aws import request
 from local_aws.inbox import Inbox
 from local_aws.pending import listing
-from local_aws.service import service
+from local_aws.service import shared_service
 from local_aws.signature import DOCUMENTED, STANDARD, SVIX
 
 EVENTS = Path("events")
@@ -23,9 +23,7 @@ EVENTS = Path("events")
 
 def setUpModule():
     global deployed
-    context = service()
-    deployed = context.__enter__()
-    unittest.addModuleCleanup(context.__exit__, None, None, None)
+    deployed = shared_service()
     # Or it would come in between, now and then.
     deployed.redrive.pause()
 
