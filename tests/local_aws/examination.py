@@ -3,7 +3,7 @@
 import http.client
 import json
 import re
-import time
+import shlex
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from urllib.parse import urlsplit
@@ -42,7 +42,7 @@ DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
 LOG_IN = "Log your shell in, to the account and region of the stack; `aws sts get-caller-identity` says where it is."
 PUT_BACK = (
     "Somebody changed it by hand, which a plain `sam deploy` does not see. A drift-aware change set puts it back:\n"
-    "`aws cloudformation create-change-set` with `--deployment-mode REVERT_DRIFT`."
+    "`aws cloudformation create-change-set` with `--deployment-mode REVERT_DRIFT`, and execute it."
 )
 MEND_URL = "Mend the URL first."
 
@@ -112,6 +112,8 @@ class Examination:
             finding = _of_refusal(error)
         except BotoCoreError as error:
             finding = Finding(CANT_TELL, str(error), LOG_IN)
+        except OSError as error:
+            finding = Finding(CANT_TELL, f"no answer: {error}", "Run this again.")
         except Exception as error:  # whatever it is, it stops no other check
             finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", "This is a defect of the doctor.")
         return replace(finding, what=f"{title}: {finding.what}")
@@ -133,16 +135,15 @@ class Examination:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            remedy = f"Deploy it, or name another. `sam list stack-outputs` and `aws cloudformation list-stacks` help.\n{LOG_IN}"
-            return Finding(WRONG, f"there is no {self._stack_name} here", remedy)
+            return Finding(WRONG, f"there is no {self._stack_name} here", f"Deploy it, or give its name: STACK=... {LOG_IN}")
         self._stack = stack
         self._outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
         status = stack["StackStatus"]
         if status not in DONE and status.endswith("_IN_PROGRESS"):
             return Finding(CANT_TELL, f"{self._stack_name} is {status}", "Run this again when that is over.")
         if status not in DONE:
-            events = f"aws cloudformation describe-stack-events --stack-name {self._stack_name}"
-            remedy = f"`{events}` says what failed. Mend that, and deploy again."
+            events = _command("aws cloudformation describe-stack-events --stack-name {}", self._stack_name)
+            remedy = f"Mend what failed, and deploy again. It stands in:{events}"
             return Finding(WRONG, f"the last deploy of {self._stack_name} did not succeed: {status}", remedy)
         if missing := sorted(OUTPUTS - self._outputs.keys()):
             what = f"{self._stack_name} is of an older template, or of another: it lacks {', '.join(missing)}"
@@ -162,14 +163,14 @@ class Examination:
         if answer.status == 429:
             return Finding(WRONG, what, f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.")
         if answer.status >= 500:
-            return Finding(WRONG, what, f"The function did not start, or died: {self._logs('webhook')}")
+            return Finding(WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}")
         return Finding(WRONG, what, f"The API or its route is gone. {PUT_BACK}")
 
     def _secret_is_one(self):
         secret = self._output("WebhookSecretArn")
-        put = (
-            "Put the one from SendPilot's dashboard there (Integrations, Webhooks):\n"
-            f'read -rs SECRET && aws secretsmanager put-secret-value --secret-id {secret} --secret-string "$SECRET"'
+        # Read from the terminal, the secret gets into no history.
+        put = "Put the one there that SendPilot shows:" + _command(
+            'read -rs SECRET && aws secretsmanager put-secret-value --secret-id {} --secret-string "$SECRET"', secret
         )
         try:
             value = _client("secretsmanager").get_secret_value(SecretId=secret)
@@ -178,7 +179,8 @@ class Examination:
             if code == "ResourceNotFoundException":
                 return Finding(WRONG, message, f"{put}\nIf there is no such secret any more: {PUT_BACK}")
             if code == "InvalidRequestException":
-                return Finding(WRONG, message, f"If it is to be deleted: aws secretsmanager restore-secret --secret-id {secret}")
+                restore = _command("aws secretsmanager restore-secret --secret-id {}", secret)
+                return Finding(WRONG, message, f"If it is marked for deletion:{restore}")
             raise
         try:
             secrets = _secrets_in(value.get("SecretString"))
@@ -200,7 +202,7 @@ class Examination:
     def _forged_event_is_refused(self):
         answer = self._served()
         if answer.status == 401:
-            return Finding(OK, f"refused: {_said(answer)}")
+            return Finding(OK, "refused, with 401")
         if 200 <= answer.status < 300:
             remedy = f"Anybody gets in: what answers there is not this function as it is here. {DEPLOY}"
             return Finding(WRONG, f"accepted: {_said(answer)}", remedy)
@@ -208,11 +210,12 @@ class Examination:
 
     def _signed_event_is_accepted(self):
         for number, secret in enumerate(self._signers(), 1):
-            event = request.read("events/reply-received.json").with_event_id(request.fresh("evt"))
+            # Of a type that nothing is done about: it is no change of status, and so moves no number but that of genuine events.
+            event = request.read("events/message-sent.json").with_event_id(request.fresh("evt"))
             answer = event.post(self._webhook, secret)
             if (answer.status, answer.outcome()) != (200, "ignored"):
                 return self._of_bad_answer(answer, f"signed by secret {number}: ")
-        return Finding(OK, f"accepted: {_said(answer)}, which sends no alert")
+        return Finding(OK, "accepted, with 200 ignored: it needs no alert")
 
     def _alert_goes_out(self):
         event = request.read("events/opportunity.json").with_event_id(request.fresh("evt_doctor"))
@@ -222,7 +225,7 @@ class Examination:
         delivery = f"{json.loads(event.body)['workspaceId']}#{event.event_id()}#alert"
         row = Deliveries(self._output("DeliveriesTableName")).row(delivery) or {}
         if row.get("state") != "PUBLISHED":
-            remedy = "It is out, but not recorded: the redrive publishes it again. See what is pending, and the function's log."
+            remedy = f"It is out, but not recorded, so that the redrive publishes it again. Why stands in:{self._logs('webhook')}"
             return Finding(WRONG, f"{delivery} is {row.get('state', 'not in the table')}", remedy)
         return Finding(OK, f"{delivery} is PUBLISHED, as message {row['messageId']}; see it arrive")
 
@@ -242,15 +245,12 @@ class Examination:
         if (answer.json() or {}).get("reason") == "stale":
             return Finding(CANT_TELL, what, "Set the clock of this machine.")
         if answer.status == 401:
-            remedy = (
-                "The function knows other secrets than the stack's. It may not have seen a new one yet: run this again in some minutes.\n"
-                f"If that does not help, its variables were changed. {PUT_BACK}"
-            )
-            return Finding(WRONG, what, remedy)
-        return Finding(WRONG, what, f"The reason stands in {self._logs('webhook')}")
+            remedy = "The function knows other secrets than the stack's. If that is new, it may not have seen it yet: run this again"
+            return Finding(WRONG, what, f"{remedy} in some minutes.\nIf it stays so, the function has another configuration. {PUT_BACK}")
+        return Finding(WRONG, what, f"Why stands in:{self._logs('webhook')}")
 
     def _logs(self, function):
-        return f"`aws logs tail /aws/lambda/{self._stack_name}-{function} --since 1h`"
+        return _command("aws logs tail --since 1h {}", f"/aws/lambda/{self._stack_name}-{function}")
 
     def _somebody_hears(self, topic_output, email_parameter):
         topic = self._output(topic_output)
@@ -258,23 +258,24 @@ class Examination:
         # A subscription that was ended stays listed for some days, with "Deleted" for its ARN.
         subscriptions = [one for one in subscriptions if one["SubscriptionArn"] != "Deleted"]
         waiting = [one for one in subscriptions if not _confirmed(one)]
-        subscribe = f"aws sns subscribe --topic-arn {topic} --protocol"
+        subscribe = "aws sns subscribe --topic-arn {} --protocol {} --notification-endpoint {}"
         if waiting:
             first = waiting[0]
-            remedy = "Have its owner follow the link in SNS's message (a mail may be in the junk). It is good for 48 hours; for a new one:"
-            remedy += f"\n{subscribe} {first['Protocol']} --notification-endpoint {_address(first)}"
-            return Finding(WRONG, f"not confirmed: {', '.join(map(_described, waiting))}", remedy)
+            again = _command(subscribe, topic, first["Protocol"], _address(first))
+            remedy = "Have its owner follow the link in SNS's message (look among the junk). It is good for 48 hours; for another:"
+            return Finding(WRONG, f"not confirmed: {', '.join(map(_described, waiting))}", f"{remedy}{again}")
         parameters = {one["ParameterKey"]: one.get("ParameterValue") for one in self._stack.get("Parameters", [])}
         email = parameters.get(email_parameter)
-        again = f"{subscribe} email --notification-endpoint {email or 'you@example.com'}, and confirm the mail that comes"
-        if email and email not in {one["Endpoint"] for one in subscriptions}:
+        again = _command(subscribe, topic, "email", email or "you@example.com")
+        if email and email.lower() not in {one["Endpoint"].lower() for one in subscriptions}:
+            confirm = _command("aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token ...", topic)
             remedy = (
-                "Somebody followed the unsubscribe link under an alert, as mail scanners do, or let the confirmation run out.\n"
-                f"{again},\nnot by its link but by `aws sns confirm-subscription` with `--authenticate-on-unsubscribe true`."
+                "Nobody confirmed it in 48 hours, or the link under a mail that ends it was followed, as mail scanners do. Again:"
+                f"{again}\nConfirm by the token in the link that comes instead of following it, and no link can end it:{confirm}"
             )
-            return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed any more", remedy)
+            return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed", remedy)
         if not subscriptions:
-            return Finding(WRONG, "there is none: nobody would hear", again)
+            return Finding(WRONG, "there is none: nobody would hear", f"Subscribe somebody, and have the mail that comes confirmed:{again}")
         protocols = sorted({one["Protocol"] for one in subscriptions})
         return Finding(OK, f"{len(subscriptions)}, all confirmed: {', '.join(protocols)}")
 
@@ -282,7 +283,7 @@ class Examination:
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = _client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
-            remedy = f"Enable it: EventBridge in the console, Schedules, {name}. Or: {PUT_BACK}"
+            remedy = f"Enable it, in the console under Amazon EventBridge, Schedules. Or: {PUT_BACK}"
             return Finding(WRONG, f"{name} is {schedule['State']}: what is pending waits for SendPilot", remedy)
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
 
@@ -299,12 +300,9 @@ class Examination:
         deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
         if self._now - deployed.timestamp() < RECENT.total_seconds():
             return Finding(CANT_TELL, "none is seen yet, but the stack is new", f"Run this again in {_minutes(RECENT)}.")
-        function = self._output("RedriveFunctionName")
-        remedy = (
-            f"If its schedule is enabled: has the function's reserved concurrency been set to 0? And {self._logs('redrive')}.\n"
-            f"One run by hand: aws lambda invoke --function-name {function} /dev/stdout"
-        )
-        return Finding(WRONG, f"none in the last {_minutes(RECENT)}", remedy)
+        run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
+        remedy = f"If its schedule is enabled: is the function's reserved concurrency 0? Its log:{self._logs('redrive')}"
+        return Finding(WRONG, f"none in the last {_minutes(RECENT)}", f"{remedy}\nOne run by hand:{run}")
 
     def _invocations(self):
         """How many runs CloudWatch has counted."""
@@ -329,29 +327,29 @@ class Examination:
         ages = [age(row, self._now) for row in Deliveries(self._output("DeliveriesTableName")).pending()]
         old = [one for one in ages if one > OLD]
         if old:
-            stack = "" if self._local else f" STACK={self._stack_name}"
-            remedy = f"`make pending{stack}` lists them, with the error of each. When that is mended, they go out by themselves."
+            listing = "make pending" if self._local else f"make pending STACK={self._stack_name}"
+            remedy = "Mend the error of each, and it goes out by itself. They stand in:" + _command(listing)
             return Finding(WRONG, f"{len(old)} for more than {_minutes(OLD)}, the oldest for {max(old)}", remedy)
         return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(ages)} in all")
 
     def _no_run_failed(self):
-        url = self._output("RedriveFailuresUrl")
-        remedy = "Each holds the error of one run of the redrive, and nothing to send again. When that is mended, empty the queue."
-        return self._is_empty(url, "runs of the redrive have failed", remedy)
+        remedy = "Each holds the error of one run, and nothing to send again. When that is mended, empty the queue."
+        return self._is_empty("RedriveFailuresUrl", "of the redrive's runs have failed", remedy)
 
     def _no_letter_is_dead(self):
-        url = self._output("DeadLettersUrl")
         remedy = "Each is an alert that a subscriber did not get. Pass it on by hand, mend the subscription, then empty the queue."
-        return self._is_empty(url, "alerts did not reach a subscriber", remedy)
+        return self._is_empty("DeadLettersUrl", "alerts did not reach a subscriber", remedy)
 
-    def _is_empty(self, url, what, remedy):
+    def _is_empty(self, output, what, remedy):
+        url = self._output(output)
         counts = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
         found = _client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
         number = sum(int(found.get(count, 0)) for count in counts)
         if not number:
             return Finding(OK, "none")
-        commands = f"aws sqs receive-message --queue-url {url} --max-number-of-messages 10 --visibility-timeout 0"
-        return Finding(WRONG, f"{number} {what}", f"{remedy}\n{commands}\naws sqs purge-queue --queue-url {url}")
+        remedy += _command("aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url)
+        remedy += _command("aws sqs purge-queue --queue-url {}", url)
+        return Finding(WRONG, f"{number} {what}", remedy)
 
     def _no_alarm_is_on(self):
         resources = _pages("cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=self._stack_name)
@@ -366,12 +364,11 @@ class Examination:
         if gone := sorted(logical.keys() - {alarm["AlarmName"] for alarm in alarms}):
             return Finding(WRONG, f"gone: {', '.join(logical[name] for name in gone)}", PUT_BACK)
         if on := [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]:
-            said = [f"{alarm.get('AlarmDescription', '')} ({alarm.get('StateReason', '')})" for alarm in on]
-            names = [logical[alarm["AlarmName"]] for alarm in on]
-            return Finding(WRONG, f"in ALARM: {', '.join(names)}", "\n".join(map("{}: {}".format, names, map(_one_line, said))))
+            said = {logical[alarm["AlarmName"]]: _said_by(alarm) for alarm in on}
+            return Finding(WRONG, f"in ALARM: {', '.join(said)}", "\n".join(map(": ".join, said.items())))
         if mute := [alarm["AlarmName"] for alarm in alarms if not alarm.get("ActionsEnabled", True)]:
-            what = f"silenced: {', '.join(logical[name] for name in mute)}"
-            return Finding(WRONG, what, f"aws cloudwatch enable-alarm-actions --alarm-names {' '.join(mute)}")
+            unmute = _command(f"aws cloudwatch enable-alarm-actions --alarm-names{' {}' * len(mute)}", *mute)
+            return Finding(WRONG, f"silenced: {', '.join(logical[name] for name in mute)}", f"If that is over:{unmute}")
         blind = sorted(logical[alarm["AlarmName"]] for alarm in alarms if alarm["StateValue"] == "INSUFFICIENT_DATA")
         if blind:
             remedy = "No data is normal for some minutes after a deploy, and until that which it watches first happens."
@@ -394,7 +391,7 @@ def _of_refusal(error):
     code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
     if DENIED.search(code):
         named = re.search(r"perform: (\w+:\w+)", message)
-        action = named[1] if named else error.operation_name
+        action = named[1] if named else "kms:Decrypt" if "KMS" in message else error.operation_name
         return Finding(CANT_TELL, f"{code}: {message}", f"Grant {action} to whom your shell is logged in as.")
     if NOT_LOGGED_IN.search(code):
         return Finding(CANT_TELL, f"{code}: {message}", LOG_IN)
@@ -455,6 +452,15 @@ def _address(subscription):
 def _said(answer):
     body = answer.json() or {}
     return _one_line(f"{answer.status} {body.get('outcome', '')} {body.get('detail', '')}")
+
+
+def _said_by(alarm):
+    return _one_line(f"{alarm.get('AlarmDescription', '')} ({alarm.get('StateReason', '')})")
+
+
+def _command(form, *values):
+    """A line of its own, to copy into a shell."""
+    return f"\n  {form.format(*map(shlex.quote, values))}"
 
 
 def _one_line(text):
