@@ -41,8 +41,8 @@ GONE = re.compile(r"NotFound|NonExistentQueue|QueueDoesNotExist")
 DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
 LOG_IN = "Log your shell in, to the account and region of the stack; `aws sts get-caller-identity` says where it is."
 PUT_BACK = (
-    "Somebody changed it by hand, which a plain `sam deploy` does not see. A drift-aware change set puts it back:\n"
-    "`aws cloudformation create-change-set` with `--deployment-mode REVERT_DRIFT`, and execute it."
+    "A plain `sam deploy` does not see what was changed by hand; a drift-aware change set puts it back:\n"
+    "  aws cloudformation create-change-set --deployment-mode REVERT_DRIFT ..."
 )
 MEND_URL = "Mend the URL first."
 
@@ -155,7 +155,7 @@ class Examination:
         try:
             answer = request.read("events/forged.json").with_event_id(request.fresh("evt")).post(url)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            return Finding(WRONG, f"{url} does not answer: {error}", f"If other sites answer, the API is gone. {PUT_BACK}")
+            return Finding(WRONG, f"{url} does not answer: {error}", f"If other sites answer, the API was removed. {PUT_BACK}")
         if answer.outcome():
             self._to_forged = answer
             return Finding(OK, f"{url} answers")
@@ -164,7 +164,7 @@ class Examination:
             return Finding(WRONG, what, f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.")
         if answer.status >= 500:
             return Finding(WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}")
-        return Finding(WRONG, what, f"The API or its route is gone. {PUT_BACK}")
+        return Finding(WRONG, what, f"The API or its route was removed. {PUT_BACK}")
 
     def _secret_is_one(self):
         secret = self._output("WebhookSecretArn")
@@ -205,7 +205,7 @@ class Examination:
             return Finding(OK, "refused, with 401")
         if 200 <= answer.status < 300:
             remedy = f"Anybody gets in: what answers there is not this function as it is here. {DEPLOY}"
-            return Finding(WRONG, f"accepted: {_said(answer)}", remedy)
+            return Finding(WRONG, f"accepted, with {answer.status}", remedy)
         return Finding(CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event.")
 
     def _signed_event_is_accepted(self):
@@ -245,8 +245,8 @@ class Examination:
         if (answer.json() or {}).get("reason") == "stale":
             return Finding(CANT_TELL, what, "Set the clock of this machine.")
         if answer.status == 401:
-            remedy = "The function knows other secrets than the stack's. If that is new, it may not have seen it yet: run this again"
-            return Finding(WRONG, what, f"{remedy} in some minutes.\nIf it stays so, the function has another configuration. {PUT_BACK}")
+            remedy = "The function knows other secrets than the stack's. One that was just put it may not have seen yet: run this again"
+            return Finding(WRONG, what, f"{remedy} in some minutes.\nIf that does not help, its variables were changed. {PUT_BACK}")
         return Finding(WRONG, what, f"Why stands in:{self._logs('webhook')}")
 
     def _logs(self, function):
@@ -283,7 +283,7 @@ class Examination:
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = _client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
-            remedy = f"Enable it, in the console under Amazon EventBridge, Schedules. Or: {PUT_BACK}"
+            remedy = f"Enable it in the console, under Amazon EventBridge, Schedules. {PUT_BACK}"
             return Finding(WRONG, f"{name} is {schedule['State']}: what is pending waits for SendPilot", remedy)
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
 
@@ -333,14 +333,14 @@ class Examination:
         return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(ages)} in all")
 
     def _no_run_failed(self):
-        remedy = "Each holds the error of one run, and nothing to send again. When that is mended, empty the queue."
-        return self._is_empty("RedriveFailuresUrl", "of the redrive's runs have failed", remedy)
+        remedy = "Each holds the error of one run of the redrive, and nothing to send again. When that is mended, empty the queue."
+        return self._is_empty("RedriveFailuresUrl", remedy)
 
     def _no_letter_is_dead(self):
         remedy = "Each is an alert that a subscriber did not get. Pass it on by hand, mend the subscription, then empty the queue."
-        return self._is_empty("DeadLettersUrl", "alerts did not reach a subscriber", remedy)
+        return self._is_empty("DeadLettersUrl", remedy)
 
-    def _is_empty(self, output, what, remedy):
+    def _is_empty(self, output, remedy):
         url = self._output(output)
         counts = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
         found = _client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
@@ -349,7 +349,7 @@ class Examination:
             return Finding(OK, "none")
         remedy += _command("aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url)
         remedy += _command("aws sqs purge-queue --queue-url {}", url)
-        return Finding(WRONG, f"{number} {what}", remedy)
+        return Finding(WRONG, f"{number}, where none should be", remedy)
 
     def _no_alarm_is_on(self):
         resources = _pages("cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=self._stack_name)
@@ -451,7 +451,7 @@ def _address(subscription):
 
 def _said(answer):
     body = answer.json() or {}
-    return _one_line(f"{answer.status} {body.get('outcome', '')} {body.get('detail', '')}")
+    return _one_line(f"{answer.status} {body.get('outcome')}: {body.get('detail')}")
 
 
 def _said_by(alarm):
