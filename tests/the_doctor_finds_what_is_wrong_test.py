@@ -62,17 +62,18 @@ def subscribe(subscription):
 class Doctor(unittest.TestCase):
     maxDiff = None
 
-    def examine(self, stack=NAME, later=0, alert=False, webhook=None):
-        """What it prints, by title, and its exit status."""
+    def setUp(self):
+        self.webhook = deployed.webhook_url
+
+    def examine(self, stack=NAME, later=0, alert=False):
+        """Keeps what it prints, and its exit status."""
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            examination = Examination(stack, time.time() + later, webhook or deployed.webhook_url, alert)
-            self.status = examine(examination)
+            self.status = examine(Examination(stack, time.time() + later, self.webhook, alert))
         self.printed = printed.getvalue()
         for secret in (SAMPLE_SECRET, ANOTHER_SECRET):
             self.assertNotIn(secret.removeprefix("whsec_"), self.printed)
         self.assertTrue(all(" " <= character <= "~" for character in self.printed.replace("\n", "")), self.printed)
-        return self.printed
 
     def of(self, verdict):
         """The titles of the findings with this verdict."""
@@ -129,8 +130,22 @@ class Doctor(unittest.TestCase):
         self.assert_wrong("stack", "there is no elsewhere here", "get-caller-identity", stack="elsewhere")
         self.assertEqual(self.of("ok") + self.of("can't tell"), [])
 
+    def test_a_stack_whose_deploy_is_not_done(self):
+        for status in ("UPDATE_ROLLBACK_COMPLETE", "CREATE_FAILED"):
+            with self.described_with(status):
+                self.assert_wrong("stack", f"did not succeed: {status}", "describe-stack-events")
+        with self.described_with("UPDATE_IN_PROGRESS"):
+            self.examine()
+        self.assertEqual((self.of("WRONG"), self.of("can't tell"), self.status), ([], ["stack"], 2), self.printed)
+
+    def test_a_stack_of_an_older_template(self):
+        with self.described_with(DeadLettersUrl=None):
+            self.assert_wrong("stack", "it lacks DeadLettersUrl", "sam build && sam deploy")
+        self.assertEqual(self.of("can't tell"), ["dead letters"])
+
     def test_a_url_at_which_nothing_listens(self):
-        self.assert_wrong("URL", "does not answer: .*refused", "REVERT_DRIFT", webhook="http://127.0.0.1:9/webhooks/sendpilot")
+        self.webhook = "http://127.0.0.1:9/webhooks/sendpilot"
+        self.assert_wrong("URL", "does not answer: .*refused", "REVERT_DRIFT")
         self.assertEqual(self.of("can't tell"), ["forged event", "signed event"])
 
     def test_a_route_that_is_gone(self):
@@ -173,20 +188,10 @@ class Doctor(unittest.TestCase):
         self.assert_wrong("secret", "delet", "restore-secret")
 
     def test_the_secret_that_everybody_knows(self):
-        # It is good enough for a local AWS, which is known by its webhook's being named.
-        url = {**names, "WebhookUrl": deployed.webhook_url}
-        found = [{"OutputKey": key, "OutputValue": value} for key, value in url.items()]
-
-        def rename(parsed, **_):
-            if "Stacks" in parsed:
-                parsed["Stacks"][0]["Outputs"] = found
-
-        with self.hooked("after-call.cloudformation.DescribeStacks", rename):
-            printed = io.StringIO()
-            with contextlib.redirect_stdout(printed):
-                status = examine(Examination(NAME, time.time()))
-        self.assertEqual(status, 1)
-        self.assertRegex(printed.getvalue(), "WRONG       secret: the sample secret of this repository")
+        # It is good enough for a local AWS, where the webhook is not at the URL that the output names.
+        with self.described_with(WebhookUrl=deployed.webhook_url):
+            self.webhook = None
+            self.assert_wrong("secret", "the sample secret of this repository", "put-secret-value")
 
     def test_each_secret_that_counts_is_tried(self):
         self.addCleanup(put_secret, SAMPLE_SECRET)
@@ -199,6 +204,13 @@ class Doctor(unittest.TestCase):
         self.addCleanup(put_secret, SAMPLE_SECRET)
         put_secret(ANOTHER_SECRET)
         self.assert_wrong("signed event", "signed by secret 1: 401 unauthorized", "knows other secrets than the stack's")
+
+    def test_a_clock_that_is_wrong_is_not_held_against_the_stack(self):
+        ahead = mock.Mock(wraps=time, time=lambda: time.time() + HOUR)
+        with mock.patch.object(request, "time", ahead):
+            self.examine()
+        self.assertEqual((self.of("WRONG"), self.of("can't tell"), self.status), ([], ["signed event"], 2), self.printed)
+        self.assertIn("Set the clock of this machine.", self.printed)
 
     def test_a_topic_without_subscribers(self):
         for subscription in subscriptions(deployed.topic_arn):
@@ -267,7 +279,7 @@ class Doctor(unittest.TestCase):
             with self.subTest(title):
                 sqs.send_message(QueueUrl=names[output], MessageBody="{}")
                 try:
-                    self.assert_wrong(title, "^1 ", f"receive-message .*--queue-url {names[output]}")
+                    self.assert_wrong(title, "^1, where none should be", f"receive-message .*--queue-url {names[output]}")
                 finally:
                     sqs.purge_queue(QueueUrl=names[output])
 
@@ -321,6 +333,17 @@ class Doctor(unittest.TestCase):
 
         set_variables({**before, **changed})
         self.addCleanup(set_variables, before)
+
+    @contextlib.contextmanager
+    def described_with(self, status="CREATE_COMPLETE", **changed):
+        """Meanwhile, the stack has this status, and these outputs have these values."""
+        found = [{"OutputKey": key, "OutputValue": value} for key, value in {**names, **changed}.items() if value]
+
+        def change(parsed, **_):
+            parsed["Stacks"][0].update(StackStatus=status, Outputs=found)
+
+        with self.hooked("after-call.cloudformation.DescribeStacks", change):
+            yield
 
     @contextlib.contextmanager
     def hooked(self, event, handler):
