@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import os
+import threading
 import time
 import unittest
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from unittest import mock
 from uuid import uuid4
 
@@ -157,6 +159,27 @@ class Doctor(unittest.TestCase):
         self.assert_wrong("URL", "answers 404, but not by the function", "REVERT_DRIFT")
         self.assertEqual(self.of("can't tell"), ["forged event", "signed event"])
 
+    def test_a_url_that_lets_anybody_in(self):
+        class Open(BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["content-length"]))
+                body = b'{"outcome":"ignored"}'
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Open) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                self.webhook = f"http://127.0.0.1:{server.server_port}/"
+                self.assert_wrong("forged event", "accepted, with 200", "sam deploy")
+            finally:
+                server.shutdown()
+
     def test_a_function_that_does_not_start(self):
         self.change_variables(RETENTION_DAYS="many")
         self.assert_wrong("URL", r"answers 5\d\d, but not by the function", "aws logs tail .* /aws/lambda/.*-webhook")
@@ -279,7 +302,9 @@ class Doctor(unittest.TestCase):
             with self.subTest(title):
                 sqs.send_message(QueueUrl=names[output], MessageBody="{}")
                 try:
-                    self.assert_wrong(title, "^1, where none should be", f"receive-message .*--queue-url {names[output]}")
+                    for _ in ("waiting", "taken up by somebody who looks at it"):
+                        self.assert_wrong(title, "^1, where none should be", f"receive-message .*--queue-url {names[output]}")
+                        sqs.receive_message(QueueUrl=names[output])
                 finally:
                     sqs.purge_queue(QueueUrl=names[output])
 
