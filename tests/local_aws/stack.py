@@ -26,14 +26,13 @@ class Stack:
 
 def deploy(template, emulator):
     """Deploys a built template."""
-    parameters = [f"Architecture={architecture()}", f"WebhookSecret={SAMPLE_SECRET}", "AlarmEmail=operator@example.com"]
+    parameters = [f"Architecture={architecture()}", f"WebhookSecret={SAMPLE_SECRET}"]
     # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(template), *where, "--no-confirm-changeset", "--no-progressbar"]
     run_sam("deploy", [*arguments, "--parameter-overrides", *parameters], {})
     _create_routes()
     deployed = outputs(NAME)
-    boto3.client("secretsmanager").put_secret_value(SecretId=deployed["WebhookSecretArn"], SecretString=SAMPLE_SECRET)
     url = urlsplit(deployed["WebhookUrl"])
     api_id = url.hostname.split(".")[0]
     return Stack(
