@@ -1,5 +1,5 @@
-//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS itself, counts, keeps what was published, and
-//! holds a call before or after its effect when it is told to.
+//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS and Secrets Manager itself, counts, keeps what was
+//! published, and holds a call before or after its effect when it is told to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -42,6 +42,7 @@ struct Shared {
     published: Mutex<Vec<HashMap<String, String>>>,
     faults: Mutex<Vec<(String, Fault)>>,
     poison: Mutex<Option<String>>,
+    versions: Mutex<Vec<Value>>,
     held: Semaphore,
 }
 
@@ -56,6 +57,7 @@ impl Aws {
             published: Mutex::default(),
             faults: Mutex::default(),
             poison: Mutex::default(),
+            versions: Mutex::default(),
             held: Semaphore::new(0),
         });
         let router = Router::new().fallback(answer).with_state(shared.clone());
@@ -63,14 +65,30 @@ impl Aws {
         Self { url, shared }
     }
 
-    /// The next call of this operation meets this fault. `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`; `Query` is `list`.
+    /// The next call of this operation meets this fault. `UpdateItem` is told apart as `claim`, `takeover`, `complete`,
+    /// `release`, `GetSecretValue` as `current`, `previous`; `Query` is `list`.
     pub fn next(&self, operation: &str, fault: Fault) {
         self.shared.faults.lock().unwrap().push((operation.into(), fault));
+    }
+
+    /// Forgets the faults that nobody has met.
+    pub fn clear(&self) {
+        self.shared.faults.lock().unwrap().clear();
     }
 
     /// Refuses every publish with this text in it, until told otherwise.
     pub fn refuse(&self, text: Option<&str>) {
         *self.shared.poison.lock().unwrap() = text.map(str::to_owned);
+    }
+
+    /// Makes this the current version of the one secret that there is, and the current one the previous one.
+    pub fn put_secret(&self, value: &str) {
+        self.put_version(json!({ "SecretString": value }));
+    }
+
+    /// The same, for a value that need be no string.
+    pub fn put_version(&self, value: Value) {
+        self.shared.versions.lock().unwrap().push(value);
     }
 
     /// Waits until a call is held.
@@ -81,6 +99,11 @@ impl Aws {
     /// The operations called so far.
     pub fn calls(&self) -> Vec<String> {
         self.shared.calls.lock().unwrap().clone()
+    }
+
+    /// The operations called since the last time.
+    pub fn take_calls(&self) -> Vec<String> {
+        std::mem::take(&mut self.shared.calls.lock().unwrap())
     }
 
     /// The event ids of the alerts that went out, in order.
@@ -111,7 +134,12 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
         Some(Fault::HeldBefore) => return hold(&shared).await,
         _ => {}
     }
-    let response = if operation == "publish" { publish(&shared, &body) } else { forward(&shared, headers, body).await };
+    let response = match operation.as_str() {
+        "publish" => publish(&shared, &body),
+        "current" => version(&shared, 1),
+        "previous" => version(&shared, 2),
+        _ => forward(&shared, headers, body).await,
+    };
     match fault {
         Some(Fault::HeldAfter) => hold(&shared).await,
         Some(Fault::AnswerLost) => cut(),
@@ -142,6 +170,8 @@ fn operation(headers: &HeaderMap, body: &[u8]) -> String {
         Some("DynamoDB_20120810.UpdateItem") if body.contains("lastError") => "release".into(),
         Some("DynamoDB_20120810.UpdateItem") => "takeover".into(),
         Some("DynamoDB_20120810.Query") => "list".into(),
+        Some("secretsmanager.GetSecretValue") if body.contains(r#""VersionStage":"AWSCURRENT""#) => "current".into(),
+        Some("secretsmanager.GetSecretValue") if body.contains(r#""VersionStage":"AWSPREVIOUS""#) => "previous".into(),
         Some(target) => target.into(),
         None if body.contains("Action=Publish&") => "publish".into(),
         None => body.into(),
@@ -161,6 +191,15 @@ fn publish(shared: &Shared, body: &[u8]) -> Response {
          </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>"
     );
     ([("content-type", "text/xml")], answer).into_response()
+}
+
+/// The last version of the secret, or the one before.
+fn version(shared: &Shared, from_the_end: usize) -> Response {
+    let versions = shared.versions.lock().unwrap();
+    match versions.len().checked_sub(from_the_end) {
+        Some(index) => versions[index].to_string().into_response(),
+        None => (StatusCode::BAD_REQUEST, r#"{"__type":"ResourceNotFoundException"}"#).into_response(),
+    }
 }
 
 async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Response {

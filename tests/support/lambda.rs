@@ -46,12 +46,20 @@ struct Shared {
     timeout: Duration,
 }
 
-/// The environment that `template.yaml` gives the function.
+/// The environment of a local run, in which the secret stands itself.
 pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
+    let mut environment = deployed_environment(aws);
+    environment.retain(|(name, _)| *name != "WEBHOOK_SECRET_ID");
+    environment.push(("WEBHOOK_SECRET", SECRET.into()));
+    environment
+}
+
+/// The environment that `template.yaml` gives the function.
+pub fn deployed_environment(aws: &Aws) -> Vec<(&'static str, String)> {
     vec![
         ("ALERTS_TABLE_NAME", TABLE.into()),
         ("ALERTS_TOPIC_ARN", TOPIC.into()),
-        ("WEBHOOK_SECRET", SECRET.into()),
+        ("WEBHOOK_SECRET_ID", "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf".into()),
         ("AWS_ENDPOINT_URL", aws.url.clone()),
         ("AWS_REGION", "us-east-1".into()),
         ("AWS_ACCESS_KEY_ID", "test".into()),
