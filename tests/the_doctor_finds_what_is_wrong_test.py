@@ -188,8 +188,8 @@ class Doctor(unittest.TestCase):
     def test_a_secret_that_is_none(self):
         self.addCleanup(self.heal_secret)
         for text, what in (
-            (EMPTY, "there is none yet"),
-            (" \n", "there is none yet"),
+            (EMPTY, "^there is none, "),
+            (" \n", "^there is none, "),
             ("whsec_...", "placeholder"),
             ("whsec_secret", "placeholder"),
             ("whsec_", "placeholder"),

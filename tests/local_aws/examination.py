@@ -30,12 +30,12 @@ OUTPUTS = {
     "DeadLettersUrl",
 }
 DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
-SHORTEST_SECRET = 16  # bytes; SendPilot's have 24
+SHORTEST_SECRET = 16  # bytes; Standard Webhooks asks for 24
 OLD = timedelta(minutes=15)  # the longest that the redrive waits between two attempts
 RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics come some minutes late
 
 DENIED = re.compile(r"AccessDenied|Authorization|Unauthorized|NotAuthorized|Forbidden")
-NOT_LOGGED_IN = re.compile(r"Expired|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|IncompleteSignature")
+NOT_LOGGED_IN = re.compile(r"Expired|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|InvalidSignature|IncompleteSignature")
 GONE = re.compile(r"NotFound|NonExistentQueue|QueueDoesNotExist")
 
 DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
@@ -187,7 +187,7 @@ class Examination:
         except ValueError as error:
             return Finding(WRONG, str(error), put)
         if not secrets:
-            return Finding(WRONG, "there is none yet; until then the function answers 503", put)
+            return Finding(WRONG, "there is none, and without one the function answers 503", put)
         for number, one in enumerate(secrets, 1):
             if fault := _fault_of(one):
                 return Finding(WRONG, f"number {number} of {len(secrets)} {fault}", put)
@@ -429,11 +429,14 @@ def _fault_of(secret):
 
 
 def _confirmed(subscription):
-    """While it waits, SNS says so in place of its ARN."""
+    """While it waits, SNS lists it as PendingConfirmation, and ministack as if it did not, so that one has to ask."""
     arn = subscription["SubscriptionArn"]
     if not arn.startswith("arn:"):
         return False
-    attributes = _client("sns").get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    try:
+        attributes = _client("sns").get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    except ClientError:
+        return True
     return attributes.get("PendingConfirmation") != "true"
 
 
