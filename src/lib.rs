@@ -29,7 +29,7 @@
 //! 2. **Once.** One alert per event. A second publish happens only where a publish took effect and the proof of it was
 //!    lost: a crash, or a lost answer, between publish and completion. It carries the same alert id.
 //! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not serve.
-//! 4. **Nothing for nothing.** An event that needs no alert costs no AWS call, once the function has its secret.
+//! 4. **Nothing for nothing.** An event that needs no alert costs no AWS call, but for a look at the secret now and then.
 //!
 //! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
 //! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.

@@ -14,11 +14,11 @@ import boto3
 
 from local_aws.emulator import Emulator
 from local_aws.function import LOGS
-from local_aws.signature import SAMPLE_SECRET
 from local_aws.stack import without_unknown
 
 # What a parameter is set to, and the resources that come or go by that.
 OPTIONS = {
+    "WebhookSecretArn": ("arn:aws:secretsmanager:us-east-1:000000000000:secret:sendpilot-AbCdEf", {"WebhookSecret"}),
     "AlertEmail": ("sales@example.com", {"AlertEmailSubscription"}),
     "AlarmEmail": ("operations@example.com", {"AlarmEmailSubscription"}),
     "SilenceHours": ("72", {"SilenceAlarm"}),
@@ -26,7 +26,7 @@ OPTIONS = {
     "ReserveConcurrency": ("no", set()),
 }
 # Those that every stack has, of whatever value.
-GIVEN = {"WebhookSecret", "RetentionDays", "PendingSeconds", "Architecture"}
+GIVEN = {"RetentionDays", "PendingSeconds", "Architecture"}
 
 
 def setUpModule():
@@ -48,7 +48,6 @@ def setUpModule():
 def deploy(test, **parameters):
     """Deploys with these parameters, until the test is over. Returns the physical ids, by logical ones."""
     cloudformation = boto3.client("cloudformation")
-    parameters = {"WebhookSecret": SAMPLE_SECRET, **parameters}
     name = "-".join(["with", *map(str.lower, parameters)])
     cloudformation.create_stack(
         StackName=name,

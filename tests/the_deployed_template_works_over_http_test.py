@@ -16,7 +16,8 @@ from local_aws import request
 from local_aws.inbox import Inbox
 from local_aws.pending import listing
 from local_aws.service import shared_service
-from local_aws.signature import DOCUMENTED, STANDARD, SVIX
+from local_aws.signature import DOCUMENTED, SAMPLE_SECRET, STANDARD, SVIX, fresh_secret
+from local_aws.stack import NAME
 
 EVENTS = Path("events")
 
@@ -33,8 +34,16 @@ def an_event(name):
     return request.read(EVENTS / f"{name}.json").with_event_id(request.fresh("evt"))
 
 
-def post(sent):
-    return sent.post(deployed.webhook_url)
+def post(sent, secret=SAMPLE_SECRET):
+    return sent.post(deployed.webhook_url, secret)
+
+
+def configuration(logical_id):
+    """A function as it is deployed."""
+    described = boto3.client("cloudformation").describe_stack_resource(StackName=NAME, LogicalResourceId=logical_id)
+    name = described["StackResourceDetail"]["PhysicalResourceId"]
+    found = boto3.client("lambda").get_function_configuration(FunctionName=name)
+    return {key: value for key, value in found.items() if key != "ResponseMetadata"}
 
 
 def row_of(event_id):
@@ -123,6 +132,41 @@ class DeployedStack(unittest.TestCase):
                 self.assert_answer(post(event), 401, "unauthorized")
                 self.assertIsNone(row_of(event.event_id()))
         self.assert_alerts()
+
+    def test_a_rotation_is_one_put_and_no_deploy_and_rejects_nothing_that_is_genuine(self):
+        old, new = SAMPLE_SECRET, fresh_secret()
+        before = configuration("WebhookFunction")
+        sent = []
+
+        def all_get_in(*signed_with):
+            events = [(an_event("opportunity"), secret) for secret in signed_with * 4]
+            # Together, so that several processes have to learn of it.
+            with ThreadPoolExecutor(len(events)) as pool:
+                for answer in pool.map(lambda event: post(*event), events):
+                    self.assert_answer(answer, 200, "alerted")
+            sent.extend(event.event_id() for event, _ in events)
+
+        self.assert_answer(post(an_event("opportunity"), new), 401, "unauthorized")
+        all_get_in(old)
+        deployed.secret.put(new)
+        # The one that the other tests sign with; until then, it is the previous one.
+        self.addCleanup(deployed.secret.put, old)
+        all_get_in(new)
+        all_get_in(old, new)
+        all_get_in(new)
+        self.assert_alerts(*sent)
+        self.assertEqual(configuration("WebhookFunction"), before)
+
+    def test_the_secret_stands_nowhere_but_in_secrets_manager(self):
+        cloudformation = boto3.client("cloudformation")
+        shown = [
+            cloudformation.describe_stacks(StackName=NAME),
+            cloudformation.get_template(StackName=NAME, TemplateStage="Processed"),
+            configuration("WebhookFunction"),
+            configuration("RedriveFunction"),
+        ]
+        self.assertIn("WEBHOOK_SECRET_ID", str(shown))
+        self.assertNotIn(SAMPLE_SECRET, str(shown))
 
     def test_what_cannot_be_read_is_told_so(self):
         self.assert_answer(post(an_event("malformed")), 400, "malformed")

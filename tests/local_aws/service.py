@@ -10,6 +10,8 @@ from local_aws.deliveries import Deliveries
 from local_aws.emulator import Emulator
 from local_aws.progress import step
 from local_aws.redrive import Redrive
+from local_aws.secret import Secret
+from local_aws.signature import SAMPLE_SECRET
 
 
 @dataclass
@@ -21,6 +23,7 @@ class Service:
     topic_arn: str
     deliveries: Deliveries
     redrive: Redrive
+    secret: Secret
 
 
 @contextmanager
@@ -33,7 +36,9 @@ def service():
         with step("Deploying template.yaml to the local AWS"):
             deployed = stack.deploy(template, emulator)
         deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
-        yield Service(emulator, deployed.webhook_url, deployed.topic_arn, deliveries, redrive)
+        secret = Secret(deployed.secret_arn)
+        secret.put(SAMPLE_SECRET)
+        yield Service(emulator, deployed.webhook_url, deployed.topic_arn, deliveries, redrive, secret)
 
 
 @cache

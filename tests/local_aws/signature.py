@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import re
+import secrets
 
 # The public one of the Standard Webhooks test vectors; all files in `events/` are signed with it.
 SAMPLE_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -24,6 +25,11 @@ def sign(form, secret, message_id, timestamp, body):
     content = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
     digest = base64.b64encode(hmac.new(key(secret), content, hashlib.sha256).digest()).decode()
     return {f"{form}-id": message_id, f"{form}-timestamp": str(timestamp), f"{form}-signature": f"v1,{digest}"}
+
+
+def fresh_secret():
+    """A secret as SendPilot makes them, that nobody else has."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
 def form_of(headers):

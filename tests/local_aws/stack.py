@@ -9,7 +9,6 @@ import boto3
 
 from local_aws.emulator import REGION
 from local_aws.function import architecture, run_sam
-from local_aws.signature import SAMPLE_SECRET
 
 NAME = "sendpilot-opportunity-alerts"
 ALARM_EMAIL = "operations@example.com"  # gets nothing: ministack sends no mail
@@ -26,13 +25,14 @@ class Stack:
     topic_arn: str
     table_name: str
     redrive_name: str
+    secret_arn: str
 
 
 def deploy(template, emulator):
     """Deploys a built template."""
     known = template.with_name("known.yaml")
     known.write_text(without_unknown(template.read_text()))
-    parameters = [f"Architecture={architecture()}", f"WebhookSecret={SAMPLE_SECRET}", f"AlarmEmail={ALARM_EMAIL}"]
+    parameters = [f"Architecture={architecture()}", f"AlarmEmail={ALARM_EMAIL}"]
     # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(known), *where, "--no-confirm-changeset", "--no-progressbar"]
@@ -47,6 +47,7 @@ def deploy(template, emulator):
         topic_arn=deployed["AlertsTopicArn"],
         table_name=deployed["DeliveriesTableName"],
         redrive_name=deployed["RedriveFunctionName"],
+        secret_arn=deployed["WebhookSecretArn"],
     )
 
 
