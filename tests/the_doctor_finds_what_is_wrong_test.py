@@ -202,7 +202,7 @@ class Doctor(unittest.TestCase):
         ):
             with self.subTest(text):
                 deployed.secret.put(text)
-                self.assert_wrong("secret", what, 'put-secret-value --secret-id .* --secret-string "\\$SECRET"')
+                self.assert_wrong("secret", what, 'put-secret-value --secret-id .* --secret-string "\\$WEBHOOK_SECRET"')
                 # As long as the function remembers one that was good, it still refuses a stranger.
                 self.assertLessEqual({"signed event"}, set(self.of("can't tell")), self.printed)
                 self.assertLessEqual(set(self.of("can't tell")), {"forged event", "signed event"}, self.printed)

@@ -170,7 +170,7 @@ class Examination:
         secret = self._output("WebhookSecretArn")
         # Read from the terminal, the secret gets into no history.
         put = "Put the one there that SendPilot shows:" + _command(
-            'read -rs SECRET && aws secretsmanager put-secret-value --secret-id {} --secret-string "$SECRET"', secret
+            'read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} --secret-string "$WEBHOOK_SECRET"', secret
         )
         try:
             value = _client("secretsmanager").get_secret_value(SecretId=secret)
@@ -371,8 +371,8 @@ class Examination:
             return Finding(WRONG, f"silenced: {', '.join(logical[name] for name in mute)}", f"If that is over:{unmute}")
         blind = sorted(logical[alarm["AlarmName"]] for alarm in alarms if alarm["StateValue"] == "INSUFFICIENT_DATA")
         if blind:
-            remedy = "No data is normal for some minutes after a deploy, and until that which it watches first happens."
-            return Finding(OK, f"{len(alarms)}, none in ALARM; without data: {', '.join(blind)}", remedy)
+            remedy = f"Without data, as is normal for some minutes after a deploy: {', '.join(blind)}"
+            return Finding(OK, f"{len(alarms)}, none in ALARM", remedy)
         return Finding(OK, f"{len(alarms)}, all in order")
 
 
