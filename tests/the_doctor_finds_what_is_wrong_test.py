@@ -20,6 +20,7 @@ from local_aws.inbox import Inbox
 from local_aws.service import shared_service
 from local_aws.signature import SAMPLE_SECRET
 from local_aws.stack import NAME, outputs
+from local_aws.topic import refusing
 
 # As SendPilot might have made it.
 ANOTHER_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -117,17 +118,9 @@ class Doctor(unittest.TestCase):
         self.assertIn(f"ok          alert: {row} is PUBLISHED, as message {alert.message_id}", self.printed)
 
     def test_an_alert_that_the_topic_does_not_take(self):
-        sns = boto3.client("sns")
-        policy = sns.get_topic_attributes(TopicArn=deployed.topic_arn)["Attributes"]["Policy"]
-        nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": deployed.topic_arn}
-
-        def set_policy(text):
-            sns.set_topic_attributes(TopicArn=deployed.topic_arn, AttributeName="Policy", AttributeValue=text)
-
-        set_policy(json.dumps({"Version": "2012-10-17", "Statement": [nobody]}))
         self.addCleanup(deployed.redrive.run)
-        self.addCleanup(set_policy, policy)
-        self.assert_wrong("alert", "503 unavailable", "aws logs tail .*-webhook", alert=True)
+        with refusing(deployed.topic_arn):
+            self.assert_wrong("alert", "503 unavailable", "aws logs tail .*-webhook", alert=True)
 
     def test_a_stack_that_is_not_there(self):
         self.assert_wrong("stack", "there is no elsewhere here", "get-caller-identity", stack="elsewhere")

@@ -44,7 +44,6 @@ PUT_BACK = (
     "A plain `sam deploy` does not see what was changed by hand; a drift-aware change set puts it back:\n"
     "  aws cloudformation create-change-set --deployment-mode REVERT_DRIFT ..."
 )
-MEND_URL = "Mend the URL first."
 
 
 @dataclass
@@ -231,7 +230,7 @@ class Examination:
 
     def _served(self):
         if self._to_forged is None:
-            raise _CantTell("nothing of ours answers at the URL", MEND_URL)
+            raise _CantTell("nothing of ours answers at the URL", "Mend the URL first.")
         return self._to_forged
 
     def _signers(self):
