@@ -17,6 +17,15 @@ pub struct Config {
     pub retention: Duration,
 }
 
+/// Where the webhook function has its signing secrets from.
+#[derive(Debug)]
+pub enum SecretSource {
+    /// `WEBHOOK_SECRET`: one or more secrets, separated by white space. For local runs.
+    Given(Secrets),
+    /// `WEBHOOK_SECRET_ID`: the name or the ARN of a secret in Secrets Manager.
+    Stored(String),
+}
+
 /// Which variable keeps the function from starting, and why. Never carries a value.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
@@ -31,7 +40,13 @@ pub enum ConfigError {
     /// No number of days.
     #[error("RETENTION_DAYS must be a whole number from 1 to 3650")]
     RetentionDays,
-    /// No usable secret. Without one the function does not serve: it would let anybody in, or nobody.
+    /// No secret at all. Without one the function does not serve: it would let anybody in, or nobody.
+    #[error("neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set; one of them must be")]
+    NoSecret,
+    /// Two sources, of which one would be believed to count and does not.
+    #[error("both WEBHOOK_SECRET_ID and WEBHOOK_SECRET are set; only one of them may be")]
+    TwoSecrets,
+    /// No usable secret.
     #[error("WEBHOOK_SECRET {0}")]
     Secret(#[from] SecretError),
 }
@@ -51,12 +66,17 @@ impl Config {
     }
 }
 
-/// `WEBHOOK_SECRET`, which the webhook function alone needs: one or more signing secrets, separated by white space.
+/// `WEBHOOK_SECRET_ID` or `WEBHOOK_SECRET`, of which the webhook function needs exactly one.
 ///
 /// # Errors
-/// If it is missing or unusable.
-pub fn secrets(variable: impl Fn(&str) -> Option<String>) -> Result<Secrets, ConfigError> {
-    Ok(Secrets::parse(&required(&variable, "WEBHOOK_SECRET")?)?)
+/// If none is set, or both are, or the secret is unusable.
+pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<SecretSource, ConfigError> {
+    match (set(&variable, "WEBHOOK_SECRET_ID"), set(&variable, "WEBHOOK_SECRET")) {
+        (Some(id), None) => Ok(SecretSource::Stored(id)),
+        (None, Some(secrets)) => Ok(SecretSource::Given(Secrets::parse(&secrets)?)),
+        (None, None) => Err(ConfigError::NoSecret),
+        (Some(_), Some(_)) => Err(ConfigError::TwoSecrets),
+    }
 }
 
 fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {

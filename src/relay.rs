@@ -13,10 +13,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
-
 use crate::error::chain;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, within};
 use crate::ledger::{Claim, Claimed, Ledger, LedgerError, Receipt, Settled, Standing, Wanted};
 use crate::response::Outcome;
 use crate::topic::{Topic, TopicError};
@@ -129,16 +127,5 @@ async fn publish(
             };
             Relayed::unavailable(failure, invocation)
         }
-    }
-}
-
-/// Gives up at the deadline, and does not begin after it: what is begun may take effect.
-async fn within<T, E>(deadline: Instant, work: impl Future<Output = Result<T, E>>, late: E) -> Result<T, E> {
-    if Instant::now() >= deadline {
-        return Err(late);
-    }
-    match timeout_at(deadline, work).await {
-        Ok(result) => result,
-        Err(_) => Err(late),
     }
 }

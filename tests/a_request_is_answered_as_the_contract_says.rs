@@ -8,6 +8,7 @@ use std::time::Duration;
 use lambda_http::Request;
 use lambda_http::http::{Method, Response};
 use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use proptest::prelude::*;
@@ -19,8 +20,8 @@ const NOW: u64 = 1_708_770_605;
 
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
-    let webhook =
-        Webhook { secrets: secrets(), ledger: &script, topic: &script, retention: Duration::from_secs(86_400) };
+    let keyring = Keyring::given(secrets());
+    let webhook = Webhook { keyring, ledger: &script, topic: &script, retention: Duration::from_secs(86_400) };
     let invocation = Invocation::new("request-1", now.after(Duration::from_secs(10)), now, [0; 8]);
     (webhook.respond(request, &invocation).await, script.calls())
 }

@@ -329,7 +329,8 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
 async fn without_what_it_needs_it_does_not_start_and_says_which_variable_to_mend() {
     let world = World::new().await;
     for (variable, value, complaint) in [
-        ("WEBHOOK_SECRET", "", "WEBHOOK_SECRET is not set"),
+        ("WEBHOOK_SECRET", "", "neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set"),
+        ("WEBHOOK_SECRET_ID", "webhook", "both WEBHOOK_SECRET_ID and WEBHOOK_SECRET are set"),
         ("WEBHOOK_SECRET", "whsec_", "WEBHOOK_SECRET secret number 1 starts with whsec_"),
         ("ALERTS_TABLE_NAME", "", "ALERTS_TABLE_NAME is not set"),
         ("ALERTS_TOPIC_ARN", "alerts", "ALERTS_TOPIC_ARN must be"),

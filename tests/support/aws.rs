@@ -1,5 +1,5 @@
-//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS itself, keeps a journal and what was published, and
-//! makes a call meet a fault when it is told to.
+//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS and Secrets Manager itself, keeps a journal and
+//! what was published, and makes a call meet a fault when it is told to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -48,7 +48,8 @@ impl Fault {
 /// One call, as it came and went.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`; `Query` is `list`, `Publish` is `publish`.
+    /// `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`, `GetSecretValue` as `current`, `previous`;
+    /// `Query` is `list`, `Publish` is `publish`.
     pub operation: String,
     /// The id of the event whose delivery it is about; of a listing, none.
     pub event: String,
@@ -78,12 +79,15 @@ struct Shared {
     published: Mutex<Vec<HashMap<String, String>>>,
     faults: Mutex<Vec<(String, Fault)>>,
     poison: Mutex<Option<String>>,
+    versions: Mutex<Vec<Value>>,
     held: Semaphore,
 }
 
 #[derive(Default)]
 struct Journal {
     calls: Vec<Call>,
+    /// How many of them have been taken.
+    taken: usize,
     /// By operation and event.
     counts: HashMap<(String, String), usize>,
     /// By process and event: who has been granted the claim last.
@@ -107,6 +111,7 @@ impl Aws {
             published: Mutex::default(),
             faults: Mutex::default(),
             poison: Mutex::default(),
+            versions: Mutex::default(),
             held: Semaphore::new(0),
         });
         // A task of its own: what has arrived takes effect, though its sender be dead.
@@ -123,9 +128,24 @@ impl Aws {
         self.shared.faults.lock().unwrap().push((operation.into(), fault));
     }
 
+    /// Forgets the faults that nobody has met.
+    pub fn clear(&self) {
+        self.shared.faults.lock().unwrap().clear();
+    }
+
     /// Refuses every publish with this text in it, until told otherwise.
     pub fn refuse(&self, text: Option<&str>) {
         *self.shared.poison.lock().unwrap() = text.map(str::to_owned);
+    }
+
+    /// Makes this the current version of the one secret that there is, and the current one the previous one.
+    pub fn put_secret(&self, value: &str) {
+        self.put_version(json!({ "SecretString": value }));
+    }
+
+    /// The same, for a value that need be no string.
+    pub fn put_version(&self, value: Value) {
+        self.shared.versions.lock().unwrap().push(value);
     }
 
     /// Waits until a call is held.
@@ -141,6 +161,14 @@ impl Aws {
     /// All calls so far.
     pub fn journal(&self) -> Vec<Call> {
         self.shared.journal.lock().unwrap().calls.clone()
+    }
+
+    /// The operations called since the last time.
+    pub fn take_calls(&self) -> Vec<String> {
+        let mut journal = self.shared.journal.lock().unwrap();
+        let now = journal.calls.len();
+        let since = std::mem::replace(&mut journal.taken, now);
+        journal.calls[since..].iter().map(|call| call.operation.clone()).collect()
     }
 
     /// The event ids of the alerts that went out, in order.
@@ -160,7 +188,12 @@ async fn answer(shared: Arc<Shared>, process: String, headers: HeaderMap, body: 
     if fault.is_some_and(Fault::keeps_from_taking_effect) {
         return answer_of(&shared, fault, &operation, StatusCode::OK.into_response()).await;
     }
-    let response = if operation == "publish" { publish(&shared, &body) } else { forward(&shared, headers, body).await };
+    let response = match operation.as_str() {
+        "publish" => publish(&shared, &body),
+        "current" => version(&shared, 1),
+        "previous" => version(&shared, 2),
+        _ => forward(&shared, headers, body).await,
+    };
     if response.status().is_success() {
         shared.took_effect(process, number);
     }
@@ -241,6 +274,8 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
         Some("DynamoDB_20120810.UpdateItem") if text.contains("lastError") => "release",
         Some("DynamoDB_20120810.UpdateItem") => "takeover",
         Some("DynamoDB_20120810.Query") => "list",
+        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSCURRENT""#) => "current",
+        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSPREVIOUS""#) => "previous",
         Some(target) => target,
         None if text.contains("Action=Publish&") => "publish",
         None => &text,
@@ -279,6 +314,15 @@ fn publish(shared: &Shared, body: &[u8]) -> Response {
          </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>"
     );
     ([("content-type", "text/xml")], answer).into_response()
+}
+
+/// The last version of the secret, or the one before.
+fn version(shared: &Shared, from_the_end: usize) -> Response {
+    let versions = shared.versions.lock().unwrap();
+    match versions.len().checked_sub(from_the_end) {
+        Some(index) => versions[index].to_string().into_response(),
+        None => (StatusCode::BAD_REQUEST, r#"{"__type":"ResourceNotFoundException"}"#).into_response(),
+    }
 }
 
 async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Response {

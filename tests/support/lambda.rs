@@ -50,14 +50,22 @@ struct Shared {
     timeout: Duration,
 }
 
-/// The environment that `template.yaml` gives the function. Each process knows AWS under a path of its own.
+/// The environment of a local run, in which the secret stands itself.
 pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
+    let mut environment = deployed_environment(aws);
+    environment.retain(|(name, _)| *name != "WEBHOOK_SECRET_ID");
+    environment.push(("WEBHOOK_SECRET", SECRET.into()));
+    environment
+}
+
+/// The environment that `template.yaml` gives the function. Each process knows AWS under a path of its own.
+pub fn deployed_environment(aws: &Aws) -> Vec<(&'static str, String)> {
     static PROCESSES: AtomicU32 = AtomicU32::new(0);
     let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
     vec![
         ("ALERTS_TABLE_NAME", TABLE.into()),
         ("ALERTS_TOPIC_ARN", TOPIC.into()),
-        ("WEBHOOK_SECRET", SECRET.into()),
+        ("WEBHOOK_SECRET_ID", "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf".into()),
         ("AWS_ENDPOINT_URL", format!("{}/{process}", aws.url)),
         ("AWS_REGION", "us-east-1".into()),
         ("AWS_ACCESS_KEY_ID", "test".into()),
