@@ -171,22 +171,25 @@ impl World {
         let completed: HashSet<_> =
             completions.iter().filter(|call| call.took_effect).map(|call| &call.owner).collect();
         let failed: HashSet<_> = completions.iter().filter(|call| !call.took_effect).map(|call| &call.owner).collect();
+        // On a busy machine an answer can be so late that who waited for it has gone. Its release says so.
+        let late = |call: &&Call| call.operation == "release" && call.reason.contains("did not answer in time");
+        let too_late: HashSet<_> = journal.iter().filter(late).map(|call| &call.owner).collect();
         let killed = &self.webhooks.killed() | &self.redrives.killed();
         let proof_lost = |publish: &&&Call| {
             let request_id = publish.owner.split('/').next().unwrap();
-            let killed = killed.contains(request_id) || failed.contains(&publish.owner);
-            !publish.heard || killed && !completed.contains(&publish.owner)
+            let cut_off = killed.contains(request_id) || failed.contains(&publish.owner);
+            let unheard = !publish.heard || too_late.contains(&publish.owner);
+            unheard || cut_off && !completed.contains(&publish.owner)
         };
 
         let told = self.told.lock().unwrap().clone();
-        let begun = self.begun.lock().unwrap();
+        let begun = self.begun.lock().unwrap().clone();
         let must_be_out = &claimed | &told;
         let lost = must_be_out.iter().filter(|event| !published.contains_key(*event)).cloned().collect();
         let doubled: Vec<_> = published.iter().filter(|(_, publishes)| publishes.len() > 1).collect();
-        let unexplained = doubled.iter().filter(|(_, publishes)| {
-            let proven = publishes.len() - publishes.iter().filter(proof_lost).count();
-            proven > 1
-        });
+        let proven = |publishes: &[&Call]| publishes.len() - publishes.iter().filter(proof_lost).count();
+        let unexplained = doubled.iter().filter(|(_, publishes)| proven(publishes) > 1);
+        let story = |event: &str| journal.iter().filter(|call| call.event == event).cloned().collect::<Vec<_>>();
         let mut times: Vec<_> = published.iter().map(|(event, publishes)| publishes[0].at - begun[event]).collect();
         times.sort();
         let mut bodies = HashMap::<_, HashSet<_>>::new();
@@ -201,7 +204,7 @@ impl World {
             lost,
             still_pending: self.dynamodb.pending().await.len(),
             doubled: doubled.len(),
-            unexplained: unexplained.map(|(event, publishes)| format!("{event}: {publishes:?}")).collect(),
+            unexplained: unexplained.map(|(event, _)| story(event)).collect(),
             told_apart: bodies.values().filter(|bodies| bodies.len() > 1).count(),
             calls: journal.len(),
             faults: journal.iter().filter(|call| !call.heard).count(),
@@ -220,7 +223,8 @@ struct Verdict {
     lost: Vec<String>,
     still_pending: usize,
     doubled: usize,
-    unexplained: Vec<String>,
+    /// All calls about each of them.
+    unexplained: Vec<Vec<Call>>,
     /// Published under one id as different messages.
     told_apart: usize,
     calls: usize,
@@ -264,7 +268,7 @@ async fn check(events: usize) {
         println!("{what:<45}{figure:>9}");
     }
     assert_eq!(verdict.lost, [""; 0], "SEED={seed}");
-    assert_eq!(verdict.unexplained, [""; 0], "SEED={seed}");
+    assert!(verdict.unexplained.is_empty(), "SEED={seed}: {:#?}", verdict.unexplained);
     assert_eq!((verdict.still_pending, verdict.told_apart), (0, 0), "SEED={seed}");
     assert_eq!(verdict.alerted + verdict.never_here, events, "SEED={seed}");
     assert!(verdict.faults > events / 10 && verdict.killed > events / 100, "SEED={seed} is too calm to prove anything");

@@ -6,7 +6,6 @@ import time
 import unittest
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +14,17 @@ import boto3
 from local_aws import request
 from local_aws.inbox import Inbox
 from local_aws.pending import listing
-from local_aws.service import service
+from local_aws.service import shared_service
 from local_aws.signature import DOCUMENTED, SAMPLE_SECRET, STANDARD, SVIX, fresh_secret
 from local_aws.stack import NAME
+from local_aws.topic import refusing
 
 EVENTS = Path("events")
 
 
 def setUpModule():
     global deployed
-    context = service()
-    deployed = context.__enter__()
-    unittest.addModuleCleanup(context.__exit__, None, None, None)
+    deployed = shared_service()
     # Or it would come in between, now and then.
     deployed.redrive.pause()
 
@@ -50,23 +48,6 @@ def configuration(logical_id):
 
 def row_of(event_id):
     return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#alert")
-
-
-@contextmanager
-def topic_refusing():
-    """Meanwhile, nobody may publish."""
-    sns = boto3.client("sns")
-    policy = sns.get_topic_attributes(TopicArn=deployed.topic_arn)["Attributes"]["Policy"]
-    nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": deployed.topic_arn}
-
-    def set_policy(text):
-        sns.set_topic_attributes(TopicArn=deployed.topic_arn, AttributeName="Policy", AttributeValue=text)
-
-    set_policy(json.dumps({"Version": "2012-10-17", "Statement": [nobody]}))
-    try:
-        yield
-    finally:
-        set_policy(policy)
 
 
 class DeployedStack(unittest.TestCase):
@@ -200,7 +181,7 @@ class DeployedStack(unittest.TestCase):
 
     def test_while_the_topic_refuses_nothing_is_lost(self):
         event = an_event("opportunity")
-        with topic_refusing():
+        with refusing(deployed.topic_arn):
             answer = post(event)
             self.assert_answer(answer, 503, "unavailable")
             self.assertIn("retry-after", answer.headers)
@@ -216,7 +197,7 @@ class DeployedStack(unittest.TestCase):
 
     def test_what_sendpilot_never_sends_again_is_listed_and_goes_out_by_the_redrive(self):
         events = [an_event("opportunity") for _ in range(3)]
-        with topic_refusing():
+        with refusing(deployed.topic_arn):
             for event in events:
                 self.assert_answer(post(event), 503, "unavailable")
             report = deployed.redrive.run()
@@ -233,7 +214,7 @@ class DeployedStack(unittest.TestCase):
 
     def test_the_redrive_runs_every_minute_by_itself(self):
         event = an_event("opportunity")
-        with topic_refusing():
+        with refusing(deployed.topic_arn):
             post(event)
         deployed.redrive.resume()
         self.addCleanup(deployed.redrive.pause)

@@ -1,7 +1,9 @@
 """The whole service, from the source on, deployed to a local AWS for as long as a context lasts."""
 
+import atexit
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from local_aws import function, stack
 from local_aws.deliveries import Deliveries
@@ -37,3 +39,12 @@ def service():
         secret = Secret(deployed.secret_arn)
         secret.put(SAMPLE_SECRET)
         yield Service(emulator, deployed.webhook_url, deployed.topic_arn, deliveries, redrive, secret)
+
+
+@cache
+def shared_service():
+    """One for all test files of this process, since it takes long to come up. It goes when the process ends."""
+    context = service()
+    deployed = context.__enter__()
+    atexit.register(context.__exit__, None, None, None)
+    return deployed

@@ -23,7 +23,7 @@ def sign(form, secret, message_id, timestamp, body):
         digest = hmac.new(secret.encode(), b"%d.%s" % (timestamp, body), hashlib.sha256).hexdigest()
         return {"webhook-signature": f"v1,t={timestamp},s={digest}"}
     content = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
-    digest = base64.b64encode(hmac.new(_key(secret), content, hashlib.sha256).digest()).decode()
+    digest = base64.b64encode(hmac.new(key(secret), content, hashlib.sha256).digest()).decode()
     return {f"{form}-id": message_id, f"{form}-timestamp": str(timestamp), f"{form}-signature": f"v1,{digest}"}
 
 
@@ -52,7 +52,8 @@ def is_by(secret, form, headers, body):
     return all(headers.get(name) == value for name, value in made.items())
 
 
-def _key(secret):
+def key(secret):
+    """What a secret is to Svix and Standard Webhooks: the bytes behind its prefix, or all of it."""
     if not secret.startswith("whsec_"):
         return secret.encode()
     encoded = secret.removeprefix("whsec_")

@@ -11,6 +11,7 @@ from local_aws.emulator import REGION
 from local_aws.function import architecture, run_sam
 
 NAME = "sendpilot-opportunity-alerts"
+ALARM_EMAIL = "operations@example.com"  # gets nothing: ministack sends no mail
 
 # ministack knows nothing of these, and a deployment that has one fails.
 UNKNOWN = "AWS::Logs::QueryDefinition|AWS::Chatbot::SlackChannelConfiguration|AWS::Chatbot::MicrosoftTeamsChannelConfiguration"
@@ -31,10 +32,11 @@ def deploy(template, emulator):
     """Deploys a built template."""
     adapted = template.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(template.read_text()))
+    parameters = [f"Architecture={architecture()}", f"AlarmEmail={ALARM_EMAIL}"]
     # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(adapted), *where, "--no-confirm-changeset", "--no-progressbar"]
-    run_sam("deploy", [*arguments, "--parameter-overrides", f"Architecture={architecture()}"], {})
+    run_sam("deploy", [*arguments, "--parameter-overrides", *parameters], {})
     _create_routes()
     deployed = outputs(NAME)
     url = urlsplit(deployed["WebhookUrl"])

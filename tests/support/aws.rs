@@ -1,5 +1,5 @@
-//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS and Secrets Manager itself, keeps a journal and what
-//! was published, and makes a call meet a fault when it is told to.
+//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS and Secrets Manager itself, keeps a journal and
+//! what was published, and makes a call meet a fault when it is told to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -48,13 +48,15 @@ impl Fault {
 /// One call, as it came and went.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`; `Query` is `list`, `Publish` is `publish`;
-    /// `GetSecretValue` is told apart as `current`, `previous`.
+    /// `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`, `GetSecretValue` as `current`, `previous`;
+    /// `Query` is `list`, `Publish` is `publish`.
     pub operation: String,
-    /// The id of the event whose delivery it is about; of a listing or a secret, none.
+    /// The id of the event whose delivery it is about; of a listing, none.
     pub event: String,
-    /// The attempt that made it. Of a publish, the one that had been granted the claim last.
+    /// The attempt that made it. Of a publish, the one that was granted the claim last in the same process.
     pub owner: String,
+    /// What a release gives as its reason.
+    pub reason: String,
     pub at: Instant,
     pub took_effect: bool,
     pub heard: bool,
@@ -84,10 +86,12 @@ struct Shared {
 #[derive(Default)]
 struct Journal {
     calls: Vec<Call>,
+    /// How many of them have been taken.
+    taken: usize,
     /// By operation and event.
     counts: HashMap<(String, String), usize>,
-    /// By event: who has been granted the claim last.
-    holders: HashMap<String, String>,
+    /// By process and event: who has been granted the claim last.
+    holders: HashMap<(String, String), String>,
 }
 
 impl Aws {
@@ -111,8 +115,8 @@ impl Aws {
             held: Semaphore::new(0),
         });
         // A task of its own: what has arrived takes effect, though its sender be dead.
-        let detached = async |State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes| {
-            tokio::spawn(answer(shared, headers, body)).await.unwrap()
+        let detached = async |State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes| {
+            tokio::spawn(answer(shared, uri.path().to_owned(), headers, body)).await.unwrap()
         };
         let router = Router::new().fallback(detached).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -159,6 +163,14 @@ impl Aws {
         self.shared.journal.lock().unwrap().calls.clone()
     }
 
+    /// The operations called since the last time.
+    pub fn take_calls(&self) -> Vec<String> {
+        let mut journal = self.shared.journal.lock().unwrap();
+        let now = journal.calls.len();
+        let since = std::mem::replace(&mut journal.taken, now);
+        journal.calls[since..].iter().map(|call| call.operation.clone()).collect()
+    }
+
     /// The event ids of the alerts that went out, in order.
     pub fn alerts(&self) -> Vec<String> {
         self.published().iter().map(|publish| event_id(&publish["Message"])).collect()
@@ -170,8 +182,9 @@ impl Aws {
     }
 }
 
-async fn answer(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let (number, operation, fault) = shared.arrived(read(&headers, &body));
+/// Processes are told apart by the path under which they know this front.
+async fn answer(shared: Arc<Shared>, process: String, headers: HeaderMap, body: Bytes) -> Response {
+    let (number, operation, fault) = shared.arrived(&process, read(&headers, &body));
     if fault.is_some_and(Fault::keeps_from_taking_effect) {
         return answer_of(&shared, fault, &operation, StatusCode::OK.into_response()).await;
     }
@@ -182,16 +195,17 @@ async fn answer(shared: Arc<Shared>, headers: HeaderMap, body: Bytes) -> Respons
         _ => forward(&shared, headers, body).await,
     };
     if response.status().is_success() {
-        shared.took_effect(number);
+        shared.took_effect(process, number);
     }
     answer_of(&shared, fault, &operation, response).await
 }
 
 impl Shared {
-    fn arrived(&self, mut call: Call) -> (usize, String, Option<Fault>) {
+    fn arrived(&self, process: &str, mut call: Call) -> (usize, String, Option<Fault>) {
         let mut journal = self.journal.lock().unwrap();
         if call.operation == "publish" {
-            call.owner = journal.holders.get(&call.event).cloned().unwrap_or_default();
+            let holder = journal.holders.get(&(process.to_owned(), call.event.clone()));
+            call.owner = holder.cloned().unwrap_or_default();
         }
         let so_far = journal.counts.entry((call.operation.clone(), call.event.clone())).or_default();
         let planned = {
@@ -206,13 +220,13 @@ impl Shared {
         (journal.calls.len() - 1, operation, fault)
     }
 
-    fn took_effect(&self, number: usize) {
+    fn took_effect(&self, process: String, number: usize) {
         let mut journal = self.journal.lock().unwrap();
         let call = &mut journal.calls[number];
         call.took_effect = true;
         if matches!(call.operation.as_str(), "claim" | "takeover") {
             let (event, owner) = (call.event.clone(), call.owner.clone());
-            journal.holders.insert(event, owner);
+            journal.holders.insert((process, event), owner);
         }
     }
 }
@@ -266,16 +280,14 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
         None if text.contains("Action=Publish&") => "publish",
         None => &text,
     };
-    let (event, owner) = match operation {
-        "publish" => (event_id(&parameters(body)["Message"]), String::new()),
-        _ => {
-            let input: Value = serde_json::from_slice(body).unwrap_or_default();
-            let delivery = input["Key"]["deliveryId"]["S"].as_str().unwrap_or_default();
-            let owner = input["ExpressionAttributeValues"][":me"]["S"].as_str().unwrap_or_default();
-            (delivery.split('#').nth(1).unwrap_or_default().to_owned(), owner.to_owned())
-        }
+    let input: Value = serde_json::from_slice(body).unwrap_or_default();
+    let value = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
+    let event = match operation {
+        "publish" => event_id(&parameters(body)["Message"]),
+        _ => value(&input["Key"]["deliveryId"]).split('#').nth(1).unwrap_or_default().to_owned(),
     };
-    Call { operation: operation.into(), event, owner, at: Instant::now(), took_effect: false, heard: false }
+    let [owner, reason] = [":me", ":error"].map(|name| value(&input["ExpressionAttributeValues"][name]));
+    Call { operation: operation.into(), event, owner, reason, at: Instant::now(), took_effect: false, heard: false }
 }
 
 fn parameters(body: &[u8]) -> HashMap<String, String> {
