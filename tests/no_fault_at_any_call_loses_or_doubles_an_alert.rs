@@ -28,13 +28,14 @@ use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Pending, Receipt,
-    Row, Settled, Standing, State, Wanted, may_claim, may_settle,
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Pending, Receipt, Row,
+    Settled, Standing, State, Wanted, may_claim, may_settle,
 };
 use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::{Topic, TopicError};
 use opportunity_alerts::webhook::Webhook;
+use support::doubles::telemetry;
 use support::requests::{RETRIES, SECRET, around, documented, http, opportunity, secrets};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -263,7 +264,7 @@ fn claim(facts: &mut Facts, wanted: Wanted, attempt: Attempt, flaw: Flaw) -> Res
             Standing::Won(Claim::granted(id, message, owner))
         }
     };
-    Ok(Claimed { standing, other_body: false })
+    Ok(Claimed { standing, other_body: false, attempts: facts.row.as_ref().map(|(.., attempts)| *attempts) })
 }
 
 impl Ledger for Process {
@@ -329,7 +330,7 @@ async fn sendpilot(world: &Arc<World>, after: Duration) {
         sleep(*wait).await;
         let process = Process::new(world);
         let (ledger, topic) = (process.clone(), process.clone());
-        let webhook = Webhook { secrets: secrets(), ledger, topic, retention: RETENTION };
+        let webhook = Webhook { secrets: secrets(), ledger, topic, retention: RETENTION, telemetry: telemetry() };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.request, &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {
@@ -351,7 +352,12 @@ async fn redrive(world: &Arc<World>, all_sent: &Notify) {
         sent = sent || futures_util::poll!(&mut all_sent).is_ready();
         join_all((0..runs).map(|number| async move {
             let process = Process::new(world);
-            let redrive = Redrive { ledger: process.clone(), topic: process.clone(), retention: RETENTION };
+            let redrive = Redrive {
+                ledger: process.clone(),
+                topic: process.clone(),
+                retention: RETENTION,
+                telemetry: telemetry(),
+            };
             let now = world.now();
             let id = format!("redrive {number} at {}", now.as_millis());
             let invocation = Invocation::new(&id, now.after(REDRIVE_TIMEOUT), now, [0; 8]);
