@@ -5,68 +5,22 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use opportunity_alerts::event::STATUSES;
+use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use support::template::{function, load, resource};
 use yaml_serde::{Mapping, Value};
 
-/// The metrics that a function sends, each with the dimension that it has beside `FunctionName`.
-const SENT: [(&str, &[(&str, Option<&str>)]); 2] = [
-    (
-        "WebhookFunction",
-        &[
-            ("Alerted", None),
-            ("Duplicate", None),
-            ("Ignored", None),
-            ("InProgress", None),
-            ("Unavailable", None),
-            ("Malformed", None),
-            ("Unauthorized", None),
-            ("NotFound", None),
-            ("MethodNotAllowed", None),
-            ("TooLarge", None),
-            ("Genuine", None),
-            ("Opportunities", None),
-            ("Rejected", Some("Reason")),
-            ("StatusChanges", Some("NewStatus")),
-            ("ClaimTime", None),
-            ("PublishTime", None),
-            ("CompleteTime", None),
-            ("TimeToAlert", None),
-            ("ColdStart", None),
-            ("OtherBody", None),
-            ("SecretUnreadable", None),
-            ("Crashed", None),
-        ],
-    ),
-    (
-        "RedriveFunction",
-        &[
-            ("Scanned", None),
-            ("Published", None),
-            ("Duplicates", None),
-            ("StillPending", None),
-            ("OldestPendingAge", None),
-            ("Incomplete", None),
-            ("ColdStart", None),
-            ("Crashed", None),
-        ],
-    ),
-];
+/// What each function sends; the others are the webhook's.
+const OF_BOTH: [Sent; 2] = [Sent::ColdStart, Sent::Crashed];
+const OF_REDRIVE: [Sent; 6] =
+    [Sent::Scanned, Sent::Published, Sent::Duplicates, Sent::StillPending, Sent::OldestPendingAge, Sent::Incomplete];
 
 const REASONS: [&str; 7] = ["missing", "malformed", "mismatch", "stale", "body", "route", "too_large"];
 
-/// In SendPilot's order, and what it does not document.
-const STATUSES: [&str; 10] = [
-    "PENDING",
-    "CONNECTION_SENT",
-    "CONNECTION_ACCEPTED",
-    "MESSAGE_SENT",
-    "REPLY_RECEIVED",
-    "OPPORTUNITY",
-    "MEETING_BOOKED",
-    "NOT_INTERESTED",
-    "DONE",
-    "OTHER",
-];
+/// In SendPilot's order, and then what it does not document.
+fn statuses() -> [&'static str; 10] {
+    std::array::from_fn(|index| STATUSES.get(index).copied().unwrap_or("OTHER"))
+}
 
 /// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
 const FIELDS: [&str; 27] = [
@@ -143,17 +97,21 @@ impl Metric {
 
     fn exists(&self) -> bool {
         let mut dimensions = self.dimensions.clone();
-        if self.namespace == "OpportunityAlerts" {
-            let function = dimensions.remove("FunctionName");
-            let Some((_, sent)) = SENT.iter().find(|(id, _)| Some(*id) == function.as_deref()) else { return false };
-            let Some((_, by)) = sent.iter().find(|(name, _)| *name == self.name) else { return false };
-            let value = by.and_then(|by| dimensions.remove(by));
-            return dimensions.is_empty()
-                && match by {
-                    None => true,
-                    Some("Reason") => REASONS.map(Some).contains(&value.as_deref()),
-                    Some(_) => STATUSES.map(Some).contains(&value.as_deref()),
-                };
+        if self.namespace == NAMESPACE {
+            let function = dimensions.remove("FunctionName").unwrap_or_default();
+            let Some(sent) = Sent::ALL.iter().find(|sent| sent.name() == self.name) else { return false };
+            let sends = match function.as_str() {
+                "RedriveFunction" => OF_REDRIVE.contains(sent) || OF_BOTH.contains(sent),
+                "WebhookFunction" => !OF_REDRIVE.contains(sent),
+                _ => false,
+            };
+            let value = sent.dimension().and_then(|by| dimensions.remove(by));
+            let has_value = match sent.dimension() {
+                None => true,
+                Some("Reason") => REASONS.map(Some).contains(&value.as_deref()),
+                Some(_) => statuses().map(Some).contains(&value.as_deref()),
+            };
+            return sends && has_value && dimensions.is_empty();
         }
         OF_AWS.iter().any(|(namespace, dimension, names, kind)| {
             let [(name, value)] = &dimensions.iter().collect::<Vec<_>>()[..] else { return false };
@@ -311,7 +269,7 @@ fn the_dashboard_shows_every_alarm_every_reason_and_every_status_in_the_order_of
     let values = |name: &str, by: &str| -> Vec<String> {
         shown().iter().filter(|metric| metric.name == name).map(|metric| metric.dimensions[by].clone()).collect()
     };
-    assert_eq!(values("StatusChanges", "NewStatus"), STATUSES);
+    assert_eq!(values("StatusChanges", "NewStatus"), statuses());
     assert_eq!(values("Rejected", "Reason").into_iter().collect::<BTreeSet<_>>(), REASONS.map(str::to_owned).into());
 }
 
@@ -345,7 +303,7 @@ fn every_saved_query_asks_for_what_log_lines_have() {
     let readme = std::fs::read_to_string("README.md").unwrap();
     let language = "and as asc by count desc fields filter in ispresent like limit max or sort stats";
     let mut known: BTreeSet<&str> = language.split(' ').chain(FIELDS).collect();
-    known.extend(SENT.iter().flat_map(|(_, sent)| *sent).map(|(name, _)| *name));
+    known.extend(Sent::ALL.iter().map(|sent| sent.name()));
     for (name, query) in saved_queries() {
         assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
         let lines = query.lines().filter(|line| !line.starts_with('#'));
