@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::keyring::Source;
 use crate::secret::{SecretError, Secrets};
 
 /// What both functions need to know before they can start.
@@ -15,15 +16,6 @@ pub struct Config {
     pub topic_arn: String,
     /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repetition is known for one. 30 days by default.
     pub retention: Duration,
-}
-
-/// Where the webhook function has its signing secrets from.
-#[derive(Debug)]
-pub enum SecretSource {
-    /// `WEBHOOK_SECRET`: one or more secrets, separated by white space. For local runs.
-    Given(Secrets),
-    /// `WEBHOOK_SECRET_ID`: the name or the ARN of a secret in Secrets Manager.
-    Stored(String),
 }
 
 /// Which variable keeps the function from starting, and why. Never carries a value.
@@ -66,14 +58,15 @@ impl Config {
     }
 }
 
-/// `WEBHOOK_SECRET_ID` or `WEBHOOK_SECRET`, of which the webhook function needs exactly one.
+/// `WEBHOOK_SECRET_ID`, a name or an ARN in Secrets Manager, or `WEBHOOK_SECRET`, one or more signing secrets separated by
+/// white space. The webhook function needs exactly one of the two.
 ///
 /// # Errors
 /// If none is set, or both are, or the secret is unusable.
-pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<SecretSource, ConfigError> {
+pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConfigError> {
     match (set(&variable, "WEBHOOK_SECRET_ID"), set(&variable, "WEBHOOK_SECRET")) {
-        (Some(id), None) => Ok(SecretSource::Stored(id)),
-        (None, Some(secrets)) => Ok(SecretSource::Given(Secrets::parse(&secrets)?)),
+        (Some(id), None) => Ok(Source::Stored(id)),
+        (None, Some(secrets)) => Ok(Source::Given(Secrets::parse(&secrets)?)),
         (None, None) => Err(ConfigError::NoSecret),
         (Some(_), Some(_)) => Err(ConfigError::TwoSecrets),
     }

@@ -18,12 +18,14 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info};
 
+use crate::aws;
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
 use crate::secret::{SecretError, Secrets};
@@ -41,7 +43,16 @@ pub const PAUSE: Duration = Duration::from_secs(10);
 /// Longest wait for the fetch at the start. Lambda gives the start ten seconds, and then begins it anew.
 pub const START: Duration = Duration::from_secs(3);
 
-/// The secrets, and where they come from.
+/// Where the secrets are.
+#[derive(Debug)]
+pub enum Source {
+    /// Here. For local runs and tests.
+    Given(Secrets),
+    /// In the secret of Secrets Manager that has this name or ARN.
+    Stored(String),
+}
+
+/// The secrets that are known, and where to look for others.
 #[derive(Debug)]
 pub struct Keyring {
     /// None where the environment holds the secrets themselves: they never change.
@@ -93,21 +104,24 @@ enum FetchError {
 }
 
 impl Keyring {
-    /// These, and no others.
-    pub fn given(secrets: Secrets) -> Self {
-        let start = Timestamp::from_millis(0);
-        let held = Held { secrets: Some(Arc::new(secrets)), fetched_at: start, failure: None, full_at: start };
-        Self { stored: None, held: Mutex::new(held) }
-    }
-
-    /// Those in the secret with this name or ARN. They are fetched now; if that fails, later.
-    pub async fn stored(client: Client, id: String, now: Timestamp) -> Self {
-        let stored = Stored { client, id };
+    /// Those of this source. What is stored is fetched now; if that fails, later.
+    pub async fn open(source: Source, sdk: &SdkConfig, now: Timestamp) -> Self {
+        let stored = match source {
+            Source::Given(secrets) => return Self::given(secrets),
+            Source::Stored(id) => Stored { client: aws::secrets_manager(sdk), id },
+        };
         let mut held = Held { secrets: None, fetched_at: now, failure: None, full_at: now };
         let begun = Instant::now();
         let fetched = stored.fetch(begun + START).await;
         held.learn(fetched, now.after(begun.elapsed()));
         Self { stored: Some(stored), held: Mutex::new(held) }
+    }
+
+    /// These, and no others.
+    pub fn given(secrets: Secrets) -> Self {
+        let start = Timestamp::from_millis(0);
+        let held = Held { secrets: Some(Arc::new(secrets)), fetched_at: start, failure: None, full_at: start };
+        Self { stored: None, held: Mutex::new(held) }
     }
 
     /// The secrets that count now, fetched anew where it is time to.
@@ -205,7 +219,8 @@ impl Stored {
         let get = async {
             get.send().await.map_err(|error| match error.as_service_error() {
                 Some(GetSecretValueError::ResourceNotFoundException(_)) => FetchError::Absent,
-                _ => FetchError::Refused(error.into()),
+                // As text: the error itself carries the whole answer, which may be a secret that could not be read.
+                _ => FetchError::Refused(chain(&error).into()),
             })
         };
         let value = within(by, get, FetchError::TimedOut).await?;

@@ -5,12 +5,11 @@ use std::time::SystemTime;
 
 use lambda_http::{Adapter, Request, RequestExt};
 use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
-use opportunity_alerts::config::{self, SecretSource};
 use opportunity_alerts::gateway::Payload;
 use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::topic::sns::SnsTopic;
-use opportunity_alerts::{aws, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
+use opportunity_alerts::{aws, config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -22,12 +21,8 @@ async fn main() -> ExitCode {
 async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
     let sdk = aws::config().await;
-    let keyring = match config::secret(&variable)? {
-        SecretSource::Given(secrets) => Keyring::given(secrets),
-        SecretSource::Stored(id) => Keyring::stored(aws::secrets_manager(&sdk), id, SystemTime::now().into()).await,
-    };
     let webhook = &Webhook {
-        keyring,
+        keyring: Keyring::open(config::secret(&variable)?, &sdk, SystemTime::now().into()).await,
         ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
         topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
         retention: config.retention,
