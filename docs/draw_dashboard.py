@@ -66,10 +66,10 @@ class Week:
         waiting = sum(due[hour] for hour in self.OUTAGE)
         last = self.OUTAGE[-1]
         quick = [self._around(420 if count else None, 0.2) for count in out]
-        died = self._only({self.OUTAGE[0]: waiting * 4})
+        refused = self._only({self.OUTAGE[0]: waiting * 4})
         self._series = {
             **{("StatusChanges", status): counts for status, counts in changes.items()},
-            "Opportunities": [count + again for count, again in zip(due, died)],
+            "Opportunities": [count + again for count, again in zip(due, refused)],
             "Alerted": out,
             "Published": self._only({last: waiting}),
             "StillPending": self._only({self.OUTAGE[0]: waiting, last: waiting}),
@@ -79,7 +79,7 @@ class Week:
             "Ignored": [sum(counts) - done for *counts, done in zip(*changes.values(), due)],
             "Duplicate": [int(self._dice.random() < count / 9) for count in out],
             "InProgress": self._only({self.OUTAGE[0] + 1: 1}),
-            "Unavailable": died,
+            "Unavailable": refused,
             **{("Rejected", reason): self._only({}) for reason in ("malformed", "body", "too_large")},
             ("Rejected", "mismatch"): self._only({self.ROTATED: 9, self.ROTATED + 1: 4}),
             ("Rejected", "stale"): self._only({self.ROTATED + 31: 1}),
@@ -88,7 +88,7 @@ class Week:
             ("Errors", "Webhook"): self._only({}),
             ("Errors", "Redrive"): self._only({}),
             "Throttles": self._only({}),
-            "5xx": died,
+            "5xx": refused,
             ("Duration", "Webhook", "p50"): [self._around(3, 0.3) for _ in range(HOURS)],
             ("Duration", "Webhook", "Maximum"): [
                 7610 if hour == self.OUTAGE[0] else self._around(90 if count else 12, 0.5)
@@ -183,7 +183,8 @@ def alarm(properties, week, area):
         red = name in week.alarmed
         fill, edge, state = ("#fdf3f1", "#d13212", "In alarm") if red else ("#f2f8f0", "#1d8102", "OK")
         label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
-        yield f'<rect x="{x:.0f}" y="{y:.0f}" width="{width - 8:.0f}" height="{height - 8:.0f}" rx="3" fill="{fill}" stroke="{edge}"/>'
+        size = f'width="{width - 8:.0f}" height="{height - 8:.0f}"'
+        yield f'<rect x="{x:.0f}" y="{y:.0f}" {size} rx="3" fill="{fill}" stroke="{edge}"/>'
         yield text(x + 10, y + 22, label, weight="bold")
         yield text(x + 10, y + 40, state, edge)
 
@@ -276,7 +277,7 @@ def frame(area, scale):
         yield f'<path d="M{area.left} {y:.1f}H{area.right}" stroke="{RULE}"/>'
         for side, most in scale.items():
             x, anchor = (area.left - 6, "end") if side == "left" else (area.right + 6, "start")
-            yield text(x, y + 4, f"{most * quarter / 4:,.4g}" if most < 10 else f"{most * quarter / 4:,.0f}", PALE, 10, anchor=anchor)
+            yield text(x, y + 4, f"{most * quarter // 4:,}", PALE, 10, anchor=anchor)
     for day, name in enumerate(DAYS):
         yield text(area.x(day * 24 + 12), area.bottom + 14, name, PALE, 10, anchor="middle")
 
