@@ -194,6 +194,15 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
             around(&"x".repeat(256 * 1024 + 1), &[]),
             expected("WARN", 413, "too_large", &["Rejected Count Reason=too_large"]),
         ),
+        (
+            signed_now(&opportunity("evt_refused")),
+            expected(
+                "INFO",
+                200,
+                "duplicate",
+                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", CHANGE],
+            ),
+        ),
     ] {
         if expected.outcome == "unavailable" {
             world.aws.next("publish", Fault::Refused(403));
