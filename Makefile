@@ -2,7 +2,7 @@
 PYTHON ?= python3
 LOCAL_AWS = PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
 
-.PHONY: help run demo send pending test test-rust test-deployed model chaos load lint lint-rust lint-template tools clean
+.PHONY: help run demo send pending doctor test test-rust test-deployed model chaos load lint lint-rust lint-template dashboard tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -22,18 +22,23 @@ send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<W
 pending: tools # List the alerts that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
 	@$(LOCAL_AWS) local_aws.pending $(if $(STACK),--stack '$(STACK)')
 
+doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
+	@$(LOCAL_AWS) local_aws.doctor $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(ALERT)),--alert)
+
 test: test-rust test-deployed # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
 	cargo test --locked
 
 test-deployed: tools # Against the deployed template on a local AWS
-	$(LOCAL_AWS) unittest -v tests/the_deployed_template_works_over_http_test.py
+	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
+		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py
 
-model: # The claim protocol in every interleaving: the full model, some minutes; `make test` has a small one
-	cargo test --locked --test no_interleaving_breaks_the_promise -- --ignored --nocapture
+model: # The claim protocol in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
+	cargo test --locked --test no_interleaving_breaks_the_promise --test no_fault_at_any_call_loses_or_doubles_an_alert \
+		-- --ignored --nocapture
 
-chaos: # Ten thousand events while calls fail and functions are killed; SEED=<number> for the same dice again. Some minutes
+chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
 	cargo test --locked --test chaos_loses_nothing -- --ignored --nocapture
 
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
@@ -51,6 +56,10 @@ lint-template: tools
 # Told that it has just looked, sam does not ask the package index for its newest version.
 	@mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json
 	__SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam validate
+	$(PYTHON) docs/draw_dashboard.py --check
+
+dashboard: # Draw docs/dashboard.svg anew from the dashboard in template.yaml
+	$(PYTHON) docs/draw_dashboard.py
 
 tools: .venv/installed # The pinned tools, into .venv
 

@@ -12,14 +12,14 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 /// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Longest wait for DynamoDB's answer to one try, which takes milliseconds too; then the connection is taken for dead. A
-/// repetition does no harm: the ledger's requests recognise their own effect.
+/// Longest wait for the answer to one try of what may be repeated, which takes milliseconds too; then the connection is
+/// taken for dead.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tries of one operation.
 pub const ATTEMPTS: u32 = 3;
 
-/// Longest wait for DynamoDB in all, tries and pauses together. Each step of a delivery ends earlier if its share of the
+/// Longest wait for the same in all, tries and pauses together. Each step of a request ends earlier if its share of the
 /// invocation's time does (see [`crate::invocation::Schedule`]).
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -38,14 +38,20 @@ pub async fn config() -> SdkConfig {
         .await
 }
 
-/// The client of the ledger, whose requests may be repeated: it soon asks again.
+/// The client of the ledger, whose requests recognise their own effect, and so may be repeated: it soon asks again.
 pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
-    let timeouts = TimeoutConfig::builder()
-        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-        .operation_timeout(OPERATION_TIMEOUT)
-        .build();
-    let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(timeouts).build();
+    let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(impatient()).build();
     aws_sdk_dynamodb::Client::from_conf(config)
+}
+
+/// The client of the signing secrets, which are only read: it soon asks again too.
+pub fn secrets_manager(config: &SdkConfig) -> aws_sdk_secretsmanager::Client {
+    let config = aws_sdk_secretsmanager::config::Builder::from(config).timeout_config(impatient()).build();
+    aws_sdk_secretsmanager::Client::from_conf(config)
+}
+
+fn impatient() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build()
 }
 
 /// The client of the topic. A publish has no condition that would make a second one harmless. So it is waited for as long

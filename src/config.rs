@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::keyring::Source;
 use crate::secret::{SecretError, Secrets};
 
 /// What both functions need to know before they can start.
@@ -31,7 +32,13 @@ pub enum ConfigError {
     /// No number of days.
     #[error("RETENTION_DAYS must be a whole number from 1 to 3650")]
     RetentionDays,
-    /// No usable secret. Without one the function does not serve: it would let anybody in, or nobody.
+    /// No secret at all. Without one the function does not serve: it would let anybody in, or nobody.
+    #[error("neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set; one of them must be")]
+    NoSecret,
+    /// Two sources, of which one would be believed to count and does not.
+    #[error("both WEBHOOK_SECRET_ID and WEBHOOK_SECRET are set; only one of them may be")]
+    TwoSecrets,
+    /// No usable secret.
     #[error("WEBHOOK_SECRET {0}")]
     Secret(#[from] SecretError),
 }
@@ -51,12 +58,18 @@ impl Config {
     }
 }
 
-/// `WEBHOOK_SECRET`, which the webhook function alone needs: one or more signing secrets, separated by white space.
+/// `WEBHOOK_SECRET_ID`, a name or an ARN in Secrets Manager, or `WEBHOOK_SECRET`, one or more signing secrets separated by
+/// white space. The webhook function needs exactly one of the two.
 ///
 /// # Errors
-/// If it is missing or unusable.
-pub fn secrets(variable: impl Fn(&str) -> Option<String>) -> Result<Secrets, ConfigError> {
-    Ok(Secrets::parse(&required(&variable, "WEBHOOK_SECRET")?)?)
+/// If none is set, or both are, or the secret is unusable.
+pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConfigError> {
+    match (set(&variable, "WEBHOOK_SECRET_ID"), set(&variable, "WEBHOOK_SECRET")) {
+        (Some(id), None) => Ok(Source::Stored(id)),
+        (None, Some(secrets)) => Ok(Source::Given(Secrets::parse(&secrets)?)),
+        (None, None) => Err(ConfigError::NoSecret),
+        (Some(_), Some(_)) => Err(ConfigError::TwoSecrets),
+    }
 }
 
 fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {

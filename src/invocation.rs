@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::ledger::{Attempt, Owner};
 use crate::timestamp::Timestamp;
@@ -18,6 +18,17 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// Taken where the runtime names a deadline that is already over, as some emulators do: the timeout in `template.yaml`.
 const UNSTATED: Duration = Duration::from_secs(10);
 
+/// Gives up at the deadline, and does not begin after it: what is begun may take effect.
+pub(crate) async fn within<T, E>(deadline: Instant, work: impl Future<Output = Result<T, E>>, late: E) -> Result<T, E> {
+    if Instant::now() >= deadline {
+        return Err(late);
+    }
+    match timeout_at(deadline, work).await {
+        Ok(result) => result,
+        Err(_) => Err(late),
+    }
+}
+
 /// One invocation.
 #[derive(Debug, Clone)]
 pub struct Invocation {
@@ -28,10 +39,12 @@ pub struct Invocation {
     allowed: Duration,
 }
 
-/// The moment by which each step of a delivery must be over. All are shares of the invocation's own time, so that they
+/// The moment by which each step of a request must be over. All are shares of the invocation's own time, so that they
 /// hold whatever the function's timeout is set to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
+    /// The signing secrets, where they are to be fetched. Later than that, the claim would be short of time.
+    pub secrets_by: Instant,
     /// The claim. Later than that, too little time is left to publish.
     pub claim_by: Instant,
     /// The publish. Later than that, its result could not be recorded any more.
@@ -92,9 +105,9 @@ impl Invocation {
         Attempt { owner: Owner::new(&self.request_id, self.random), now: self.now(), lease_until: self.lease_until() }
     }
 
-    /// How the time of one delivery is shared out.
+    /// How the time of one request, or of one delivery, is shared out.
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
-        Schedule { claim_by: by(35), publish_by: by(75), settle_by: by(95) }
+        Schedule { secrets_by: by(20), claim_by: by(35), publish_by: by(75), settle_by: by(95) }
     }
 }

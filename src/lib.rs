@@ -9,7 +9,8 @@
 //! | [`gateway`] | takes in what API Gateway hands over, whatever an attacker wrote into it |
 //! | [`webhook`] | handles one request: verify, parse, alert, relay, answer |
 //! | [`signature`] | makes bytes of a stranger into a [`signature::Verified`] body, or says why not |
-//! | [`secret`] | holds the signing secrets, several while a rotation lasts |
+//! | [`keyring`] | has the secrets that count at this moment, fetched from Secrets Manager and kept fresh |
+//! | [`secret`] | one or more signing secrets, never readable again |
 //! | [`event`] | makes that into an [`event::Event`]; the one place that knows SendPilot's names |
 //! | [`alert`] | decides whether an alert is due, and writes it, once per kind of reader |
 //! | [`redrive`] | lists what is pending though nobody holds it, and relays that |
@@ -27,8 +28,8 @@
 //!    however the function dies, and however long SNS is down. SendPilot is told 2xx only when the alert is out.
 //! 2. **Once.** One alert per event. A second publish happens only where a publish took effect and the proof of it was
 //!    lost: a crash, or a lost answer, between publish and completion. It carries the same alert id.
-//! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not start.
-//! 4. **Nothing for nothing.** An event that needs no alert costs no AWS call.
+//! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not serve.
+//! 4. **Nothing for nothing.** An event that needs no alert costs no AWS call, but for a look at the secret now and then.
 //!
 //! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
 //! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.
@@ -40,6 +41,7 @@ pub mod error;
 pub mod event;
 pub mod gateway;
 pub mod invocation;
+pub mod keyring;
 pub mod ledger;
 mod lossy;
 pub mod redrive;

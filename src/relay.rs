@@ -13,10 +13,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::error::chain;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, within};
 use crate::ledger::{Claim, Claimed, Ledger, LedgerError, Receipt, Settled, Standing, Wanted};
 use crate::response::Outcome;
 use crate::timestamp::Timestamp;
@@ -119,7 +119,7 @@ async fn claim(
 ) -> Relayed {
     let claim_by = invocation.schedule().claim_by;
     let claiming = ledger.claim(wanted, invocation.attempt());
-    let claimed = within(claim_by, claiming, LedgerError::TimedOut, &mut steps.claim).await;
+    let claimed = timed(claim_by, claiming, LedgerError::TimedOut, &mut steps.claim).await;
     let Claimed { standing, other_body, attempts } = match claimed {
         Ok(claimed) => claimed,
         Err(error) => return Relayed::unavailable(Failure::Claim(error), invocation),
@@ -143,13 +143,13 @@ async fn publish(
 ) -> Relayed {
     let schedule = invocation.schedule();
     let publishing = topic.publish(claim.message());
-    match within(schedule.publish_by, publishing, TopicError::TimedOut, &mut steps.publish).await {
+    match timed(schedule.publish_by, publishing, TopicError::TimedOut, &mut steps.publish).await {
         Ok(message_id) => {
             let published_at = invocation.now();
             steps.published_at = Some(published_at);
             let receipt = Receipt { message_id, published_at, expires_at: published_at.after(retention) };
             let completing = ledger.complete(claim, receipt);
-            let completed = within(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
+            let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
             let failure = match completed {
                 Ok(Settled::Recorded) => None,
                 Ok(Settled::NotMine) => Some(Failure::Overtaken),
@@ -160,7 +160,7 @@ async fn publish(
         Err(publish) => {
             let error = chain(&publish);
             let releasing = ledger.release(claim, invocation.now(), &error);
-            let released = within(schedule.settle_by, releasing, LedgerError::TimedOut, &mut None).await;
+            let released = within(schedule.settle_by, releasing, LedgerError::TimedOut).await;
             let failure = match released {
                 Ok(Settled::Recorded | Settled::NotMine) => Failure::Publish(publish),
                 Err(release) => Failure::Release { publish, release },
@@ -170,18 +170,15 @@ async fn publish(
     }
 }
 
-/// Gives up at the deadline, and does not begin after it: what is begun may take effect. Says how long it `took`.
-async fn within<T, E>(
+/// Gives up at the deadline, and says how long it `took`, if there was time for it at all.
+async fn timed<T, E>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,
     late: E,
     took: &mut Option<Duration>,
 ) -> Result<T, E> {
     let began = Instant::now();
-    if began >= deadline {
-        return Err(late);
-    }
-    let result = timeout_at(deadline, work).await;
-    *took = Some(began.elapsed());
-    result.unwrap_or(Err(late))
+    let result = within(deadline, work, late).await;
+    *took = (began < deadline).then(|| began.elapsed());
+    result
 }

@@ -30,6 +30,13 @@ pub enum Outcome {
         /// Time until another attempt can be of use.
         retry_after: Duration,
     },
+    /// No signing secret of our own is at hand, so there is no telling who sent this.
+    NoSecret {
+        /// Time until it is worth while to look for one again.
+        retry_after: Duration,
+        /// What to mend.
+        detail: String,
+    },
     /// Genuine, but no event; the text says what to mend.
     Malformed(String),
     /// Not signed by a secret of ours, or not now.
@@ -64,7 +71,7 @@ impl Outcome {
             Self::Duplicate => (StatusCode::OK, "duplicate"),
             Self::Ignored => (StatusCode::OK, "ignored"),
             Self::InProgress { .. } => (StatusCode::CONFLICT, "in_progress"),
-            Self::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::Unavailable { .. } | Self::NoSecret { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
             Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
@@ -76,9 +83,9 @@ impl Outcome {
     fn header(&self) -> Option<(header::HeaderName, HeaderValue)> {
         let seconds = |span: Duration| HeaderValue::from(span.as_millis().div_ceil(1000).max(1) as u64);
         match self {
-            Self::InProgress { retry_after } | Self::Unavailable { retry_after } => {
-                Some((header::RETRY_AFTER, seconds(*retry_after)))
-            }
+            Self::InProgress { retry_after }
+            | Self::Unavailable { retry_after }
+            | Self::NoSecret { retry_after, .. } => Some((header::RETRY_AFTER, seconds(*retry_after))),
             Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
             _ => None,
         }
@@ -99,9 +106,8 @@ impl Outcome {
             Self::Malformed(_) => Some("body"),
             Self::NotFound | Self::MethodNotAllowed => Some("route"),
             Self::TooLarge => Some("too_large"),
-            Self::Alerted | Self::Duplicate | Self::Ignored | Self::InProgress { .. } | Self::Unavailable { .. } => {
-                None
-            }
+            Self::Alerted | Self::Duplicate | Self::Ignored => None,
+            Self::InProgress { .. } | Self::Unavailable { .. } | Self::NoSecret { .. } => None,
         }
     }
 
@@ -115,7 +121,7 @@ impl Outcome {
             Self::Unavailable { .. } => {
                 Some("the alert is not known to be out; send the event again after Retry-After")
             }
-            Self::Malformed(detail) | Self::Unauthorized { detail, .. } => Some(detail),
+            Self::Malformed(detail) | Self::Unauthorized { detail, .. } | Self::NoSecret { detail, .. } => Some(detail),
             Self::NotFound => Some("webhooks are received at POST /webhooks/sendpilot"),
             Self::MethodNotAllowed => Some("webhooks are sent by POST"),
             Self::TooLarge => Some("the body must be at most 256 KiB (262144 bytes)"),

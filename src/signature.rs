@@ -127,6 +127,15 @@ pub fn verify<'a>(
     Err(rejection.unwrap_or(Rejection::Unsigned))
 }
 
+/// Whether a request that [`verify`] refused may be genuine under a secret that we do not have: some signature on it is well
+/// formed and of the right age.
+pub fn may_hold_under_another_secret(headers: &HeaderMap, now: Timestamp) -> bool {
+    FAMILIES.iter().any(|family| {
+        let signed = headers.get(family.signature).map(|signature| Signed::read(family, signature, headers));
+        matches!(signed, Some(Ok(signed)) if signed.is_timely(now))
+    })
+}
+
 /// The most signatures of the documented scheme that are tried on one request: each may name a time of its own, and so
 /// cost a hash of the whole body.
 const MAX_DOCUMENTED: usize = 4;
@@ -210,6 +219,13 @@ impl<'a> Signed<'a> {
             return Err(Rejection::BadSignature);
         }
         Ok(Self::Standard { id, timestamp, candidates })
+    }
+
+    fn is_timely(&self, now: Timestamp) -> bool {
+        match self {
+            Self::Standard { timestamp, .. } => timestamp.check(now, FRESH).is_ok(),
+            Self::Documented(candidates) => candidates.iter().any(|(time, _)| time.check(now, RETRIED).is_ok()),
+        }
     }
 
     /// The age comes last, so that "stale" is only ever said of a genuine signature.

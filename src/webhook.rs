@@ -4,17 +4,17 @@ mod line;
 
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use lambda_http::Body;
 
 use crate::alert;
 use crate::event::{self, Event, Malformed};
 use crate::invocation::Invocation;
+use crate::keyring::{Keyring, NoSecret};
 use crate::ledger::{Ledger, Wanted};
 use crate::relay::{Relayed, relay};
 use crate::response::{MAX_BODY, Outcome, answer};
-use crate::secret::Secrets;
-use crate::signature::{Rejection, verify};
+use crate::signature::{self, Rejection, Verified, verify};
 use crate::telemetry::Telemetry;
 use crate::topic::Topic;
 
@@ -25,7 +25,7 @@ pub const PATH: &str = "/webhooks/sendpilot";
 #[derive(Debug)]
 pub struct Webhook<L, T> {
     /// Who may send.
-    pub secrets: Secrets,
+    pub keyring: Keyring,
     /// Who has claimed what.
     pub ledger: L,
     /// Where alerts go.
@@ -71,9 +71,9 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         if body.len() > MAX_BODY {
             return Outcome::TooLarge.into();
         }
-        let verified = match verify(request.headers(), body, &self.secrets, invocation.now()) {
+        let verified = match self.verify(request.headers(), body, invocation).await {
             Ok(verified) => verified,
-            Err(rejection) => return Outcome::from(rejection).into(),
+            Err(outcome) => return outcome.into(),
         };
         let event = match event::parse(&verified) {
             Ok(event) => event,
@@ -87,6 +87,32 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             Err(malformed) => Outcome::from(malformed).into(),
         };
         Handled { event: Some(event), relayed }
+    }
+
+    /// A signature that none of our secrets made may be the first by a new one.
+    async fn verify<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        body: &'a [u8],
+        invocation: &Invocation,
+    ) -> Result<Verified<'a>, Outcome> {
+        let secrets = self.keyring.secrets(invocation).await?;
+        let rejection = match verify(headers, body, &secrets, invocation.now()) {
+            Ok(verified) => return Ok(verified),
+            Err(rejection) => rejection,
+        };
+        if signature::may_hold_under_another_secret(headers, invocation.now())
+            && let Some(secrets) = self.keyring.others(invocation).await
+        {
+            return Ok(verify(headers, body, &secrets, invocation.now())?);
+        }
+        Err(rejection.into())
+    }
+}
+
+impl From<NoSecret> for Outcome {
+    fn from(NoSecret { retry_after, detail }: NoSecret) -> Self {
+        Self::NoSecret { retry_after, detail }
     }
 }
 

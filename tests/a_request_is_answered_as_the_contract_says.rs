@@ -8,6 +8,7 @@ use std::time::Duration;
 use lambda_http::Request;
 use lambda_http::http::{Method, Response};
 use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use proptest::prelude::*;
@@ -20,7 +21,13 @@ const NOW: u64 = 1_708_770_605;
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let retention = Duration::from_secs(86_400);
-    let webhook = Webhook { secrets: secrets(), ledger: &script, topic: &script, retention, telemetry: telemetry() };
+    let webhook = Webhook {
+        keyring: Keyring::given(secrets()),
+        ledger: &script,
+        topic: &script,
+        retention,
+        telemetry: telemetry(),
+    };
     let invocation = Invocation::new("request-1", now.after(Duration::from_secs(10)), now, [0; 8]);
     (webhook.respond(request, &invocation).await, script.calls())
 }

@@ -193,6 +193,12 @@ fn everything_else_is_a_problem_that_says_what_to_mend() {
         (Outcome::InProgress { retry_after: Duration::ZERO }, 409, "Conflict", Some("1")),
         (Outcome::TooLarge, 413, "Payload Too Large", None),
         (Outcome::Unavailable { retry_after: Duration::from_secs(5) }, 503, "Service Unavailable", Some("5")),
+        (
+            Outcome::NoSecret { retry_after: Duration::ZERO, detail: "put".into() },
+            503,
+            "Service Unavailable",
+            Some("1"),
+        ),
     ] {
         let response = answer(&outcome, None);
         let (got, content_type, retry, body) = read(&response);

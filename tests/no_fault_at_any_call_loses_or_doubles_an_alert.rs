@@ -27,6 +27,7 @@ use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::ledger::{
     Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Pending, Receipt, Row,
     Settled, Standing, State, Wanted, may_claim, may_settle,
@@ -330,7 +331,8 @@ async fn sendpilot(world: &Arc<World>, after: Duration) {
         sleep(*wait).await;
         let process = Process::new(world);
         let (ledger, topic) = (process.clone(), process.clone());
-        let webhook = Webhook { secrets: secrets(), ledger, topic, retention: RETENTION, telemetry: telemetry() };
+        let (keyring, telemetry) = (Keyring::given(secrets()), telemetry());
+        let webhook = Webhook { keyring, ledger, topic, retention: RETENTION, telemetry };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.request, &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {

@@ -8,11 +8,10 @@ use opportunity_alerts::secret::{SecretError, Secrets};
 use opportunity_alerts::signature::{FRESH, RETRIED, Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
-use support::requests::{SECRET, documented, headers, secrets, standard};
+use support::requests::{OTHER, SECRET, documented, headers, secrets, standard};
 
 const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
 const NOW: u64 = 1_649_367_553;
-const OTHER: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(seconds * 1000)

@@ -6,7 +6,6 @@ import time
 import unittest
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +14,17 @@ import boto3
 from local_aws import request
 from local_aws.inbox import Inbox
 from local_aws.pending import listing
-from local_aws.service import service
-from local_aws.signature import DOCUMENTED, STANDARD, SVIX
+from local_aws.service import shared_service
+from local_aws.signature import DOCUMENTED, SAMPLE_SECRET, STANDARD, SVIX, fresh_secret
+from local_aws.stack import NAME
+from local_aws.topic import refusing
 
 EVENTS = Path("events")
 
 
 def setUpModule():
     global deployed
-    context = service()
-    deployed = context.__enter__()
-    unittest.addModuleCleanup(context.__exit__, None, None, None)
+    deployed = shared_service()
     # Or it would come in between, now and then.
     deployed.redrive.pause()
 
@@ -35,29 +34,20 @@ def an_event(name):
     return request.read(EVENTS / f"{name}.json").with_event_id(request.fresh("evt"))
 
 
-def post(sent):
-    return sent.post(deployed.webhook_url)
+def post(sent, secret=SAMPLE_SECRET):
+    return sent.post(deployed.webhook_url, secret)
+
+
+def configuration(logical_id):
+    """A function as it is deployed."""
+    described = boto3.client("cloudformation").describe_stack_resource(StackName=NAME, LogicalResourceId=logical_id)
+    name = described["StackResourceDetail"]["PhysicalResourceId"]
+    found = boto3.client("lambda").get_function_configuration(FunctionName=name)
+    return {key: value for key, value in found.items() if key != "ResponseMetadata"}
 
 
 def row_of(event_id):
     return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#alert")
-
-
-@contextmanager
-def topic_refusing():
-    """Meanwhile, nobody may publish."""
-    sns = boto3.client("sns")
-    policy = sns.get_topic_attributes(TopicArn=deployed.topic_arn)["Attributes"]["Policy"]
-    nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": deployed.topic_arn}
-
-    def set_policy(text):
-        sns.set_topic_attributes(TopicArn=deployed.topic_arn, AttributeName="Policy", AttributeValue=text)
-
-    set_policy(json.dumps({"Version": "2012-10-17", "Statement": [nobody]}))
-    try:
-        yield
-    finally:
-        set_policy(policy)
 
 
 class DeployedStack(unittest.TestCase):
@@ -126,6 +116,41 @@ class DeployedStack(unittest.TestCase):
                 self.assertIsNone(row_of(event.event_id()))
         self.assert_alerts()
 
+    def test_a_rotation_is_one_put_and_no_deploy_and_rejects_nothing_that_is_genuine(self):
+        old, new = SAMPLE_SECRET, fresh_secret()
+        before = configuration("WebhookFunction")
+        sent = []
+
+        def all_get_in(*signed_with):
+            events = [(an_event("opportunity"), secret) for secret in signed_with * 4]
+            # Together, so that several processes have to learn of it.
+            with ThreadPoolExecutor(len(events)) as pool:
+                for answer in pool.map(lambda event: post(*event), events):
+                    self.assert_answer(answer, 200, "alerted")
+            sent.extend(event.event_id() for event, _ in events)
+
+        self.assert_answer(post(an_event("opportunity"), new), 401, "unauthorized")
+        all_get_in(old)
+        deployed.secret.put(new)
+        # The one that the other tests sign with; until then, it is the previous one.
+        self.addCleanup(deployed.secret.put, old)
+        all_get_in(new)
+        all_get_in(old, new)
+        all_get_in(new)
+        self.assert_alerts(*sent)
+        self.assertEqual(configuration("WebhookFunction"), before)
+
+    def test_the_secret_stands_nowhere_but_in_secrets_manager(self):
+        cloudformation = boto3.client("cloudformation")
+        shown = [
+            cloudformation.describe_stacks(StackName=NAME),
+            cloudformation.get_template(StackName=NAME, TemplateStage="Processed"),
+            configuration("WebhookFunction"),
+            configuration("RedriveFunction"),
+        ]
+        self.assertIn("WEBHOOK_SECRET_ID", str(shown))
+        self.assertNotIn(SAMPLE_SECRET, str(shown))
+
     def test_what_cannot_be_read_is_told_so(self):
         self.assert_answer(post(an_event("malformed")), 400, "malformed")
         self.assert_answer(post(an_event("lead-without-id")), 400, "malformed")
@@ -156,7 +181,7 @@ class DeployedStack(unittest.TestCase):
 
     def test_while_the_topic_refuses_nothing_is_lost(self):
         event = an_event("opportunity")
-        with topic_refusing():
+        with refusing(deployed.topic_arn):
             answer = post(event)
             self.assert_answer(answer, 503, "unavailable")
             self.assertIn("retry-after", answer.headers)
@@ -172,7 +197,7 @@ class DeployedStack(unittest.TestCase):
 
     def test_what_sendpilot_never_sends_again_is_listed_and_goes_out_by_the_redrive(self):
         events = [an_event("opportunity") for _ in range(3)]
-        with topic_refusing():
+        with refusing(deployed.topic_arn):
             for event in events:
                 self.assert_answer(post(event), 503, "unavailable")
             report = deployed.redrive.run()
@@ -189,7 +214,7 @@ class DeployedStack(unittest.TestCase):
 
     def test_the_redrive_runs_every_minute_by_itself(self):
         event = an_event("opportunity")
-        with topic_refusing():
+        with refusing(deployed.topic_arn):
             post(event)
         deployed.redrive.resume()
         self.addCleanup(deployed.redrive.pause)

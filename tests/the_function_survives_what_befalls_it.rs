@@ -281,24 +281,32 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
     let lone = r#"{"headers":{"x":"\ud83d linkedin"},"rawPath":7}"#;
     let mut other = opportunity("evt_1");
     other.push(' ');
-    function.answer(&event()).await;
-    function.answer(&payload("forged")).await;
-    function.answer(&signed_now(&other)).await;
-    world.aws.next("publish", Fault::Refused(403));
-    function.answer(&signed_now(&opportunity("evt_2"))).await;
+    let mut request_ids = Vec::new();
+    for (sent, fault) in [
+        (event(), None),
+        (payload("forged"), None),
+        (signed_now(&other), None),
+        (signed_now(&opportunity("evt_2")), Some(Fault::Refused(403))),
+    ] {
+        fault.into_iter().for_each(|fault| world.aws.next("publish", fault));
+        function.answer(&sent).await;
+        request_ids.push(json!(function.request_id));
+    }
     function.invoke_raw(lone).await;
     let log = function.log().await;
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let [alerted, forged, duplicate, failed, ..] = &lines[..] else { panic!("{log}") };
     let timestamp = alerted["timestamp"].as_str().unwrap();
     time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339).unwrap();
-    let request_id = json!("8476a536-e9f4-11e8-9739-2dfe598c3fcd");
-    for (line, level, event_id, outcome, status) in [
+    for ((line, level, event_id, outcome, status), request_id) in [
         (alerted, "INFO", json!("evt_1"), "alerted", 200),
         (forged, "WARN", json!(null), "unauthorized", 401),
         (duplicate, "WARN", json!("evt_1"), "duplicate", 200),
         (failed, "ERROR", json!("evt_2"), "unavailable", 503),
-    ] {
+    ]
+    .into_iter()
+    .zip(request_ids)
+    {
         assert_eq!(
             (&line["requestId"], &line["eventId"], &line["level"]),
             (&request_id, &event_id, &json!(level)),
@@ -321,7 +329,8 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
 async fn without_what_it_needs_it_does_not_start_and_says_which_variable_to_mend() {
     let world = World::new().await;
     for (variable, value, complaint) in [
-        ("WEBHOOK_SECRET", "", "WEBHOOK_SECRET is not set"),
+        ("WEBHOOK_SECRET", "", "neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set"),
+        ("WEBHOOK_SECRET_ID", "webhook", "both WEBHOOK_SECRET_ID and WEBHOOK_SECRET are set"),
         ("WEBHOOK_SECRET", "whsec_", "WEBHOOK_SECRET secret number 1 starts with whsec_"),
         ("ALERTS_TABLE_NAME", "", "ALERTS_TABLE_NAME is not set"),
         ("ALERTS_TOPIC_ARN", "alerts", "ALERTS_TOPIC_ARN must be"),

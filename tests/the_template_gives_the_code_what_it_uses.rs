@@ -10,12 +10,13 @@ use std::time::Duration;
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::DeliveryId;
+use opportunity_alerts::secret::{SecretError, Secrets};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::{aws, redrive, webhook};
 use serde_json::json;
 use support::aws::{Aws, Fault};
 use support::dynamodb::DynamoDb;
-use support::lambda::{Lambda, Said, environment};
+use support::lambda::{Lambda, Said, deployed_environment, environment};
 use support::requests::{SECRET, change, opportunity, signed_now};
 use support::template::{function, resource};
 use yaml_serde::Value;
@@ -30,9 +31,9 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
         names.borrow_mut().insert(name.to_owned());
         Some(match name {
             "ALERTS_TOPIC_ARN" => support::lambda::TOPIC.to_owned(),
-            "WEBHOOK_SECRET" => SECRET.to_owned(),
             _ => "30".to_owned(),
         })
+        .filter(|_| name != "WEBHOOK_SECRET")
     });
     names.into_inner()
 }
@@ -40,7 +41,8 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
 #[test]
 fn every_variable_that_the_code_reads_is_set_and_no_other() {
     let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
-    let secret = looked_up(|variable| drop(config::secrets(variable).unwrap()));
+    let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
+    assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable is one that can be read in the console");
     for (id, read) in [("WebhookFunction", both.union(&secret).cloned().collect()), ("RedriveFunction", both)] {
         let function = function(id);
         let variables = function["Environment"]["Variables"].as_mapping().unwrap();
@@ -57,6 +59,7 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
         "claim" | "takeover" | "complete" | "release" => ("dynamodb:UpdateItem", "!GetAtt DeliveriesTable.Arn"),
         "list" => ("dynamodb:Query", "!Sub ${DeliveriesTable.Arn}/index/pending"),
         "publish" => ("sns:Publish", "!Ref AlertsTopic"),
+        "current" | "previous" => ("secretsmanager:GetSecretValue", "what WEBHOOK_SECRET_ID names"),
         other => panic!("an action that nobody granted: {other}"),
     };
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
@@ -64,12 +67,16 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
 
 fn granted(role: &str) -> BTreeSet<(String, String)> {
     let role = resource(role);
+    let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
     assert!(role["Properties"]["ManagedPolicyArns"].is_null());
     let mut granted = BTreeSet::new();
     for statement in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].as_sequence().unwrap() {
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
-        let on = yaml_serde::to_string(&statement["Resource"]).unwrap().trim().to_owned();
+        let on = match &statement["Resource"] {
+            on if on == webhook_secret => "what WEBHOOK_SECRET_ID names".to_owned(),
+            on => yaml_serde::to_string(on).unwrap().trim().to_owned(),
+        };
         let actions = match &statement["Action"] {
             Value::Sequence(actions) => actions.clone(),
             action => vec![action.clone()],
@@ -88,14 +95,17 @@ fn by_lambda(grants: &[(&str, &str)]) -> BTreeSet<(String, String)> {
 async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::before(&dynamodb.url).await;
-    let mut function = Lambda::start(environment(&aws), Duration::from_secs(10)).await;
+    aws.put_secret(SECRET);
+    let mut function = Lambda::start(deployed_environment(&aws), Duration::from_secs(10)).await;
     aws.next("publish", Fault::Refused(403));
     for status in [503, 200, 200] {
         assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, status);
     }
     function.answer(&signed_now(&change("evt_2", "DONE"))).await;
     let webhook = aws.calls();
-    assert!(["claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned())));
+    assert!(
+        ["current", "claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned()))
+    );
     let logs = [("logs:CreateLogStream", "WebhookLogs"), ("logs:PutLogEvents", "WebhookLogs")];
     assert_eq!(granted("WebhookRole"), &used(&webhook) | &by_lambda(&logs));
 
@@ -125,6 +135,7 @@ async fn whoever_waits_longer_than_another_outlives_it() {
     let now = Timestamp::from_millis(1_708_770_600_000);
     let invocation = Invocation::new("request-1", now.after(Duration::from_secs(timeout)), now, [0; 8]);
     let schedule = invocation.schedule();
+    assert!(schedule.claim_by - schedule.secrets_by > aws::ATTEMPT_TIMEOUT, "a claim would have no time left");
     let publish = schedule.publish_by - tokio::time::Instant::now();
     let settle = schedule.settle_by - tokio::time::Instant::now();
     assert!(aws::CONNECT_TIMEOUT < aws::ATTEMPT_TIMEOUT && aws::ATTEMPT_TIMEOUT < aws::OPERATION_TIMEOUT);
@@ -152,6 +163,23 @@ fn one_redrive_is_over_before_the_next_begins_and_takes_up_nothing_it_has_no_tim
     for retries in [&function["EventInvokeConfig"], &schedule["RetryPolicy"]] {
         assert_eq!(retries["MaximumRetryAttempts"].as_u64(), Some(0));
         assert_eq!(retries["MaximumEventAgeInSeconds"].as_u64(), Some(60));
+    }
+}
+
+#[test]
+fn the_secret_is_made_empty_and_can_be_one_that_is_there() {
+    let secret = resource("WebhookSecret");
+    let first = secret["Properties"]["SecretString"].as_str().unwrap();
+    assert_eq!(Secrets::stored(first).unwrap_err(), SecretError::Empty);
+    let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
+    let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();
+    let template = support::template::load();
+    assert_eq!(function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"], either);
+    assert_eq!(template["Outputs"]["WebhookSecretArn"]["Value"], either);
+    assert_eq!(secret["Condition"].as_str(), Some("MakesWebhookSecret"));
+    // No value of a secret comes in by a parameter, where CloudFormation would keep it.
+    for (name, parameter) in template["Parameters"].as_mapping().unwrap() {
+        assert!(parameter["NoEcho"].is_null(), "{name:?}");
     }
 }
 

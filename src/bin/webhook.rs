@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use lambda_http::{Adapter, Request, RequestExt};
 use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
 use opportunity_alerts::gateway::Payload;
+use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::topic::sns::SnsTopic;
 use opportunity_alerts::{aws, config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
@@ -21,7 +22,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let config = config::Config::read(&variable)?;
     let sdk = aws::config().await;
     let webhook = &Webhook {
-        secrets: config::secrets(&variable)?,
+        keyring: Keyring::open(config::secret(&variable)?, &sdk, SystemTime::now().into()).await,
         ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
         topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
         retention: config.retention,

@@ -63,8 +63,8 @@ impl Handled {
         }
         if self.is_genuine() {
             line.count(Metric::Genuine);
-        } else if matches!(outcome, Outcome::Unavailable { .. }) {
-            // There is nothing else that a signature is checked with.
+        }
+        if matches!(outcome, Outcome::NoSecret { .. }) {
             line.count(Metric::SecretUnreadable);
         }
         if let Some(Kind::StatusChanged(change)) = self.event.as_ref().map(|event| &event.kind) {
@@ -99,7 +99,7 @@ fn metric(outcome: &Outcome) -> Metric {
         Outcome::Duplicate => Metric::Duplicate,
         Outcome::Ignored => Metric::Ignored,
         Outcome::InProgress { .. } => Metric::InProgress,
-        Outcome::Unavailable { .. } => Metric::Unavailable,
+        Outcome::Unavailable { .. } | Outcome::NoSecret { .. } => Metric::Unavailable,
         Outcome::Malformed(_) => Metric::Malformed,
         Outcome::Unauthorized { .. } => Metric::Unauthorized,
         Outcome::NotFound => Metric::NotFound,

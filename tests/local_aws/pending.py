@@ -5,13 +5,11 @@ import sys
 import time
 from datetime import timedelta
 from decimal import Decimal
-from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.deliveries import Deliveries
-from local_aws.emulator import know_only
-from local_aws.function import RUNNING
+from local_aws.running import use_what_runs
 from local_aws.stack import NAME, outputs
 
 
@@ -20,7 +18,7 @@ def main():
     parser.add_argument("--stack", help="a deployed stack; without it, what `make run` runs")
     arguments = parser.parse_args()
     if not arguments.stack:
-        _use_local_aws()
+        use_what_runs()
     stack = arguments.stack or NAME
     try:
         rows = Deliveries(outputs(stack)["DeliveriesTableName"]).pending()
@@ -31,28 +29,21 @@ def main():
     print(listing(rows, time.time()))
 
 
-def _use_local_aws():
-    if not RUNNING.exists():
-        sys.exit("Nothing runs here. Start `make run` in another terminal, or name a deployed stack by STACK=...")
-    url = urlsplit(RUNNING.read_text())
-    know_only(f"{url.scheme}://{url.netloc}")
-
-
 def listing(rows, now):
     """The rows of the sparse index as a table for people."""
     if not rows:
         return "Nothing is pending."
     lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
-    for row in sorted(rows, key=lambda row: _age(row, now), reverse=True):
+    for row in sorted(rows, key=lambda row: age(row, now), reverse=True):
         held = "(in hand)" if row["leaseUntil"] > now * 1000 else "(its last attempt died)"
-        cells = (_age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
+        cells = (age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
         # ASCII only: an id comes from outside, and must not steer the terminal.
         lines.append(tuple(ascii(str(cell))[1:-1] for cell in cells))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join("  ".join([*map(str.ljust, line, widths), line[3]]) for line in lines)
 
 
-def _age(row, now):
+def age(row, now):
     """Since its first claim. The two clocks may differ, and a row may have been edited by hand."""
     since = row.get("firstSeenAt")
     if not isinstance(since, Decimal):

@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from local_aws.signature import SAMPLE_SECRET, SVIX, form_of, is_by, sign
+from local_aws.signature import SAMPLE_SECRET, SVIX, form_of, fresh_secret, is_by, sign
 
 EVENT_ID = re.compile(rb'("eventId"\s*:\s*")((?:[^"\\]|\\.)*)(")')
 
@@ -39,7 +39,7 @@ class Request:
     def post(self, url, secret=SAMPLE_SECRET):
         """Signs it now, and sends it."""
         if not self.genuine:
-            secret = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+            secret = fresh_secret()
         signature = sign(self.form, secret, self.message_id, int(time.time()), self.body)
         return exchange("POST", url, self.body, {**self.headers, **signature})
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import re
+import secrets
 
 # The public one of the Standard Webhooks test vectors; all files in `events/` are signed with it.
 SAMPLE_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -22,8 +23,13 @@ def sign(form, secret, message_id, timestamp, body):
         digest = hmac.new(secret.encode(), b"%d.%s" % (timestamp, body), hashlib.sha256).hexdigest()
         return {"webhook-signature": f"v1,t={timestamp},s={digest}"}
     content = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
-    digest = base64.b64encode(hmac.new(_key(secret), content, hashlib.sha256).digest()).decode()
+    digest = base64.b64encode(hmac.new(key(secret), content, hashlib.sha256).digest()).decode()
     return {f"{form}-id": message_id, f"{form}-timestamp": str(timestamp), f"{form}-signature": f"v1,{digest}"}
+
+
+def fresh_secret():
+    """A secret as SendPilot makes them, that nobody else has."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
 def form_of(headers):
@@ -46,7 +52,8 @@ def is_by(secret, form, headers, body):
     return all(headers.get(name) == value for name, value in made.items())
 
 
-def _key(secret):
+def key(secret):
+    """What a secret is to Svix and Standard Webhooks: the bytes behind its prefix, or all of it."""
     if not secret.startswith("whsec_"):
         return secret.encode()
     encoded = secret.removeprefix("whsec_")

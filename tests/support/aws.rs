@@ -1,20 +1,20 @@
-//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS itself, counts, keeps what was published, and
-//! holds a call before or after its effect when it is told to.
+//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS and Secrets Manager itself, keeps a journal and
+//! what was published, and makes a call meet a fault when it is told to.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-/// What to do with the next call of an operation.
+/// What befalls a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It never takes effect, and is never answered.
@@ -25,9 +25,45 @@ pub enum Fault {
     Delayed(Duration),
     /// It is refused with this status.
     Refused(u16),
+    /// It is refused because there are too many.
+    Throttled,
+    /// It takes effect, and is answered with this status.
+    Denied(u16),
+    /// It never takes effect, and the connection breaks instead of an answer.
+    Lost,
     /// It takes effect, and the connection breaks instead of an answer.
     AnswerLost,
 }
+
+impl Fault {
+    fn keeps_from_taking_effect(self) -> bool {
+        matches!(self, Self::HeldBefore | Self::Refused(_) | Self::Throttled | Self::Lost)
+    }
+
+    fn keeps_from_being_heard(self) -> bool {
+        !matches!(self, Self::Delayed(_))
+    }
+}
+
+/// One call, as it came and went.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`, `GetSecretValue` as `current`, `previous`;
+    /// `Query` is `list`, `Publish` is `publish`.
+    pub operation: String,
+    /// The id of the event whose delivery it is about; of a listing, none.
+    pub event: String,
+    /// The attempt that made it. Of a publish, the one that was granted the claim last in the same process.
+    pub owner: String,
+    /// What a release gives as its reason.
+    pub reason: String,
+    pub at: Instant,
+    pub took_effect: bool,
+    pub heard: bool,
+}
+
+/// What befalls the calls for which no fault is planned: by the call, and the number of such calls before it.
+type Fate = Box<dyn Fn(&Call, usize) -> Option<Fault> + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Aws {
@@ -38,39 +74,78 @@ pub struct Aws {
 struct Shared {
     engine: String,
     http: reqwest::Client,
-    calls: Mutex<Vec<String>>,
+    fate: Fate,
+    journal: Mutex<Journal>,
     published: Mutex<Vec<HashMap<String, String>>>,
     faults: Mutex<Vec<(String, Fault)>>,
     poison: Mutex<Option<String>>,
+    versions: Mutex<Vec<Value>>,
     held: Semaphore,
+}
+
+#[derive(Default)]
+struct Journal {
+    calls: Vec<Call>,
+    /// How many of them have been taken.
+    taken: usize,
+    /// By operation and event.
+    counts: HashMap<(String, String), usize>,
+    /// By process and event: who has been granted the claim last.
+    holders: HashMap<(String, String), String>,
 }
 
 impl Aws {
     pub async fn before(engine: &str) -> Self {
+        Self::with_fate(engine, |_, _| None).await
+    }
+
+    /// A front at which `fate` rules, where no test has said what is to be.
+    pub async fn with_fate(engine: &str, fate: impl Fn(&Call, usize) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             engine: engine.into(),
             http: reqwest::Client::new(),
-            calls: Mutex::default(),
+            fate: Box::new(fate),
+            journal: Mutex::default(),
             published: Mutex::default(),
             faults: Mutex::default(),
             poison: Mutex::default(),
+            versions: Mutex::default(),
             held: Semaphore::new(0),
         });
-        let router = Router::new().fallback(answer).with_state(shared.clone());
+        // A task of its own: what has arrived takes effect, though its sender be dead.
+        let detached = async |State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes| {
+            tokio::spawn(answer(shared, uri.path().to_owned(), headers, body)).await.unwrap()
+        };
+        let router = Router::new().fallback(detached).with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, shared }
     }
 
-    /// The next call of this operation meets this fault. `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`; `Query` is `list`.
+    /// The next call of this operation meets this fault. The operations are named as in [`Call`].
     pub fn next(&self, operation: &str, fault: Fault) {
         self.shared.faults.lock().unwrap().push((operation.into(), fault));
+    }
+
+    /// Forgets the faults that nobody has met.
+    pub fn clear(&self) {
+        self.shared.faults.lock().unwrap().clear();
     }
 
     /// Refuses every publish with this text in it, until told otherwise.
     pub fn refuse(&self, text: Option<&str>) {
         *self.shared.poison.lock().unwrap() = text.map(str::to_owned);
+    }
+
+    /// Makes this the current version of the one secret that there is, and the current one the previous one.
+    pub fn put_secret(&self, value: &str) {
+        self.put_version(json!({ "SecretString": value }));
+    }
+
+    /// The same, for a value that need be no string.
+    pub fn put_version(&self, value: Value) {
+        self.shared.versions.lock().unwrap().push(value);
     }
 
     /// Waits until a call is held.
@@ -80,17 +155,25 @@ impl Aws {
 
     /// The operations called so far.
     pub fn calls(&self) -> Vec<String> {
-        self.shared.calls.lock().unwrap().clone()
+        self.journal().into_iter().map(|call| call.operation).collect()
+    }
+
+    /// All calls so far.
+    pub fn journal(&self) -> Vec<Call> {
+        self.shared.journal.lock().unwrap().calls.clone()
+    }
+
+    /// The operations called since the last time.
+    pub fn take_calls(&self) -> Vec<String> {
+        let mut journal = self.shared.journal.lock().unwrap();
+        let now = journal.calls.len();
+        let since = std::mem::replace(&mut journal.taken, now);
+        journal.calls[since..].iter().map(|call| call.operation.clone()).collect()
     }
 
     /// The event ids of the alerts that went out, in order.
     pub fn alerts(&self) -> Vec<String> {
-        let id = |publish: &HashMap<String, String>| {
-            let bodies: Value = serde_json::from_str(&publish["Message"]).unwrap();
-            let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
-            event["id"].as_str().unwrap().to_owned()
-        };
-        self.published().iter().map(id).collect()
+        self.published().iter().map(|publish| event_id(&publish["Message"])).collect()
     }
 
     /// The parameters of every publish that took effect.
@@ -99,27 +182,66 @@ impl Aws {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let operation = operation(&headers, &body);
-    shared.calls.lock().unwrap().push(operation.clone());
-    let fault = {
-        let mut faults = shared.faults.lock().unwrap();
-        faults.iter().position(|(of, _)| *of == operation).map(|index| faults.remove(index).1)
-    };
-    match fault {
-        Some(Fault::Refused(status)) => return StatusCode::from_u16(status).unwrap().into_response(),
-        Some(Fault::HeldBefore) => return hold(&shared).await,
-        _ => {}
+/// Processes are told apart by the path under which they know this front.
+async fn answer(shared: Arc<Shared>, process: String, headers: HeaderMap, body: Bytes) -> Response {
+    let (number, operation, fault) = shared.arrived(&process, read(&headers, &body));
+    if fault.is_some_and(Fault::keeps_from_taking_effect) {
+        return answer_of(&shared, fault, &operation, StatusCode::OK.into_response()).await;
     }
-    let response = if operation == "publish" { publish(&shared, &body) } else { forward(&shared, headers, body).await };
+    let response = match operation.as_str() {
+        "publish" => publish(&shared, &body),
+        "current" => version(&shared, 1),
+        "previous" => version(&shared, 2),
+        _ => forward(&shared, headers, body).await,
+    };
+    if response.status().is_success() {
+        shared.took_effect(process, number);
+    }
+    answer_of(&shared, fault, &operation, response).await
+}
+
+impl Shared {
+    fn arrived(&self, process: &str, mut call: Call) -> (usize, String, Option<Fault>) {
+        let mut journal = self.journal.lock().unwrap();
+        if call.operation == "publish" {
+            let holder = journal.holders.get(&(process.to_owned(), call.event.clone()));
+            call.owner = holder.cloned().unwrap_or_default();
+        }
+        let so_far = journal.counts.entry((call.operation.clone(), call.event.clone())).or_default();
+        let planned = {
+            let mut faults = self.faults.lock().unwrap();
+            faults.iter().position(|(of, _)| *of == call.operation).map(|index| faults.remove(index).1)
+        };
+        let fault = planned.or_else(|| (self.fate)(&call, *so_far));
+        *so_far += 1;
+        call.heard = !fault.is_some_and(Fault::keeps_from_being_heard);
+        let operation = call.operation.clone();
+        journal.calls.push(call);
+        (journal.calls.len() - 1, operation, fault)
+    }
+
+    fn took_effect(&self, process: String, number: usize) {
+        let mut journal = self.journal.lock().unwrap();
+        let call = &mut journal.calls[number];
+        call.took_effect = true;
+        if matches!(call.operation.as_str(), "claim" | "takeover") {
+            let (event, owner) = (call.event.clone(), call.owner.clone());
+            journal.holders.insert((process, event), owner);
+        }
+    }
+}
+
+async fn answer_of(shared: &Shared, fault: Option<Fault>, operation: &str, response: Response) -> Response {
     match fault {
-        Some(Fault::HeldAfter) => hold(&shared).await,
-        Some(Fault::AnswerLost) => cut(),
+        Some(Fault::HeldBefore | Fault::HeldAfter) => hold(shared).await,
+        Some(Fault::Lost | Fault::AnswerLost) => cut(),
+        Some(Fault::Refused(status) | Fault::Denied(status)) => StatusCode::from_u16(status).unwrap().into_response(),
+        Some(Fault::Throttled) => throttled(operation),
         Some(Fault::Delayed(time)) => {
             tokio::time::sleep(time).await;
             response
         }
-        _ => response,
+        None => response,
     }
 }
 
@@ -134,22 +256,53 @@ fn cut() -> Response {
     axum::body::Body::from_stream(broken).into_response()
 }
 
-fn operation(headers: &HeaderMap, body: &[u8]) -> String {
-    let body = String::from_utf8_lossy(body);
-    match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
-        Some("DynamoDB_20120810.UpdateItem") if body.contains("attribute_not_exists") => "claim".into(),
-        Some("DynamoDB_20120810.UpdateItem") if body.contains("publishedAt") => "complete".into(),
-        Some("DynamoDB_20120810.UpdateItem") if body.contains("lastError") => "release".into(),
-        Some("DynamoDB_20120810.UpdateItem") => "takeover".into(),
-        Some("DynamoDB_20120810.Query") => "list".into(),
-        Some(target) => target.into(),
-        None if body.contains("Action=Publish&") => "publish".into(),
-        None => body.into(),
+/// As DynamoDB and SNS say it.
+fn throttled(operation: &str) -> Response {
+    if operation == "publish" {
+        let error = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code></Error></ErrorResponse>";
+        return (StatusCode::BAD_REQUEST, [("content-type", "text/xml")], error).into_response();
     }
+    let error = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"Too many"}"#;
+    (StatusCode::BAD_REQUEST, [("content-type", "application/x-amz-json-1.0")], error).into_response()
+}
+
+fn read(headers: &HeaderMap, body: &[u8]) -> Call {
+    let text = String::from_utf8_lossy(body);
+    let operation = match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
+        Some("DynamoDB_20120810.UpdateItem") if text.contains("attribute_not_exists") => "claim",
+        Some("DynamoDB_20120810.UpdateItem") if text.contains("publishedAt") => "complete",
+        Some("DynamoDB_20120810.UpdateItem") if text.contains("lastError") => "release",
+        Some("DynamoDB_20120810.UpdateItem") => "takeover",
+        Some("DynamoDB_20120810.Query") => "list",
+        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSCURRENT""#) => "current",
+        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSPREVIOUS""#) => "previous",
+        Some(target) => target,
+        None if text.contains("Action=Publish&") => "publish",
+        None => &text,
+    };
+    let input: Value = serde_json::from_slice(body).unwrap_or_default();
+    let value = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
+    let event = match operation {
+        "publish" => event_id(&parameters(body)["Message"]),
+        _ => value(&input["Key"]["deliveryId"]).split('#').nth(1).unwrap_or_default().to_owned(),
+    };
+    let [owner, reason] = [":me", ":error"].map(|name| value(&input["ExpressionAttributeValues"][name]));
+    Call { operation: operation.into(), event, owner, reason, at: Instant::now(), took_effect: false, heard: false }
+}
+
+fn parameters(body: &[u8]) -> HashMap<String, String> {
+    url::form_urlencoded::parse(body).into_owned().collect()
+}
+
+/// Of the alert that is published with this `Message`.
+pub fn event_id(message: &str) -> String {
+    let bodies: Value = serde_json::from_str(message).unwrap();
+    let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
+    event["id"].as_str().unwrap().to_owned()
 }
 
 fn publish(shared: &Shared, body: &[u8]) -> Response {
-    let parameters: HashMap<String, String> = url::form_urlencoded::parse(body).into_owned().collect();
+    let parameters = parameters(body);
     if shared.poison.lock().unwrap().as_ref().is_some_and(|poison| parameters["Message"].contains(poison)) {
         return StatusCode::BAD_REQUEST.into_response();
     }
@@ -161,6 +314,15 @@ fn publish(shared: &Shared, body: &[u8]) -> Response {
          </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>"
     );
     ([("content-type", "text/xml")], answer).into_response()
+}
+
+/// The last version of the secret, or the one before.
+fn version(shared: &Shared, from_the_end: usize) -> Response {
+    let versions = shared.versions.lock().unwrap();
+    match versions.len().checked_sub(from_the_end) {
+        Some(index) => versions[index].to_string().into_response(),
+        None => (StatusCode::BAD_REQUEST, r#"{"__type":"ResourceNotFoundException"}"#).into_response(),
+    }
 }
 
 async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Response {

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -35,24 +36,37 @@ pub enum Said {
 
 pub struct Lambda {
     child: Child,
-    events: Sender<String>,
+    /// Of the last invocation.
+    pub request_id: String,
+    events: Sender<(String, String)>,
     said: Receiver<Said>,
     output: JoinHandle<String>,
 }
 
 struct Shared {
-    events: Mutex<Receiver<String>>,
+    /// Each with its request id.
+    events: Mutex<Receiver<(String, String)>>,
     said: Sender<Said>,
     timeout: Duration,
 }
 
-/// The environment that `template.yaml` gives the function.
+/// The environment of a local run, in which the secret stands itself.
 pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
+    let mut environment = deployed_environment(aws);
+    environment.retain(|(name, _)| *name != "WEBHOOK_SECRET_ID");
+    environment.push(("WEBHOOK_SECRET", SECRET.into()));
+    environment
+}
+
+/// The environment that `template.yaml` gives the function. Each process knows AWS under a path of its own.
+pub fn deployed_environment(aws: &Aws) -> Vec<(&'static str, String)> {
+    static PROCESSES: AtomicU32 = AtomicU32::new(0);
+    let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
     vec![
         ("ALERTS_TABLE_NAME", TABLE.into()),
         ("ALERTS_TOPIC_ARN", TOPIC.into()),
-        ("WEBHOOK_SECRET", SECRET.into()),
-        ("AWS_ENDPOINT_URL", aws.url.clone()),
+        ("WEBHOOK_SECRET_ID", "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf".into()),
+        ("AWS_ENDPOINT_URL", format!("{}/{process}", aws.url)),
         ("AWS_REGION", "us-east-1".into()),
         ("AWS_ACCESS_KEY_ID", "test".into()),
         ("AWS_SECRET_ACCESS_KEY", "test".into()),
@@ -100,7 +114,7 @@ impl Lambda {
             stdout.read_to_string(&mut output).await.unwrap();
             output
         });
-        Self { child, events, said, output }
+        Self { child, request_id: String::new(), events, said, output }
     }
 
     /// Hands the function an event, and waits for what it says.
@@ -110,16 +124,34 @@ impl Lambda {
 
     /// The same, for a payload that no JSON library would write.
     pub async fn invoke_raw(&mut self, payload: &str) -> Said {
-        self.events.send(payload.into()).await.unwrap();
+        self.hand_over(payload).await;
         tokio::select! {
             said = self.said.recv() => said.unwrap(),
             _ = self.child.wait() => Said::Nothing,
         }
     }
 
+    /// The same, but the function is killed if it has said nothing when this time is over.
+    pub async fn invoke_for(&mut self, time: Duration, payload: &Value) -> Said {
+        match tokio::time::timeout(time, self.invoke(payload)).await {
+            Ok(said) => said,
+            Err(_) => {
+                self.child.kill().await.unwrap();
+                Said::Nothing
+            }
+        }
+    }
+
     /// Hands the function an event.
     pub async fn begin(&mut self, payload: &Value) {
-        self.events.send(payload.to_string()).await.unwrap();
+        self.hand_over(&payload.to_string()).await;
+    }
+
+    async fn hand_over(&mut self, payload: &str) {
+        static INVOCATIONS: AtomicU32 = AtomicU32::new(0);
+        let number = INVOCATIONS.fetch_add(1, Ordering::Relaxed);
+        self.request_id = format!("{number:08x}-e9f4-11e8-9739-2dfe598c3fcd");
+        self.events.send((self.request_id.clone(), payload.into())).await.unwrap();
     }
 
     /// The status and the body of its answer to an event.
@@ -152,12 +184,12 @@ impl Lambda {
 }
 
 async fn next(State(shared): State<Arc<Shared>>) -> Response {
-    let Some(event) = shared.events.lock().await.recv().await else {
+    let Some((request_id, event)) = shared.events.lock().await.recv().await else {
         return std::future::pending().await;
     };
     let deadline = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + shared.timeout;
     Response::builder()
-        .header("lambda-runtime-aws-request-id", "8476a536-e9f4-11e8-9739-2dfe598c3fcd")
+        .header("lambda-runtime-aws-request-id", request_id)
         .header("lambda-runtime-deadline-ms", deadline.as_millis().to_string())
         .header("lambda-runtime-invoked-function-arn", "arn:aws:lambda:us-east-1:123456789012:function:function")
         .header("lambda-runtime-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")

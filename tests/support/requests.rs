@@ -16,6 +16,9 @@ use sha2::Sha256;
 /// The published sample secret; all files in `events/` are signed with it.
 pub const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
+/// Another one.
+pub const OTHER: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// What SendPilot waits after an attempt that was not answered 2xx, before the next. After the last it gives up.
 pub const RETRIES: [Duration; 5] = [
     Duration::from_secs(5),
@@ -109,8 +112,13 @@ pub fn documented(secret: &str, seconds: u64, body: &[u8]) -> Vec<(String, Strin
 
 /// A payload signed now, with the sample secret.
 pub fn signed_now(body: &str) -> Value {
+    signed_now_with(SECRET, body)
+}
+
+/// A payload signed now, with this secret.
+pub fn signed_now_with(secret: &str, body: &str) -> Value {
     let now = Timestamp::from(std::time::SystemTime::now()).as_secs();
-    around(body, &standard("svix", SECRET, "msg_1", now, body.as_bytes()))
+    around(body, &standard("svix", secret, "msg_1", now, body.as_bytes()))
 }
 
 pub fn headers(pairs: &[(String, String)]) -> HeaderMap {

@@ -1,0 +1,359 @@
+//! The signing secrets in Secrets Manager: set, rotated, withdrawn, spoilt and out of reach, while events and forgeries come.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
+use opportunity_alerts::signature::FRESH;
+use opportunity_alerts::timestamp::Timestamp;
+use opportunity_alerts::webhook::Webhook;
+use serde_json::{Value, json};
+use support::aws::{Aws, Fault};
+use support::doubles::{Claiming, Publishing, Script, Settling, telemetry};
+use support::dynamodb::DynamoDb;
+use support::lambda::{Lambda, deployed_environment};
+use support::requests::{OTHER, SECRET, around, change, documented, http, opportunity, signed_now_with, standard};
+
+const START_OF_ALL: Timestamp = Timestamp::from_millis(1_708_770_600_000);
+const PLACEHOLDER: &str = r#"{"secrets":[]}"#;
+/// What a test takes, where time is told to stand.
+const MOMENT: Duration = Duration::from_secs(1);
+const FETCH: [&str; 2] = ["current", "previous"];
+
+/// The receiver over a real client of Secrets Manager, at a time that a test sets.
+struct World {
+    aws: Aws,
+    webhook: Webhook<&'static Script, &'static Script>,
+    now: Timestamp,
+}
+
+impl World {
+    /// Whose secret has had these values.
+    async fn with(values: &[&str]) -> Self {
+        Self::before(Aws::before("nowhere").await, values).await
+    }
+
+    async fn before(aws: Aws, values: &[&str]) -> Self {
+        values.iter().for_each(|value| aws.put_secret(value));
+        let sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+            .endpoint_url(&aws.url)
+            .build();
+        let script: &_ = Box::leak(Box::new(Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded)));
+        let webhook = Webhook {
+            keyring: Keyring::open(Source::Stored("webhook".into()), &sdk, START_OF_ALL).await,
+            ledger: script,
+            topic: script,
+            retention: Duration::from_secs(86_400),
+            telemetry: telemetry(),
+        };
+        Self { aws, webhook, now: START_OF_ALL }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+    }
+
+    /// Status and body of the answer to a request, and its `Retry-After`.
+    async fn answer(&self, payload: Value) -> (u16, Value, Option<u64>) {
+        let invocation = Invocation::new("request-1", self.now.after(Duration::from_secs(10)), self.now, [0; 8]);
+        let response = self.webhook.respond(&http(payload), &invocation).await;
+        let retry_after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().parse().unwrap());
+        (response.status().as_u16(), serde_json::from_str(response.body()).unwrap(), retry_after)
+    }
+
+    /// The status of the answer to an event signed with this secret.
+    async fn event_by(&self, secret: &str) -> u16 {
+        let body = opportunity("evt_1");
+        self.answer(around(&body, &standard("svix", secret, "msg_1", self.now.as_secs(), body.as_bytes()))).await.0
+    }
+
+    /// The calls since the last time.
+    fn calls(&self) -> Vec<String> {
+        self.aws.take_calls()
+    }
+}
+
+/// The nth of many secrets.
+fn secret(number: u8) -> String {
+    format!("whsec_{}", data_encoding::BASE64.encode(&[number; 24]))
+}
+
+#[tokio::test]
+async fn events_signed_with_the_old_then_either_then_only_the_new_secret_all_get_in() {
+    let mut world = World::with(&[PLACEHOLDER, SECRET]).await;
+    for _ in 0..3 {
+        assert_eq!(world.event_by(SECRET).await, 200);
+    }
+    assert_eq!(world.calls(), FETCH, "at the start");
+    world.aws.put_secret(OTHER);
+    for secret in [SECRET, OTHER, SECRET, OTHER] {
+        assert_eq!(world.event_by(secret).await, 200);
+    }
+    assert_eq!(world.calls(), FETCH, "at the first event signed with the new one");
+    world.pass(Duration::from_secs(86_400));
+    for _ in 0..3 {
+        assert_eq!(world.event_by(OTHER).await, 200);
+    }
+    assert_eq!(world.calls(), FETCH, "because what was known was old");
+}
+
+#[tokio::test]
+async fn a_secret_that_was_withdrawn_counts_no_longer_than_it_is_kept() {
+    let mut world = World::with(&[SECRET]).await;
+    // Put twice, so that it is the previous one, too.
+    world.aws.put_secret(OTHER);
+    world.aws.put_secret(OTHER);
+    world.pass(MAX_AGE - MOMENT);
+    assert_eq!(world.event_by(SECRET).await, 200);
+    assert_eq!(world.calls(), FETCH, "at the start");
+    world.pass(2 * MOMENT);
+    assert_eq!(world.event_by(SECRET).await, 401);
+}
+
+#[tokio::test]
+async fn only_a_signature_that_another_secret_could_have_made_is_worth_a_fetch() {
+    let world = World::with(&[SECRET]).await;
+    world.calls();
+    let body = opportunity("evt_1");
+    let (now, bytes) = (world.now.as_secs(), body.as_bytes());
+    let mut no_base64 = standard("svix", OTHER, "msg_1", now, bytes);
+    no_base64[2].1 = "v1,?".into();
+    for (hopeless, reason) in [
+        (vec![], "missing"),
+        (no_base64, "malformed"),
+        (standard("svix", OTHER, "msg.1", now, bytes), "malformed"),
+        (standard("svix", OTHER, "msg_1", now - FRESH.as_secs() - 1, bytes), "mismatch"),
+        (standard("svix", OTHER, "msg_1", now + FRESH.as_secs() + 1, bytes), "mismatch"),
+        (standard("svix", SECRET, "msg_1", now - FRESH.as_secs() - 1, bytes), "stale"),
+        (documented(OTHER, 1, bytes), "mismatch"),
+    ] {
+        let (status, problem, _) = world.answer(around(&body, &hopeless)).await;
+        assert_eq!((status, &problem["reason"]), (401, &json!(reason)), "{hopeless:?}");
+        assert_eq!(world.calls(), [""; 0], "{hopeless:?}");
+    }
+    for hopeful in [
+        standard("svix", OTHER, "msg_1", now, bytes),
+        standard("webhook", OTHER, "msg_1", now - FRESH.as_secs(), bytes),
+        documented(OTHER, now - 77 * 60, bytes),
+        // A header that leads nowhere does not hide the one that might.
+        [standard("svix", OTHER, "msg.1", now, bytes), documented(OTHER, now, bytes)].concat(),
+    ] {
+        assert_eq!(world.answer(around(&body, &hopeful)).await.0, 401, "{hopeful:?}");
+        assert_eq!(world.calls(), FETCH, "{hopeful:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_few_forgeries_do_not_use_up_the_fetch_that_a_rotation_needs_and_a_flood_delays_it_by_a_pause() {
+    let mut world = World::with(&[SECRET]).await;
+    for _ in 1..BURST {
+        assert_eq!(world.event_by(OTHER).await, 401);
+    }
+    world.aws.put_secret(OTHER);
+    assert_eq!(world.event_by(OTHER).await, 200, "one was left");
+    world.calls();
+    for _ in 0..100 {
+        assert_eq!(world.event_by(&secret(1)).await, 401);
+    }
+    assert_eq!(world.calls(), [""; 0]);
+    world.aws.put_secret(&secret(1));
+    assert_eq!(world.event_by(&secret(1)).await, 401, "there is none left");
+    assert_eq!(world.event_by(OTHER).await, 200, "what is known does not suffer");
+    world.pass(PAUSE + MOMENT);
+    assert_eq!(world.event_by(&secret(1)).await, 200);
+    // Nor does a clock that is set back keep the bucket shut.
+    world.aws.put_secret(&secret(2));
+    world.now = START_OF_ALL;
+    assert_eq!(world.event_by(&secret(2)).await, 401);
+    world.pass(PAUSE + MOMENT);
+    assert_eq!(world.event_by(&secret(2)).await, 200);
+}
+
+#[tokio::test]
+async fn without_a_secret_nobody_gets_in_and_the_answer_says_what_to_mend() {
+    let text = |value: &str| Some(json!({ "SecretString": value }));
+    let shape = r#"is JSON, but not {"secrets":["whsec_..."]}"#;
+    for (version, detail) in [
+        (None, "does not exist in Secrets Manager, or has no value"),
+        (text(PLACEHOLDER), "holds no secret"),
+        (text(" \n"), "holds no secret"),
+        (text(r#"{"secrets":[" "]}"#), "holds no secret"),
+        (text(r#"{"webhook":"s3cr3t"}"#), shape),
+        (text(r#"{"secrets":"s3cr3t"}"#), shape),
+        (text(r#"{"secrets":["s3cr3t",7]}"#), shape),
+        (text(r#"["s3cr3t"]"#), shape),
+        (text(r#"{"secrets":["s3cr3t"]"#), shape),
+        (text(r#""s3cr3t""#), "secret number 1 holds a quotation mark"),
+        (text("a whsec_s3cr3t!"), "secret number 2 starts with whsec_"),
+        (Some(json!({ "SecretBinary": "czNjcjN0" })), "is binary"),
+        // What the SDK cannot read.
+        (Some(json!({ "SecretString": { "s3cr3t": 1 } })), "does not give out"),
+    ] {
+        let aws = Aws::before("nowhere").await;
+        version.clone().into_iter().for_each(|version| aws.put_version(version));
+        let mut world = World::before(aws, &[]).await;
+        let body = opportunity("evt_1");
+        for signature in [vec![], standard("svix", SECRET, "msg_1", world.now.as_secs(), body.as_bytes())] {
+            let (status, problem, retry_after) = world.answer(around(&body, &signature)).await;
+            assert_eq!((status, &problem["outcome"], retry_after), (503, &json!("unavailable"), Some(1)));
+            let said = problem["detail"].as_str().unwrap();
+            assert!(said.contains(detail) && !said.contains("s3cr3t"), "{said}");
+            assert!(!format!("{:?}", world.webhook).contains("s3cr3t"));
+        }
+        while world.answer(around(&body, &[])).await.2 != Some(PAUSE.as_secs()) {}
+        world.calls();
+        world.aws.put_secret(SECRET);
+        assert_eq!(world.event_by(SECRET).await, 503, "out of fetches");
+        assert_eq!(world.calls(), [""; 0]);
+        world.pass(PAUSE + MOMENT);
+        assert_eq!(world.event_by(SECRET).await, 200, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn both_forms_of_a_value_are_read() {
+    for value in [
+        format!("{SECRET}\n"),
+        format!("{OTHER} {SECRET}"),
+        json!({ "secrets": [SECRET] }).to_string(),
+        format!(" {}", json!({ "secrets": [OTHER, SECRET], "note": "x" })),
+    ] {
+        assert_eq!(World::with(&[&value]).await.event_by(SECRET).await, 200, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_holds_no_usable_secret_does_not_take_down_the_other() {
+    for unusable in [PLACEHOLDER, "{", "'", "whsec_"] {
+        assert_eq!(World::with(&[unusable, SECRET]).await.event_by(SECRET).await, 200, "{unusable} before");
+        assert_eq!(World::with(&[SECRET, unusable]).await.event_by(SECRET).await, 200, "{unusable} now");
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_failed_takes_nothing_away_and_is_tried_again() {
+    let mut world = World::with(&[SECRET]).await;
+    // Out of reach, and then spoilt twice over.
+    world.pass(MAX_AGE + MOMENT);
+    world.aws.next("current", Fault::Refused(400));
+    assert_eq!(world.event_by(SECRET).await, 200);
+    world.aws.put_secret("{");
+    world.aws.put_secret("{");
+    assert_eq!(world.event_by(SECRET).await, 200);
+    assert_eq!(world.event_by(OTHER).await, 401);
+    // A rotation of which one half cannot be read, whichever it is.
+    world.pass(MAX_AGE + MOMENT);
+    world.aws.put_secret(SECRET);
+    world.aws.put_secret(OTHER);
+    world.aws.next("previous", Fault::Refused(400));
+    assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 200]);
+    world.calls();
+    assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 200]);
+    assert_eq!(world.calls(), [""; 0], "it was read when it was tried again");
+}
+
+#[tokio::test]
+async fn what_is_known_costs_no_call() {
+    let mut world = World::with(&[SECRET]).await;
+    world.calls();
+    let body = change("evt_1", "DONE");
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(2));
+        let signed = standard("svix", SECRET, "msg_1", world.now.as_secs(), body.as_bytes());
+        assert_eq!(world.answer(around(&body, &signed)).await.1["outcome"], "ignored");
+    }
+    assert_eq!(world.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_secrets_manager_that_hangs_is_given_up_in_time_to_answer() {
+    let timeout = Duration::from_secs(10);
+    let dynamodb = DynamoDb::start().await;
+    let aws = Aws::before(&dynamodb.url).await;
+    aws.put_secret(SECRET);
+    (0..20).for_each(|_| aws.next("current", Fault::HeldBefore));
+    let mut function = Lambda::start(deployed_environment(&aws), timeout).await;
+    for longest in [START + timeout / 2, timeout / 2] {
+        let begun = Instant::now();
+        let (status, problem) = function.answer(&signed_now_with(SECRET, &opportunity("evt_1"))).await;
+        assert_eq!((status, &problem["outcome"]), (503, &json!("unavailable")));
+        assert!(problem["detail"].as_str().unwrap().contains("did not answer in time"), "{problem}");
+        assert!(begun.elapsed() < longest, "{:?}", begun.elapsed());
+    }
+    aws.clear();
+    assert_eq!(function.answer(&signed_now_with(SECRET, &opportunity("evt_1"))).await.0, 200);
+    // With a secret in hand, an event that needs another look still alerts.
+    aws.put_secret(OTHER);
+    aws.next("current", Fault::HeldBefore);
+    aws.next("previous", Fault::HeldBefore);
+    let begun = Instant::now();
+    let (status, said) = function.answer(&signed_now_with(OTHER, &opportunity("evt_2"))).await;
+    assert_eq!((status, &said["outcome"]), (200, &json!("alerted")));
+    assert!(begun.elapsed() < timeout / 2);
+    assert_eq!(aws.alerts(), ["evt_1", "evt_2"]);
+}
+
+#[tokio::test]
+async fn nothing_that_is_written_shows_a_secret() {
+    let dynamodb = DynamoDb::start().await;
+    let aws = Aws::before(&dynamodb.url).await;
+    let shown = |value: &str| [value.to_owned(), value[6..].to_owned()];
+    aws.put_version(json!({ "SecretString": { SECRET: SECRET } }));
+    let mut environment = deployed_environment(&aws);
+    environment.push(("AWS_LAMBDA_LOG_LEVEL", "TRACE".into()));
+    let mut function = Lambda::start(environment, Duration::from_secs(10)).await;
+    let mut said = Vec::new();
+    for value in [format!("'{SECRET}'"), json!({ SECRET: SECRET }).to_string(), SECRET.into()] {
+        said.push(function.answer(&signed_now_with(SECRET, &opportunity("evt_1"))).await.1.to_string());
+        aws.put_secret(&value);
+    }
+    assert_eq!(function.answer(&signed_now_with(SECRET, &opportunity("evt_1"))).await.0, 200);
+    aws.put_secret(OTHER);
+    assert_eq!(function.answer(&signed_now_with(OTHER, &opportunity("evt_1"))).await.0, 200);
+    let log = function.log().await;
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fetches: Vec<_> = lines.iter().filter(|line| line["message"] == "signing secret").collect();
+    assert!(fetches.iter().any(|line| line["level"] == "ERROR" && line["held"] == 0), "{log}");
+    assert!(fetches.iter().any(|line| line["level"] == "INFO" && line["held"] == 2), "{log}");
+    for hidden in [shown(SECRET), shown(OTHER)].concat() {
+        assert!(!log.contains(&hidden) && !said.concat().contains(&hidden), "{hidden} in {log} {said:?}");
+    }
+}
+
+/// Prints what ten thousand forged requests cost, each well formed, fresh, and signed by a stranger.
+#[tokio::test]
+async fn a_flood_of_ten_thousand_forgeries_costs_a_few_calls() {
+    const FORGERIES: u32 = 10_000;
+    let dynamodb = DynamoDb::start().await;
+    let aws = Aws::before(&dynamodb.url).await;
+    aws.put_secret(SECRET);
+    let mut function = Lambda::start(deployed_environment(&aws), Duration::from_secs(10)).await;
+    assert_eq!(function.answer(&signed_now_with(SECRET, &change("evt_1", "DONE"))).await.0, 200);
+    assert_eq!(aws.take_calls(), FETCH, "at the start");
+    let begun = Instant::now();
+    for number in 0..FORGERIES {
+        let forged = signed_now_with(&secret(number as u8), &opportunity("evt_1"));
+        assert_eq!(function.answer(&forged).await.0, 401);
+    }
+    let took = begun.elapsed();
+    let calls = aws.take_calls();
+    let fetches = calls.iter().filter(|call| FETCH.contains(&call.as_str())).count();
+    println!(
+        "{FORGERIES} forged requests in {took:.1?}: {} us each; {fetches} calls of Secrets Manager, {} of anything else",
+        took.as_micros() / u128::from(FORGERIES),
+        calls.len() - fetches,
+    );
+    assert_eq!(calls.len(), fetches);
+    let allowed = BURST + took.div_duration_f64(PAUSE) as u32 + 1;
+    assert!(fetches <= 2 * allowed as usize, "{fetches}");
+    assert_eq!(function.answer(&signed_now_with(SECRET, &opportunity("evt_2"))).await.0, 200);
+}

@@ -1,0 +1,473 @@
+"""What can be wrong with a deployed stack: a check for each, and how to mend what it finds."""
+
+import http.client
+import json
+import re
+import shlex
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local_aws import request
+from local_aws.deliveries import Deliveries
+from local_aws.pending import age
+from local_aws.signature import SAMPLE_SECRET, key
+
+OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
+
+OUTPUTS = {
+    "WebhookUrl",
+    "WebhookSecretArn",
+    "AlertsTopicArn",
+    "DeliveriesTableName",
+    "RedriveFunctionName",
+    "RedriveFailuresUrl",
+    "AlarmsTopicArn",
+    "DeadLettersUrl",
+}
+DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
+SHORTEST_SECRET = 16  # bytes; Standard Webhooks asks for 24
+OLD = timedelta(minutes=15)  # the longest that the redrive waits between two attempts
+RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics come some minutes late
+
+DENIED = re.compile(r"AccessDenied|Authorization|Unauthorized|NotAuthorized|Forbidden")
+NOT_LOGGED_IN = re.compile(r"Expired|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|InvalidSignature|IncompleteSignature")
+GONE = re.compile(r"NotFound|NonExistentQueue|QueueDoesNotExist")
+
+DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
+LOG_IN = "Log your shell in, to the account and region of the stack; `aws sts get-caller-identity` says where it is."
+PUT_BACK = (
+    "A plain `sam deploy` does not see what was changed by hand; a drift-aware change set puts it back:\n"
+    "  aws cloudformation create-change-set --deployment-mode REVERT_DRIFT ..."
+)
+
+
+@dataclass
+class Finding:
+    """What one check came to."""
+
+    verdict: str
+    what: str  # one line, which never holds a secret
+    remedy: str = ""  # lines
+
+
+class _CantTell(Exception):
+    """A check lacks what it would need, and `remedy` says where to get it."""
+
+    def __init__(self, what, remedy):
+        super().__init__(what)
+        self.remedy = remedy
+
+
+class Examination:
+    """One stack, looked at once, at the moment `now`.
+
+    It takes nothing from the stack and changes nothing in it: what it sends is a forged event, and one that needs no alert.
+    Only with `alert` does it send an opportunity, and everybody who subscribed gets the alert.
+    """
+
+    def __init__(self, stack, now, webhook=None, alert=False):
+        """`webhook` is where a local AWS has the URL that the stack's output names."""
+        self._stack_name = stack
+        self._now = now
+        self._webhook = webhook
+        self._local = webhook is not None
+        self._alert = alert
+        self._stack = None
+        self._outputs = {}
+        self._to_forged = None  # the function's answer to the forged event
+        self._secrets = []
+
+    def findings(self):
+        """Each as soon as it is made. No check stops another, but all hang on the stack."""
+        yield self._finding("stack", self._stack_is_complete)
+        if self._stack is None:
+            return
+        yield self._finding("URL", self._url_answers)
+        yield self._finding("secret", self._secret_is_one)
+        yield self._finding("forged event", self._forged_event_is_refused)
+        yield self._finding("signed event", self._signed_event_is_accepted)
+        if self._alert:
+            yield self._finding("alert", self._alert_goes_out)
+        yield self._finding("subscribers", lambda: self._somebody_hears("AlertsTopicArn", "AlertEmail"))
+        yield self._finding("redrive's schedule", self._schedule_is_enabled)
+        yield self._finding("redrive's runs", self._redrive_ran)
+        yield self._finding("pending", self._nothing_old_is_pending)
+        yield self._finding("failed runs", self._no_run_failed)
+        yield self._finding("dead letters", self._no_letter_is_dead)
+        yield self._finding("alarms", self._no_alarm_is_on)
+        yield self._finding("alarms' subscribers", lambda: self._somebody_hears("AlarmsTopicArn", "AlarmEmail"))
+
+    def _finding(self, title, check):
+        try:
+            finding = check()
+        except _CantTell as reason:
+            finding = Finding(CANT_TELL, str(reason), reason.remedy)
+        except ClientError as error:
+            finding = _of_refusal(error)
+        except BotoCoreError as error:
+            finding = Finding(CANT_TELL, str(error), LOG_IN)
+        except OSError as error:
+            finding = Finding(CANT_TELL, f"no answer: {error}", "Run this again.")
+        except Exception as error:  # whatever it is, it stops no other check
+            finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", "This is a defect of the doctor.")
+        return replace(finding, what=f"{title}: {finding.what}")
+
+    def _output(self, name):
+        if name not in self._outputs:
+            raise _CantTell(f"the stack has no output {name}", DEPLOY)
+        return self._outputs[name]
+
+    def _resource(self, logical_id):
+        """The name of a resource, given its name in the template."""
+        asked = {"StackName": self._stack_name, "LogicalResourceId": logical_id}
+        found = _client("cloudformation").describe_stack_resource(**asked)
+        return found["StackResourceDetail"]["PhysicalResourceId"]
+
+    def _stack_is_complete(self):
+        try:
+            (stack,) = _client("cloudformation").describe_stacks(StackName=self._stack_name)["Stacks"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return Finding(WRONG, f"there is no {self._stack_name} here", f"Deploy it, or give its name: STACK=... {LOG_IN}")
+        self._stack = stack
+        self._outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+        status = stack["StackStatus"]
+        if status not in DONE and status.endswith("_IN_PROGRESS"):
+            return Finding(CANT_TELL, f"{self._stack_name} is {status}", "Run this again when that is over.")
+        if status not in DONE:
+            events = _command("aws cloudformation describe-stack-events --stack-name {}", self._stack_name)
+            remedy = f"Mend what failed, and deploy again. It stands in:{events}"
+            return Finding(WRONG, f"the last deploy of {self._stack_name} did not succeed: {status}", remedy)
+        if missing := sorted(OUTPUTS - self._outputs.keys()):
+            what = f"{self._stack_name} is of an older template, or of another: it lacks {', '.join(missing)}"
+            return Finding(WRONG, what, DEPLOY)
+        return Finding(OK, f"{self._stack_name} is {status}")
+
+    def _url_answers(self):
+        url = self._webhook = self._webhook or self._output("WebhookUrl")
+        try:
+            answer = request.read("events/forged.json").with_event_id(request.fresh("evt")).post(url)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return Finding(WRONG, f"{url} does not answer: {error}", f"If other sites answer, the API was removed. {PUT_BACK}")
+        if answer.outcome():
+            self._to_forged = answer
+            return Finding(OK, f"{url} answers")
+        what = f"{url} answers {answer.status}, but not by the function"
+        if answer.status == 429:
+            return Finding(WRONG, what, f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.")
+        if answer.status >= 500:
+            return Finding(WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}")
+        return Finding(WRONG, what, f"The API or its route was removed. {PUT_BACK}")
+
+    def _secret_is_one(self):
+        secret = self._output("WebhookSecretArn")
+        # Read from the terminal, the secret gets into no history.
+        put = "Put the one there that SendPilot shows:" + _command(
+            'read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} --secret-string "$WEBHOOK_SECRET"', secret
+        )
+        try:
+            value = _client("secretsmanager").get_secret_value(SecretId=secret)
+        except ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+            if code == "ResourceNotFoundException":
+                return Finding(WRONG, message, f"{put}\nIf there is no such secret any more: {PUT_BACK}")
+            if code == "InvalidRequestException":
+                restore = _command("aws secretsmanager restore-secret --secret-id {}", secret)
+                return Finding(WRONG, message, f"If it is marked for deletion:{restore}")
+            raise
+        try:
+            secrets = _secrets_in(value.get("SecretString"))
+        except ValueError as error:
+            return Finding(WRONG, str(error), put)
+        if not secrets:
+            return Finding(WRONG, "there is none, and without one the function answers 503", put)
+        for number, one in enumerate(secrets, 1):
+            if fault := _fault_of(one):
+                return Finding(WRONG, f"number {number} of {len(secrets)} {fault}", put)
+        self._secrets = secrets
+        if SAMPLE_SECRET in secrets and not self._local:
+            return Finding(WRONG, "the sample secret of this repository, with which anybody can sign", put)
+        if not all(one.startswith("whsec_") for one in secrets):
+            remedy = "The function takes it as it is. If SendPilot's dashboard shows the same one, all is well."
+            return Finding(CANT_TELL, "does not begin with whsec_, as SendPilot's do", remedy)
+        return Finding(OK, f"{len(secrets)}, of the right shape")
+
+    def _forged_event_is_refused(self):
+        answer = self._served()
+        if answer.status == 401:
+            return Finding(OK, "refused, with 401")
+        if 200 <= answer.status < 300:
+            remedy = f"Anybody gets in: what answers there is not this function as it is here. {DEPLOY}"
+            return Finding(WRONG, f"accepted, with {answer.status}", remedy)
+        return Finding(CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event.")
+
+    def _signed_event_is_accepted(self):
+        for number, secret in enumerate(self._signers(), 1):
+            # Of a type that nothing is done about: it is no change of status, and so moves no number but that of genuine events.
+            event = request.read("events/message-sent.json").with_event_id(request.fresh("evt"))
+            answer = event.post(self._webhook, secret)
+            if (answer.status, answer.outcome()) != (200, "ignored"):
+                return self._of_bad_answer(answer, f"signed by secret {number}: ")
+        return Finding(OK, "accepted, with 200 ignored: it needs no alert")
+
+    def _alert_goes_out(self):
+        event = request.read("events/opportunity.json").with_event_id(request.fresh("evt_doctor"))
+        answer = event.post(self._webhook, self._signers()[0])
+        if (answer.status, answer.outcome()) != (200, "alerted"):
+            return self._of_bad_answer(answer)
+        delivery = f"{json.loads(event.body)['workspaceId']}#{event.event_id()}#alert"
+        row = Deliveries(self._output("DeliveriesTableName")).row(delivery) or {}
+        if row.get("state") != "PUBLISHED":
+            remedy = f"It is out, but not recorded, so that the redrive publishes it again. Why stands in:{self._logs('webhook')}"
+            return Finding(WRONG, f"{delivery} is {row.get('state', 'not in the table')}", remedy)
+        return Finding(OK, f"{delivery} is PUBLISHED, as message {row['messageId']}; see it arrive")
+
+    def _served(self):
+        if self._to_forged is None:
+            raise _CantTell("nothing of ours answers at the URL", "Mend the URL first.")
+        return self._to_forged
+
+    def _signers(self):
+        self._served()
+        if not self._secrets:
+            raise _CantTell("there is no secret to sign with", "Mend the secret first.")
+        return self._secrets
+
+    def _of_bad_answer(self, answer, by=""):
+        what = f"{by}{_said(answer)}"
+        if (answer.json() or {}).get("reason") == "stale":
+            return Finding(CANT_TELL, what, "Set the clock of this machine.")
+        if answer.status == 401:
+            remedy = "The function knows other secrets than the stack's. One that was just put it may not have seen yet: run this again"
+            return Finding(WRONG, what, f"{remedy} in some minutes.\nIf that does not help, its variables were changed. {PUT_BACK}")
+        return Finding(WRONG, what, f"Why stands in:{self._logs('webhook')}")
+
+    def _logs(self, function):
+        return _command("aws logs tail --since 1h {}", f"/aws/lambda/{self._stack_name}-{function}")
+
+    def _somebody_hears(self, topic_output, email_parameter):
+        topic = self._output(topic_output)
+        subscriptions = list(_pages("sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic))
+        # A subscription that was ended stays listed for some days, with "Deleted" for its ARN.
+        subscriptions = [one for one in subscriptions if one["SubscriptionArn"] != "Deleted"]
+        waiting = [one for one in subscriptions if not _confirmed(one)]
+        subscribe = "aws sns subscribe --topic-arn {} --protocol {} --notification-endpoint {}"
+        if waiting:
+            first = waiting[0]
+            again = _command(subscribe, topic, first["Protocol"], _address(first))
+            remedy = "Have its owner follow the link in SNS's message (look among the junk). It is good for 48 hours; for another:"
+            return Finding(WRONG, f"not confirmed: {', '.join(map(_described, waiting))}", f"{remedy}{again}")
+        parameters = {one["ParameterKey"]: one.get("ParameterValue") for one in self._stack.get("Parameters", [])}
+        email = parameters.get(email_parameter)
+        again = _command(subscribe, topic, "email", email or "you@example.com")
+        if email and email.lower() not in {one["Endpoint"].lower() for one in subscriptions}:
+            confirm = _command("aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token ...", topic)
+            remedy = (
+                "Nobody confirmed it in 48 hours, or the link under a mail that ends it was followed, as mail scanners do. Again:"
+                f"{again}\nConfirm by the token in the link that comes instead of following it, and no link can end it:{confirm}"
+            )
+            return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed", remedy)
+        if not subscriptions:
+            return Finding(WRONG, "there is none: nobody would hear", f"Subscribe somebody, and have the mail that comes confirmed:{again}")
+        protocols = sorted({one["Protocol"] for one in subscriptions})
+        return Finding(OK, f"{len(subscriptions)}, all confirmed: {', '.join(protocols)}")
+
+    def _schedule_is_enabled(self):
+        name = self._resource("RedriveFunctionEveryMinute")
+        schedule = _client("scheduler").get_schedule(Name=name)
+        if schedule["State"] != "ENABLED":
+            remedy = f"Enable it in the console, under Amazon EventBridge, Schedules. {PUT_BACK}"
+            return Finding(WRONG, f"{name} is {schedule['State']}: what is pending waits for SendPilot", remedy)
+        return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
+
+    def _redrive_ran(self):
+        try:
+            runs = self._invocations()
+        except (BotoCoreError, ClientError) as unavailable:
+            try:
+                runs = self._logged()
+            except (BotoCoreError, ClientError):
+                raise unavailable from None
+        if runs:
+            return Finding(OK, f"{runs} in the last {_minutes(RECENT)}")
+        deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
+        if self._now - deployed.timestamp() < RECENT.total_seconds():
+            return Finding(CANT_TELL, "none is seen yet, but the stack is new", f"Run this again in {_minutes(RECENT)}.")
+        run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
+        remedy = f"If its schedule is enabled: is the function's reserved concurrency 0? Its log:{self._logs('redrive')}"
+        return Finding(WRONG, f"none in the last {_minutes(RECENT)}", f"{remedy}\nOne run by hand:{run}")
+
+    def _invocations(self):
+        """How many runs CloudWatch has counted."""
+        counted = _client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/Lambda",
+            MetricName="Invocations",
+            Dimensions=[{"Name": "FunctionName", "Value": self._output("RedriveFunctionName")}],
+            StartTime=datetime.fromtimestamp(self._now, timezone.utc) - RECENT,
+            EndTime=datetime.fromtimestamp(self._now, timezone.utc),
+            Period=60,
+            Statistics=["Sum"],
+        )
+        return int(sum(point["Sum"] for point in counted["Datapoints"]))
+
+    def _logged(self):
+        """Whether a run has left a line: 'some', or None."""
+        since = int((self._now - RECENT.total_seconds()) * 1000)
+        lines = _pages("logs", "filter_log_events", "events", logGroupName=self._resource("RedriveLogs"), startTime=since)
+        return "some" if next(lines, None) else None
+
+    def _nothing_old_is_pending(self):
+        ages = [age(row, self._now) for row in Deliveries(self._output("DeliveriesTableName")).pending()]
+        old = [one for one in ages if one > OLD]
+        if old:
+            listing = "make pending" if self._local else f"make pending STACK={self._stack_name}"
+            remedy = "Mend the error of each, and it goes out by itself. They stand in:" + _command(listing)
+            return Finding(WRONG, f"{len(old)} for more than {_minutes(OLD)}, the oldest for {max(old)}", remedy)
+        return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(ages)} in all")
+
+    def _no_run_failed(self):
+        remedy = "Each holds the error of one run of the redrive, and nothing to send again. When that is mended, empty the queue."
+        return self._is_empty("RedriveFailuresUrl", remedy)
+
+    def _no_letter_is_dead(self):
+        remedy = "Each is an alert that a subscriber did not get. Pass it on by hand, mend the subscription, then empty the queue."
+        return self._is_empty("DeadLettersUrl", remedy)
+
+    def _is_empty(self, output, remedy):
+        url = self._output(output)
+        counts = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+        found = _client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
+        number = sum(int(found.get(count, 0)) for count in counts)
+        if not number:
+            return Finding(OK, "none")
+        remedy += _command("aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url)
+        remedy += _command("aws sqs purge-queue --queue-url {}", url)
+        return Finding(WRONG, f"{number}, where none should be", remedy)
+
+    def _no_alarm_is_on(self):
+        resources = _pages("cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=self._stack_name)
+        logical = {
+            one["PhysicalResourceId"]: one["LogicalResourceId"]
+            for one in resources
+            if one["ResourceType"] == "AWS::CloudWatch::Alarm" and "PhysicalResourceId" in one
+        }
+        if not logical:
+            return Finding(CANT_TELL, "the stack has none", DEPLOY)
+        alarms = list(_pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=list(logical)))
+        if gone := sorted(logical.keys() - {alarm["AlarmName"] for alarm in alarms}):
+            return Finding(WRONG, f"gone: {', '.join(logical[name] for name in gone)}", PUT_BACK)
+        if on := [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]:
+            said = {logical[alarm["AlarmName"]]: _said_by(alarm) for alarm in on}
+            return Finding(WRONG, f"in ALARM: {', '.join(said)}", "\n".join(map(": ".join, said.items())))
+        if mute := [alarm["AlarmName"] for alarm in alarms if not alarm.get("ActionsEnabled", True)]:
+            unmute = _command(f"aws cloudwatch enable-alarm-actions --alarm-names{' {}' * len(mute)}", *mute)
+            return Finding(WRONG, f"silenced: {', '.join(logical[name] for name in mute)}", f"If that is over:{unmute}")
+        blind = sorted(logical[alarm["AlarmName"]] for alarm in alarms if alarm["StateValue"] == "INSUFFICIENT_DATA")
+        if blind:
+            remedy = f"Without data, as is normal for some minutes after a deploy: {', '.join(blind)}"
+            return Finding(OK, f"{len(alarms)}, none in ALARM", remedy)
+        return Finding(OK, f"{len(alarms)}, all in order")
+
+
+def _client(service):
+    # Somebody waits for it.
+    return boto3.client(service, config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 3}))
+
+
+def _pages(service, operation, items, **asked):
+    for page in _client(service).get_paginator(operation).paginate(**asked):
+        yield from page[items]
+
+
+def _of_refusal(error):
+    """What AWS's refusal of a call means."""
+    code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+    if DENIED.search(code):
+        named = re.search(r"perform: (\w+:\w+)", message)
+        action = named[1] if named else "kms:Decrypt" if "KMS" in message else error.operation_name
+        return Finding(CANT_TELL, f"{code}: {message}", f"Grant {action} to whom your shell is logged in as.")
+    if NOT_LOGGED_IN.search(code):
+        return Finding(CANT_TELL, f"{code}: {message}", LOG_IN)
+    if GONE.search(code):
+        return Finding(WRONG, f"{error.operation_name}: {message}", PUT_BACK)
+    return Finding(CANT_TELL, f"{error.operation_name}: {code}: {message}", "Run this again.")
+
+
+def _secrets_in(text):
+    """The secrets in the value of the stack's secret, as the function reads it. No error names the value."""
+    if text is None:
+        raise ValueError("is binary; put it as text")
+    if not text.lstrip().startswith(("{", "[")):
+        return text.split()
+    try:
+        secrets = json.loads(text)["secrets"]
+    except (ValueError, KeyError, TypeError):
+        secrets = None
+    if not isinstance(secrets, list) or not all(isinstance(one, str) for one in secrets):
+        raise ValueError('is JSON, but not {"secrets":["whsec_..."]}')
+    return " ".join(secrets).split()
+
+
+def _fault_of(secret):
+    """What the function, or anybody in their senses, would have against a secret; None where it may be one."""
+    if '"' in secret or "'" in secret:
+        return "has quotation marks; leave them out"
+    if not secret.startswith("whsec_"):
+        return "is too short to be one" if len(secret) < SHORTEST_SECRET else None
+    try:
+        short = len(key(secret)) < SHORTEST_SECRET
+    except ValueError:
+        return "is a placeholder, or cut: base64 must follow whsec_"
+    return "is a placeholder, or cut: it is too short to be one" if short else None
+
+
+def _confirmed(subscription):
+    """While it waits, SNS lists it as PendingConfirmation, and ministack as if it did not, so that one has to ask."""
+    arn = subscription["SubscriptionArn"]
+    if not arn.startswith("arn:"):
+        return False
+    try:
+        attributes = _client("sns").get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    except ClientError:
+        return True
+    return attributes.get("PendingConfirmation") != "true"
+
+
+def _described(subscription):
+    return f"{subscription['Protocol']} {_address(subscription)}"
+
+
+def _address(subscription):
+    """Where to. Of a URL only the host: what follows it is often a password."""
+    if subscription["Protocol"] not in ("http", "https"):
+        return subscription["Endpoint"]
+    url = urlsplit(subscription["Endpoint"])
+    return f"{url.scheme}://{url.hostname}/..."
+
+
+def _said(answer):
+    body = answer.json() or {}
+    return _one_line(f"{answer.status} {body.get('outcome')}: {body.get('detail')}")
+
+
+def _said_by(alarm):
+    return _one_line(f"{alarm.get('AlarmDescription', '')} ({alarm.get('StateReason', '')})")
+
+
+def _command(form, *values):
+    """A line of its own, to copy into a shell."""
+    return f"\n  {form.format(*map(shlex.quote, values))}"
+
+
+def _one_line(text):
+    return " ".join(text.split())
+
+
+def _minutes(span):
+    return f"{span // timedelta(minutes=1)} minutes"

@@ -1,0 +1,62 @@
+//! A function as Lambda runs it: in several processes, each with one event at a time, and a new one where one has died.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::aws::Aws;
+use super::lambda::{Lambda, Said, environment};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    Webhook,
+    Redrive,
+}
+
+pub struct Fleet {
+    function: Function,
+    aws: Aws,
+    timeout: Duration,
+    idle: Mutex<Vec<Lambda>>,
+    places: Semaphore,
+    killed: Mutex<HashSet<String>>,
+}
+
+impl Fleet {
+    /// Up to `size` processes, whose invocations have this timeout.
+    pub fn new(function: Function, size: usize, aws: &Aws, timeout: Duration) -> Self {
+        Self {
+            function,
+            aws: aws.clone(),
+            timeout,
+            idle: Mutex::default(),
+            places: Semaphore::new(size),
+            killed: Mutex::default(),
+        }
+    }
+
+    /// Has one of the processes handle an event, and kills it at its timeout, or after `life` if that is less.
+    pub async fn invoke(&self, payload: &Value, life: Duration) -> Said {
+        let _place = self.places.acquire().await.unwrap();
+        let idle = self.idle.lock().unwrap().pop();
+        let mut lambda = match (idle, self.function) {
+            (Some(lambda), _) => lambda,
+            (None, Function::Webhook) => Lambda::start(environment(&self.aws), self.timeout).await,
+            (None, Function::Redrive) => Lambda::start_redrive(&self.aws, self.timeout).await,
+        };
+        let said = lambda.invoke_for(life.min(self.timeout), payload).await;
+        match said {
+            Said::Nothing => drop(self.killed.lock().unwrap().insert(lambda.request_id.clone())),
+            _ => self.idle.lock().unwrap().push(lambda),
+        }
+        said
+    }
+
+    /// The request ids of the invocations that came to no end.
+    pub fn killed(&self) -> HashSet<String> {
+        self.killed.lock().unwrap().clone()
+    }
+}

@@ -1,0 +1,345 @@
+//! Alarms, dashboard and saved queries of `template.yaml` against what the code sends and AWS knows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use opportunity_alerts::event::STATUSES;
+use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
+use support::template::{function, load, resource};
+use yaml_serde::{Mapping, Value};
+
+/// What each function sends; the others are the webhook's.
+const OF_BOTH: [Sent; 2] = [Sent::ColdStart, Sent::Crashed];
+const OF_REDRIVE: [Sent; 6] =
+    [Sent::Scanned, Sent::Published, Sent::Duplicates, Sent::StillPending, Sent::OldestPendingAge, Sent::Incomplete];
+
+const REASONS: [&str; 7] = ["missing", "malformed", "mismatch", "stale", "body", "route", "too_large"];
+
+/// In SendPilot's order, and then what it does not document.
+fn statuses() -> [&'static str; 10] {
+    std::array::from_fn(|index| STATUSES.get(index).copied().unwrap_or("OTHER"))
+}
+
+/// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
+const FIELDS: [&str; 27] = [
+    "attempts",
+    "deliveryId",
+    "detail",
+    "duplicates",
+    "error",
+    "eventId",
+    "failure",
+    "level",
+    "location",
+    "newStatus",
+    "oldestPendingAgeSeconds",
+    "otherBody",
+    "outcome",
+    "previousStatus",
+    "published",
+    "reason",
+    "requestId",
+    "scanned",
+    "status",
+    "stillPending",
+    "record.status",
+    "integrationError",
+    "path",
+    "sourceIp",
+    "userAgent",
+    "@message",
+    "@timestamp",
+];
+
+/// The services' own metrics that are in use: the dimension, the attribute that is its value, and whose.
+const OF_AWS: [(&str, &str, &[&str], &str); 4] = [
+    ("AWS/Lambda", "FunctionName", &["Invocations", "Errors", "Throttles", "Duration"], "AWS::Serverless::Function"),
+    ("AWS/SQS", "QueueName", &["ApproximateNumberOfMessagesVisible"], "AWS::SQS::Queue"),
+    ("AWS/SNS", "TopicName", &["NumberOfNotificationsDelivered", "NumberOfNotificationsFailed"], "AWS::SNS::Topic"),
+    ("AWS/ApiGateway", "ApiId", &["4xx", "5xx", "Count"], "AWS::Serverless::HttpApi"),
+];
+
+/// A metric as an alarm or a widget names it; what a dimension's value refers to stands as `Resource` or `Resource.Attribute`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Metric {
+    namespace: String,
+    name: String,
+    dimensions: BTreeMap<String, String>,
+}
+
+impl Metric {
+    fn of_alarm(alarm: &Value) -> Self {
+        let text = |value: &Value| {
+            let text = yaml_serde::to_string(value).unwrap();
+            text.trim().trim_start_matches("!Ref ").trim_start_matches("!GetAtt ").to_owned()
+        };
+        let dimensions = alarm["Dimensions"].as_sequence().unwrap();
+        Self {
+            namespace: text(&alarm["Namespace"]),
+            name: text(&alarm["MetricName"]),
+            dimensions: dimensions.iter().map(|one| (text(&one["Name"]), text(&one["Value"]))).collect(),
+        }
+    }
+
+    /// A row of a widget, unless it is an expression.
+    fn of_widget(row: &serde_json::Value) -> Option<Self> {
+        let words: Vec<&str> = row.as_array().unwrap().iter().filter_map(serde_json::Value::as_str).collect();
+        let [namespace, name, dimensions @ ..] = &words[..] else { return None };
+        let value = |text: &str| text.trim_start_matches("${").trim_end_matches('}').to_owned();
+        Some(Self {
+            namespace: (*namespace).to_owned(),
+            name: (*name).to_owned(),
+            dimensions: dimensions.chunks(2).map(|pair| (pair[0].to_owned(), value(pair[1]))).collect(),
+        })
+    }
+
+    fn exists(&self) -> bool {
+        let mut dimensions = self.dimensions.clone();
+        if self.namespace == NAMESPACE {
+            let function = dimensions.remove("FunctionName").unwrap_or_default();
+            let Some(sent) = Sent::ALL.iter().find(|sent| sent.name() == self.name) else { return false };
+            let sends = match function.as_str() {
+                "RedriveFunction" => OF_REDRIVE.contains(sent) || OF_BOTH.contains(sent),
+                "WebhookFunction" => !OF_REDRIVE.contains(sent),
+                _ => false,
+            };
+            let value = sent.dimension().and_then(|by| dimensions.remove(by));
+            let has_value = match sent.dimension() {
+                None => true,
+                Some("Reason") => REASONS.map(Some).contains(&value.as_deref()),
+                Some(_) => statuses().map(Some).contains(&value.as_deref()),
+            };
+            return sends && has_value && dimensions.is_empty();
+        }
+        OF_AWS.iter().any(|(namespace, dimension, names, kind)| {
+            let [(name, value)] = &dimensions.iter().collect::<Vec<_>>()[..] else { return false };
+            let (of, attribute) = value.split_once('.').unwrap_or((value, ""));
+            // A queue's Ref is its URL, a topic's its ARN.
+            let named = if matches!(*dimension, "QueueName" | "TopicName") { *dimension } else { "" };
+            (*namespace, *dimension, named) == (self.namespace.as_str(), name.as_str(), attribute)
+                && names.contains(&self.name.as_str())
+                && resource(of)["Type"].as_str() == Some(kind)
+        })
+    }
+}
+
+fn resources_of(kind: &str) -> BTreeMap<String, Value> {
+    let template = load();
+    let resources = template["Resources"].as_mapping().unwrap().iter();
+    let of_kind = resources.filter(|(_, resource)| resource["Type"].as_str() == Some(kind));
+    of_kind.map(|(id, resource)| (id.as_str().unwrap().to_owned(), resource["Properties"].clone())).collect()
+}
+
+fn alarms() -> BTreeMap<String, Value> {
+    resources_of("AWS::CloudWatch::Alarm")
+}
+
+/// The dashboard's body as it stands, but for `AndSilence`, which is the one that depends on a parameter.
+fn dashboard() -> String {
+    let body = &resource("Dashboard")["Properties"]["DashboardBody"];
+    assert_eq!(yaml_serde::to_string(&body[1]["AndSilence"]).unwrap().matches("${SilenceAlarm.Arn}").count(), 1);
+    body[0].as_str().unwrap().replace("${AndSilence}", r#", "${SilenceAlarm.Arn}""#)
+}
+
+fn widgets() -> Vec<serde_json::Value> {
+    // The one value that is a number.
+    let body = dashboard().replace("${PendingSeconds}", &default("PendingSeconds"));
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    body["widgets"].as_array().unwrap().clone()
+}
+
+/// All rows of all widgets that are metrics.
+fn shown() -> Vec<Metric> {
+    let rows = widgets().into_iter().filter_map(|widget| widget["properties"]["metrics"].as_array().cloned()).flatten();
+    rows.filter_map(|row| Metric::of_widget(&row)).collect()
+}
+
+fn default(parameter: &str) -> String {
+    yaml_serde::to_string(&load()["Parameters"][parameter]["Default"]).unwrap().trim().to_owned()
+}
+
+#[test]
+fn every_alarm_and_every_widget_is_on_a_metric_that_is_sent() {
+    for (id, alarm) in alarms() {
+        let metric = Metric::of_alarm(&alarm);
+        assert!(metric.exists(), "{id}: {metric:?}");
+    }
+    let shown = shown();
+    assert!(shown.len() > 40);
+    for metric in shown {
+        assert!(metric.exists(), "{metric:?}");
+    }
+}
+
+#[test]
+fn every_queue_has_an_alarm_for_what_lies_in_it() {
+    for queue in resources_of("AWS::SQS::Queue").keys() {
+        let watches = |(_, alarm): (String, Value)| {
+            let metric = Metric::of_alarm(&alarm);
+            metric.name == "ApproximateNumberOfMessagesVisible"
+                && metric.dimensions["QueueName"] == format!("{queue}.QueueName")
+                && alarm["Threshold"].as_u64() == Some(0)
+        };
+        assert!(alarms().into_iter().any(watches), "{queue}");
+    }
+}
+
+#[test]
+fn every_alarm_reaches_the_alarms_topic_and_says_what_to_do_by_what_there_is() {
+    let [readme, makefile] = ["README.md", "Makefile"].map(|file| std::fs::read_to_string(file).unwrap());
+    let queries: BTreeSet<String> = saved_queries().into_keys().collect();
+    for (id, alarm) in alarms() {
+        let to_topic = |actions: &str| yaml_serde::to_string(&alarm[actions]).unwrap() == "- !Ref AlarmsTopic\n";
+        assert!(to_topic("AlarmActions"), "{id}");
+        assert!(alarm["OKActions"].is_null() || to_topic("OKActions"), "{id}");
+        assert!(alarm["TreatMissingData"].is_string(), "{id}: CloudWatch's own choice is to stay as it was");
+        let says = yaml_serde::to_string(&alarm["AlarmDescription"]).unwrap().replace("\n  ", " ");
+        // CloudWatch takes 1024 characters, and names of resources are longer than their ids.
+        assert!((100..700).contains(&says.len()), "{id}: {says}");
+        let mut places = 0;
+        for command in quoted(&says, '`') {
+            let (tool, rest) = command.split_once(' ').unwrap();
+            let target = rest.split(' ').next().unwrap();
+            assert!(tool == "aws" || (tool == "make" && makefile.contains(&format!("\n{target}:"))), "{id}: {command}");
+            places += 1;
+        }
+        for name in quoted(&says, '"').iter().filter_map(|text| text.strip_prefix("${AWS::StackName}/")) {
+            assert!(queries.contains(name), "{id}: {name}");
+            places += 1;
+        }
+        if let Some((_, section)) = says.split_once("README.md, \"") {
+            let section = section.split('"').next().unwrap();
+            assert!(readme.contains(section), "{id}: {section}");
+            places += 1;
+        }
+        places += ["SendPilot, under", "Service Quotas"].iter().filter(|console| says.contains(**console)).count();
+        assert_ne!(places, 0, "{id} names neither a command nor a place: {says}");
+        assert!(readme.contains(&format!("`{id}`")), "{id} is not in README.md");
+    }
+}
+
+/// What stands between two marks.
+fn quoted(text: &str, mark: char) -> Vec<&str> {
+    text.split(mark).skip(1).step_by(2).collect()
+}
+
+#[test]
+fn no_alarm_looks_back_longer_than_cloudwatch_can() {
+    for (id, alarm) in alarms() {
+        let period = alarm["Period"].as_u64().unwrap();
+        let periods = match alarm["EvaluationPeriods"].as_u64() {
+            Some(periods) => periods,
+            None => {
+                let reference = yaml_serde::to_string(&alarm["EvaluationPeriods"]).unwrap();
+                let parameter = reference.trim().strip_prefix("!Ref ").unwrap();
+                load()["Parameters"][parameter]["MaxValue"].as_u64().unwrap()
+            }
+        };
+        let longest = if period < 3600 { 86_400 } else { 604_800 };
+        assert!(period % 60 == 0 && period * periods <= longest, "{id}");
+    }
+}
+
+#[test]
+fn an_alarm_on_duration_leaves_out_what_the_function_gives_up_by_itself() {
+    let timeout = function("WebhookFunction")["Timeout"].as_u64().unwrap() * 1000;
+    let threshold = resource("DurationAlarm")["Properties"]["Threshold"].as_u64().unwrap();
+    // A publish is given up after three quarters of the time: see `invocation`.
+    assert!(timeout * 3 / 4 < threshold && threshold < timeout);
+    let drawn: Vec<_> = widgets()
+        .iter()
+        .filter_map(|widget| widget["properties"]["annotations"]["horizontal"][0]["value"].as_u64())
+        .collect();
+    assert_eq!(drawn, [default("PendingSeconds").parse().unwrap(), threshold], "the lines are where the alarms are");
+}
+
+#[test]
+fn the_alarms_topic_has_no_key_that_cloudwatch_may_not_use() {
+    let topic = yaml_serde::to_string(&resource("AlarmsTopic")).unwrap();
+    assert!(!topic.contains("alias/aws/sns"));
+}
+
+#[test]
+fn the_dashboard_shows_every_alarm_every_reason_and_every_status_in_the_order_of_the_pipeline() {
+    for id in alarms().keys() {
+        assert!(dashboard().contains(&format!("\"${{{id}.Arn}}\"")), "{id}");
+    }
+    let values = |name: &str, by: &str| -> Vec<String> {
+        shown().iter().filter(|metric| metric.name == name).map(|metric| metric.dimensions[by].clone()).collect()
+    };
+    assert_eq!(values("StatusChanges", "NewStatus"), statuses());
+    assert_eq!(values("Rejected", "Reason").into_iter().collect::<BTreeSet<_>>(), REASONS.map(str::to_owned).into());
+}
+
+#[test]
+fn the_dashboard_is_free_and_its_widgets_lie_side_by_side() {
+    assert!(shown().len() <= 50, "more than a dashboard has without charge");
+    let mut taken = BTreeSet::new();
+    for widget in widgets() {
+        let [x, y, width, height] = ["x", "y", "width", "height"].map(|name| widget[name].as_u64().unwrap());
+        assert!(x + width <= 24, "{widget}");
+        for cell in (x..x + width).flat_map(|x| (y..y + height).map(move |y| (x, y))) {
+            assert!(taken.insert(cell), "{cell:?} is under two widgets");
+        }
+    }
+    let height = taken.iter().map(|(_, y)| y + 1).max().unwrap();
+    assert_eq!(taken.len() as u64, 24 * height, "there is a hole");
+}
+
+/// By their names, without the folder.
+fn saved_queries() -> BTreeMap<String, String> {
+    let queries = resources_of("AWS::Logs::QueryDefinition").into_values();
+    let name = |query: &Value| {
+        let name = yaml_serde::to_string(&query["Name"]).unwrap();
+        name.trim().strip_prefix("!Sub ${AWS::StackName}/").expect("in a folder of the stack's").to_owned()
+    };
+    queries.map(|query| (name(&query), query["QueryString"].as_str().unwrap().to_owned())).collect()
+}
+
+#[test]
+fn every_saved_query_asks_for_what_log_lines_have() {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let language = "and as asc by count desc fields filter in ispresent like limit max or sort stats";
+    let mut known: BTreeSet<&str> = language.split(' ').chain(FIELDS).collect();
+    known.extend(Sent::ALL.iter().map(|sent| sent.name()));
+    for (name, query) in saved_queries() {
+        assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
+        let lines = query.lines().filter(|line| !line.starts_with('#'));
+        let text: String = lines.map(|line| line.split('"').step_by(2).collect::<String>() + "\n").collect();
+        let mut words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric() && !"@.".contains(c)).collect();
+        words.retain(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '@'));
+        let made: BTreeSet<&str> = words.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1]).collect();
+        for word in words {
+            assert!(known.contains(word) || made.contains(word), "{name}: {word}");
+        }
+    }
+}
+
+#[test]
+fn every_parameter_is_used_explained_and_asked_for_in_its_group() {
+    let template = load();
+    let parts = ["Conditions", "Globals", "Resources"].map(|part| yaml_serde::to_string(&template[part]).unwrap());
+    let words: BTreeSet<&str> = parts.iter().flat_map(|part| part.split(|c: char| !c.is_alphanumeric())).collect();
+    let parameters: Vec<&str> = keys(template["Parameters"].as_mapping().unwrap());
+    let interface = &template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"];
+    let mut grouped: Vec<&str> = interface.as_sequence().unwrap().iter().flat_map(group).collect();
+    grouped.sort_unstable();
+    let mut sorted = parameters.clone();
+    sorted.sort_unstable();
+    assert_eq!(grouped, sorted);
+    for name in parameters {
+        assert!(words.contains(name), "{name} is used nowhere");
+        let parameter = &template["Parameters"][name];
+        assert!(parameter["Description"].is_string() && parameter["ConstraintDescription"].is_string(), "{name}");
+    }
+}
+
+fn group(group: &Value) -> Vec<&str> {
+    group["Parameters"].as_sequence().unwrap().iter().filter_map(Value::as_str).collect()
+}
+
+fn keys(mapping: &Mapping) -> Vec<&str> {
+    mapping.keys().filter_map(Value::as_str).collect()
+}
