@@ -5,7 +5,8 @@
 //! metrics, and members that are their dimensions. Nothing is called and nobody waited for; the log is read anyway.
 //! Dimensions take few values, because each combination of them is a metric of its own, and paid for.
 //!
-//! Written here and not by a crate: `metrique` does the same with more in the binary than all of this crate (see README).
+//! Written here and not by a crate: `metrique` does it as fast, but for one kind of line it is 41 more crates to lock and to
+//! build, and three times the bytes.
 
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -67,25 +68,25 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// A request whose outcome is this.
+    /// A request with this outcome, as with the next nine.
     Alerted Count,
-    /// A request whose outcome is this.
+    /// The alert was out already.
     Duplicate Count,
-    /// A request whose outcome is this.
+    /// No alert was due.
     Ignored Count,
-    /// A request whose outcome is this.
+    /// Another attempt has the delivery in hand.
     InProgress Count,
-    /// A request whose outcome is this.
+    /// The ledger, the topic or the secret did not do its part.
     Unavailable Count,
-    /// A request whose outcome is this.
+    /// No event.
     Malformed Count,
-    /// A request whose outcome is this.
+    /// Not signed by a secret of ours, or not now.
     Unauthorized Count,
-    /// A request whose outcome is this.
+    /// Another path.
     NotFound Count,
-    /// A request whose outcome is this.
+    /// Another method.
     MethodNotAllowed Count,
-    /// A request whose outcome is this.
+    /// A body that is too long.
     TooLarge Count,
     /// A request whose signature held.
     Genuine Count,

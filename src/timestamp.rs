@@ -56,6 +56,6 @@ impl From<SystemTime> for Timestamp {
 }
 
 /// A span's whole milliseconds.
-pub fn millis(span: Duration) -> u64 {
+pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,18 +12,17 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use opportunity_alerts::aws::ATTEMPTS;
-use opportunity_alerts::ledger::{Attempt, DeliveryId, Ledger, Owner, Standing, Wanted};
+use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Message, Owner, Standing, Wanted};
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use support::aws::{Aws, Fault};
 use support::dynamodb::DynamoDb;
 use support::emf::{self, Metrics};
-use support::lambda::{Lambda, Said, environment};
-use support::requests::{SECRET, around, change, delivery, opportunity, payload, signed_now};
+use support::lambda::{Lambda, Said, deployed_environment, environment};
+use support::requests::{SECRET, around, change, opportunity, payload, signed_now};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-const REQUEST_ID: &str = "8476a536-e9f4-11e8-9739-2dfe598c3fcd";
 
 struct World {
     dynamodb: DynamoDb,
@@ -44,7 +43,9 @@ impl World {
     /// A delivery that an attempt holds until then.
     async fn claimed(&self, id: DeliveryId, lease_until: Timestamp) {
         let attempt = Attempt { owner: Owner::new("other", [0; 8]), now: Timestamp::from_millis(0), lease_until };
-        let wanted = Wanted::Delivery(opportunity_alerts::ledger::Delivery { id, ..delivery("evt", "body") });
+        let body = json!({"default": json!({"id": "evt"}).to_string()}).to_string();
+        let message = Message { subject: "New opportunity: x".into(), body };
+        let wanted = Wanted::Delivery(Delivery { id, message, body_sha256: "sha".into() });
         let claimed = self.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
         assert!(matches!(claimed.standing, Standing::Won(_)));
     }
@@ -194,18 +195,31 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
             around(&"x".repeat(256 * 1024 + 1), &[]),
             expected("WARN", 413, "too_large", &["Rejected Count Reason=too_large"]),
         ),
+        (
+            signed_now(&opportunity("evt_refused")),
+            expected(
+                "INFO",
+                200,
+                "duplicate",
+                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", CHANGE],
+            ),
+        ),
     ] {
         if expected.outcome == "unavailable" {
             world.aws.next("publish", Fault::Refused(403));
         }
         let (status, answer) = function.answer(&payload).await;
         assert_eq!((status, &answer["outcome"]), (expected.status.into(), &json!(expected.outcome)));
-        all.push(expected);
+        all.push((expected, function.request_id.clone()));
     }
     let log = function.log().await;
     let lines = lines(&log, "webhook");
     assert_eq!(lines.len(), all.len(), "{log}");
-    all.into_iter().zip(lines).map(|(expected, (line, metrics))| (expected, line, metrics)).collect()
+    let whose = |((expected, request_id), (line, metrics)): ((_, String), (Value, _))| {
+        assert_eq!(line["requestId"], json!(request_id), "{line}");
+        (expected, line, metrics)
+    };
+    all.into_iter().zip(lines).map(whose).collect()
 }
 
 #[tokio::test]
@@ -222,12 +236,9 @@ async fn of_every_outcome_with_its_metrics() {
         }
         let timestamp = line["timestamp"].as_str().unwrap();
         time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339).unwrap();
-        for (field, value) in [
-            ("level", json!(expected.level)),
-            ("outcome", json!(expected.outcome)),
-            ("status", json!(expected.status)),
-            ("requestId", json!(REQUEST_ID)),
-        ] {
+        for (field, value) in
+            [("level", json!(expected.level)), ("outcome", json!(expected.outcome)), ("status", json!(expected.status))]
+        {
             assert_eq!(line[field], value, "{line}");
         }
         assert!(line["durationMs"].as_u64().unwrap() < 10_000, "{line}");
@@ -239,6 +250,25 @@ async fn of_every_outcome_with_its_metrics() {
             assert!(of_the_event.iter().all(|field| line[field].is_null()), "{line}");
         }
     }
+}
+
+/// One request to a function whose secret is the placeholder that the template makes.
+async fn without_a_secret() -> (Value, Metrics) {
+    let world = World::new().await;
+    world.aws.put_secret(r#"{"secrets":[]}"#);
+    let mut function = Lambda::start(deployed_environment(&world.aws), TIMEOUT).await;
+    assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, 503);
+    let log = function.log().await;
+    let [line] = &lines(&log, "webhook")[..] else { panic!("{log}") };
+    line.clone()
+}
+
+#[tokio::test]
+async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
+    let (line, metrics) = without_a_secret().await;
+    assert_eq!(names(&metrics), ["ColdStart Count", "SecretUnreadable Count", "Unavailable Count"]);
+    assert_eq!((&line["level"], &line["outcome"]), (&json!("ERROR"), &json!("unavailable")));
+    assert!(line["detail"].is_string() && line["eventId"].is_null(), "{line}");
 }
 
 #[tokio::test]
@@ -433,8 +463,8 @@ async fn of_a_run_of_the_redrive_with_metrics_only_where_there_is_something_to_t
     let mut told: Vec<_> = deliveries.iter().map(told).collect();
     told[..2].sort_by_key(ToString::to_string);
     assert_eq!(told, [json!(["alerted", 2, "INFO"]), json!(["unavailable", 2, "WARN"]), json!(["alerted", 3, "INFO"])]);
-    for (line, metrics) in &deliveries {
-        assert!(metrics.is_empty() && line["requestId"] == REQUEST_ID, "{line}");
+    for ((line, metrics), (run, _)) in deliveries.iter().zip([first, first, second]) {
+        assert!(metrics.is_empty() && line["requestId"] == run["requestId"], "{line}");
         assert!(line["ClaimTime"].is_u64() && line["PublishTime"].is_u64(), "{line}");
     }
 }
@@ -458,8 +488,7 @@ async fn the_metrics_that_come_are_those_that_are_listed() {
     for (_, metrics) in lines(&redrive.log().await, "redrive").iter().chain(&lines(&crash, "crash")) {
         came.extend(bare(metrics));
     }
+    came.extend(bare(&without_a_secret().await.1));
     let listed: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name().to_owned()).collect();
-    // A literal secret is there from the start.
-    let listed = &listed - &["SecretUnreadable".to_owned()].into();
     assert_eq!(came, listed);
 }
