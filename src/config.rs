@@ -87,6 +87,11 @@ pub fn log_level(variable: impl Fn(&str) -> Option<String>) -> Level {
     level.unwrap_or(Level::INFO).min(Level::INFO)
 }
 
+/// The function's name, by which its metrics are told from those of others. Lambda sets it.
+pub fn function_name(variable: impl Fn(&str) -> Option<String>) -> String {
+    set(&variable, "AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "unnamed".into())
+}
+
 fn is_standard_topic(arn: &str) -> bool {
     let parts: Vec<_> = arn.split(':').collect();
     matches!(parts[..], ["arn", _, "sns", region, account, name]

@@ -15,6 +15,19 @@ use crate::signature::Verified;
 /// The status that makes a lead a sales opportunity.
 pub const OPPORTUNITY: &str = "OPPORTUNITY";
 
+/// The statuses that SendPilot documents. Others will come, and are as good.
+pub const STATUSES: [&str; 9] = [
+    "PENDING",
+    "CONNECTION_SENT",
+    "CONNECTION_ACCEPTED",
+    "MESSAGE_SENT",
+    "REPLY_RECEIVED",
+    OPPORTUNITY,
+    "MEETING_BOOKED",
+    "NOT_INTERESTED",
+    "DONE",
+];
+
 /// Longest `eventId` that is accepted, in bytes.
 pub const MAX_EVENT_ID: usize = 256;
 
@@ -23,6 +36,8 @@ pub const MAX_EVENT_ID: usize = 256;
 pub struct Event {
     /// `eventId`, the same on every retry; without one, the signed message id, which is too.
     pub id: Option<String>,
+    /// `eventType`, as it came.
+    pub event_type: String,
     /// The workspace it happened in.
     pub workspace_id: Option<String>,
     /// When the status changed, in UTC. `None` also where the text is not ISO 8601.
@@ -90,13 +105,15 @@ pub enum Malformed {
 /// Where a field is missing that an alert cannot do without.
 pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
     let body = Object::parse(verified.body()).map_err(Malformed::NotAnObject)?;
-    let kind = match body.text("eventType").ok_or(Malformed::Required("eventType"))?.as_str() {
+    let event_type = body.text("eventType").ok_or(Malformed::Required("eventType"))?;
+    let kind = match event_type.as_str() {
         // One fact, two names: the older and the newer documentation.
         "lead.status.changed" | "lead.updated" => Kind::StatusChanged(status_change(&body)?),
         _ => Kind::Other,
     };
     Ok(Event {
         id: event_id(&body)?.or_else(|| verified.message_id().map(str::to_owned)),
+        event_type,
         workspace_id: body.text("workspaceId"),
         occurred_at: body.text("timestamp").as_deref().and_then(moment),
         kind,

@@ -71,9 +71,14 @@ impl Invocation {
         &self.request_id
     }
 
+    /// How long it has been going on.
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// The time, counted from the invocation's beginning: a step of the host's clock meanwhile cannot confuse it.
     pub fn now(&self) -> Timestamp {
-        self.began_at.after(self.began.elapsed())
+        self.began_at.after(self.elapsed())
     }
 
     /// What one delivery of many gets of this invocation: an attempt of its own that begins now and may take `longest`, or a

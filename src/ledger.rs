@@ -259,6 +259,8 @@ pub struct Claimed {
     pub standing: Standing,
     /// The row was there before, under another body.
     pub other_body: bool,
+    /// How often the delivery has been claimed by now, where the row says so.
+    pub attempts: Option<u32>,
 }
 
 /// Who has a delivery after somebody tried to claim it.

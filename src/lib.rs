@@ -19,7 +19,7 @@
 //! | [`ledger`] | the rules of a claim; [`ledger::dynamodb`] holds a table to them |
 //! | [`topic`] | where alerts go; [`topic::sns`] sends them there |
 //! | [`response`] | the one table of outcomes and answers |
-//! | [`telemetry`] | log lines |
+//! | [`telemetry`] | one line per invocation, with metrics |
 //! | [`aws`], [`error`], [`timestamp`] | the SDK's settings; an error as text; a moment |
 //!
 //! # The promise

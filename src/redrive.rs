@@ -12,14 +12,15 @@ use std::time::Duration;
 use futures_util::{StreamExt, pin_mut, stream};
 use serde::Serialize;
 use tokio::time::timeout_at;
-use tracing::{error, info, warn};
+use tracing::{Level, error, info, warn};
 
 use crate::error::chain;
 use crate::invocation::Invocation;
 use crate::ledger::{Ledger, LedgerError, Pending, Wanted};
-use crate::relay::{Failure, Relayed, relay};
+use crate::relay::{Failure, Relayed, Steps, relay};
 use crate::response::Outcome;
-use crate::timestamp::Timestamp;
+use crate::telemetry::{Line, Metric, Telemetry};
+use crate::timestamp::{Timestamp, millis};
 use crate::topic::Topic;
 
 /// What one delivery gets of the run's time: as much as the webhook function has.
@@ -44,6 +45,8 @@ pub struct Redrive<L, T> {
     pub topic: T,
     /// How long a published row is kept.
     pub retention: Duration,
+    /// Where lines go.
+    pub telemetry: Telemetry,
 }
 
 /// Which deliveries a run takes up.
@@ -73,25 +76,23 @@ pub struct Report {
 }
 
 impl Report {
-    fn log(&self, request_id: &str, failure: Option<&Incomplete>) {
-        let failure = failure.map(|failure| chain(failure));
-        macro_rules! log {
-            ($level:ident) => {
-                $level!(
-                    requestId = request_id,
-                    scanned = self.scanned,
-                    published = self.published,
-                    duplicates = self.duplicates,
-                    stillPending = self.still_pending,
-                    oldestPendingAgeSeconds = self.oldest_pending_age_seconds,
-                    failure,
-                    "redrive"
-                )
-            };
+    /// A run that found nothing sends no metric: there is one every minute, for the most part of nothing.
+    fn describe(&self, line: &mut Line, failure: Option<&Incomplete>) {
+        line.field("scanned", self.scanned);
+        line.field("published", self.published);
+        line.field("duplicates", self.duplicates);
+        line.field("stillPending", self.still_pending);
+        line.field("oldestPendingAgeSeconds", self.oldest_pending_age_seconds);
+        line.field("failure", failure.map(|failure| chain(failure)));
+        if self.scanned > 0 {
+            line.add(Metric::Scanned, self.scanned);
+            line.add(Metric::Published, self.published);
+            line.add(Metric::Duplicates, self.duplicates);
+            line.add(Metric::StillPending, self.still_pending);
+            line.add(Metric::OldestPendingAge, self.oldest_pending_age_seconds);
         }
-        match failure {
-            Some(_) => log!(error),
-            None => log!(info),
+        if failure.is_some() {
+            line.count(Metric::Incomplete);
         }
     }
 }
@@ -108,6 +109,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     /// # Errors
     /// When what is pending could not be listed, or not all of it. What could be has been relayed all the same.
     pub async fn run(&self, invocation: &Invocation, pace: Pace) -> Result<Report, Incomplete> {
+        let mut line = self.telemetry.begin("redrive", invocation.request_id());
         let Survey { due, mut tally, failure } = self.survey(invocation, pace).await;
         let mut relays = stream::iter(due.into_iter().zip(0..))
             .map(|(pending, number)| async move { (self.relay(&pending, number, invocation).await, pending) })
@@ -125,7 +127,10 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
             }
         }
         let report = tally.report(invocation.now());
-        report.log(invocation.request_id(), failure.as_ref());
+        report.describe(&mut line, failure.as_ref());
+        line.field("durationMs", millis(invocation.elapsed()));
+        let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
+        self.telemetry.end(line, level, invocation.now());
         failure.map_or(Ok(report), Err)
     }
 
@@ -170,12 +175,33 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         let part = invocation.part(number, DELIVERY_TIME)?;
         let wanted = Wanted::Pending(pending.id.clone());
         let relayed = relay(&self.ledger, &self.topic, wanted, &part, self.retention).await;
-        let (request_id, delivery_id, outcome) = (part.request_id(), pending.id.as_str(), relayed.outcome.name());
-        match relayed.failure.as_ref().map(|failure| chain(failure)) {
-            Some(failure) => warn!(requestId = request_id, deliveryId = delivery_id, outcome, failure, "delivery"),
-            None => info!(requestId = request_id, deliveryId = delivery_id, outcome, "delivery"),
-        }
+        log(pending, &relayed, part.request_id());
         Some(relayed)
+    }
+}
+
+/// The line of one delivery. Times go by the names that they have as metrics of the webhook.
+fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
+    let Steps { attempts, claim, publish, complete, .. } = relayed.steps;
+    let failure = relayed.failure.as_ref().map(|failure| chain(failure));
+    macro_rules! log {
+        ($level:ident) => {
+            $level!(
+                requestId = request_id,
+                deliveryId = pending.id.as_str(),
+                outcome = relayed.outcome.name(),
+                attempts,
+                ClaimTime = claim.map(millis),
+                PublishTime = publish.map(millis),
+                CompleteTime = complete.map(millis),
+                failure,
+                "delivery"
+            )
+        };
+    }
+    match failure {
+        Some(_) => log!(warn),
+        None => log!(info),
     }
 }
 

@@ -13,10 +13,13 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
 use crate::ledger::{Claim, Claimed, Ledger, LedgerError, Receipt, Settled, Standing, Wanted};
 use crate::response::Outcome;
+use crate::timestamp::Timestamp;
 use crate::topic::{Topic, TopicError};
 
 /// What became of a delivery.
@@ -28,6 +31,23 @@ pub struct Relayed {
     pub other_body: bool,
     /// What went wrong on the way, if anything did.
     pub failure: Option<Failure>,
+    /// How it went.
+    pub steps: Steps,
+}
+
+/// How a delivery went: what of it was begun, and how long that took, whatever came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Steps {
+    /// How often it has been claimed by now, where the ledger says so.
+    pub attempts: Option<u32>,
+    /// The claim.
+    pub claim: Option<Duration>,
+    /// The publish.
+    pub publish: Option<Duration>,
+    /// When the topic took the alert.
+    pub published_at: Option<Timestamp>,
+    /// The completion.
+    pub complete: Option<Duration>,
 }
 
 /// What can go wrong on the way.
@@ -61,7 +81,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 impl From<Outcome> for Relayed {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, other_body: false, failure: None }
+        Self { outcome, other_body: false, failure: None, steps: Steps::default() }
     }
 }
 
@@ -72,7 +92,7 @@ impl Relayed {
             Failure::Publish(_) => RETRY,
             _ => invocation.lease_until().since(invocation.now()),
         };
-        Self { outcome: Outcome::Unavailable { retry_after }, other_body: false, failure: Some(failure) }
+        Self { failure: Some(failure), ..Outcome::Unavailable { retry_after }.into() }
     }
 }
 
@@ -84,14 +104,29 @@ pub async fn relay(
     invocation: &Invocation,
     retention: Duration,
 ) -> Relayed {
+    let mut steps = Steps::default();
+    let relayed = claim(ledger, topic, wanted, invocation, retention, &mut steps).await;
+    Relayed { steps, ..relayed }
+}
+
+async fn claim(
+    ledger: &impl Ledger,
+    topic: &impl Topic,
+    wanted: Wanted,
+    invocation: &Invocation,
+    retention: Duration,
+    steps: &mut Steps,
+) -> Relayed {
     let claim_by = invocation.schedule().claim_by;
     let claiming = ledger.claim(wanted, invocation.attempt());
-    let Claimed { standing, other_body } = match within(claim_by, claiming, LedgerError::TimedOut).await {
+    let claimed = timed(claim_by, claiming, LedgerError::TimedOut, &mut steps.claim).await;
+    let Claimed { standing, other_body, attempts } = match claimed {
         Ok(claimed) => claimed,
         Err(error) => return Relayed::unavailable(Failure::Claim(error), invocation),
     };
+    steps.attempts = attempts;
     let relayed = match standing {
-        Standing::Won(claim) => publish(ledger, topic, claim, invocation, retention).await,
+        Standing::Won(claim) => publish(ledger, topic, claim, invocation, retention, steps).await,
         Standing::Published => Outcome::Duplicate.into(),
         Standing::InProgress { until } => Outcome::InProgress { retry_after: until.since(invocation.now()) }.into(),
     };
@@ -104,14 +139,18 @@ async fn publish(
     claim: Claim,
     invocation: &Invocation,
     retention: Duration,
+    steps: &mut Steps,
 ) -> Relayed {
     let schedule = invocation.schedule();
-    match within(schedule.publish_by, topic.publish(claim.message()), TopicError::TimedOut).await {
+    let publishing = topic.publish(claim.message());
+    match timed(schedule.publish_by, publishing, TopicError::TimedOut, &mut steps.publish).await {
         Ok(message_id) => {
             let published_at = invocation.now();
+            steps.published_at = Some(published_at);
             let receipt = Receipt { message_id, published_at, expires_at: published_at.after(retention) };
             let completing = ledger.complete(claim, receipt);
-            let failure = match within(schedule.settle_by, completing, LedgerError::TimedOut).await {
+            let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
+            let failure = match completed {
                 Ok(Settled::Recorded) => None,
                 Ok(Settled::NotMine) => Some(Failure::Overtaken),
                 Err(error) => Some(Failure::Complete(error)),
@@ -121,11 +160,25 @@ async fn publish(
         Err(publish) => {
             let error = chain(&publish);
             let releasing = ledger.release(claim, invocation.now(), &error);
-            let failure = match within(schedule.settle_by, releasing, LedgerError::TimedOut).await {
+            let released = within(schedule.settle_by, releasing, LedgerError::TimedOut).await;
+            let failure = match released {
                 Ok(Settled::Recorded | Settled::NotMine) => Failure::Publish(publish),
                 Err(release) => Failure::Release { publish, release },
             };
             Relayed::unavailable(failure, invocation)
         }
     }
+}
+
+/// Gives up at the deadline, and says how long it `took`, if there was time for it at all.
+async fn timed<T, E>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+    late: E,
+    took: &mut Option<Duration>,
+) -> Result<T, E> {
+    let began = Instant::now();
+    let result = within(deadline, work, late).await;
+    *took = (began < deadline).then(|| began.elapsed());
+    result
 }

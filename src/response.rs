@@ -99,6 +99,18 @@ impl Outcome {
         }
     }
 
+    /// Why a request was refused for good, in a word, whatever was wrong with it.
+    pub fn rejection(&self) -> Option<&'static str> {
+        match self {
+            Self::Unauthorized { reason, .. } => Some(reason),
+            Self::Malformed(_) => Some("body"),
+            Self::NotFound | Self::MethodNotAllowed => Some("route"),
+            Self::TooLarge => Some("too_large"),
+            Self::Alerted | Self::Duplicate | Self::Ignored => None,
+            Self::InProgress { .. } | Self::Unavailable { .. } | Self::NoSecret { .. } => None,
+        }
+    }
+
     /// What to mend, where there is something to mend.
     pub fn detail(&self) -> Option<&str> {
         match self {

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// Milliseconds since the Unix epoch. Arithmetic saturates: a clock that is far off must not bring a delivery down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -31,6 +34,19 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+
+    /// As text, in UTC. Empty beyond the year 9999.
+    pub fn rfc3339(self) -> String {
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000);
+        moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
+    }
+}
+
+impl From<OffsetDateTime> for Timestamp {
+    /// Nothing is before the epoch.
+    fn from(moment: OffsetDateTime) -> Self {
+        Self(u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
+    }
 }
 
 impl From<SystemTime> for Timestamp {
@@ -39,6 +55,7 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-fn millis(span: Duration) -> u64 {
+/// A span's whole milliseconds.
+pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

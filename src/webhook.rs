@@ -1,19 +1,21 @@
 //! One request: size, signature, event, alert, relay, answer. In this order, and nothing earlier than it may be.
 
+mod line;
+
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response};
 use lambda_http::Body;
 
 use crate::alert;
-use crate::event::{self, Malformed};
+use crate::event::{self, Event, Malformed};
 use crate::invocation::Invocation;
 use crate::keyring::{Keyring, NoSecret};
 use crate::ledger::{Ledger, Wanted};
 use crate::relay::{Relayed, relay};
 use crate::response::{MAX_BODY, Outcome, answer};
 use crate::signature::{self, Rejection, Verified, verify};
-use crate::telemetry::Line;
+use crate::telemetry::Telemetry;
 use crate::topic::Topic;
 
 /// Where SendPilot's webhooks arrive.
@@ -30,34 +32,32 @@ pub struct Webhook<L, T> {
     pub topic: T,
     /// How long a published row is kept.
     pub retention: Duration,
+    /// Where lines go.
+    pub telemetry: Telemetry,
 }
 
 /// What became of a request.
 struct Handled {
-    /// Once the event is known and genuine.
-    event_id: Option<String>,
+    /// Once it is known and genuine.
+    event: Option<Event>,
     relayed: Relayed,
 }
 
 impl From<Outcome> for Handled {
     fn from(outcome: Outcome) -> Self {
-        Self { event_id: None, relayed: outcome.into() }
+        Self { event: None, relayed: outcome.into() }
     }
 }
 
 impl<L: Ledger, T: Topic> Webhook<L, T> {
-    /// Handles one request, writes its log line, and answers it.
+    /// Handles one request, writes its line, and answers it.
     pub async fn respond(&self, request: &Request<Body>, invocation: &Invocation) -> Response<String> {
-        let Handled { event_id, relayed } = self.handle(request, invocation).await;
-        let line = Line {
-            request_id: invocation.request_id(),
-            event_id: event_id.as_deref(),
-            outcome: &relayed.outcome,
-            other_body: relayed.other_body,
-            failure: relayed.failure.as_ref().map(|failure| failure as _),
-        };
-        line.write();
-        answer(&relayed.outcome, event_id.as_deref())
+        let mut line = self.telemetry.begin("webhook", invocation.request_id());
+        let handled = self.handle(request, invocation).await;
+        handled.describe(&mut line, invocation.elapsed());
+        self.telemetry.end(line, handled.level(), invocation.now());
+        let event_id = handled.event.as_ref().and_then(|event| event.id.as_deref());
+        answer(&handled.relayed.outcome, event_id)
     }
 
     async fn handle(&self, request: &Request<Body>, invocation: &Invocation) -> Handled {
@@ -86,7 +86,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             }
             Err(malformed) => Outcome::from(malformed).into(),
         };
-        Handled { event_id: event.id, relayed }
+        Handled { event: Some(event), relayed }
     }
 
     /// A signature that none of our secrets made may be the first by a new one.

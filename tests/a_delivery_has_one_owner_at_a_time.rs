@@ -156,17 +156,33 @@ async fn every_request_may_be_sent_twice() {
 }
 
 #[tokio::test]
+async fn every_answer_to_a_claim_says_how_many_there_were() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let attempts = async |wanted: Wanted, owner, now| ledger.claim(wanted, attempt(owner, now)).await.unwrap().attempts;
+    let event = || Wanted::Delivery(delivery("evt_1", "evt_1"));
+    assert_eq!(attempts(event(), 1, START).await, Some(1), "won");
+    assert_eq!(attempts(event(), 1, START).await, Some(1), "asked again");
+    assert_eq!(attempts(event(), 2, START).await, Some(1), "in progress");
+    let by_key = Wanted::Pending(delivery("evt_1", "").id);
+    assert_eq!(attempts(by_key, 3, START.after(LEASE)).await, Some(2), "taken over by its key");
+    assert_eq!(attempts(event(), 4, START.after(LEASE * 2)).await, Some(3), "taken over");
+    ledger.complete(claim_of("evt_1", attempt(4, START).owner), receipt(START)).await.unwrap();
+    assert_eq!(attempts(event(), 5, START).await, Some(3), "published");
+}
+
+#[tokio::test]
 async fn the_same_id_with_another_body_is_told_apart() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let other = |owner, now| ledger.claim(Wanted::Delivery(delivery("evt_1", "another body")), attempt(owner, now));
-    let Claimed { standing: Standing::Won(claimed), other_body: false } =
+    let Claimed { standing: Standing::Won(claimed), other_body: false, .. } =
         ledger.claim(Wanted::Delivery(delivery("evt_1", "body")), attempt(1, START)).await.unwrap()
     else {
         panic!()
     };
     assert!(other(2, START).await.unwrap().other_body, "in progress");
-    let Claimed { standing: Standing::Won(taken), other_body: true } = other(3, START.after(LEASE)).await.unwrap()
+    let Claimed { standing: Standing::Won(taken), other_body: true, .. } = other(3, START.after(LEASE)).await.unwrap()
     else {
         panic!()
     };

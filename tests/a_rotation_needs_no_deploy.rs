@@ -14,7 +14,7 @@ use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use serde_json::{Value, json};
 use support::aws::{Aws, Fault};
-use support::doubles::{Claiming, Publishing, Script, Settling};
+use support::doubles::{Claiming, Publishing, Script, Settling, telemetry};
 use support::dynamodb::DynamoDb;
 use support::lambda::{Lambda, deployed_environment};
 use support::requests::{OTHER, SECRET, around, change, documented, http, opportunity, signed_now_with, standard};
@@ -53,6 +53,7 @@ impl World {
             ledger: script,
             topic: script,
             retention: Duration::from_secs(86_400),
+            telemetry: telemetry(),
         };
         Self { aws, webhook, now: START_OF_ALL }
     }

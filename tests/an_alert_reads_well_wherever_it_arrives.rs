@@ -105,6 +105,7 @@ fn the_same_event_gives_the_same_delivery_and_two_events_never_share_one() {
 fn opportunity(id: &str, lead: &str, url: Option<&str>) -> Event {
     Event {
         id: Some(id.into()),
+        event_type: "lead.updated".into(),
         workspace_id: None,
         occurred_at: None,
         kind: Kind::StatusChanged(StatusChange {
@@ -244,6 +245,7 @@ proptest! {
         let event = Event {
             // The parser takes an empty one for none.
             id: Some(if id.is_empty() { "e".into() } else { id }),
+            event_type: "lead.updated".into(),
             workspace_id: present[0].then_some(workspace),
             occurred_at: when.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds % 400_000_000_000).ok()),
             kind: Kind::StatusChanged(StatusChange {

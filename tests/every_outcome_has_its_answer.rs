@@ -8,7 +8,7 @@ use std::time::Duration;
 use lambda_http::http::Response;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::Wanted;
-use opportunity_alerts::relay::{Failure, Relayed, relay};
+use opportunity_alerts::relay::{Failure, Relayed, Steps, relay};
 use opportunity_alerts::response::{Outcome, answer};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -97,6 +97,31 @@ async fn a_failure_says_what_failed_and_why() {
     }
     let both = run(&Script::new(Claiming::Wins, Publishing::Fails, Settling::Hangs)).await;
     assert!(matches!(both.failure, Some(Failure::Release { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_says_how_long_each_step_took_and_nothing_of_one_that_was_not_begun() {
+    use Publishing::{Hangs, Succeeds};
+    for (claiming, publishing, settling, expected) in [
+        (Claiming::Wins, Succeeds, Settling::IsRecorded, [Some(0), Some(0), Some(0)]),
+        (Claiming::Wins, Succeeds, Settling::Hangs, [Some(0), Some(0), Some(9500)]),
+        (Claiming::Wins, Hangs, Settling::IsRecorded, [Some(0), Some(7500), None]),
+        (Claiming::Hangs, Succeeds, Settling::IsRecorded, [Some(3500), None, None]),
+        (Claiming::FindsItPublished, Succeeds, Settling::IsRecorded, [Some(0), None, None]),
+    ] {
+        let case = format!("{claiming:?} {publishing:?} {settling:?}");
+        let steps = run(&Script::new(claiming, publishing, settling)).await.steps;
+        // Tokio's timer rings a millisecond late.
+        let rounded = |time: Option<Duration>| time.map(|time| time.as_millis() / 10 * 10);
+        assert_eq!([steps.claim, steps.publish, steps.complete].map(rounded), expected, "{case}");
+        assert_eq!(steps.published_at.is_some(), steps.complete.is_some(), "{case}");
+        assert_eq!(steps.attempts, (claiming != Claiming::Hangs).then_some(1), "{case}");
+    }
+    let script = Script::new(Claiming::Wins, Succeeds, Settling::IsRecorded);
+    let invocation = invocation();
+    tokio::time::advance(TIMEOUT).await;
+    let relayed = relay(&&script, &&script, wanted(), &invocation, Duration::from_secs(86_400)).await;
+    assert_eq!(relayed.steps, Steps::default());
 }
 
 /// A claim that stands, or may stand, blocks the delivery until its lease is over; one that was released does not.

@@ -36,6 +36,7 @@ use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::{Topic, TopicError};
 use opportunity_alerts::webhook::Webhook;
+use support::doubles::telemetry;
 use support::requests::{RETRIES, SECRET, around, documented, http, opportunity, secrets};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -264,7 +265,7 @@ fn claim(facts: &mut Facts, wanted: Wanted, attempt: Attempt, flaw: Flaw) -> Res
             Standing::Won(Claim::granted(id, message, owner))
         }
     };
-    Ok(Claimed { standing, other_body: false })
+    Ok(Claimed { standing, other_body: false, attempts: facts.row.as_ref().map(|(.., attempts)| *attempts) })
 }
 
 impl Ledger for Process {
@@ -330,7 +331,8 @@ async fn sendpilot(world: &Arc<World>, after: Duration) {
         sleep(*wait).await;
         let process = Process::new(world);
         let (ledger, topic) = (process.clone(), process.clone());
-        let webhook = Webhook { keyring: Keyring::given(secrets()), ledger, topic, retention: RETENTION };
+        let (keyring, telemetry) = (Keyring::given(secrets()), telemetry());
+        let webhook = Webhook { keyring, ledger, topic, retention: RETENTION, telemetry };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.request, &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {
@@ -352,7 +354,12 @@ async fn redrive(world: &Arc<World>, all_sent: &Notify) {
         sent = sent || futures_util::poll!(&mut all_sent).is_ready();
         join_all((0..runs).map(|number| async move {
             let process = Process::new(world);
-            let redrive = Redrive { ledger: process.clone(), topic: process.clone(), retention: RETENTION };
+            let redrive = Redrive {
+                ledger: process.clone(),
+                topic: process.clone(),
+                retention: RETENTION,
+                telemetry: telemetry(),
+            };
             let now = world.now();
             let id = format!("redrive {number} at {}", now.as_millis());
             let invocation = Invocation::new(&id, now.after(REDRIVE_TIMEOUT), now, [0; 8]);

@@ -17,6 +17,7 @@ use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::sns::SnsTopic;
 use serde_json::{Value, json};
 use support::aws::{Aws, Fault};
+use support::doubles::telemetry;
 use support::dynamodb::{DynamoDb, Item, TABLE};
 use support::lambda::{Lambda, Said, TOPIC, environment};
 use support::requests::{opportunity, signed_now};
@@ -57,7 +58,8 @@ impl World {
     }
 
     async fn run_at(&self, pace: Pace, now: Timestamp) -> Result<Report, Incomplete> {
-        let redrive = Redrive { ledger: self.ledger(), topic: self.topic(), retention: Duration::from_secs(86_400) };
+        let retention = Duration::from_secs(86_400);
+        let redrive = Redrive { ledger: self.ledger(), topic: self.topic(), retention, telemetry: telemetry() };
         redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, now.as_millis().to_be_bytes()), pace).await
     }
 

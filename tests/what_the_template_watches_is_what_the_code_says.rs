@@ -6,64 +6,25 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use opportunity_alerts::event::STATUSES;
 use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use opportunity_alerts::timestamp::Timestamp;
 use support::template::{function, load, resource, resources_of};
 use tokio::time::Instant;
 use yaml_serde::{Mapping, Value};
 
-/// The metrics that each function sends. All have the dimension `FunctionName`.
-const WEBHOOK: [&str; 22] = [
-    "Alerted",
-    "Duplicate",
-    "Ignored",
-    "InProgress",
-    "Unavailable",
-    "Malformed",
-    "Unauthorized",
-    "NotFound",
-    "MethodNotAllowed",
-    "TooLarge",
-    "Genuine",
-    "Opportunities",
-    "Rejected",
-    "StatusChanges",
-    "ClaimTime",
-    "PublishTime",
-    "CompleteTime",
-    "TimeToAlert",
-    "ColdStart",
-    "OtherBody",
-    "SecretUnreadable",
-    "Crashed",
-];
-const REDRIVE: [&str; 8] =
-    ["Scanned", "Published", "Duplicates", "StillPending", "OldestPendingAge", "Incomplete", "ColdStart", "Crashed"];
-
-/// The dimension that a metric of ours has beside that one, and the values that it takes.
-fn second_dimension(metric: &str) -> Option<(&'static str, &'static [&'static str])> {
-    match metric {
-        "Rejected" => Some(("Reason", &REASONS)),
-        "StatusChanges" => Some(("NewStatus", &STATUSES)),
-        _ => None,
-    }
-}
+/// What each function sends; the others are the webhook's.
+const OF_BOTH: [Sent; 2] = [Sent::ColdStart, Sent::Crashed];
+const OF_REDRIVE: [Sent; 6] =
+    [Sent::Scanned, Sent::Published, Sent::Duplicates, Sent::StillPending, Sent::OldestPendingAge, Sent::Incomplete];
 
 const REASONS: [&str; 7] = ["missing", "malformed", "mismatch", "stale", "body", "route", "too_large"];
 
-/// In SendPilot's order, and what it does not document.
-const STATUSES: [&str; 10] = [
-    "PENDING",
-    "CONNECTION_SENT",
-    "CONNECTION_ACCEPTED",
-    "MESSAGE_SENT",
-    "REPLY_RECEIVED",
-    "OPPORTUNITY",
-    "MEETING_BOOKED",
-    "NOT_INTERESTED",
-    "DONE",
-    "OTHER",
-];
+/// In SendPilot's order, and then what it does not document.
+fn statuses() -> [&'static str; 10] {
+    std::array::from_fn(|index| STATUSES.get(index).copied().unwrap_or("OTHER"))
+}
 
 /// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
 const FIELDS: [&str; 27] = [
@@ -140,16 +101,21 @@ impl Metric {
 
     fn exists(&self) -> bool {
         let mut dimensions = self.dimensions.clone();
-        if self.namespace == "OpportunityAlerts" {
-            let sent = match dimensions.remove("FunctionName").as_deref() {
-                Some("WebhookFunction") => WEBHOOK.contains(&self.name.as_str()),
-                Some("RedriveFunction") => REDRIVE.contains(&self.name.as_str()),
+        if self.namespace == NAMESPACE {
+            let function = dimensions.remove("FunctionName").unwrap_or_default();
+            let Some(sent) = Sent::ALL.iter().find(|sent| sent.name() == self.name) else { return false };
+            let sends = match function.as_str() {
+                "RedriveFunction" => OF_REDRIVE.contains(sent) || OF_BOTH.contains(sent),
+                "WebhookFunction" => !OF_REDRIVE.contains(sent),
                 _ => false,
             };
-            let takes = second_dimension(&self.name).is_none_or(|(name, values)| {
-                dimensions.remove(name).is_some_and(|value| values.contains(&value.as_str()))
-            });
-            return sent && takes && dimensions.is_empty();
+            let value = sent.dimension().and_then(|by| dimensions.remove(by));
+            let has_value = match sent.dimension() {
+                None => true,
+                Some("Reason") => REASONS.map(Some).contains(&value.as_deref()),
+                Some(_) => statuses().map(Some).contains(&value.as_deref()),
+            };
+            return sends && has_value && dimensions.is_empty();
         }
         OF_AWS.iter().any(|(namespace, dimension, names, kind)| {
             let [(name, value)] = &dimensions.iter().collect::<Vec<_>>()[..] else { return false };
@@ -298,7 +264,7 @@ fn the_dashboard_shows_every_alarm_every_reason_and_every_status_in_the_order_of
     let values = |name: &str, by: &str| -> Vec<String> {
         shown().iter().filter(|metric| metric.name == name).map(|metric| metric.dimensions[by].clone()).collect()
     };
-    assert_eq!(values("StatusChanges", "NewStatus"), STATUSES);
+    assert_eq!(values("StatusChanges", "NewStatus"), statuses());
     assert_eq!(values("Rejected", "Reason").into_iter().collect::<BTreeSet<_>>(), REASONS.map(str::to_owned).into());
 }
 
@@ -332,7 +298,7 @@ fn every_saved_query_asks_for_what_log_lines_have() {
     let readme = std::fs::read_to_string("README.md").unwrap();
     let language = "and as asc by count desc fields filter in ispresent like limit max or sort stats";
     let mut known: BTreeSet<&str> = language.split(' ').chain(FIELDS).collect();
-    known.extend(WEBHOOK);
+    known.extend(Sent::ALL.iter().map(|sent| sent.name()));
     for (name, query) in saved_queries() {
         assert!(readme.contains(&format!("`{name}`")), "{name} is not in README.md");
         let lines = query.lines().filter(|line| !line.starts_with('#'));

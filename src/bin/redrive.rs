@@ -13,17 +13,18 @@ use serde_json::Value;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    telemetry::init(config::log_level(variable));
-    telemetry::exit(serve(variable).await)
+    let telemetry = telemetry::init(config::function_name(variable), config::log_level(variable));
+    telemetry::exit(serve(variable, telemetry).await)
 }
 
-async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
+async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
     let sdk = aws::config().await;
     let redrive = &Redrive {
         ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
         topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
         retention: config.retention,
+        telemetry,
     };
     // The error as text: as a value, it would drag the SDK's whole answer into the log.
     let diagnostic =

@@ -14,11 +14,11 @@ use opportunity_alerts::{aws, config, invocation::Invocation, telemetry, timesta
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    telemetry::init(config::log_level(variable));
-    telemetry::exit(serve(variable).await)
+    let telemetry = telemetry::init(config::function_name(variable), config::log_level(variable));
+    telemetry::exit(serve(variable, telemetry).await)
 }
 
-async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
+async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
     let sdk = aws::config().await;
     let webhook = &Webhook {
@@ -26,6 +26,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), Error> {
         ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
         topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
         retention: config.retention,
+        telemetry,
     };
     let mut http = Adapter::from(service_fn(async move |request: Request| {
         let context = request.lambda_context();

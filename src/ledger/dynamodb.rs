@@ -168,6 +168,9 @@ impl Ledger for DynamoDbLedger {
             Err(Refusal::Condition(item)) => (false, item),
             Err(Refusal::Other(error)) => return Err(LedgerError::Failed("claim", error.into())),
         };
+        let counted = item.as_ref().and_then(|item| parsed(item, "attempts"));
+        // The row is as it was before a claim that was granted, which counted itself.
+        let attempts = if granted { Some(counted.unwrap_or(0_u32).saturating_add(1)) } else { counted };
         let row = match read_row(item.as_ref()) {
             // What the rules need is written anew.
             Err(_) if granted => None,
@@ -188,7 +191,7 @@ impl Ledger for DynamoDbLedger {
             // No row that says why: an engine older than `ReturnValuesOnConditionCheckFailure`. Never 2xx on a guess.
             (_, Wanted::Delivery(_)) => Standing::InProgress { until: lease_until },
         };
-        Ok(Claimed { standing, other_body })
+        Ok(Claimed { standing, other_body, attempts })
     }
 
     async fn complete(&self, claim: Claim, receipt: Receipt) -> Result<Settled, LedgerError> {

@@ -4,6 +4,7 @@
 pub mod aws;
 pub mod doubles;
 pub mod dynamodb;
+pub mod emf;
 pub mod fleet;
 pub mod lambda;
 pub mod requests;

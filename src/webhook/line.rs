@@ -1,0 +1,118 @@
+//! The line of one request: what came, what became of it, how long that took, and the metrics that follow from it.
+
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::Handled;
+use crate::error::chain;
+use crate::event::{Kind, STATUSES, StatusChange};
+use crate::relay::Steps;
+use crate::response::Outcome;
+use crate::telemetry::{Line, Metric};
+use crate::timestamp::{Timestamp, millis};
+
+/// The most of a text from outside that a line holds, in characters. What SendPilot documents has half of it.
+const MAX_TEXT: usize = 64;
+
+/// No event takes longer: SendPilot gives up after 77 minutes. What is older is a sample that somebody sent by hand, and
+/// would be years among milliseconds.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Handled {
+    /// An error where we failed, a warning where the sender did or something is odd.
+    pub(super) fn level(&self) -> Level {
+        let status = self.relayed.outcome.status();
+        if status.is_server_error() {
+            Level::ERROR
+        } else if status.is_client_error() || self.relayed.other_body || self.relayed.failure.is_some() {
+            Level::WARN
+        } else {
+            Level::INFO
+        }
+    }
+
+    /// Tells all that a line may. `took` is the time that the request has taken.
+    pub(super) fn describe(&self, line: &mut Line, took: Duration) {
+        let (outcome, steps) = (&self.relayed.outcome, &self.relayed.steps);
+        line.field("outcome", outcome.name());
+        line.field("status", outcome.status().as_u16());
+        line.field("reason", outcome.rejection());
+        line.field("detail", outcome.detail());
+        if let Some(event) = &self.event {
+            line.field("eventId", event.id.as_deref());
+            line.field("eventType", cut(&event.event_type));
+            if let Kind::StatusChanged(change) = &event.kind {
+                line.field("previousStatus", change.previous_status.as_deref().map(cut));
+                line.field("newStatus", cut(&change.new_status));
+            }
+        }
+        line.field("attempts", steps.attempts);
+        line.field("otherBody", self.relayed.other_body.then_some("the same event id came with another body"));
+        line.field("failure", self.relayed.failure.as_ref().map(|failure| chain(failure)));
+        line.field("durationMs", millis(took));
+        self.measure(line);
+    }
+
+    fn measure(&self, line: &mut Line) {
+        let outcome = &self.relayed.outcome;
+        let Steps { claim, publish, complete, published_at, .. } = self.relayed.steps;
+        line.count(metric(outcome));
+        if let Some(reason) = outcome.rejection() {
+            line.count_by(Metric::Rejected, reason);
+        }
+        if self.is_genuine() {
+            line.count(Metric::Genuine);
+        }
+        if matches!(outcome, Outcome::NoSecret { .. }) {
+            line.count(Metric::SecretUnreadable);
+        }
+        if let Some(Kind::StatusChanged(change)) = self.event.as_ref().map(|event| &event.kind) {
+            line.count_by(Metric::StatusChanges, listed(change));
+            if change.is_new_opportunity() {
+                line.count(Metric::Opportunities);
+            }
+        }
+        line.time(Metric::ClaimTime, claim);
+        line.time(Metric::PublishTime, publish);
+        line.time(Metric::CompleteTime, complete);
+        line.time(Metric::TimeToAlert, published_at.and_then(|at| self.age(at)));
+        if self.relayed.other_body {
+            line.count(Metric::OtherBody);
+        }
+    }
+
+    fn is_genuine(&self) -> bool {
+        self.event.is_some() || matches!(self.relayed.outcome, Outcome::Malformed(_))
+    }
+
+    /// The time since what the event tells of, where it says when that was.
+    fn age(&self, at: Timestamp) -> Option<Duration> {
+        let occurred_at = self.event.as_ref()?.occurred_at?.into();
+        Some(at.since(occurred_at)).filter(|age| *age <= LONGEST)
+    }
+}
+
+fn metric(outcome: &Outcome) -> Metric {
+    match outcome {
+        Outcome::Alerted => Metric::Alerted,
+        Outcome::Duplicate => Metric::Duplicate,
+        Outcome::Ignored => Metric::Ignored,
+        Outcome::InProgress { .. } => Metric::InProgress,
+        Outcome::Unavailable { .. } | Outcome::NoSecret { .. } => Metric::Unavailable,
+        Outcome::Malformed(_) => Metric::Malformed,
+        Outcome::Unauthorized { .. } => Metric::Unauthorized,
+        Outcome::NotFound => Metric::NotFound,
+        Outcome::MethodNotAllowed => Metric::MethodNotAllowed,
+        Outcome::TooLarge => Metric::TooLarge,
+    }
+}
+
+/// A text from outside has any number of values, a dimension must not: each would be a metric to pay for.
+fn listed(change: &StatusChange) -> &'static str {
+    STATUSES.into_iter().find(|status| *status == change.new_status).unwrap_or("OTHER")
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_TEXT).collect()
+}

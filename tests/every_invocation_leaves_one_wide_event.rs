@@ -1,0 +1,494 @@
+//! The line that each invocation of the real binaries leaves, whatever becomes of it: what stands in it, which metrics
+//! CloudWatch takes out of it, and what never gets there.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, set_hook, take_hook};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use opportunity_alerts::aws::ATTEMPTS;
+use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Message, Owner, Standing, Wanted};
+use opportunity_alerts::telemetry::{Metric, Telemetry};
+use opportunity_alerts::timestamp::Timestamp;
+use serde_json::{Value, json};
+use support::aws::{Aws, Fault};
+use support::dynamodb::DynamoDb;
+use support::emf::{self, Metrics};
+use support::lambda::{Lambda, Said, deployed_environment, environment};
+use support::requests::{SECRET, around, change, opportunity, payload, signed_now};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+struct World {
+    dynamodb: DynamoDb,
+    aws: Aws,
+}
+
+impl World {
+    async fn new() -> Self {
+        let dynamodb = DynamoDb::start().await;
+        let aws = Aws::before(&dynamodb.url).await;
+        Self { dynamodb, aws }
+    }
+
+    async fn webhook(&self) -> Lambda {
+        Lambda::start(environment(&self.aws), TIMEOUT).await
+    }
+
+    /// A delivery that an attempt holds until then.
+    async fn claimed(&self, id: DeliveryId, lease_until: Timestamp) {
+        let attempt = Attempt { owner: Owner::new("other", [0; 8]), now: Timestamp::from_millis(0), lease_until };
+        let body = json!({"default": json!({"id": "evt"}).to_string()}).to_string();
+        let message = Message { subject: "New opportunity: x".into(), body };
+        let wanted = Wanted::Delivery(Delivery { id, message, body_sha256: "sha".into() });
+        let claimed = self.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
+        assert!(matches!(claimed.standing, Standing::Won(_)));
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
+
+fn id(event: &str) -> DeliveryId {
+    DeliveryId::alert(Some("ws_abc123xyz"), event)
+}
+
+/// An opportunity since that moment.
+fn since(event: &str, moment: Timestamp) -> Value {
+    let mut body: Value = serde_json::from_str(&opportunity(event)).unwrap();
+    body["timestamp"] = moment.rfc3339().into();
+    signed_now(&body.to_string())
+}
+
+/// The lines of that name, and their metrics.
+fn lines(log: &str, name: &str) -> Vec<(Value, Metrics)> {
+    let lines = log.lines().map(emf::read);
+    lines.filter(|(line, _)| line["message"] == name).collect()
+}
+
+fn names(metrics: &Metrics) -> Vec<&str> {
+    metrics.keys().map(String::as_str).collect()
+}
+
+/// Names of metrics without their units and values of dimensions.
+fn bare(metrics: &Metrics) -> impl Iterator<Item = String> {
+    metrics.keys().map(|name| name.split(' ').next().unwrap().to_owned())
+}
+
+/// One request after another to one process: which line must come of it.
+struct Expected {
+    level: &'static str,
+    status: u16,
+    outcome: &'static str,
+    /// But for `ColdStart` and the outcome's own.
+    metrics: &'static [&'static str],
+}
+
+const fn expected(
+    level: &'static str,
+    status: u16,
+    outcome: &'static str,
+    metrics: &'static [&'static str],
+) -> Expected {
+    Expected { level, status, outcome, metrics }
+}
+
+/// Every outcome of the webhook, once or more, and the lines that it left.
+async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
+    const CHANGE: &str = "StatusChanges Count NewStatus=OPPORTUNITY";
+    let world = World::new().await;
+    let mut function = world.webhook().await;
+    let mut all = Vec::new();
+
+    let mut other_body = opportunity("evt_1");
+    other_body.push(' ');
+    let mut elsewhere = payload("unsigned");
+    elsewhere["rawPath"] = "/".into();
+    let mut get = payload("unsigned");
+    get["requestContext"]["http"]["method"] = "GET".into();
+    let mut garbled = signed_now(&opportunity("evt_1"));
+    garbled["headers"]["svix-signature"] = "v2".into();
+    let message_sent = json!({"eventId": "evt_5", "eventType": "message.sent"}).to_string();
+    world.claimed(id("evt_held"), now().after(TIMEOUT * 6)).await;
+
+    for (payload, expected) in [
+        (
+            signed_now(&change("evt_0", "DONE")),
+            expected("INFO", 200, "ignored", &["Genuine Count", "StatusChanges Count NewStatus=DONE"]),
+        ),
+        (
+            since("evt_1", now()),
+            expected(
+                "INFO",
+                200,
+                "alerted",
+                &[
+                    "ClaimTime Milliseconds",
+                    "CompleteTime Milliseconds",
+                    "Genuine Count",
+                    "Opportunities Count",
+                    "PublishTime Milliseconds",
+                    CHANGE,
+                    "TimeToAlert Milliseconds",
+                ],
+            ),
+        ),
+        (
+            signed_now(&other_body),
+            expected(
+                "WARN",
+                200,
+                "duplicate",
+                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "OtherBody Count", CHANGE],
+            ),
+        ),
+        (
+            signed_now(&opportunity("evt_held")),
+            expected(
+                "WARN",
+                409,
+                "in_progress",
+                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "OtherBody Count", CHANGE],
+            ),
+        ),
+        (
+            signed_now(&opportunity("evt_refused")),
+            expected(
+                "ERROR",
+                503,
+                "unavailable",
+                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "PublishTime Milliseconds", CHANGE],
+            ),
+        ),
+        // Its `timestamp` is of 2024: a sample, and no measure of anything.
+        (
+            signed_now(&opportunity("evt_refused")),
+            expected(
+                "INFO",
+                200,
+                "alerted",
+                &[
+                    "ClaimTime Milliseconds",
+                    "CompleteTime Milliseconds",
+                    "Genuine Count",
+                    "Opportunities Count",
+                    "PublishTime Milliseconds",
+                    CHANGE,
+                ],
+            ),
+        ),
+        (signed_now(&message_sent), expected("INFO", 200, "ignored", &["Genuine Count"])),
+        (signed_now("[]"), expected("WARN", 400, "malformed", &["Genuine Count", "Rejected Count Reason=body"])),
+        (payload("unsigned"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=missing"])),
+        (garbled, expected("WARN", 401, "unauthorized", &["Rejected Count Reason=malformed"])),
+        (payload("forged"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=mismatch"])),
+        (payload("opportunity"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=stale"])),
+        (elsewhere, expected("WARN", 404, "not_found", &["Rejected Count Reason=route"])),
+        (get, expected("WARN", 405, "method_not_allowed", &["Rejected Count Reason=route"])),
+        (
+            around(&"x".repeat(256 * 1024 + 1), &[]),
+            expected("WARN", 413, "too_large", &["Rejected Count Reason=too_large"]),
+        ),
+        (
+            signed_now(&opportunity("evt_refused")),
+            expected(
+                "INFO",
+                200,
+                "duplicate",
+                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", CHANGE],
+            ),
+        ),
+    ] {
+        if expected.outcome == "unavailable" {
+            world.aws.next("publish", Fault::Refused(403));
+        }
+        let (status, answer) = function.answer(&payload).await;
+        assert_eq!((status, &answer["outcome"]), (expected.status.into(), &json!(expected.outcome)));
+        all.push((expected, function.request_id.clone()));
+    }
+    let log = function.log().await;
+    let lines = lines(&log, "webhook");
+    assert_eq!(lines.len(), all.len(), "{log}");
+    let whose = |((expected, request_id), (line, metrics)): ((_, String), (Value, _))| {
+        assert_eq!(line["requestId"], json!(request_id), "{line}");
+        (expected, line, metrics)
+    };
+    all.into_iter().zip(lines).map(whose).collect()
+}
+
+#[tokio::test]
+async fn of_every_outcome_with_its_metrics() {
+    for (number, (expected, line, mut metrics)) in every_outcome().await.into_iter().enumerate() {
+        let own: String = expected.outcome.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+        assert_eq!(metrics.remove(&format!("{own} Count")), Some(1.0), "{line}");
+        assert_eq!(metrics.remove("ColdStart Count").is_some(), number == 0, "{line}");
+        assert_eq!(line["coldStart"], json!(number == 0), "{line}");
+        assert_eq!(names(&metrics), expected.metrics, "{line}");
+        for (name, value) in &metrics {
+            let possible = if name.ends_with("Milliseconds") { 0.0..10_000.0 } else { 1.0..1.5 };
+            assert!(possible.contains(value), "{name} of {line}");
+        }
+        let timestamp = line["timestamp"].as_str().unwrap();
+        time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339).unwrap();
+        for (field, value) in
+            [("level", json!(expected.level)), ("outcome", json!(expected.outcome)), ("status", json!(expected.status))]
+        {
+            assert_eq!(line[field], value, "{line}");
+        }
+        assert!(line["durationMs"].as_u64().unwrap() < 10_000, "{line}");
+        let reason = expected.metrics.iter().find_map(|name| name.split_once("Reason="));
+        assert_eq!(line["reason"].as_str(), reason.map(|(_, reason)| reason), "{line}");
+        // Nothing of an event before it is genuine.
+        let of_the_event = ["eventId", "eventType", "previousStatus", "newStatus", "attempts"];
+        if expected.outcome == "unauthorized" {
+            assert!(of_the_event.iter().all(|field| line[field].is_null()), "{line}");
+        }
+    }
+}
+
+/// One request to a function whose secret is the placeholder that the template makes.
+async fn without_a_secret() -> (Value, Metrics) {
+    let world = World::new().await;
+    world.aws.put_secret(r#"{"secrets":[]}"#);
+    let mut function = Lambda::start(deployed_environment(&world.aws), TIMEOUT).await;
+    assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, 503);
+    let log = function.log().await;
+    let [line] = &lines(&log, "webhook")[..] else { panic!("{log}") };
+    line.clone()
+}
+
+#[tokio::test]
+async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
+    let (line, metrics) = without_a_secret().await;
+    assert_eq!(names(&metrics), ["ColdStart Count", "SecretUnreadable Count", "Unavailable Count"]);
+    assert_eq!((&line["level"], &line["outcome"]), (&json!("ERROR"), &json!("unavailable")));
+    assert!(line["detail"].is_string() && line["eventId"].is_null(), "{line}");
+}
+
+#[tokio::test]
+async fn it_tells_of_the_event_and_its_attempts() {
+    let lines: Vec<_> = every_outcome().await.into_iter().map(|(_, line, _)| line).collect();
+    let told = |line: &Value| {
+        let fields = ["eventId", "eventType", "previousStatus", "newStatus", "attempts"];
+        json!(fields.map(|field| line[field].clone()))
+    };
+    let changed = |event: &str, status: &str, attempts: Value| {
+        json!([event, "lead.status.changed", "REPLY_RECEIVED", status, attempts])
+    };
+    assert_eq!(told(&lines[0]), changed("evt_0", "DONE", json!(null)));
+    assert_eq!(told(&lines[1]), changed("evt_1", "OPPORTUNITY", json!(1)));
+    assert_eq!(told(&lines[2]), changed("evt_1", "OPPORTUNITY", json!(1)));
+    assert_eq!(told(&lines[3]), changed("evt_held", "OPPORTUNITY", json!(1)));
+    assert_eq!(told(&lines[4]), changed("evt_refused", "OPPORTUNITY", json!(1)));
+    assert_eq!(told(&lines[5]), changed("evt_refused", "OPPORTUNITY", json!(2)));
+    assert_eq!(told(&lines[6]), json!(["evt_5", "message.sent", null, null, null]));
+    assert!(
+        lines[4]["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take"),
+        "{}",
+        lines[4]
+    );
+    assert!(lines[7]["detail"].as_str().unwrap().starts_with("the body must be a JSON object"), "{}", lines[7]);
+}
+
+#[tokio::test]
+async fn the_time_to_an_alert_is_counted_from_what_the_event_says() {
+    let world = World::new().await;
+    let mut function = world.webhook().await;
+    let ago = |span: Duration| Timestamp::from_millis(now().as_millis() - u64::try_from(span.as_millis()).unwrap());
+    // Of a clock that is ahead of ours, and of an event that says nothing, too.
+    let moments = [ago(Duration::from_secs(90)), now().after(Duration::from_secs(90))];
+    for (number, moment) in moments.into_iter().enumerate() {
+        assert_eq!(function.answer(&since(&format!("evt_{number}"), moment)).await.0, 200);
+    }
+    let mut timeless: Value = serde_json::from_str(&opportunity("evt_2")).unwrap();
+    timeless["timestamp"] = "yesterday".into();
+    assert_eq!(function.answer(&signed_now(&timeless.to_string())).await.0, 200);
+    let lines = lines(&function.log().await, "webhook");
+    let times: Vec<_> = lines.iter().map(|(_, metrics)| metrics.get("TimeToAlert Milliseconds").copied()).collect();
+    assert!(times[0].is_some_and(|time| (90_000.0..100_000.0).contains(&time)), "{times:?}");
+    assert_eq!(times[1..], [Some(0.0), None]);
+}
+
+#[tokio::test]
+async fn near_the_deadline_too() {
+    let timeout = Duration::from_secs(5);
+    let cases = [
+        (vec!["claim"; ATTEMPTS as usize], "claim failed: the ledger did not answer in time", 1),
+        (vec!["publish", "release"], "publish failed, and so did the release of the claim", 2),
+        (vec!["complete"; ATTEMPTS as usize], "published, but completion failed", 3),
+    ];
+    let case = async |(held, failure, steps): (Vec<&str>, &str, usize)| {
+        let world = World::new().await;
+        let mut function = Lambda::start(environment(&world.aws), timeout).await;
+        function.answer(&payload("forged")).await;
+        held.iter().for_each(|call| world.aws.next(call, Fault::HeldBefore));
+        let begun = Instant::now();
+        function.answer(&signed_now(&opportunity("evt_1"))).await;
+        assert!(begun.elapsed() < timeout, "Lambda would have killed it");
+        let log = function.log().await;
+        let [_, (line, metrics)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
+        assert!(line["failure"].as_str().unwrap().starts_with(failure), "{line}");
+        let times = ["ClaimTime Milliseconds", "PublishTime Milliseconds", "CompleteTime Milliseconds"];
+        let times: Vec<_> = times.iter().filter_map(|name| metrics.get(*name)).collect();
+        assert_eq!(times.len(), steps, "{line}");
+        assert!(*times[steps - 1] > 1000.0, "a step that was given up took its time too: {line}");
+    };
+    join_all(cases.map(case)).await;
+}
+
+/// There is nothing in an event that makes the function panic; a runtime that is not Lambda's does.
+#[tokio::test]
+async fn of_a_panic_with_its_place_and_not_its_text() {
+    let world = World::new().await;
+    let mut environment = environment(&world.aws);
+    environment.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "linkedin".into()));
+    let (status, log) = Lambda::start(environment, TIMEOUT).await.ended().await;
+    assert!(status != Some(0), "{log}");
+    let [(line, metrics)] = &lines(&log, "crash")[..] else { panic!("{log}") };
+    assert_eq!(
+        (names(metrics), &line["level"], &line["requestId"]),
+        (vec!["Crashed Count"], &json!("ERROR"), &json!(null))
+    );
+    assert!(line["location"].as_str().unwrap().contains("lambda_runtime"), "{line}");
+    assert!(!log.contains("linkedin") && !log.contains("ParseInt"), "{log}");
+}
+
+#[tokio::test]
+async fn of_a_panic_in_an_invocation_with_its_request_id() {
+    thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
+    let telemetry = Telemetry::new("function".into(), |line| LINES.with_borrow_mut(|lines| lines.push(line.into())));
+    let tests_own = take_hook();
+    telemetry.on_panic();
+    let line = telemetry.begin("webhook", "request-1");
+    let crashed = AssertUnwindSafe(async { panic!("john-doe") }).catch_unwind().await;
+    telemetry.end(line, tracing::Level::INFO, now());
+    AssertUnwindSafe(async { panic!("john-doe") }).catch_unwind().await.unwrap_err();
+    set_hook(tests_own);
+    assert!(crashed.is_err());
+    let lines: Vec<_> = LINES.with_borrow(|lines| lines.iter().map(|line| emf::read(line).0).collect());
+    let told: Vec<_> = lines.iter().map(|line| json!([line["message"], line["requestId"]])).collect();
+    assert_eq!(told, [json!(["crash", "request-1"]), json!(["webhook", "request-1"]), json!(["crash", null])]);
+    let here = lines[0]["location"].as_str().unwrap();
+    assert!(here.starts_with("tests/every_invocation_leaves_one_wide_event.rs:"), "{here}");
+    assert!(!lines[0].to_string().contains("john-doe"));
+}
+
+#[tokio::test]
+async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
+    let world = World::new().await;
+    let mut environment = environment(&world.aws);
+    // The log level is for all other lines: this one carries metrics.
+    environment.push(("AWS_LAMBDA_LOG_LEVEL", "ERROR".into()));
+    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let hostile = "\",\"Alerted\":1}\n\r\u{0}\u{1b}[31m\u{2028}\u{1F600}{\"_aws\":";
+    let mut body: Value = serde_json::from_str(&change(hostile, &hostile.repeat(500))).unwrap();
+    body["data"]["previousStatus"] = hostile.repeat(500).into();
+    assert_eq!(function.answer(&signed_now(&body.to_string())).await.0, 200);
+    body["eventType"] = hostile.repeat(500).into();
+    assert_eq!(function.answer(&signed_now(&body.to_string())).await.0, 200);
+    let log = function.log().await;
+    let [(changed, metrics), (other, others)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
+    let expected = ["ColdStart Count", "Genuine Count", "Ignored Count", "StatusChanges Count NewStatus=OTHER"];
+    assert_eq!((names(metrics), names(others)), (expected.to_vec(), vec!["Genuine Count", "Ignored Count"]));
+    assert_eq!(changed["eventId"], hostile);
+    for text in [&changed["newStatus"], &changed["previousStatus"], &other["eventType"]] {
+        let text = text.as_str().unwrap();
+        assert!(hostile.repeat(2).starts_with(text) && text.chars().count() == 64, "{text}");
+    }
+    assert!(log.lines().all(|line| line.len() < 2000), "{log}");
+}
+
+/// Every sample event, signed anew, with every field filled from elsewhere.
+#[tokio::test]
+async fn it_holds_no_body_no_lead_no_address_and_no_secret() {
+    let world = World::new().await;
+    let mut function = world.webhook().await;
+    for name in support::requests::files() {
+        let payload = payload(&name);
+        let body = payload["body"].as_str().unwrap();
+        function.answer(&payload).await;
+        function.answer(&signed_now(body)).await;
+    }
+    let log = function.log().await;
+    assert_eq!(lines(&log, "webhook").len(), 2 * support::requests::files().len());
+    for hidden in ["linkedin", "john", "lead_", "camp_", "ws_", SECRET, &SECRET[6..], "v1,"] {
+        assert!(!log.contains(hidden), "{hidden} in {log}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_run_of_the_redrive_with_metrics_only_where_there_is_something_to_tell() {
+    let world = World::new().await;
+    let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
+    // Nothing to do, twice; two to do, of which one fails; one in another's hands; then no listing.
+    for _ in 0..2 {
+        redrive.invoke(&json!({})).await;
+    }
+    for event in ["evt_1", "evt_2"] {
+        world.claimed(id(event), Timestamp::from_millis(1)).await;
+    }
+    world.aws.next("publish", Fault::Refused(403));
+    redrive.invoke(&json!({})).await;
+    redrive.invoke(&json!({})).await;
+    for _ in 0..ATTEMPTS {
+        world.aws.next("list", Fault::Refused(400));
+    }
+    assert!(matches!(redrive.invoke(&json!({})).await, Said::Error(_)));
+    let log = redrive.log().await;
+    let runs = lines(&log, "redrive");
+    let [cold, warm, first, second, failed] = &runs[..] else { panic!("{log}") };
+    for (line, metrics) in [cold, warm] {
+        assert!(metrics.is_empty() && line.get("_aws").is_none() && line["scanned"] == 0, "{line}");
+    }
+    assert_eq!((&cold.0["coldStart"], &warm.0["coldStart"]), (&json!(true), &json!(false)));
+    let report =
+        ["Duplicates Count", "OldestPendingAge Seconds", "Published Count", "Scanned Count", "StillPending Count"];
+    let values = |(_, metrics): &(Value, Metrics)| report.map(|name| metrics[name]);
+    assert_eq!((names(&first.1), names(&second.1)), (report.to_vec(), report.to_vec()));
+    let [duplicates, age, published, scanned, pending] = values(first);
+    assert_eq!([duplicates, published, scanned, pending], [0.0, 1.0, 2.0, 1.0]);
+    assert!(age > 1e9, "since its first claim, at the epoch");
+    assert_eq!(values(second), [0.0, 0.0, 1.0, 1.0, 0.0]);
+    assert_eq!((names(&failed.1), &failed.0["level"]), (vec!["Incomplete Count"], &json!("ERROR")));
+    assert!(failed.0["failure"].as_str().unwrap().starts_with("the listing of what is pending is incomplete"));
+
+    let deliveries = lines(&log, "delivery");
+    let told = |(line, _): &(Value, Metrics)| json!([line["outcome"], line["attempts"], line["level"]]);
+    let mut told: Vec<_> = deliveries.iter().map(told).collect();
+    told[..2].sort_by_key(ToString::to_string);
+    assert_eq!(told, [json!(["alerted", 2, "INFO"]), json!(["unavailable", 2, "WARN"]), json!(["alerted", 3, "INFO"])]);
+    for ((line, metrics), (run, _)) in deliveries.iter().zip([first, first, second]) {
+        assert!(metrics.is_empty() && line["requestId"] == run["requestId"], "{line}");
+        assert!(line["ClaimTime"].is_u64() && line["PublishTime"].is_u64(), "{line}");
+    }
+}
+
+/// So that whoever watches a metric of the list watches one that comes, and none comes that nobody knows of.
+#[tokio::test]
+async fn the_metrics_that_come_are_those_that_are_listed() {
+    let mut came: BTreeSet<String> = every_outcome().await.iter().flat_map(|(.., metrics)| bare(metrics)).collect();
+    let world = World::new().await;
+    world.claimed(id("evt_1"), Timestamp::from_millis(1)).await;
+    for _ in 0..ATTEMPTS {
+        world.aws.next("list", Fault::Refused(400));
+    }
+    let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
+    for _ in 0..2 {
+        redrive.invoke(&json!({})).await;
+    }
+    let mut environment = environment(&world.aws);
+    environment.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into()));
+    let (_, crash) = Lambda::start(environment, TIMEOUT).await.ended().await;
+    for (_, metrics) in lines(&redrive.log().await, "redrive").iter().chain(&lines(&crash, "crash")) {
+        came.extend(bare(metrics));
+    }
+    came.extend(bare(&without_a_secret().await.1));
+    let listed: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name().to_owned()).collect();
+    assert_eq!(came, listed);
+}
