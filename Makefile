@@ -65,7 +65,7 @@ lint-crates: tools
 	$(DENY) --offline check licenses sources
 	$(DENY) --offline --exclude-dev check bans
 	@if said=$$(timeout 60 $(DENY) fetch db 2>&1); then $(DENY) check advisories; \
-		else echo "$$said" | tail -n 1; echo "advisories: NOT CHECKED, no network: their database could not be fetched"; fi
+		else echo "advisories: not checked, no network to their database ($$(echo "$$said" | tail -n 1))"; fi
 
 advisories: tools # Known flaws of the crates; without a network, this fails
 	$(DENY) check advisories
