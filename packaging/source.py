@@ -38,11 +38,15 @@ def built_from():
 
 def notices(architecture):
     """The licences of all crates in the functions' binaries, each text once."""
-    listed = ["cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--target", TARGETS[architecture]]
-    tree = _said_by(*listed, "--prefix", "none", "--format", "{p}", "--no-dedupe")
+    target = TARGETS[architecture]
+    # `cargo metadata` would count in what only the tests need.
+    tree = _said_by(*"cargo tree --locked --edges normal,no-proc-macro --prefix none --format {p} --target".split(), target)
     used = {tuple(line.split()[:2]) for line in tree.splitlines()}
-    crates = [crate for crate in _packages() if (crate["name"], f"v{crate['version']}") in used]
-    crates = sorted((crate for crate in crates if crate["source"]), key=lambda crate: (crate["name"], crate["version"]))
+    crates = [
+        crate
+        for crate in sorted(_packages("--filter-platform", target), key=lambda crate: (crate["name"], crate["version"]))
+        if crate["source"] and (crate["name"], f"v{crate['version']}") in used
+    ]
     texts = {}
     for crate in crates:
         for file in sorted(Path(crate["manifest_path"]).parent.iterdir()):

@@ -1,12 +1,15 @@
-"""The artifact of a release: the same bytes from the same build, deployable as it is unpacked, and with notes of its version."""
+"""The artifact of a release: the same bytes from the same build, deployable as it is unpacked, with the licences of what is in
+it, and with notes of its version."""
 
 import hashlib
 import os
+import re
 import tempfile
 import unittest
 import zipfile
 from pathlib import Path
 
+import source
 from notes import notes
 from pack import pack
 from samcli.yamlhelper import yaml_parse
@@ -74,6 +77,17 @@ class Packing(unittest.TestCase):
         with self.assertRaisesRegex(SystemExit, "no function"):
             self.packed(build)
         self.assertFalse((self.scratch / "dist").exists())
+
+
+class Notices(unittest.TestCase):
+    def test_they_are_of_the_crates_in_the_functions_and_not_of_those_in_the_tests(self):
+        notices = source.notices("arm64")
+        credits = re.findall(r"^(\S+) \d+\.\d+\.\d+, ", notices, re.MULTILINE)
+        for crate in ("aws-sdk-sns", "ring", "serde_json", "tokio"):
+            self.assertIn(crate, credits)
+        for crate in ("proptest", "aws-lc-rs", "serde_derive", source.package()["name"]):
+            self.assertNotIn(crate, credits)
+        self.assertRegex(notices, r"Of [^:]*\btokio 1\.[^:]*:\n\nMIT License\n")
 
 
 class Notes(unittest.TestCase):

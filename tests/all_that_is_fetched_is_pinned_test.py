@@ -9,8 +9,9 @@ WORKFLOWS = {path: path.read_text("utf-8") for path in Path(".github/workflows")
 
 class Pinned(unittest.TestCase):
     def test_the_lock_has_every_tool_as_it_is_asked_for(self):
-        asked = re.findall(r"^([\w-]+==\S+)", Path("requirements.txt").read_text("utf-8"), re.MULTILINE)
-        locked = re.findall(r"^([\w-]+==\S+).*\\\n +--hash=sha256:[0-9a-f]{64}", Path("requirements.lock").read_text("utf-8"), re.MULTILINE)
+        required, lock = (Path(f"requirements.{form}").read_text("utf-8") for form in ("txt", "lock"))
+        asked = re.findall(r"^([\w-]+==\S+)", required, re.MULTILINE)
+        locked = re.findall(r"^([\w-]+==\S+).*\\\n +--hash=sha256:[0-9a-f]{64}", lock, re.MULTILINE)
         self.assertTrue(asked)
         self.assertLessEqual(set(asked), set(locked), "requirements.txt says how requirements.lock is written anew")
 
