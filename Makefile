@@ -7,7 +7,8 @@ SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" >
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
 ARCH ?= arm64
 
-.PHONY: help run demo send pending test test-rust test-release test-deployed model chaos load lint lint-rust lint-crates lint-template advisories dist notes pictures tools clean
+.PHONY: help run demo send pending test test-rust test-release test-deployed model chaos load lint lint-rust lint-template \
+	lint-crates advisories dist notes pictures tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
