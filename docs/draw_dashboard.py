@@ -26,7 +26,7 @@ def main():
     if "--check" not in sys.argv:
         PICTURE.write_text(drawn)
     elif not PICTURE.exists() or PICTURE.read_text() != drawn:
-        sys.exit("docs/dashboard.svg is not the dashboard of template.yaml: draw it anew by `make dashboard`")
+        sys.exit("docs/dashboard.svg is not the dashboard of template.yaml: draw it anew by `make pictures`")
 
 
 def dashboard(template):

@@ -3,8 +3,10 @@
 `make run`: the same, and it stays up.
 """
 
+import argparse
 import signal
 import sys
+from pathlib import Path
 
 from local_aws import request
 from local_aws.display import show_alert, show_answer, show_request
@@ -15,14 +17,18 @@ from local_aws.service import service
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
+    parser.add_argument("--template", type=Path, help="a built one, as a release has it; without it, this source is built")
+    arguments = parser.parse_args()
     # Both the same, so that all is taken down in order; Ctrl-C too, which a script's background jobs are born to ignore.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with service() as deployed:
+        with service(arguments.template) as deployed:
             inbox = Inbox(deployed.topic_arn)
             as_it_should = demonstrate(deployed, inbox)
-            if "--stay" in sys.argv:
+            if arguments.stay:
                 stay(deployed, inbox)
     except Failed as failure:
         sys.exit(str(failure))

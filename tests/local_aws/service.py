@@ -27,12 +27,13 @@ class Service:
 
 
 @contextmanager
-def service():
-    """Builds and deploys. Whatever happens then, nothing of it is left in the end."""
+def service(template=None):
+    """Builds, unless it is given a built template, and deploys. Whatever happens then, nothing of it is left in the end."""
     function.LOGS.mkdir(exist_ok=True)
     with Emulator(function.LOGS / "ministack.log") as emulator:
-        with step("Building the functions (the first time, this takes some minutes)"):
-            template = function.build(emulator.scratch / "build")
+        if template is None:
+            with step("Building the functions (the first time, this takes some minutes)"):
+                template = function.build(emulator.scratch / "build")
         with step("Deploying template.yaml to the local AWS"):
             deployed = stack.deploy(template, emulator)
         deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)

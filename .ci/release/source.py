@@ -1,0 +1,69 @@
+"""What a release is made from: the version, the commit, the toolchain, and the crates with their licences."""
+
+import json
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TARGETS = {"arm64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
+LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)", re.IGNORECASE)
+
+
+def _said_by(*command):
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def _packages(*options):
+    return json.loads(_said_by("cargo", "metadata", "--locked", "--format-version", "1", *options))["packages"]
+
+
+@cache
+def package():
+    """Ours, as Cargo sees it."""
+    return _packages("--no-deps")[0]
+
+
+def committed_at():
+    """The commit's time, in seconds: as old as what is made from it pretends to be."""
+    return int(_said_by("git", "log", "-1", "--format=%ct"))
+
+
+def built_from():
+    """What has to be the same for the same bytes: the commit, which pins all tools but one, and that one."""
+    changed = ", and changes that are in no commit" if _said_by("git", "status", "--porcelain") else ""
+    return f"commit {_said_by('git', 'rev-parse', 'HEAD')}{changed}\n{_said_by('rustc', '--version')}\n"
+
+
+def notices(architecture):
+    """The licences of all crates in the functions' binaries, each text once."""
+    target = TARGETS[architecture]
+    # `cargo metadata` would count in what only the tests need.
+    tree = _said_by(*"cargo tree --locked --edges normal,no-proc-macro --prefix none --format {p} --target".split(), target)
+    used = {tuple(line.split()[:2]) for line in tree.splitlines()}
+    crates = [
+        crate
+        for crate in sorted(_packages("--filter-platform", target), key=lambda crate: (crate["name"], crate["version"]))
+        if crate["source"] and (crate["name"], f"v{crate['version']}") in used
+    ]
+    texts = {}
+    for crate in crates:
+        for file in sorted(Path(crate["manifest_path"]).parent.iterdir()):
+            if file.is_file() and LICENCE_FILE.match(file.name):
+                text = file.read_text("utf-8", "replace").replace("\r\n", "\n").strip()
+                texts.setdefault(text, []).append(f"{crate['name']} {crate['version']}")
+    return "\n".join(
+        [
+            "The functions contain the Rust standard library (MIT OR Apache-2.0, https://www.rust-lang.org) and these crates:",
+            "",
+            *(_credit(crate) for crate in crates),
+            *(f"\n{'=' * 79}\nOf {', '.join(of)}:\n\n{text}" for text, of in texts.items()),
+            "",
+        ]
+    )
+
+
+def _credit(crate):
+    where = crate["repository"] or crate["homepage"] or ""
+    return f"{crate['name']} {crate['version']}, {crate['license']}, {where}".rstrip(", ")
