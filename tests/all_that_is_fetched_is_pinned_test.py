@@ -8,12 +8,13 @@ WORKFLOWS = {path: path.read_text("utf-8") for path in Path(".github/workflows")
 
 
 class Pinned(unittest.TestCase):
-    def test_the_lock_has_every_tool_as_it_is_asked_for(self):
-        required, lock = (Path(f"requirements.{form}").read_text("utf-8") for form in ("txt", "lock"))
-        asked = re.findall(r"^([\w-]+==\S+)", required, re.MULTILINE)
-        locked = re.findall(r"^([\w-]+==\S+).*\\\n +--hash=sha256:[0-9a-f]{64}", lock, re.MULTILINE)
-        self.assertTrue(asked)
-        self.assertLessEqual(set(asked), set(locked), "requirements.txt says how requirements.lock is written anew")
+    def test_each_lock_has_every_tool_as_it_is_asked_for(self):
+        for required in Path().glob("requirements*.txt"):
+            asked = re.findall(r"^([\w-]+==\S+)", required.read_text("utf-8"), re.MULTILINE)
+            lock = required.with_suffix(".lock").read_text("utf-8")
+            locked = re.findall(r"^([\w-]+==\S+).*\\\n +--hash=sha256:[0-9a-f]{64}", lock, re.MULTILINE)
+            self.assertTrue(asked, required)
+            self.assertLessEqual(set(asked), set(locked), f"{required} says how its lock is written anew")
 
     def test_each_action_is_a_commit_with_its_version_beside_it(self):
         for path, workflow in WORKFLOWS.items():
