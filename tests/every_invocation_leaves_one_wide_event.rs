@@ -16,26 +16,15 @@ use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Message,
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
-use support::aws::{Aws, Fault};
-use support::dynamodb::DynamoDb;
+use support::aws::Fault;
 use support::emf::{self, Metrics};
 use support::lambda::{Lambda, Said, deployed_environment, environment};
 use support::requests::{SECRET, around, change, opportunity, payload, signed_now};
+use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-struct World {
-    dynamodb: DynamoDb,
-    aws: Aws,
-}
-
 impl World {
-    async fn new() -> Self {
-        let dynamodb = DynamoDb::start().await;
-        let aws = Aws::before(&dynamodb.url).await;
-        Self { dynamodb, aws }
-    }
-
     async fn webhook(&self) -> Lambda {
         Lambda::start(environment(&self.aws), TIMEOUT).await
     }

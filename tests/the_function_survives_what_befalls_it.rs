@@ -9,26 +9,16 @@ use std::time::Duration;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::ledger::DeliveryId;
 use serde_json::{Value, json};
-use support::aws::{Aws, Fault};
-use support::dynamodb::{DynamoDb, Item};
+use support::aws::Fault;
+use support::dynamodb::Item;
 use support::lambda::{Lambda, Said, environment};
 use support::requests::{SECRET, change, opportunity, payload, signed_now};
+use support::world::World;
 
 /// What the function is told that it has. Short, because a test waits for the lease of a dead one.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-struct World {
-    dynamodb: DynamoDb,
-    aws: Aws,
-}
-
 impl World {
-    async fn new() -> Self {
-        let dynamodb = DynamoDb::start().await;
-        let aws = Aws::before(&dynamodb.url).await;
-        Self { dynamodb, aws }
-    }
-
     async fn function(&self) -> Lambda {
         Lambda::start(environment(&self.aws), TIMEOUT).await
     }

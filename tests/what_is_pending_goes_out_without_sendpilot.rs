@@ -16,28 +16,18 @@ use opportunity_alerts::redrive::{CONCURRENCY, Incomplete, Pace, Redrive, Report
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::sns::SnsTopic;
 use serde_json::{Value, json};
-use support::aws::{Aws, Fault};
+use support::aws::Fault;
 use support::doubles::telemetry;
-use support::dynamodb::{DynamoDb, Item, TABLE};
+use support::dynamodb::{Item, TABLE};
 use support::lambda::{Lambda, Said, TOPIC, environment};
 use support::requests::{opportunity, signed_now};
+use support::world::World;
 
 /// As in `template.yaml`.
 const TIMEOUT: Duration = Duration::from_secs(55);
 const MINUTE: Duration = Duration::from_secs(60);
 
-struct World {
-    dynamodb: DynamoDb,
-    aws: Aws,
-}
-
 impl World {
-    async fn new() -> Self {
-        let dynamodb = DynamoDb::start().await;
-        let aws = Aws::before(&dynamodb.url).await;
-        Self { dynamodb, aws }
-    }
-
     /// A delivery whose first attempt died `ago`, as its lease ended.
     async fn abandoned(&self, event: &str, ago: Duration) -> DeliveryId {
         let end = Timestamp::from_millis(now().as_millis() - u64::try_from(ago.as_millis()).unwrap());

@@ -9,3 +9,4 @@ pub mod fleet;
 pub mod lambda;
 pub mod requests;
 pub mod template;
+pub mod world;
