@@ -170,7 +170,9 @@ impl World {
         let completions: Vec<_> = journal.iter().filter(|call| call.operation == "complete").collect();
         let completed: HashSet<_> =
             completions.iter().filter(|call| call.took_effect).map(|call| &call.owner).collect();
-        let failed: HashSet<_> = completions.iter().filter(|call| !call.took_effect).map(|call| &call.owner).collect();
+        // One that was refused because somebody had taken over is no excuse for either.
+        let met_fault = |call: &&&Call| !call.took_effect && !call.heard;
+        let failed: HashSet<_> = completions.iter().filter(met_fault).map(|call| &call.owner).collect();
         // On a busy machine an answer can be so late that who waited for it has gone. Its release says so.
         let late = |call: &&Call| call.operation == "release" && call.reason.contains("did not answer in time");
         let too_late: HashSet<_> = journal.iter().filter(late).map(|call| &call.owner).collect();
