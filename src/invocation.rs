@@ -23,10 +23,7 @@ pub(crate) async fn within<T, E>(deadline: Instant, work: impl Future<Output = R
     if Instant::now() >= deadline {
         return Err(late);
     }
-    match timeout_at(deadline, work).await {
-        Ok(result) => result,
-        Err(_) => Err(late),
-    }
+    timeout_at(deadline, work).await.unwrap_or(Err(late))
 }
 
 /// One invocation.

@@ -91,6 +91,8 @@ const fn expected(
 /// Every outcome of the webhook, once or more, and the lines that it left.
 async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
     const CHANGE: &str = "StatusChanges Count NewStatus=OPPORTUNITY";
+    const OTHER_BODY: &[&str] =
+        &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "OtherBody Count", CHANGE];
     let world = World::new().await;
     let mut function = world.webhook().await;
     let mut all = Vec::new();
@@ -128,24 +130,8 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
                 ],
             ),
         ),
-        (
-            signed_now(&other_body),
-            expected(
-                "WARN",
-                200,
-                "duplicate",
-                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "OtherBody Count", CHANGE],
-            ),
-        ),
-        (
-            signed_now(&opportunity("evt_held")),
-            expected(
-                "WARN",
-                409,
-                "in_progress",
-                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "OtherBody Count", CHANGE],
-            ),
-        ),
+        (signed_now(&other_body), expected("WARN", 200, "duplicate", OTHER_BODY)),
+        (signed_now(&opportunity("evt_held")), expected("WARN", 409, "in_progress", OTHER_BODY)),
         (
             signed_now(&opportunity("evt_refused")),
             expected(

@@ -26,7 +26,7 @@ def show_answer(answer):
     """What came back."""
     print(f"  < {answer.status}")
     body = answer.json()
-    _show(_pretty(body) if body else ascii(answer.body)[1:-1])
+    _show(_pretty(body) if body else printable(answer.body))
 
 
 def show_alert(alert, row):
@@ -45,6 +45,11 @@ def show_alert(alert, row):
     _show(by_protocol["sms"])
     print("  Slack and Teams")
     _show(_pretty(json.loads(by_protocol["https"])))
+
+
+def printable(text):
+    """ASCII only, on one line: names, addresses and errors come from outside, and must not steer the terminal."""
+    return "".join(character if " " <= character <= "~" else ascii(character)[1:-1] for character in text)
 
 
 def _pretty(value):

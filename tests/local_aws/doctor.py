@@ -7,6 +7,7 @@ import argparse
 import sys
 import time
 
+from local_aws.display import printable
 from local_aws.examination import CANT_TELL, OK, WRONG, Examination
 from local_aws.running import use_what_runs
 from local_aws.stack import NAME
@@ -32,11 +33,6 @@ def examine(examination):
         sys.stdout.flush()
     print("\n" + ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number))
     return 1 if count[WRONG] else 2 if count[CANT_TELL] else 0
-
-
-def printable(text):
-    """ASCII only, on one line: names, addresses and errors come from outside, and must not steer the terminal."""
-    return "".join(character if " " <= character <= "~" else ascii(character)[1:-1] for character in text)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from decimal import Decimal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.deliveries import Deliveries
+from local_aws.display import printable
 from local_aws.running import use_what_runs
 from local_aws.stack import NAME, outputs
 
@@ -34,21 +35,23 @@ def listing(rows, now):
     if not rows:
         return "Nothing is pending."
     lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
-    for row in sorted(rows, key=lambda row: age(row, now), reverse=True):
+    for row in sorted(rows, key=_since):
         held = "(in hand)" if row["leaseUntil"] > now * 1000 else "(its last attempt died)"
         cells = (age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
-        # ASCII only: an id comes from outside, and must not steer the terminal.
-        lines.append(tuple(ascii(str(cell))[1:-1] for cell in cells))
+        lines.append(tuple(printable(str(cell)) for cell in cells))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join("  ".join([*map(str.ljust, line, widths), line[3]]) for line in lines)
 
 
 def age(row, now):
-    """Since its first claim. The two clocks may differ, and a row may have been edited by hand."""
+    """Since its first claim. The two clocks may differ."""
+    return timedelta(seconds=min(max(0, int(now - _since(row) / 1000)), 10**9))
+
+
+def _since(row):
+    """When it was claimed first, in milliseconds. A row may have been edited by hand."""
     since = row.get("firstSeenAt")
-    if not isinstance(since, Decimal):
-        since = row["leaseUntil"]
-    return timedelta(seconds=min(max(0, int(now - float(since) / 1000)), 10**9))
+    return float(since if isinstance(since, Decimal) else row["leaseUntil"])
 
 
 if __name__ == "__main__":
