@@ -1,13 +1,23 @@
 //! The AWS SDK as a function needs it: one HTTPS client for all services, and no call that outlives the invocation.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_sns::config::interceptors::InterceptorContext;
-use aws_sdk_sns::config::retry::{ClassifyRetry, RetryAction};
+use aws_sdk_sns::config::retry::{ClassifyRetry, RetryAction, RetryConfig};
+use aws_sdk_sns::config::timeout::TimeoutConfig;
+use aws_sdk_sns::config::{
+    BehaviorVersion, Credentials, Region, SharedCredentialsProvider, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnectorSettings, SharedHttpClient, SharedHttpConnector, http_client_fn,
+};
+use aws_types::SdkConfig;
+use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+
+use crate::config::{ConfigError, required, set};
 
 /// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
@@ -26,16 +36,61 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 /// The SDK's own first pause is up to a second, which is long for one call out of three in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// Region, endpoint and credentials from where Lambda puts them, and what all services have in common.
-pub async fn config() -> SdkConfig {
-    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF);
-    aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .retry_config(retries)
-        .load()
-        .await
+/// Region, credentials and endpoints from the variables in which Lambda gives them to a function, and what all services
+/// have in common. Lambda replaces an environment before its credentials expire, so these never change.
+///
+/// # Errors
+/// With the first variable that is missing.
+pub fn config(variable: impl Fn(&str) -> Option<String>) -> Result<SdkConfig, ConfigError> {
+    let credentials = Credentials::new(
+        required(&variable, "AWS_ACCESS_KEY_ID")?,
+        required(&variable, "AWS_SECRET_ACCESS_KEY")?,
+        set(&variable, "AWS_SESSION_TOKEN"),
+        None,
+        "environment",
+    );
+    let is_true = |name| set(&variable, name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut config = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(required(&variable, "AWS_REGION")?))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .service_config(Endpoints::read(&variable))
+        .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
+        .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
+        .http_client(https())
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF))
+        // Guards long transfers. Ours are short, and each call has a time limit.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    config.set_endpoint_url(set(&variable, "AWS_ENDPOINT_URL"));
+    Ok(config.build())
+}
+
+/// One connector, and so one pool of connections and one TLS configuration. The SDK's own client would read and parse all root
+/// certificates anew for each service, and once more at the first request.
+fn https() -> SharedHttpClient {
+    let connector = Connector::builder()
+        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build();
+    let connector = SharedHttpConnector::new(connector);
+    http_client_fn(move |_, _| connector.clone())
+}
+
+/// Endpoints of single services, as all of AWS's SDKs take them from `AWS_ENDPOINT_URL_<SERVICE>`.
+#[derive(Debug)]
+struct Endpoints(HashMap<String, String>);
+
+impl Endpoints {
+    fn read(variable: &impl Fn(&str) -> Option<String>) -> Self {
+        let names = ["DYNAMODB", "SNS", "SECRETS_MANAGER"].map(|service| format!("AWS_ENDPOINT_URL_{service}"));
+        Self(names.into_iter().filter_map(|name| Some((set(variable, &name)?, name))).map(|(url, name)| (name, url)).collect())
+    }
+}
+
+impl LoadServiceConfig for Endpoints {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        self.0.get(&format!("{}_{}", key.env(), key.service_id().to_uppercase().replace(' ', "_"))).cloned()
+    }
 }
 
 /// The client of the ledger, whose requests recognise their own effect, and so may be repeated: it soon asks again.

@@ -72,11 +72,12 @@ pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, Confi
     }
 }
 
-fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
+/// The variable, unless it is empty.
+pub(crate) fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
     variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-fn required(variable: &impl Fn(&str) -> Option<String>, name: &'static str) -> Result<String, ConfigError> {
+pub(crate) fn required(variable: &impl Fn(&str) -> Option<String>, name: &'static str) -> Result<String, ConfigError> {
     set(variable, name).ok_or(ConfigError::Missing(name))
 }
 

@@ -18,9 +18,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
+use aws_types::SdkConfig;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info};

@@ -5,8 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use aws_types::SdkConfig;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
 use opportunity_alerts::signature::FRESH;

@@ -19,7 +19,7 @@ async fn main() -> ExitCode {
 
 async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
-    let sdk = aws::config().await;
+    let sdk = aws::config(&variable)?;
     let redrive = &Redrive {
         ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
         topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),

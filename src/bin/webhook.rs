@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
 
 async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
-    let sdk = aws::config().await;
+    let sdk = aws::config(&variable)?;
     let webhook = &Webhook {
         keyring: Keyring::open(config::secret(&variable)?, &sdk, SystemTime::now().into()).await,
         ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
