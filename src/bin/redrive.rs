@@ -4,11 +4,15 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use mimalloc::MiMalloc;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::topic::sns::SnsTopic;
 use opportunity_alerts::{aws, config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
 use serde_json::Value;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

@@ -5,11 +5,15 @@ use std::time::SystemTime;
 
 use lambda_http::{Adapter, Request, RequestExt};
 use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
+use mimalloc::MiMalloc;
 use opportunity_alerts::gateway::Payload;
 use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::topic::sns::SnsTopic;
 use opportunity_alerts::{aws, config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
