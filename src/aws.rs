@@ -1,6 +1,5 @@
 //! The AWS SDK as a function needs it: one HTTPS client for all services, and no call that outlives the invocation.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_sns::config::interceptors::InterceptorContext;
@@ -11,11 +10,13 @@ use aws_sdk_sns::config::{
 };
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::{
-    HttpConnectorSettings, SharedHttpClient, SharedHttpConnector, http_client_fn,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 use aws_types::SdkConfig;
-use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
+use futures_util::FutureExt;
+use tokio::time::timeout;
 
 use crate::config::{ConfigError, required, set};
 
@@ -36,84 +37,136 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 /// The SDK's own first pause is up to a second, which is long for one call out of three in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// Region, credentials and endpoints from the variables in which Lambda gives them to a function, and what all services
-/// have in common. Lambda replaces an environment before its credentials expire, so these never change.
-///
-/// # Errors
-/// With the first variable that is missing.
-pub fn config(variable: impl Fn(&str) -> Option<String>) -> Result<SdkConfig, ConfigError> {
-    let credentials = Credentials::new(
-        required(&variable, "AWS_ACCESS_KEY_ID")?,
-        required(&variable, "AWS_SECRET_ACCESS_KEY")?,
-        set(&variable, "AWS_SESSION_TOKEN"),
-        None,
-        "environment",
-    );
-    let is_true = |name| set(&variable, name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let mut config = SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(required(&variable, "AWS_REGION")?))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .service_config(Endpoints::read(&variable))
-        .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
-        .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
-        .http_client(https())
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF))
-        // Guards long transfers. Ours are short, and each call has a time limit.
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    config.set_endpoint_url(set(&variable, "AWS_ENDPOINT_URL"));
-    Ok(config.build())
+/// What the load balancers before AWS's services answer by themselves, unsigned: no call of any API.
+const HEALTH: &str = "/ping";
+
+/// Where the SDK would look for a service. The same code for each, of other types.
+macro_rules! url {
+    ($sdk:ident, $aws:expr, $endpoint:ident) => {{
+        use $sdk::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
+        let params = Params::builder()
+            .set_region($aws.config.region().map(ToString::to_string))
+            .set_use_fips($aws.config.use_fips())
+            .set_use_dual_stack($aws.config.use_dual_stack())
+            .set_endpoint($aws.$endpoint.clone());
+        // Rules over these parameters and no more: there is nothing to wait for.
+        let resolved =
+            params.build().ok().and_then(|params| DefaultResolver::new().resolve_endpoint(&params).now_or_never());
+        resolved.and_then(Result::ok).map(|endpoint| endpoint.url().to_owned())
+    }};
 }
 
-/// One connector, and so one pool of connections and one TLS configuration. The SDK's own client would read and parse all root
-/// certificates anew for each service, and once more at the first request.
-fn https() -> SharedHttpClient {
-    let connector = Connector::builder()
-        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build();
-    let connector = SharedHttpConnector::new(connector);
-    http_client_fn(move |_, _| connector.clone())
-}
-
-/// Endpoints of single services, as all of AWS's SDKs take them from `AWS_ENDPOINT_URL_<SERVICE>`.
+/// AWS, as this function's environment describes it.
 #[derive(Debug)]
-struct Endpoints(HashMap<String, String>);
+pub struct Aws {
+    config: SdkConfig,
+    https: SharedHttpConnector,
+    dynamodb: Endpoint,
+    secrets_manager: Endpoint,
+    sns: Endpoint,
+}
 
-impl Endpoints {
-    fn read(variable: &impl Fn(&str) -> Option<String>) -> Self {
-        let names = ["DYNAMODB", "SNS", "SECRETS_MANAGER"].map(|service| format!("AWS_ENDPOINT_URL_{service}"));
-        Self(names.into_iter().filter_map(|name| Some((set(variable, &name)?, name))).map(|(url, name)| (name, url)).collect())
+/// Where a service is, if it is not where the region says: an emulator, or a VPC endpoint without private DNS.
+type Endpoint = Option<String>;
+
+impl Aws {
+    /// Region, credentials and endpoints from the variables in which Lambda gives them to a function. Lambda replaces an
+    /// environment before its credentials expire, so these never change.
+    ///
+    /// # Errors
+    /// With the first variable that is missing.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let credentials = Credentials::new(
+            required(&variable, "AWS_ACCESS_KEY_ID")?,
+            required(&variable, "AWS_SECRET_ACCESS_KEY")?,
+            set(&variable, "AWS_SESSION_TOKEN"),
+            None,
+            "environment",
+        );
+        let is_true = |name| set(&variable, name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let endpoint = |service| {
+            let own = set(&variable, &format!("AWS_ENDPOINT_URL_{service}"));
+            own.or_else(|| set(&variable, "AWS_ENDPOINT_URL"))
+        };
+        let https = https();
+        let config = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(required(&variable, "AWS_REGION")?))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
+            .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
+            .http_client(http_client_fn({
+                let https = https.clone();
+                move |_, _| https.clone()
+            }))
+            .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF))
+            // Guards long transfers. Ours are short, and each call has a time limit.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        Ok(Self {
+            config: config.build(),
+            https,
+            dynamodb: endpoint("DYNAMODB"),
+            secrets_manager: endpoint("SECRETS_MANAGER"),
+            sns: endpoint("SNS"),
+        })
+    }
+
+    /// The client of the ledger, whose requests recognise their own effect, and so may be repeated: it soon asks again.
+    pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config).timeout_config(impatient());
+        config.set_endpoint_url(self.dynamodb.clone());
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+
+    /// The client of the signing secrets, which are only read: it soon asks again too.
+    pub fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
+        let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.config).timeout_config(impatient());
+        config.set_endpoint_url(self.secrets_manager.clone());
+        aws_sdk_secretsmanager::Client::from_conf(config.build())
+    }
+
+    /// The client of the topic. A publish has no condition that would make a second one harmless. So it is waited for as
+    /// long as its share of the invocation's time lasts, and repeated only where SNS has answered that it did not take it.
+    pub fn sns(&self) -> aws_sdk_sns::Client {
+        let mut config = aws_sdk_sns::config::Builder::from(&self.config).retry_classifier(OnlyWhatWasRefused);
+        config.set_endpoint_url(self.sns.clone());
+        aws_sdk_sns::Client::from_conf(config.build())
+    }
+
+    /// Begins to open connections to DynamoDB and SNS, for the first alert to find: TCP and TLS take two round trips each.
+    /// What fails here fails again where it matters, so nobody waits for it.
+    pub fn connect(&self) {
+        let urls = [url!(aws_sdk_dynamodb, self, dynamodb), url!(aws_sdk_sns, self, sns)];
+        // Without TLS there is little to save, and only emulators are without.
+        for url in urls.into_iter().flatten().filter(|url| url.starts_with("https:")) {
+            tokio::spawn(timeout(ATTEMPT_TIMEOUT, open(self.https.clone(), url)));
+        }
     }
 }
 
-impl LoadServiceConfig for Endpoints {
-    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
-        self.0.get(&format!("{}_{}", key.env(), key.service_id().to_uppercase().replace(' ', "_"))).cloned()
+/// Nothing only connects. So the service is asked for [`HEALTH`], and the answer read to its end, or the connection could not
+/// be used again.
+async fn open(https: SharedHttpConnector, url: String) {
+    let mut request = HttpRequest::new(SdkBody::empty());
+    if request.set_uri(url + HEALTH).is_ok()
+        && let Ok(answer) = https.call(request).await
+    {
+        ByteStream::new(answer.into_body()).collect().await.ok();
     }
-}
-
-/// The client of the ledger, whose requests recognise their own effect, and so may be repeated: it soon asks again.
-pub fn dynamodb(config: &SdkConfig) -> aws_sdk_dynamodb::Client {
-    let config = aws_sdk_dynamodb::config::Builder::from(config).timeout_config(impatient()).build();
-    aws_sdk_dynamodb::Client::from_conf(config)
-}
-
-/// The client of the signing secrets, which are only read: it soon asks again too.
-pub fn secrets_manager(config: &SdkConfig) -> aws_sdk_secretsmanager::Client {
-    let config = aws_sdk_secretsmanager::config::Builder::from(config).timeout_config(impatient()).build();
-    aws_sdk_secretsmanager::Client::from_conf(config)
 }
 
 fn impatient() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build()
 }
 
-/// The client of the topic. A publish has no condition that would make a second one harmless. So it is waited for as long
-/// as its share of the invocation's time lasts, and repeated only where SNS has answered that it did not take it.
-pub fn sns(config: &SdkConfig) -> aws_sdk_sns::Client {
-    let config = aws_sdk_sns::config::Builder::from(config).retry_classifier(OnlyWhatWasRefused).build();
-    aws_sdk_sns::Client::from_conf(config)
+/// One connector, and so one pool of connections and one TLS configuration. The SDK's own client would read and parse all root
+/// certificates anew for each service, and once more at the first request.
+fn https() -> SharedHttpConnector {
+    let connector = Connector::builder()
+        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build();
+    SharedHttpConnector::new(connector)
 }
 
 /// Forbids to repeat what may have been taken: a request that was sent and got no answer, or half of one, or one that says

@@ -20,12 +20,11 @@ use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueError;
-use aws_types::SdkConfig;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use crate::aws;
+use crate::aws::Aws;
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
 use crate::secret::{SecretError, Secrets};
@@ -105,10 +104,10 @@ enum FetchError {
 
 impl Keyring {
     /// Those of this source. What is stored is fetched now; if that fails, later.
-    pub async fn open(source: Source, sdk: &SdkConfig, now: Timestamp) -> Self {
+    pub async fn open(source: Source, aws: &Aws, now: Timestamp) -> Self {
         let stored = match source {
             Source::Given(secrets) => return Self::given(secrets),
-            Source::Stored(id) => Stored { client: aws::secrets_manager(sdk), id },
+            Source::Stored(id) => Stored { client: aws.secrets_manager(), id },
         };
         let mut held = Held { secrets: None, fetched_at: now, failure: None, full_at: now };
         let begun = Instant::now();

@@ -3,10 +3,10 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
-use aws_types::SdkConfig;
+use opportunity_alerts::aws::Aws as Sdk;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
 use opportunity_alerts::signature::FRESH;
@@ -40,13 +40,13 @@ impl World {
 
     async fn before(aws: Aws, values: &[&str]) -> Self {
         values.iter().for_each(|value| aws.put_secret(value));
-        let sdk = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
-            .endpoint_url(&aws.url)
-            .build();
+        let environment = HashMap::from([
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_ENDPOINT_URL", &aws.url),
+        ]);
+        let sdk = Sdk::read(|name| environment.get(name).map(ToString::to_string)).unwrap();
         let script: &_ = Box::leak(Box::new(Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded)));
         let webhook = Webhook {
             keyring: Keyring::open(Source::Stored("webhook".into()), &sdk, START_OF_ALL).await,

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use mimalloc::MiMalloc;
+use opportunity_alerts::aws::Aws;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::topic::sns::SnsTopic;
-use opportunity_alerts::{aws, config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
+use opportunity_alerts::{config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
 use serde_json::Value;
 
 #[global_allocator]
@@ -23,10 +24,10 @@ async fn main() -> ExitCode {
 
 async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
-    let sdk = aws::config(&variable)?;
+    let aws = Aws::read(&variable)?;
     let redrive = &Redrive {
-        ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
-        topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
+        ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
+        topic: SnsTopic::new(aws.sns(), config.topic_arn),
         retention: config.retention,
         telemetry,
     };

@@ -6,11 +6,12 @@ use std::time::SystemTime;
 use lambda_http::{Adapter, Request, RequestExt};
 use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
 use mimalloc::MiMalloc;
+use opportunity_alerts::aws::Aws;
 use opportunity_alerts::gateway::Payload;
 use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::topic::sns::SnsTopic;
-use opportunity_alerts::{aws, config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
+use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -24,11 +25,13 @@ async fn main() -> ExitCode {
 
 async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
-    let sdk = aws::config(&variable)?;
+    let secret = config::secret(&variable)?;
+    let aws = Aws::read(&variable)?;
+    aws.connect();
     let webhook = &Webhook {
-        keyring: Keyring::open(config::secret(&variable)?, &sdk, SystemTime::now().into()).await,
-        ledger: DynamoDbLedger::new(aws::dynamodb(&sdk), config.table_name),
-        topic: SnsTopic::new(aws::sns(&sdk), config.topic_arn),
+        keyring: Keyring::open(secret, &aws, SystemTime::now().into()).await,
+        ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
+        topic: SnsTopic::new(aws.sns(), config.topic_arn),
         retention: config.retention,
         telemetry,
     };
