@@ -8,7 +8,7 @@ use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
 use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
 use opportunity_alerts::gateway::Payload;
-use opportunity_alerts::keyring::Keyring;
+use opportunity_alerts::keyring::{Keyring, Source};
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::topic::sns::SnsTopic;
 use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
@@ -27,7 +27,10 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let config = config::Config::read(&variable)?;
     let secret = config::secret(&variable)?;
     let aws = Aws::read(&variable)?;
-    aws.connect();
+    if let Source::Stored(_) = secret {
+        // While the start waits for the secret.
+        aws.connect();
+    }
     let webhook = &Webhook {
         keyring: Keyring::open(secret, &aws, SystemTime::now().into()).await,
         ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
