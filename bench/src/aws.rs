@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::certificate::Certificate;
 use crate::http::{Answer, answer, serve};
 use crate::network;
-use crate::sendpilot::{PUBLISHED, SECRET};
+use bench::sendpilot::{PUBLISHED, SECRET};
 
 /// The services that the functions call, as the variables name them that tell an SDK where they are.
 const SERVICES: [&str; 3] = ["DYNAMODB", "SNS", "SECRETS_MANAGER"];
@@ -71,13 +70,9 @@ impl Aws {
             .map(|(service, port)| (format!("AWS_ENDPOINT_URL_{service}"), format!("https://localhost:{port}")))
             .collect();
         for variable in ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
-            environment.push((variable.into(), self.ca().display().to_string()));
+            environment.push((variable.into(), self.certificate.roots.path().display().to_string()));
         }
         environment
-    }
-
-    fn ca(&self) -> &Path {
-        self.certificate.ca.path()
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -6,8 +6,8 @@ use crate::aws::Aws;
 use crate::candidate::Candidate;
 use crate::compare::{attempt, micros, warm};
 use crate::lambda::Secret;
-use crate::sendpilot::Kind;
 use crate::table::Table;
+use bench::sendpilot::Kind;
 
 /// In KiB. The last is all that is accepted.
 const LENGTHS: [usize; 4] = [1, 16, 64, 256];

@@ -11,7 +11,7 @@ use flate2::write::DeflateEncoder;
 
 use crate::aws::Aws;
 use crate::lambda::{Lambda, Secret};
-use crate::sendpilot::Kind;
+use bench::sendpilot::Kind;
 
 /// `NAME=COMMAND`.
 #[derive(Debug, Clone)]

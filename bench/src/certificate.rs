@@ -1,20 +1,22 @@
-//! A CA that lives as long as the run, and the certificate of `localhost` that it signs: both ECDSA on P-256, as those of AWS's
-//! endpoints may be.
+//! A CA that lives as long as the run, and the certificate of `localhost` that it signs, both ECDSA on P-256.
 
 use std::io::Write;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::NamedTempFile;
 use tokio_rustls::TlsAcceptor;
 
+/// About as many as Amazon Linux 2023 trusts: to read them is a good part of a start.
+const ROOTS: usize = 140;
+
 pub(crate) struct Certificate {
-    /// The CA's certificate, for a function to trust.
-    pub(crate) ca: NamedTempFile,
+    /// The certificates that a function trusts: that of the CA, and as many others as a system has.
+    pub(crate) roots: NamedTempFile,
     pub(crate) acceptor: TlsAcceptor,
 }
 
@@ -25,9 +27,14 @@ impl Certificate {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let key = KeyPair::generate()?;
         let authority = params.self_signed(&key)?;
+        let mut other = params.clone();
+        let mut roots = NamedTempFile::new()?;
+        roots.write_all(authority.pem().as_bytes())?;
+        for number in 1..ROOTS {
+            other.distinguished_name.push(DnType::CommonName, format!("Certification authority {number:03}"));
+            roots.write_all(other.self_signed(&key)?.pem().as_bytes())?;
+        }
         let issuer = Issuer::new(params, key);
-        let mut ca = NamedTempFile::new()?;
-        ca.write_all(authority.pem().as_bytes())?;
 
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(vec!["localhost".into()])?.signed_by(&key, &issuer)?;
@@ -35,6 +42,6 @@ impl Certificate {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())?;
-        Ok(Self { ca, acceptor: Arc::new(config).into() })
+        Ok(Self { roots, acceptor: Arc::new(config).into() })
     }
 }

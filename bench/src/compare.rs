@@ -7,8 +7,8 @@ use anyhow::Result;
 use crate::aws::Aws;
 use crate::candidate::{Candidate, Taken, send};
 use crate::lambda::{Lambda, Secret};
-use crate::sendpilot::Kind;
 use crate::table::Table;
+use bench::sendpilot::Kind;
 
 /// Adds one round of one candidate.
 pub(crate) async fn round(

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::aws::Aws;
 use crate::http::{Answer, answer, serve};
-use crate::sendpilot::SECRET;
+use bench::sendpilot::SECRET;
 
 /// Far more than any function needs, even under valgrind.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -15,7 +15,6 @@ mod instructions;
 mod lambda;
 mod network;
 mod round_trips;
-mod sendpilot;
 mod table;
 
 use std::path::{Path, PathBuf};

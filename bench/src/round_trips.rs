@@ -8,8 +8,8 @@ use crate::aws::Aws;
 use crate::candidate::{Candidate, send};
 use crate::compare::{attempt, millis};
 use crate::lambda::Secret;
-use crate::sendpilot::Kind;
 use crate::table::Table;
+use bench::sendpilot::Kind;
 
 const ROUND_TRIPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(2), Duration::from_millis(10)];
 

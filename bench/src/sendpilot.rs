@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 /// The published sample secret, in the form in which SendPilot shows one.
-pub(crate) const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 /// Somebody else's.
 const OTHER: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// Begins the id of an event whose alert is out: so the table says.
-pub(crate) const PUBLISHED: &str = "evt_published";
+pub const PUBLISHED: &str = "evt_published";
 
 /// What a request asks of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A lead has become an opportunity.
     Alert,
     /// It has become something else.
@@ -32,9 +32,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Alert, Self::Ignored, Self::Duplicate, Self::Forged];
+    /// All that there are.
+    pub const ALL: [Self; 4] = [Self::Alert, Self::Ignored, Self::Duplicate, Self::Forged];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// In a table.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Alert => "alert",
             Self::Ignored => "ignored event",
@@ -44,22 +46,25 @@ impl Kind {
     }
 
     /// The status of the answer.
-    pub(crate) fn status(self) -> u64 {
+    pub fn status(self) -> u64 {
         if self == Self::Forged { 401 } else { 200 }
     }
 
     /// How many messages are published.
-    pub(crate) fn publishes(self) -> u64 {
+    pub fn publishes(self) -> u64 {
         u64::from(self == Self::Alert)
     }
 
     /// Whether AWS has to be asked.
-    pub(crate) fn asks_aws(self) -> bool {
+    pub fn asks_aws(self) -> bool {
         matches!(self, Self::Alert | Self::Duplicate)
     }
 
     /// The `number`th request of this kind, with a body of its own length, or of nearly `length` bytes if that is more.
-    pub(crate) fn request(self, number: usize, length: usize) -> Result<Bytes> {
+    ///
+    /// # Errors
+    /// If the clock is before 1970.
+    pub fn request(self, number: usize, length: usize) -> Result<Bytes> {
         let prefix = if self == Self::Duplicate { PUBLISHED } else { "evt_fresh" };
         let status = if self == Self::Ignored { "MESSAGE_SENT" } else { "OPPORTUNITY" };
         let body = event(&format!("{prefix}_{number:09}"), status, length).to_string();
