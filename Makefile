@@ -7,7 +7,8 @@ SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" >
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
 ARCH ?= arm64
 TARGET = $(or $(CARGO_TARGET_DIR),target)
-BENCH = cargo run --locked --profile bench --package bench --
+# Not `cargo run`, whose variables would have crates built anew where this builds the function.
+BENCH = cargo build --quiet --locked --profile bench --package bench && $(TARGET)/release/bench
 
 .PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load bench instructions \
 	lint lint-rust lint-template lint-crates advisories dist notes pictures tools clean

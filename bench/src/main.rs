@@ -23,6 +23,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 
 use crate::aws::Aws;
 use crate::candidate::Candidate;
@@ -92,6 +94,7 @@ struct Of {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
+    stay_on_one_cpu()?;
     match Arguments::parse().what {
         What::Compare { of: Of { candidates, rounds }, events, round_trip, secret } => {
             let aws = Aws::start(Duration::from_millis(round_trip)).await?;
@@ -130,6 +133,17 @@ async fn main() -> Result<ExitCode> {
             instructions(function, write, optional, &baseline).await
         }
     }
+}
+
+/// This process and all that it starts share a CPU. On two, a function would spend as much on waking the other one as on an event, or
+/// nothing, as the scheduler pleases; and a function of little memory has no more than one at Lambda.
+fn stay_on_one_cpu() -> Result<()> {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this)?;
+    let mut one = CpuSet::new();
+    let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or_default());
+    one.set(last.unwrap_or_default())?;
+    Ok(sched_setaffinity(this, &one)?)
 }
 
 fn show(table: &Table, name: &str) -> Result<ExitCode> {
