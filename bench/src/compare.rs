@@ -35,7 +35,7 @@ pub(crate) async fn round(
     table.add(column, "connections to AWS by then", first.as_ref().map(|_| connections as f64));
     for kind in Kind::ALL {
         let taken = attempt(column, warm(&mut lambda, aws, kind, events, 0).await)?;
-        let each = |figure: fn(&Taken) -> f64| taken.as_ref().map(|taken| figure(taken));
+        let each = |figure: fn(&Taken) -> f64| taken.as_ref().map(figure);
         table.add(column, &format!("{}: median, us", kind.name()), each(|taken| micros(taken.median())));
         table.add(
             column,

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -94,11 +94,20 @@ struct Of {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode> {
-    stay_on_one_cpu()?;
-    match Arguments::parse().what {
+    let arguments = Arguments::parse();
+    tokio::select! {
+        outcome = run(arguments.what) => outcome,
+        // So that what was started and written is taken away.
+        _ = tokio::signal::ctrl_c() => bail!("stopped"),
+    }
+}
+
+async fn run(what: What) -> Result<ExitCode> {
+    match what {
         What::Compare { of: Of { candidates, rounds }, events, round_trip, secret } => {
+            stay_on_one_cpu()?;
             let aws = Aws::start(Duration::from_millis(round_trip)).await?;
-            let mut table = Table::new(candidates.iter().map(|candidate| candidate.name.clone()));
+            let mut table = Table::new(&candidates);
             for _ in 0..rounds {
                 for (column, candidate) in candidates.iter().enumerate() {
                     compare::round(&mut table, column, candidate, &aws, secret, events).await?;
@@ -113,15 +122,17 @@ async fn main() -> Result<ExitCode> {
             show(&table, "compare")
         }
         What::RoundTrips { of: Of { candidates, rounds } } => {
-            let mut table = Table::new(candidates.iter().map(|candidate| candidate.name.clone()));
+            stay_on_one_cpu()?;
+            let mut table = Table::new(&candidates);
             for _ in 0..rounds {
                 round_trips::round(&mut table, &candidates).await?;
             }
             show(&table, "round-trips")
         }
         What::Bodies { of: Of { candidates, rounds }, events } => {
+            stay_on_one_cpu()?;
             let aws = Aws::start(Duration::ZERO).await?;
-            let mut table = Table::new(candidates.iter().map(|candidate| candidate.name.clone()));
+            let mut table = Table::new(&candidates);
             for _ in 0..rounds {
                 for (column, candidate) in candidates.iter().enumerate() {
                     bodies::round(&mut table, column, candidate, &aws, events).await?;
@@ -170,6 +181,7 @@ async fn instructions(function: Option<PathBuf>, write: bool, optional: bool, fi
         }
     };
     let function = function.map_or_else(|| instructions::build(&target()), Ok)?;
+    stay_on_one_cpu()?;
     let counts = instructions::count(&function).await?;
     let Some(baseline) = baseline else {
         instructions::write(file, tools, counts)?;

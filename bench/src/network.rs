@@ -1,7 +1,7 @@
 //! A network between a function and a server on this machine: every byte arrives half a round-trip after it was sent.
 //!
 //! Connecting costs a round-trip too. The kernel connects at once, so it is the first bytes of a client that wait for it. Thus a TLS
-//! handshake and a request take as long as they would over a network of that round-trip and of any bandwidth.
+//! handshake and a request take as long as they would over a network of that round-trip and unlimited bandwidth.
 //!
 //! In threads, because tokio's timer counts in milliseconds.
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-#[derive(Default)]
+use crate::candidate::Candidate;
+
 pub(crate) struct Table {
     candidates: Vec<String>,
     rows: Vec<Row>,
@@ -28,8 +29,8 @@ struct Cell<'a> {
 }
 
 impl Table {
-    pub(crate) fn new(candidates: impl IntoIterator<Item = String>) -> Self {
-        Self { candidates: candidates.into_iter().collect(), rows: Vec::new() }
+    pub(crate) fn new(candidates: &[Candidate]) -> Self {
+        Self { candidates: candidates.iter().map(|candidate| candidate.name.clone()).collect(), rows: Vec::new() }
     }
 
     /// Adds what a round gave of a candidate, by its index. `None` leaves the cell as it is.
