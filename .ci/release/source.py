@@ -22,7 +22,7 @@ def _packages(*options):
 @cache
 def package():
     """Ours, as Cargo sees it."""
-    return _packages("--no-deps")[0]
+    return next(package for package in _packages("--no-deps") if Path(package["manifest_path"]).parent == ROOT)
 
 
 def committed_at():

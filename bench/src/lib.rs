@@ -1,0 +1,3 @@
+//! SendPilot's requests, for all that measures what becomes of them.
+
+pub mod sendpilot;

@@ -1,0 +1,102 @@
+//! Figures of several candidates, from several rounds: printed as medians and ratios, and kept as JSON.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::candidate::Candidate;
+
+pub(crate) struct Table {
+    candidates: Vec<String>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    name: String,
+    /// For each candidate, what each round gave.
+    figures: Vec<Vec<f64>>,
+}
+
+/// One cell, as it is kept.
+#[derive(Serialize)]
+struct Cell<'a> {
+    row: &'a str,
+    candidate: &'a str,
+    median: f64,
+    rounds: &'a [f64],
+}
+
+impl Table {
+    pub(crate) fn new(candidates: &[Candidate]) -> Self {
+        Self { candidates: candidates.iter().map(|candidate| candidate.name.clone()).collect(), rows: Vec::new() }
+    }
+
+    /// Adds what a round gave of a candidate, by its index. `None` leaves the cell as it is.
+    pub(crate) fn add(&mut self, candidate: usize, row: &str, figure: impl Into<Option<f64>>) {
+        let index = self.rows.iter().position(|known| known.name == row).unwrap_or_else(|| {
+            self.rows.push(Row { name: row.into(), figures: vec![Vec::new(); self.candidates.len()] });
+            self.rows.len() - 1
+        });
+        self.rows[index].figures[candidate].extend(figure.into());
+    }
+
+    /// Medians; and for each candidate after the first, how many times the first one's figure its own is, round by round.
+    pub(crate) fn text(&self) -> String {
+        let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+        let mut text = format!("{:width$}", "");
+        for (index, name) in self.candidates.iter().enumerate() {
+            write!(text, "  {name:>12}").ok();
+            if index > 0 {
+                write!(text, " {:>7}", "ratio").ok();
+            }
+        }
+        for row in &self.rows {
+            write!(text, "\n{:width$}", row.name).ok();
+            for (index, figures) in row.figures.iter().enumerate() {
+                write!(text, "  {:>12}", median(figures).map_or("-".into(), shown)).ok();
+                if index > 0 {
+                    write!(text, " {:>7}", ratio(figures, &row.figures[0])).ok();
+                }
+            }
+        }
+        text
+    }
+
+    /// Writes all rounds' figures.
+    pub(crate) fn keep(&self, file: &Path) -> Result<()> {
+        let cells = self.rows.iter().flat_map(|row| {
+            row.figures.iter().zip(&self.candidates).filter_map(|(rounds, candidate)| {
+                Some(Cell { row: &row.name, candidate, median: median(rounds)?, rounds })
+            })
+        });
+        if let Some(directory) = file.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        Ok(std::fs::write(file, serde_json::to_string_pretty(&cells.collect::<Vec<_>>())?)?)
+    }
+}
+
+fn median(figures: &[f64]) -> Option<f64> {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied()
+}
+
+/// The median of the rounds' ratios: what disturbs a round disturbs all candidates in it.
+fn ratio(figures: &[f64], first: &[f64]) -> String {
+    let ratios: Vec<_> = figures.iter().zip(first).map(|(figure, first)| figure / first).collect();
+    median(&ratios).filter(|ratio| ratio.is_finite()).map_or("-".into(), |ratio| format!("x {ratio:.2}"))
+}
+
+/// With three digits at least.
+fn shown(figure: f64) -> String {
+    let decimals = match figure {
+        figure if figure == figure.trunc() => 0,
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
+    format!("{figure:.decimals$}")
+}
