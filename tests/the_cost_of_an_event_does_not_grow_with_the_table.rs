@@ -369,7 +369,8 @@ async fn of_some_thousand_rows() {
     let listing = listing(&table).await;
     assert_eq!(listing.rows.iter().sum::<usize>(), PENDING);
     // After a page that is full there is one more.
-    assert_eq!(listing.pages.len(), listing.rows.iter().map(|rows| rows / PAGE + 1).sum());
+    let pages: usize = listing.rows.iter().map(|rows| rows / PAGE + 1).sum();
+    assert_eq!(listing.pages.len(), pages);
     let run = redrive(&table).await;
     assert_eq!((&run.report["scanned"], &run.report["published"]), (&json!(PENDING), &json!(0)), "all are in hand");
     assert_eq!(run.lists, listing.pages.len());
