@@ -7,8 +7,8 @@ SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" >
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
 ARCH ?= arm64
 
-.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load \
-	lint lint-rust lint-template lint-crates advisories dist notes pictures tools clean
+.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load growth \
+	lint lint-rust lint-template lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -54,6 +54,9 @@ chaos: # Ten thousand events while calls fail and processes are killed, some min
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
 	cargo test --locked --test load_is_shared_by_processes -- --ignored --nocapture
 
+growth: # Events among millions of rows, and redrives of a hundred thousand: half an hour with the build, and 13 GB of disk meanwhile
+	cargo test --locked --release --test the_cost_of_an_event_does_not_grow_with_the_table -- --ignored --nocapture --test-threads 1
+
 lint: lint-rust lint-template lint-crates # Format, clippy, docs, the template's linters, the crates' licences and origins
 
 lint-rust:
@@ -66,6 +69,7 @@ lint-template: tools .venv-checkov/installed
 	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file .checkov.yaml --file template.yaml
 	@$(SAM) validate
 	$(PYTHON) -B docs/draw_dashboard.py --check
+	$(PYTHON) -B docs/price.py --check
 
 # Needs no network once the crates are there, but for the advisories: without one it says that it did not check them.
 lint-crates: tools
@@ -91,6 +95,9 @@ notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Car
 pictures: # Draw the pictures in docs/ anew, from events/alerts/ and from the dashboard in template.yaml
 	$(PYTHON) -B docs/draw_alerts.py
 	$(PYTHON) -B docs/draw_dashboard.py
+
+prices: # Reckon the prices in README.md and docs/scaling.md anew, from what docs/price.py assumes and the memory in template.yaml
+	$(PYTHON) -B docs/price.py
 
 tools: .venv/installed # The pinned tools, into .venv
 
