@@ -152,6 +152,20 @@ impl Table {
         assert!(matches!(claimed.standing, Standing::Won(_)), "{claimed:?}");
     }
 
+    /// What is charged for a claim, a completion, a claim of what another attempt has left behind, and a release.
+    async fn units(&mut self) -> [f64; 4] {
+        let [done, left] = [self.event_id(), self.event_id()];
+        self.relay(&done).await;
+        let mut units = self.meter.take();
+        self.abandon(&left, now()).await;
+        self.meter.take();
+        let claimed = self.ledger.claim(Wanted::Pending(delivery_id(&left)), attempt()).await.unwrap();
+        let Standing::Won(claim) = claimed.standing else { panic!("{claimed:?}") };
+        assert_eq!(self.ledger.release(claim, now(), "why").await.unwrap(), Settled::Recorded);
+        units.append(&mut self.meter.take());
+        units.try_into().unwrap()
+    }
+
     /// Fills the table up to so many rows that are published.
     async fn publish_until(&mut self, rows: usize) {
         if rows > self.published {
@@ -342,6 +356,16 @@ async fn calls_of_an_alert(table: &mut Table) -> [Vec<String>; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_charged_for_the_row_and_for_each_place_in_the_index_that_it_takes_or_leaves() {
+    let mut table = Table::over(Database::memory().unwrap()).await;
+    let event_id = table.event_id();
+    table.relay(&event_id).await;
+    let row = item_size(&table.row(&event_id)).div_ceil(1024) as f64;
+    table.meter.take();
+    assert_eq!(table.units().await, [row + 1.0, row + 1.0, row + 2.0, row + 2.0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_some_thousand_rows() {
     const FEW: usize = 100;
     const MANY: usize = 50 * FEW;
@@ -394,8 +418,9 @@ async fn of_millions_of_rows() {
     let event_id = table.event_id();
     table.relay(&event_id).await;
     println!("a row of the sample opportunity: {} bytes once published", item_size(&table.row(&event_id)));
+    println!("units of a claim, a completion, a takeover, a release: {:?}", table.units().await);
     println!("      rows      GB   claim: half of them, 99 in 100, units   completion: the same");
-    for rows in [10_000, 100_000, 1_000_000, 3_000_000] {
+    for rows in [10_000, 100_000, 1_000_000, 2_000_000] {
         table.publish_until(rows).await;
         let Cost { claims, completions, units } = cost(&mut table, 2000).await;
         println!(
