@@ -24,6 +24,7 @@ use dynoxide::types::item_size;
 use dynoxide::{AttributeValue, Database, ImportOptions, Item};
 use fastrand::Rng;
 use futures_util::StreamExt;
+use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::ledger::{
     Attempt, Delivery, DeliveryId, Ledger, Owner, Receipt, Settled, Standing, Wanted, sha256_hex,
@@ -43,7 +44,6 @@ const PAGE: usize = 1000;
 
 /// As in `template.yaml`.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const LEASE: Duration = Duration::from_secs(12);
 const REDRIVE_TIMEOUT: Duration = Duration::from_secs(55);
 
 /// A call to AWS inside a region, generously.
@@ -220,7 +220,7 @@ fn delivery_id(event_id: &str) -> DeliveryId {
     DeliveryId::alert(Some("ws_abc123xyz"), event_id)
 }
 
-/// As the ledger spreads them; a copy that says another would not be as the ledger writes it.
+/// As the ledger spreads them, or a copy would not be as the ledger writes it.
 fn shard(id: &DeliveryId) -> u8 {
     Sha256::digest(id.as_str())[0] % PENDING_SHARDS
 }
@@ -236,14 +236,14 @@ fn delivery(event_id: &str) -> Delivery {
 fn attempt() -> Attempt {
     let now = now();
     let owner = Owner::new("8476a536-e9f4-11e8-9739-2dfe598c3fcd", fastrand::u64(..).to_be_bytes());
-    Attempt { owner, now, lease_until: now.after(LEASE) }
+    Attempt { owner, now, lease_until: now.after(TIMEOUT + LEASE_MARGIN) }
 }
 
 fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// The same events, measured: how long a claim and a completion take, and what the engine charges for each.
+/// What events cost: how long a claim and a completion take, sorted, and the units of each.
 struct Cost {
     claims: Vec<Duration>,
     completions: Vec<Duration>,
@@ -264,7 +264,7 @@ async fn cost(table: &mut Table, events: usize) -> Cost {
     Cost { claims, completions, units }
 }
 
-/// Milliseconds of the one in a hundred at this place.
+/// In milliseconds.
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     sorted[sorted.len() * percent / 100].as_secs_f64() * 1000.0
 }
@@ -288,30 +288,6 @@ async fn listing(table: &Table) -> Listing {
     }
     let all = began.elapsed();
     Listing { rows: counts, first: first.unwrap_or(all), all, pages: table.meter.take() }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_copied_row_is_as_the_ledger_writes_it() {
-    let table = Table::over(Database::memory().unwrap()).await;
-    for abandoned in [false, true] {
-        let ids = ["a", "b"].map(|id| format!("evt_{id}_{abandoned}"));
-        let mut rows = Vec::new();
-        for id in &ids {
-            if abandoned {
-                table.abandon(id, now()).await;
-            } else {
-                table.relay(id).await;
-            }
-            rows.push(table.row(id));
-        }
-        rows[0] = copied(&rows[0], &ids[0], &ids[1]);
-        for row in &mut rows {
-            for of_the_attempt in ["owner", "leaseUntil", "firstSeenAt", "publishedAt", "expiresAt"] {
-                row.remove(of_the_attempt);
-            }
-        }
-        assert_eq!(rows[0], rows[1]);
-    }
 }
 
 /// A redrive over what the table has pending: the real function, in a process of its own.
@@ -343,7 +319,7 @@ async fn redrive(table: &Table) -> Run {
     }
 }
 
-/// Through the front, which keeps count.
+/// What the real function calls for an opportunity, and when it comes again.
 async fn calls_of_an_alert(table: &mut Table) -> [Vec<String>; 2] {
     let aws = Aws::before(&table.dynamodb.url).await;
     let mut webhook = Lambda::start(environment(&aws), TIMEOUT).await;
@@ -357,12 +333,40 @@ async fn calls_of_an_alert(table: &mut Table) -> [Vec<String>; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copied_row_is_as_the_ledger_writes_it() {
+    let table = Table::over(Database::memory().unwrap()).await;
+    for abandoned in [false, true] {
+        let ids = ["a", "b"].map(|id| format!("evt_{id}_{abandoned}"));
+        let mut rows = Vec::new();
+        for id in &ids {
+            if abandoned {
+                table.abandon(id, now()).await;
+            } else {
+                table.relay(id).await;
+            }
+            rows.push(table.row(id));
+        }
+        rows[0] = copied(&rows[0], &ids[0], &ids[1]);
+        for row in &mut rows {
+            for of_the_attempt in ["owner", "leaseUntil", "firstSeenAt", "publishedAt", "expiresAt"] {
+                row.remove(of_the_attempt);
+            }
+        }
+        assert_eq!(rows[0], rows[1]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "the figures are for people to read")]
 async fn a_write_is_charged_for_the_row_and_for_each_place_in_the_index_that_it_takes_or_leaves() {
     let mut table = Table::over(Database::memory().unwrap()).await;
     let event_id = table.event_id();
     table.relay(&event_id).await;
-    let row = item_size(&table.row(&event_id)).div_ceil(1024) as f64;
-    assert_eq!(table.units().await, [row + 1.0, row + 1.0, row + 2.0, row + 2.0]);
+    let size = item_size(&table.row(&event_id));
+    let units = table.units().await;
+    println!("The sample opportunity's row has {size} bytes. Claim, completion, takeover, release: {units:?} units.");
+    let row = size.div_ceil(1024) as f64;
+    assert_eq!(units, [row + 1.0, row + 1.0, row + 2.0, row + 2.0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,10 +419,6 @@ fn on_disk() -> (tempfile::TempDir, Database) {
 async fn of_millions_of_rows() {
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
-    let event_id = table.event_id();
-    table.relay(&event_id).await;
-    println!("a row of the sample opportunity: {} bytes once published", item_size(&table.row(&event_id)));
-    println!("units of a claim, a completion, a takeover, a release: {:?}", table.units().await);
     println!("      rows      GB   claim: half of them, 99 in 100, units   completion: the same");
     for rows in [10_000, 100_000, 1_000_000, 2_000_000] {
         table.publish_until(rows).await;
@@ -456,8 +456,9 @@ async fn of_a_hundred_thousand_that_are_pending() {
         assert_eq!(listed.iter().sum::<usize>(), rows);
         let Cost { claims, .. } = cost(&mut table, 1000).await;
         let run = redrive(&table).await;
+        let peak = run.peak_kb.map_or("not known".into(), |kb| format!("{:.1} MB", kb as f64 / 1024.0));
         println!(
-            "{rows:>10}{:>9.1} ms{:>8.1} ms{:>8}{:>8}{:>14.2} ms{:>8.2} ms{:>16.2} s{:>5.1} s{:>12}{:>16}{:>11.1} MB",
+            "{rows:>10}{:>9.1} ms{:>8.1} ms{:>8}{:>8}{:>14.2} ms{:>8.2} ms{:>16.2} s{:>5.1} s{:>12}{:>16}{peak:>14}",
             first.as_secs_f64() * 1000.0,
             all.as_secs_f64() * 1000.0,
             pages.len(),
@@ -468,7 +469,6 @@ async fn of_a_hundred_thousand_that_are_pending() {
             run.took.as_secs_f64(),
             run.report["published"].as_u64().unwrap(),
             run.report["stillPending"].as_u64().unwrap(),
-            run.peak_kb.unwrap_or_default() as f64 / 1024.0,
         );
         table.pending = run.report["stillPending"].as_u64().unwrap() as usize;
     }
