@@ -54,7 +54,7 @@ chaos: # Ten thousand events while calls fail and processes are killed, some min
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
 	cargo test --locked --test load_is_shared_by_processes -- --ignored --nocapture
 
-growth: # Events among millions of rows, and redrives of a hundred thousand: half an hour with the build, and 9 GB of disk meanwhile
+growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
 	cargo test --locked --release --test the_cost_of_an_event_does_not_grow_with_the_table -- --ignored --nocapture --test-threads 1
 
 lint: lint-rust lint-template lint-crates # Format, clippy, docs, the template's linters, the crates' licences and origins

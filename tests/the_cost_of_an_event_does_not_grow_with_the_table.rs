@@ -414,7 +414,7 @@ fn on_disk() -> (tempfile::TempDir, Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a quarter of an hour and gigabytes: `make growth`"]
+#[ignore = "takes minutes and gigabytes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
 async fn of_millions_of_rows() {
     let (_folder, database) = on_disk();
