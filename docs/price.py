@@ -128,7 +128,7 @@ def of_a_month():
         ("API Gateway", "a request at 1.00 per million"): each(GATEWAY_REQUEST),
         (
             "Lambda",
-            f"a request at 0.20 per million, {billed:.1f} ms of {function.gb:g} GB at {GB_SECOND['arm64']:.10f} per GB-second",
+            f"a request at 0.20 per million, {billed:.1f} ms on average of {function.gb:g} GB at {GB_SECOND['arm64']:.10f} per GB-second",
         ): each(function.price(billed)),
         (
             "CloudWatch logs",
