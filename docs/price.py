@@ -128,7 +128,8 @@ def of_a_month():
         ("API Gateway", "a request at 1.00 per million"): each(GATEWAY_REQUEST),
         (
             "Lambda",
-            f"a request at 0.20 per million, {billed:.1f} ms on average of {function.gb:g} GB at {GB_SECOND['arm64']:.10f} per GB-second",
+            f"a request at 0.20 per million, {billed:.1f} ms on average of {function.gb:g} GB at {GB_SECOND['arm64']:.10f} per "
+            "GB-second",
         ): each(function.price(billed)),
         (
             "CloudWatch logs",
@@ -136,8 +137,8 @@ def of_a_month():
         ): each(LOGS),
         (
             "DynamoDB",
-            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for the row and 1 for the "
-            f"index each; {ROW} kB for a month at {TABLE_GB}, and {BACKUP_GB:.2f} for its backup)",
+            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for the row and 1 for "
+            f"the index each; {ROW} kB for a month at {TABLE_GB}, and {BACKUP_GB:.2f} for its backup)",
         ): each(opportunities * DELIVERY),
         (
             "SNS",
