@@ -10,8 +10,8 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Not `cargo run`, whose variables would have crates built anew where this builds the function.
 BENCH = cargo build --quiet --locked --profile bench --package bench && $(TARGET)/release/bench
 
-.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load bench instructions \
-	lint lint-rust lint-template lint-crates advisories dist notes pictures tools clean
+.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load growth bench instructions \
+	lint lint-rust lint-template lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -57,6 +57,9 @@ chaos: # Ten thousand events while calls fail and processes are killed, some min
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
 	cargo test --locked --test load_is_shared_by_processes -- --ignored --nocapture
 
+growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
+	cargo test --locked --release --test the_cost_of_an_event_does_not_grow_with_the_table -- --ignored --nocapture --test-threads 1
+
 bench: CANDIDATES = ours=$(TARGET)/release/webhook empty=$(TARGET)/release/empty $(WITH)
 bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
 	cargo build --locked --release --bin webhook
@@ -81,6 +84,7 @@ lint-template: tools .venv-checkov/installed
 	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file .checkov.yaml --file template.yaml
 	@$(SAM) validate
 	$(PYTHON) -B docs/draw_dashboard.py --check
+	$(PYTHON) -B docs/price.py --check
 
 # Needs no network once the crates are there, but for the advisories: without one it says that it did not check them.
 lint-crates: tools
@@ -106,6 +110,9 @@ notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Car
 pictures: # Draw the pictures in docs/ anew, from events/alerts/ and from the dashboard in template.yaml
 	$(PYTHON) -B docs/draw_alerts.py
 	$(PYTHON) -B docs/draw_dashboard.py
+
+prices: # Reckon the prices in README.md and docs/scaling.md anew, from what docs/price.py assumes and the memory in template.yaml
+	$(PYTHON) -B docs/price.py
 
 tools: .venv/installed # The pinned tools, into .venv
 

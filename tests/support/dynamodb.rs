@@ -25,9 +25,14 @@ pub struct DynamoDb {
 
 impl DynamoDb {
     pub async fn start() -> Self {
+        Self::serving(dynoxide::Database::memory().unwrap()).await
+    }
+
+    /// The same, over a database that the test can also reach without the wire.
+    pub async fn serving(database: dynoxide::Database) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(dynoxide::server::serve_on(listener, dynoxide::Database::memory().unwrap()));
+        tokio::spawn(dynoxide::server::serve_on(listener, database));
         let client = client(&url);
         create_table(&client).await;
         Self { url, client }

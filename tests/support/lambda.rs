@@ -165,6 +165,12 @@ impl Lambda {
         }
     }
 
+    /// The most memory that it has had at once, in kB, where Linux says so.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()
+    }
+
     /// SIGKILL, as at a timeout.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();

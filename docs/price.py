@@ -1,0 +1,222 @@
+"""Prices: what an alert and a month cost, and how soon an alert is out, by how much memory the webhook function has.
+
+Without arguments it writes its tables into README.md and docs/scaling.md, between the comments that name them; with --check it
+only says whether those that are there are these. What is assumed stands first. Measure yours, put it there, and run it again.
+"""
+
+import re
+import sys
+from math import ceil
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README, SCALING, TEMPLATE = HERE.parent / "README.md", HERE / "scaling.md", HERE.parent / "template.yaml"
+
+# List prices in us-east-1, in US dollars, as of 2025, without any free tier. They change: https://aws.amazon.com/pricing
+MILLION = 1_000_000
+GATEWAY_REQUEST = 1.00 / MILLION
+LAMBDA_REQUEST = 0.20 / MILLION
+GB_SECOND = {"arm64": 0.0000133334, "x86_64": 0.0000166667}
+WRITE_UNIT, READ_UNIT, TABLE_GB, BACKUP_GB = 0.625 / MILLION, 0.125 / MILLION, 0.25, 0.20
+PUBLISH, CHAT, EMAIL = 0.50 / MILLION, 0.60 / MILLION, 2.00 / 100_000
+LOG_GB, KEPT_LOG_GB, LOGS_KEPT = 0.50, 0.03, 0.15  # of what is logged, so much is kept after compression
+DATA_OUT_GB = 0.09
+METRIC, ALARM, SECRET = 0.30, 0.10, 0.40
+SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLION
+
+# Measured: milliseconds of one whole vCPU, which is what 1,769 MB buy.
+VCPU = 1769
+CPU_IGNORED, CPU_ALERT = 0.05, 0.35
+CPU_COLD = 4.0  # from the start of the process to the end of its first alert
+
+# Assumed: milliseconds, inside a region.
+CALL = 5  # to DynamoDB, SNS or Secrets Manager
+CONNECT = 2  # to each of the three: TCP and TLS
+LAMBDA = 1  # what Lambda itself adds to an invocation
+
+# Assumed of an event and of a month.
+LOGGED = 2.5  # kB: the function's line of 0.6, the gateway's, and Lambda's own
+ANSWERED = 0.5  # kB
+WRITES, ROW = 8, 3  # units of a claim and a completion, each 3 for the row and 1 for the index; kB
+COLD = 0.02  # the share of events that start a process
+MINUTES = 43_200
+
+
+class Function:
+    """The webhook function with so many MB: how long it takes, in milliseconds, and what that costs."""
+
+    def __init__(self, memory, architecture="arm64"):
+        self.gb, self.share = memory / 1024, min(1, memory / VCPU)  # it has one thread, and so no use for more
+        self.second = self.gb * GB_SECOND[architecture]
+        self.ignored = LAMBDA + CPU_IGNORED / self.share
+        self.warm = LAMBDA + 3 * CALL + CPU_ALERT / self.share
+        # First come the two versions of the secret.
+        self.cold = LAMBDA + 5 * CALL + 3 * CONNECT + CPU_COLD / self.share
+
+    def billed(self, opportunities):
+        """Of an average event. What begins is billed as a whole millisecond."""
+        warm, ignored, cold = ceil(self.warm), ceil(self.ignored), ceil(self.cold)
+        return opportunities * warm + (1 - opportunities) * ignored + COLD * (cold - warm)
+
+    def price(self, milliseconds):
+        return LAMBDA_REQUEST + milliseconds / 1000 * self.second
+
+
+def gb(kilobytes):
+    return kilobytes / MILLION
+
+
+def cents(dollars):
+    """Half a cent is one, though the number that stands for it is a little less."""
+    return f"{dollars + 1e-9:.2f}"
+
+
+LOGS = gb(LOGGED) * (LOG_GB + LOGS_KEPT * KEPT_LOG_GB)
+DATA_OUT = gb(ANSWERED) * DATA_OUT_GB
+DELIVERY = WRITES * WRITE_UNIT + gb(ROW) * (TABLE_GB + BACKUP_GB)
+
+
+def default_memory():
+    return int(re.search(r"^Globals:\n(?: .*\n|\n)*?    MemorySize: (\d+)$", TEMPLATE.read_text("utf-8"), re.MULTILINE)[1])
+
+
+def by_memory():
+    """What memory buys, where one event in twenty is an opportunity."""
+    opportunities = 0.05
+    others = GATEWAY_REQUEST + LOGS + DATA_OUT + opportunities * (DELIVERY + PUBLISH + CHAT + EMAIL)
+    yield "MB", "of a vCPU", "event ignored", "alert, warm", "alert, cold", "Lambda, arm64", "Lambda, x86_64", "all of AWS"
+    for memory in (128, 256, 512, 1024, VCPU):
+        arm64, x86_64 = Function(memory), Function(memory, "x86_64")
+        yield (
+            f"**{memory:,}**" if memory == default_memory() else f"{memory:,}",
+            f"{arm64.share:.0%}",
+            *(f"{milliseconds:.1f} ms" for milliseconds in (arm64.ignored, arm64.warm, arm64.cold)),
+            *(f"{function.price(function.billed(opportunities)) * MILLION:.3f}" for function in (arm64, x86_64)),
+            cents((others + arm64.price(arm64.billed(opportunities))) * MILLION),
+        )
+
+
+def of_an_alert():
+    """What a million alerts cost, and of what that is made."""
+    function = Function(default_memory())
+    warm, cold = (function.price(ceil(milliseconds)) for milliseconds in (function.warm, function.cold))
+    parts = {
+        "SNS: e-mail to one address": EMAIL,
+        f"DynamoDB: {WRITES} write units, {ROW} kB for a month and its backup": DELIVERY,
+        f"CloudWatch Logs: {LOGGED} kB": LOGS,
+        "SNS: publish, and one chat channel": PUBLISH + CHAT,
+        f"API Gateway, and {ANSWERED} kB out": GATEWAY_REQUEST + DATA_OUT,
+        f"Lambda, warm (cold: {cents(cold * MILLION)})": warm,
+    }
+    whole = sum(parts.values())
+    yield "a million alerts", "US dollars", "share"
+    for part, price in parts.items():
+        yield part, cents(price * MILLION), f"{price / whole:.1%}"
+    yield "**in all**", f"**{cents(whole * MILLION)}**", ""
+
+
+def of_a_month():
+    """What a month costs, where one event in fifty is an opportunity, by how many events there are."""
+    opportunities, months = 0.02, (10_000, MILLION, 100 * MILLION)
+    function, five_minutes = Function(default_memory()), MINUTES / 5
+    billed = function.billed(opportunities)
+
+    def each(price):
+        return [price * events for events in months]
+
+    traffic = {
+        ("API Gateway", "a request at 1.00 per million"): each(GATEWAY_REQUEST),
+        (
+            "Lambda",
+            f"a request at 0.20 per million, {billed:.1f} ms on average of {function.gb:g} GB at {GB_SECOND['arm64']:.10f} per "
+            "GB-second",
+        ): each(function.price(billed)),
+        (
+            "CloudWatch logs",
+            f"{LOGGED} kB at {LOG_GB:.2f} per GB, and {100 * LOGS_KEPT:.0f} % of that for a month at {KEPT_LOG_GB}",
+        ): each(LOGS),
+        (
+            "DynamoDB",
+            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for the row and 1 for "
+            f"the index each; {ROW} kB for a month at {TABLE_GB}, and {BACKUP_GB:.2f} for its backup)",
+        ): each(opportunities * DELIVERY),
+        (
+            "SNS",
+            f"{100 * opportunities:.0f} % × (0.50 and 0.60 per million for publish and chat, 2.00 per 100,000 for e-mail)",
+        ): each(opportunities * (PUBLISH + CHAT + EMAIL)),
+        ("Data out", f"{ANSWERED} kB at {DATA_OUT_GB} per GB"): each(DATA_OUT),
+        ("Metrics", f"18 × {METRIC:.2f}"): [18 * METRIC] * 3,
+        ("Secret, reads", "2 every 5 minutes for each process, of which there are 1, 1 and 10, at 0.05 per 10,000"): [
+            2 * five_minutes * processes * SECRET_READ for processes in (1, 1, 10)
+        ],
+        (
+            "KMS",
+            "a request every 5 minutes for the table and 2 for the topic, at 0.03 per 10,000; at 10 thousand events, 3 an alert",
+        ): [3 * min(five_minutes, opportunities * events) * KEY_REQUEST for events in months],
+    }
+    runs = [LAMBDA_REQUEST, 0.020 * GB_SECOND["arm64"], 8 * READ_UNIT / 2, SCHEDULE, gb(0.9) * LOG_GB, KEY_REQUEST / 5]
+    request, memory, reads, schedule, logs, key = (MINUTES * price for price in runs)
+    fixed = {
+        ("Alarms", f"12 × {ALARM:.2f}; with `SilenceHours` one more"): [12 * ALARM] * 3,
+        ("Secret", ""): [SECRET] * 3,
+        (
+            "Redrive",
+            f"{MINUTES:,} runs: {request:.2f} requests, {memory:.2f} for 20 ms of 1 GB, {reads:.2f} for 8 reads, {schedule:.2f} "
+            f"schedule, {logs:.2f} logs, {key:.2f} KMS",
+        ): [MINUTES * sum(runs)] * 3,
+    }
+    yield "", "each event", "10 thousand", "1 million", "100 million"
+    sums = []
+    for name, lines in (("By traffic", traffic), ("Fixed", fixed)):
+        sums.append([sum(column) for column in zip(*lines.values())])
+        for line, prices in lines.items():
+            yield *line, *map(cents, prices)
+        yield f"**{name}**", "", *(f"**{cents(price)}**" for price in sums[-1])
+    yield "**In all**", "", *(f"**{cents(sum(column))}**" for column in zip(*sums))
+
+
+def flood():
+    """A sentence, not a table."""
+    function = Function(default_memory())
+    price = GATEWAY_REQUEST + LOGS + DATA_OUT + function.price(ceil(function.ignored))
+    return (
+        "- A stranger's flood, at the gateway's limit of 200 requests a second and without a valid signature, costs "
+        f"{cents(200 * 3600 * price)} an hour.\n"
+    )
+
+
+def markdown(rows):
+    head, *body = rows
+    # A column of numbers is read from the right.
+    ruler = ["---:" if re.match(r"\**[\d.,]+", cell) else "---" for cell in body[0]]
+    lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
+    return "\n".join([lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]).replace("|  |", "| |") + "\n"
+
+
+TABLES = {
+    README: {"a month": lambda: markdown(of_a_month()), "a flood": flood},
+    SCALING: {"memory": lambda: markdown(by_memory()), "an alert": lambda: markdown(of_an_alert())},
+}
+
+
+def written(text, tables):
+    for name, table in tables.items():
+        between = re.compile(rf"(<!-- price\.py: {name} -->\n).*?(<!-- end -->\n)", re.DOTALL)
+        text, found = between.subn(lambda match: f"{match[1]}{table()}{match[2]}", text)
+        if found != 1:
+            sys.exit(f"there must be one place for the prices of {name}, and there are {found}")
+    return text
+
+
+def main():
+    for file, tables in TABLES.items():
+        text = file.read_text("utf-8")
+        priced = written(text, tables)
+        if "--check" not in sys.argv:
+            file.write_text(priced, "utf-8")
+        elif text != priced:
+            sys.exit(f"{file.name} has other prices than docs/price.py reckons: write them anew by `make prices`")
+
+
+if __name__ == "__main__":
+    main()
