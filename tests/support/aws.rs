@@ -10,6 +10,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -118,7 +119,10 @@ impl Aws {
         let detached = async |State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes| {
             tokio::spawn(answer(shared, uri.path().to_owned(), headers, body)).await.unwrap()
         };
-        let router = Router::new().fallback(detached).with_state(shared.clone());
+        let router = Router::new()
+            .route("/{process}/ping", get(async || "healthy"))
+            .fallback(detached)
+            .with_state(shared.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, shared }
     }

@@ -142,9 +142,32 @@ impl Lambda {
         }
     }
 
+    /// Stops it as Lambda does between two invocations: it does not notice.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Hands the function an event.
     pub async fn begin(&mut self, payload: &Value) {
         self.hand_over(&payload.to_string()).await;
+    }
+
+    /// What it answers to the event that it was handed.
+    pub async fn said(&mut self) -> Value {
+        match self.said.recv().await.unwrap() {
+            Said::Response(response) => response,
+            said => panic!("no answer, but {said:?}"),
+        }
     }
 
     async fn hand_over(&mut self, payload: &str) {

@@ -7,6 +7,7 @@ pub mod dynamodb;
 pub mod emf;
 pub mod fleet;
 pub mod lambda;
+pub mod line;
 pub mod requests;
 pub mod template;
 pub mod world;

@@ -1,0 +1,134 @@
+//! The connections to AWS, over TLS: open before the first alert asks for them, kept while the function is frozen, and replaced
+//! without SendPilot's notice where they died meanwhile.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::lambda::{Lambda, deployed_environment, environment};
+use support::line::Line;
+use support::requests::{SECRET, change, opportunity, signed_now};
+use support::world::World;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// As in `template.yaml`: the secret is in Secrets Manager.
+const STORED: bool = true;
+/// As in a local run.
+const GIVEN: bool = false;
+
+struct Lines {
+    world: World,
+    dynamodb: Line,
+    sns: Line,
+    function: Lambda,
+}
+
+impl Lines {
+    async fn new(secret: bool) -> Self {
+        let world = World::new().await;
+        world.aws.put_secret(SECRET);
+        let (dynamodb, sns) = (Line::to(&world.aws).await, Line::to(&world.aws).await);
+        let mut trusted = std::fs::read(&dynamodb.trusted).unwrap();
+        trusted.extend(std::fs::read(&sns.trusted).unwrap());
+        std::fs::write(&sns.trusted, trusted).unwrap();
+        let mut environment = if secret == STORED { deployed_environment } else { environment }(&world.aws);
+        environment.extend([
+            ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone()),
+            ("AWS_ENDPOINT_URL_SNS", sns.url.clone()),
+            ("SSL_CERT_FILE", sns.trusted.path().to_str().unwrap().to_owned()),
+        ]);
+        let function = Lambda::start(environment, TIMEOUT).await;
+        Self { world, dynamodb, sns, function }
+    }
+
+    fn opened(&self) -> (usize, usize) {
+        (self.dynamodb.opened(), self.sns.opened())
+    }
+
+    async fn outcome(&mut self, body: &str) -> (u64, Value) {
+        let (status, mut answer) = self.function.answer(&signed_now(body)).await;
+        (status, answer["outcome"].take())
+    }
+
+    async fn alerts(&mut self, event_id: &str) {
+        assert_eq!(self.outcome(&opportunity(event_id)).await, (200, "alerted".into()), "{event_id}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_alert_finds_them_open_and_no_call_was_made_for_it() {
+    let mut lines = Lines::new(STORED).await;
+    lines.dynamodb.opens(1).await;
+    lines.sns.opens(1).await;
+    // Open, they are not yet free.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(lines.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
+    lines.alerts("evt_2").await;
+    assert_eq!(lines.world.aws.calls(), ["current", "previous", "claim", "publish", "complete"]);
+    assert_eq!(lines.opened(), (1, 1), "one each was enough");
+}
+
+#[tokio::test]
+async fn a_start_that_has_nothing_to_wait_for_opens_none_until_an_alert_is_due() {
+    let mut lines = Lines::new(GIVEN).await;
+    assert_eq!(lines.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
+    assert_eq!(lines.opened(), (0, 0));
+    lines.alerts("evt_2").await;
+    assert_eq!(lines.opened(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_service_that_cannot_be_reached_does_not_keep_the_function_from_starting() {
+    let world = World::new().await;
+    world.aws.put_secret(SECRET);
+    let mut environment = deployed_environment(&world.aws);
+    // Ports on which nobody listens.
+    environment.push(("AWS_ENDPOINT_URL_DYNAMODB", "https://localhost:9".into()));
+    environment.push(("AWS_ENDPOINT_URL_SNS", "https://localhost:9".into()));
+    let mut function = Lambda::start(environment, TIMEOUT).await;
+    assert_eq!(function.answer(&signed_now(&change("evt_1", "REPLY_RECEIVED"))).await.0, 200);
+    assert_eq!(function.answer(&signed_now(&opportunity("evt_2"))).await.0, 503);
+}
+
+#[tokio::test]
+async fn they_are_kept_while_the_function_is_frozen() {
+    let mut lines = Lines::new(STORED).await;
+    lines.alerts("evt_0").await;
+    let opened = lines.opened();
+    for number in 1..5 {
+        lines.function.freeze();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        lines.function.thaw();
+        lines.alerts(&format!("evt_{number}")).await;
+    }
+    assert_eq!(lines.opened(), opened);
+}
+
+#[tokio::test]
+async fn those_that_ended_in_a_freeze_cost_no_alert_and_no_answer() {
+    let mut lines = Lines::new(STORED).await;
+    lines.alerts("evt_0").await;
+    for number in 1..=20 {
+        lines.function.freeze();
+        lines.dynamodb.cut().await;
+        lines.sns.cut().await;
+        // The event is there before the function knows that anything has ended.
+        lines.function.begin(&signed_now(&opportunity(&format!("evt_{number}")))).await;
+        lines.function.thaw();
+        assert_eq!(lines.function.said().await["statusCode"], 200, "evt_{number}");
+    }
+    let alerts: Vec<_> = (0..=20).map(|number| format!("evt_{number}")).collect();
+    assert_eq!(lines.world.aws.alerts(), alerts, "each once");
+}
+
+#[tokio::test]
+async fn one_to_the_ledger_that_went_silent_is_given_up_and_replaced() {
+    let mut lines = Lines::new(STORED).await;
+    lines.alerts("evt_1").await;
+    lines.dynamodb.silence().await;
+    lines.alerts("evt_2").await;
+    assert_eq!(lines.world.aws.alerts(), ["evt_1", "evt_2"]);
+}
