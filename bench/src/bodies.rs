@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::aws::Aws;
 use crate::candidate::Candidate;
-use crate::compare::{attempt, micros, warm};
+use crate::compare::{micros, warm};
 use crate::lambda::Secret;
 use crate::table::Table;
 use bench::sendpilot::Kind;
@@ -23,7 +23,7 @@ pub(crate) async fn round(
     for kind in [Kind::Alert, Kind::Ignored, Kind::Forged] {
         for length in LENGTHS {
             let mut lambda = candidate.start(Secret::Given, aws).await?;
-            let taken = attempt(column, warm(&mut lambda, aws, kind, events, length * 1024).await)?;
+            let taken = table.attempt(column, warm(&mut lambda, aws, kind, events, length * 1024).await)?;
             let row = |what| format!("{}, {length} KiB: {what}, us", kind.name());
             table.add(column, &row("median"), taken.as_ref().map(|taken| micros(taken.median())));
             table.add(column, &row("CPU"), taken.map(|taken| micros(taken.cpu) / taken.times.len() as f64));

@@ -37,7 +37,10 @@ impl Certificate {
         let issuer = Issuer::new(params, key);
 
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(vec!["localhost".into()])?.signed_by(&key, &issuer)?;
+        let mut params = CertificateParams::new(vec!["localhost".into()])?;
+        // Of the name of who signed it, it would be one that signed itself to OpenSSL.
+        params.distinguished_name.push(DnType::CommonName, "localhost");
+        let certificate = params.signed_by(&key, &issuer)?;
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()

@@ -21,7 +21,7 @@ pub(crate) async fn round(
 ) -> Result<()> {
     let mut lambda = candidate.start(secret, aws).await?;
     let before = aws.counts();
-    let first = attempt(column, send(&mut lambda, aws, Kind::Alert, 1, 0).await)?;
+    let first = table.attempt(column, send(&mut lambda, aws, Kind::Alert, 1, 0).await)?;
     let connections = aws.counts().connections - before.connections;
     let cpu = lambda.cpu_at_rest().await?;
     table.add(column, "start until ready, ms", millis(lambda.ready_in));
@@ -34,7 +34,7 @@ pub(crate) async fn round(
     table.add(column, "CPU until the first alert, ms", first.as_ref().map(|_| millis(cpu)));
     table.add(column, "connections to AWS by then", first.as_ref().map(|_| connections as f64));
     for kind in Kind::ALL {
-        let taken = attempt(column, warm(&mut lambda, aws, kind, events, 0).await)?;
+        let taken = table.attempt(column, warm(&mut lambda, aws, kind, events, 0).await)?;
         let each = |figure: fn(&Taken) -> f64| taken.as_ref().map(figure);
         table.add(column, &format!("{}: median, us", kind.name()), each(|taken| micros(taken.median())));
         table.add(
@@ -56,11 +56,6 @@ pub(crate) async fn round(
 pub(crate) async fn warm(lambda: &mut Lambda, aws: &Aws, kind: Kind, events: usize, length: usize) -> Result<Taken> {
     send(lambda, aws, kind, events.div_ceil(5), length).await?;
     send(lambda, aws, kind, events, length).await
-}
-
-/// The first candidate must do all that is asked; another one's cell stays empty where it does not.
-pub(crate) fn attempt<T>(column: usize, outcome: Result<T>) -> Result<Option<T>> {
-    if column == 0 { outcome.map(Some) } else { Ok(outcome.ok()) }
 }
 
 pub(crate) fn millis(time: Duration) -> f64 {

@@ -134,10 +134,10 @@ impl Lambda {
             () = tokio::time::sleep(PATIENCE) => bail!("the function does not answer:\n{}", self.output()),
         };
         let took = said.at - handed_over_at;
+        self.asked().await?;
         if !said.path.ends_with("/response") {
             bail!("the function failed: {}", String::from_utf8_lossy(&said.body));
         }
-        self.asked().await?;
         Ok((took, serde_json::from_slice(&said.body)?))
     }
 

@@ -160,11 +160,10 @@ fn stay_on_one_cpu() -> Result<()> {
 fn show(table: &Table, name: &str) -> Result<ExitCode> {
     let file = target().join("bench").join(name).with_extension("json");
     table.keep(&file)?;
-    println!(
-        "{}\n\nMedians. A cell is empty where a candidate does otherwise. All rounds: {}",
-        table.text(),
-        file.display()
-    );
+    println!("{}\n\nMedians. All rounds: {}", table.text(), file.display());
+    for reason in table.reasons() {
+        println!("An empty cell of {reason}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::aws::Aws;
 use crate::candidate::{Candidate, send};
-use crate::compare::{attempt, millis};
+use crate::compare::millis;
 use crate::lambda::Secret;
 use crate::table::Table;
 use bench::sendpilot::Kind;
@@ -21,7 +21,7 @@ pub(crate) async fn round(table: &mut Table, candidates: &[Candidate]) -> Result
             for kind in [Kind::Alert, Kind::Ignored] {
                 for (column, candidate) in candidates.iter().enumerate() {
                     let mut lambda = candidate.start(secret, &aws).await?;
-                    let first = attempt(column, send(&mut lambda, &aws, kind, 1, 0).await)?;
+                    let first = table.attempt(column, send(&mut lambda, &aws, kind, 1, 0).await)?;
                     let row =
                         format!("first {}, {} ms, secret {}, ms", kind.name(), round_trip.as_millis(), secret.name());
                     table.add(column, &row, first.map(|taken| millis(lambda.ready_in + taken.median())));

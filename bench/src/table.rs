@@ -11,6 +11,8 @@ use crate::candidate::Candidate;
 pub(crate) struct Table {
     candidates: Vec<String>,
     rows: Vec<Row>,
+    /// Why cells are empty, once each.
+    reasons: Vec<String>,
 }
 
 struct Row {
@@ -30,7 +32,31 @@ struct Cell<'a> {
 
 impl Table {
     pub(crate) fn new(candidates: &[Candidate]) -> Self {
-        Self { candidates: candidates.iter().map(|candidate| candidate.name.clone()).collect(), rows: Vec::new() }
+        Self {
+            candidates: candidates.iter().map(|candidate| candidate.name.clone()).collect(),
+            rows: Vec::new(),
+            reasons: Vec::new(),
+        }
+    }
+
+    /// The first candidate must do all that is asked; another one's cell stays empty where it does not, and the table says why.
+    pub(crate) fn attempt<T>(&mut self, candidate: usize, outcome: Result<T>) -> Result<Option<T>> {
+        match outcome {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if candidate == 0 => Err(error),
+            Err(error) => {
+                let reason = format!("{}: {error:#}", self.candidates[candidate]);
+                if !self.reasons.contains(&reason) {
+                    self.reasons.push(reason);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Why cells are empty.
+    pub(crate) fn reasons(&self) -> &[String] {
+        &self.reasons
     }
 
     /// Adds what a round gave of a candidate, by its index. `None` leaves the cell as it is.
