@@ -24,14 +24,14 @@ DATA_OUT_GB = 0.09
 METRIC, ALARM, SECRET = 0.30, 0.10, 0.40
 SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLION
 
-# Measured: milliseconds of one whole vCPU, which is what 1,769 MB buy.
+# Measured by `make bench`: milliseconds of one whole vCPU, which is what 1,769 MB buy.
 VCPU = 1769
-CPU_IGNORED, CPU_ALERT = 0.05, 0.35
-CPU_COLD = 4.0  # from the start of the process to the end of its first alert
+CPU_IGNORED, CPU_ALERT = 0.04, 0.33
+CPU_COLD = 5.2  # from the start of the process to the end of its first alert, with the secret stored
 
 # Assumed: milliseconds, inside a region.
 CALL = 5  # to DynamoDB, SNS or Secrets Manager
-CONNECT = 2  # to each of the three: TCP and TLS
+CONNECT = 2  # TCP and TLS; to all three at once
 LAMBDA = 1  # what Lambda itself adds to an invocation
 
 # Assumed of an event and of a month.
@@ -50,8 +50,8 @@ class Function:
         self.second = self.gb * GB_SECOND[architecture]
         self.ignored = LAMBDA + CPU_IGNORED / self.share
         self.warm = LAMBDA + 3 * CALL + CPU_ALERT / self.share
-        # First come the two versions of the secret.
-        self.cold = LAMBDA + 5 * CALL + 3 * CONNECT + CPU_COLD / self.share
+        # First come the two versions of the secret, and meanwhile the connections.
+        self.cold = LAMBDA + CONNECT + 5 * CALL + CPU_COLD / self.share
 
     def billed(self, opportunities):
         """Of an average event. What begins is billed as a whole millisecond."""
