@@ -134,7 +134,7 @@ impl Aws {
     }
 
     /// Begins to open connections to DynamoDB and SNS, for the first alert to find: TCP and TLS take two round trips each.
-    /// What fails here fails again where it matters, so nobody waits for it.
+    /// What fails here fails again where it matters, so nobody waits for it. To be called within tokio's runtime.
     pub fn connect(&self) {
         let urls = [url!(aws_sdk_dynamodb, self, dynamodb), url!(aws_sdk_sns, self, sns)];
         // Without TLS there is little to save, and only emulators are without.

@@ -20,7 +20,7 @@
 //! | [`topic`] | where alerts go; [`topic::sns`] sends them there |
 //! | [`response`] | the one table of outcomes and answers |
 //! | [`telemetry`] | one line per invocation, with metrics |
-//! | [`aws`], [`error`], [`timestamp`] | the SDK's settings; an error as text; a moment |
+//! | [`aws`], [`error`], [`timestamp`] | the SDK's clients, and connections opened early; an error as text; a moment |
 //!
 //! # The promise
 //!
