@@ -88,10 +88,13 @@ impl Aws {
             let own = set(&variable, &format!("AWS_ENDPOINT_URL_{service}"));
             own.or_else(|| set(&variable, "AWS_ENDPOINT_URL"))
         };
+        // Lambda sets both; an emulator may set but one.
+        let region =
+            required(&variable, "AWS_REGION").or_else(|missing| set(&variable, "AWS_DEFAULT_REGION").ok_or(missing))?;
         let https = https();
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(required(&variable, "AWS_REGION")?))
+            .region(Region::new(region))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .use_fips(is_true("AWS_USE_FIPS_ENDPOINT"))
             .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
