@@ -37,7 +37,7 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 /// The SDK's own first pause is up to a second, which is long for one call out of three in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// What the load balancers before AWS's services answer by themselves, unsigned: no call of any API.
+/// The path of AWS's health checks, asked for unsigned: no call of any API. Any answer will do.
 const HEALTH: &str = "/ping";
 
 /// Where the SDK would look for a service. The same code for each, of other types.
