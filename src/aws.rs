@@ -1,5 +1,6 @@
 //! The AWS SDK as a function needs it: one HTTPS client for all services, and no call that outlives the invocation.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use aws_sdk_sns::config::interceptors::InterceptorContext;
@@ -60,11 +61,14 @@ macro_rules! url {
 #[derive(Debug)]
 pub struct Aws {
     config: SdkConfig,
-    https: SharedHttpConnector,
+    https: Https,
     dynamodb: Endpoint,
     secrets_manager: Endpoint,
     sns: Endpoint,
 }
+
+/// Made when it is first used: to read the root certificates is the longest part of a start.
+type Https = Arc<LazyLock<SharedHttpConnector>>;
 
 /// Where a service is, if it is not where the region says: an emulator, or a VPC endpoint without private DNS.
 type Endpoint = Option<String>;
@@ -100,7 +104,7 @@ impl Aws {
             .use_dual_stack(is_true("AWS_USE_DUALSTACK_ENDPOINT"))
             .http_client(http_client_fn({
                 let https = https.clone();
-                move |_, _| https.clone()
+                move |_, _| SharedHttpConnector::clone(&https)
             }))
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF))
             // Guards long transfers. Ours are short, and each call has a time limit.
@@ -149,7 +153,7 @@ impl Aws {
 
 /// Nothing only connects. So the service is asked for [`HEALTH`], and the answer read to its end, or the connection could not
 /// be used again.
-async fn open(https: SharedHttpConnector, url: String) {
+async fn open(https: Https, url: String) {
     let mut request = HttpRequest::new(SdkBody::empty());
     if request.set_uri(url + HEALTH).is_ok()
         && let Ok(answer) = https.call(request).await
@@ -164,12 +168,14 @@ fn impatient() -> TimeoutConfig {
 
 /// One connector, and so one pool of connections and one TLS configuration. The SDK's own client would read and parse all root
 /// certificates anew for each service, and once more at the first request.
-fn https() -> SharedHttpConnector {
-    let connector = Connector::builder()
-        .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build();
-    SharedHttpConnector::new(connector)
+fn https() -> Https {
+    Arc::new(LazyLock::new(|| {
+        let connector = Connector::builder()
+            .connector_settings(HttpConnectorSettings::builder().connect_timeout(CONNECT_TIMEOUT).build())
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build();
+        SharedHttpConnector::new(connector)
+    }))
 }
 
 /// Forbids to repeat what may have been taken: a request that was sent and got no answer, or half of one, or one that says
