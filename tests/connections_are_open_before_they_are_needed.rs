@@ -7,17 +7,13 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
+use support::aws::Aws;
 use support::lambda::{Lambda, deployed_environment, environment};
 use support::line::Line;
 use support::requests::{SECRET, change, opportunity, signed_now};
 use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// As in `template.yaml`: the secret is in Secrets Manager.
-const STORED: bool = true;
-/// As in a local run.
-const GIVEN: bool = false;
 
 struct Lines {
     world: World,
@@ -27,14 +23,15 @@ struct Lines {
 }
 
 impl Lines {
-    async fn new(secret: bool) -> Self {
+    /// With the secret in Secrets Manager (`deployed_environment`), or given (`environment`).
+    async fn new(environment: fn(&Aws) -> Vec<(&'static str, String)>) -> Self {
         let world = World::new().await;
         world.aws.put_secret(SECRET);
         let (dynamodb, sns) = (Line::to(&world.aws).await, Line::to(&world.aws).await);
         let mut trusted = std::fs::read(&dynamodb.trusted).unwrap();
         trusted.extend(std::fs::read(&sns.trusted).unwrap());
         std::fs::write(&sns.trusted, trusted).unwrap();
-        let mut environment = if secret == STORED { deployed_environment } else { environment }(&world.aws);
+        let mut environment = environment(&world.aws);
         environment.extend([
             ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone()),
             ("AWS_ENDPOINT_URL_SNS", sns.url.clone()),
@@ -60,7 +57,7 @@ impl Lines {
 
 #[tokio::test]
 async fn the_first_alert_finds_them_open_and_no_call_was_made_for_it() {
-    let mut lines = Lines::new(STORED).await;
+    let mut lines = Lines::new(deployed_environment).await;
     lines.dynamodb.opens(1).await;
     lines.sns.opens(1).await;
     // Open, they are not yet free.
@@ -73,7 +70,7 @@ async fn the_first_alert_finds_them_open_and_no_call_was_made_for_it() {
 
 #[tokio::test]
 async fn a_start_that_has_nothing_to_wait_for_opens_none_until_an_alert_is_due() {
-    let mut lines = Lines::new(GIVEN).await;
+    let mut lines = Lines::new(environment).await;
     assert_eq!(lines.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
     assert_eq!(lines.opened(), (0, 0));
     lines.alerts("evt_2").await;
@@ -95,7 +92,7 @@ async fn a_service_that_cannot_be_reached_does_not_keep_the_function_from_starti
 
 #[tokio::test]
 async fn they_are_kept_while_the_function_is_frozen() {
-    let mut lines = Lines::new(STORED).await;
+    let mut lines = Lines::new(deployed_environment).await;
     lines.alerts("evt_0").await;
     let opened = lines.opened();
     for number in 1..5 {
@@ -109,7 +106,7 @@ async fn they_are_kept_while_the_function_is_frozen() {
 
 #[tokio::test]
 async fn those_that_ended_in_a_freeze_cost_no_alert_and_no_answer() {
-    let mut lines = Lines::new(STORED).await;
+    let mut lines = Lines::new(deployed_environment).await;
     lines.alerts("evt_0").await;
     for number in 1..=20 {
         lines.function.freeze();
@@ -126,7 +123,7 @@ async fn those_that_ended_in_a_freeze_cost_no_alert_and_no_answer() {
 
 #[tokio::test]
 async fn one_to_the_ledger_that_went_silent_is_given_up_and_replaced() {
-    let mut lines = Lines::new(STORED).await;
+    let mut lines = Lines::new(deployed_environment).await;
     lines.alerts("evt_1").await;
     lines.dynamodb.silence().await;
     lines.alerts("evt_2").await;

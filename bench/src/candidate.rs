@@ -1,7 +1,6 @@
 //! A function that takes part, and whether it does what a request asks of it.
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ impl Candidate {
     /// The bytes of its file, and those of it zipped; of a program that is one file.
     pub(crate) fn sizes(&self) -> Result<Option<(u64, u64)>> {
         let [program] = self.command.as_slice() else { return Ok(None) };
-        let content = std::fs::read(Path::new(program))?;
+        let content = std::fs::read(program)?;
         let mut zipped = DeflateEncoder::new(Counter(0), Compression::best());
         zipped.write_all(&content)?;
         Ok(Some((content.len() as u64, zipped.finish()?.0)))
