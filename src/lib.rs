@@ -13,6 +13,7 @@
 //! | [`secret`] | one or more signing secrets, never readable again |
 //! | [`event`] | makes that into an [`event::Event`]; the one place that knows SendPilot's names |
 //! | [`alert`] | decides whether an alert is due, and writes it, once per kind of reader |
+//! | [`cloud_event`], [`pipeline`] | what programs read of both; from a status to the stage of a CRM |
 //! | [`redrive`] | lists what is pending though nobody holds it, and relays that |
 //! | [`relay`] | claims the delivery, publishes it, completes it; or releases it |
 //! | [`invocation`] | shares out the time that Lambda gives |
@@ -36,6 +37,7 @@
 
 pub mod alert;
 pub mod aws;
+pub mod cloud_event;
 pub mod config;
 pub mod error;
 pub mod event;
@@ -44,6 +46,7 @@ pub mod invocation;
 pub mod keyring;
 pub mod ledger;
 mod lossy;
+pub mod pipeline;
 pub mod redrive;
 pub mod relay;
 pub mod response;
