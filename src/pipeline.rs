@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 /// The stage of every status that is not mapped.
 pub const UNKNOWN: &str = "unknown";
