@@ -62,7 +62,8 @@ pub struct Report {
     pub scanned: u64,
     /// Published by this run.
     pub published: u64,
-    /// Not published, because another alert has told the same of the same lead.
+    /// Not published, because another alert has told the same of the same lead. Left out where there is none.
+    #[serde(skip_serializing_if = "is_zero")]
     pub debounced: u64,
     /// Published by somebody else since they were listed.
     pub duplicates: u64,
@@ -78,7 +79,7 @@ impl Report {
     fn describe(&self, line: &mut Line, failure: Option<&Incomplete>) {
         line.field("scanned", self.scanned);
         line.field("published", self.published);
-        line.field("debounced", self.debounced);
+        line.field("debounced", Some(self.debounced).filter(|debounced| !is_zero(debounced)));
         line.field("duplicates", self.duplicates);
         line.field("stillPending", self.still_pending);
         line.field("oldestPendingAgeSeconds", self.oldest_pending_age_seconds);
@@ -87,7 +88,7 @@ impl Report {
             line.add(Metric::Scanned, self.scanned);
             line.add(Metric::Published, self.published);
             line.add(Metric::Duplicates, self.duplicates);
-            if self.debounced > 0 {
+            if !is_zero(&self.debounced) {
                 line.add(Metric::Debounced, self.debounced);
             }
             line.add(Metric::StillPending, self.still_pending);
@@ -97,6 +98,10 @@ impl Report {
             line.count(Metric::Incomplete);
         }
     }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Why a run does not know all that is pending. It did its work on what it knows of.

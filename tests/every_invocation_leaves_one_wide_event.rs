@@ -18,7 +18,7 @@ use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use support::aws::Fault;
 use support::emf::{self, Metrics};
-use support::lambda::{Lambda, Said, deployed_environment, environment};
+use support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
 use support::requests::{SECRET, around, change, opportunity, payload, signed_now};
 use support::world::World;
 
@@ -238,6 +238,42 @@ async fn without_a_secret() -> (Value, Metrics) {
     line.clone()
 }
 
+/// A change that only the stream is told of; an opportunity, to both; another of the same lead, that is debounced; and one that
+/// is refused by the stream alone.
+async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
+    let world = World::new().await;
+    let mut environment = environment(&world.aws);
+    environment.push(("STATUS_TOPIC_ARN", format!("{TOPIC}-status")));
+    environment.push(("DEBOUNCE_MINUTES", "5".into()));
+    let mut function = Lambda::start(environment, TIMEOUT).await;
+    function.answer(&signed_now(&change("evt_1", "DONE"))).await;
+    function.answer(&signed_now(&opportunity("evt_2"))).await;
+    function.answer(&signed_now(&opportunity("evt_3"))).await;
+    let mut of_another: Value = serde_json::from_str(&opportunity("evt_4")).unwrap();
+    of_another["data"]["leadId"] = "lead_2".into();
+    world.aws.next("status publish", Fault::Refused(403));
+    function.answer(&signed_now(&of_another.to_string())).await;
+    lines(&function.log().await, "webhook")
+}
+
+#[tokio::test]
+async fn of_what_became_of_the_alert_and_of_the_message_to_the_stream() {
+    let told = |(line, metrics): &(Value, Metrics)| {
+        let counted = ["Alerted", "Streamed", "Debounced", "Unavailable", "Opportunities"];
+        let counted = counted.into_iter().filter(|name| metrics.contains_key(&format!("{name} Count")));
+        (json!([line["outcome"], line["alert"], line["stream"]]), counted.collect::<Vec<_>>())
+    };
+    let lines = with_a_stream_and_debounce().await;
+    let expected = [
+        (json!(["streamed", null, null]), vec!["Streamed"]),
+        (json!(["alerted", "alerted", "streamed"]), vec!["Alerted", "Streamed", "Opportunities"]),
+        (json!(["debounced", "debounced", "streamed"]), vec!["Streamed", "Debounced", "Opportunities"]),
+        (json!(["unavailable", "alerted", "unavailable"]), vec!["Unavailable", "Opportunities"]),
+    ];
+    assert_eq!(lines.iter().map(told).collect::<Vec<_>>(), expected);
+    assert!(lines[3].0["streamFailure"].as_str().unwrap().starts_with("publish failed: the topic did not take"));
+}
+
 #[tokio::test]
 async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
     let (line, metrics) = without_a_secret().await;
@@ -296,7 +332,7 @@ async fn near_the_deadline_too() {
     let cases = [
         (vec!["claim"; ATTEMPTS as usize], "claim failed: the ledger did not answer in time", 1),
         (vec!["publish", "release"], "publish failed, and so did the release of the claim", 2),
-        (vec!["complete"; ATTEMPTS as usize], "published, but completion failed", 3),
+        (vec!["complete"; ATTEMPTS as usize], "done, but completion failed", 3),
     ];
     let case = async |(held, failure, steps): (Vec<&str>, &str, usize)| {
         let world = World::new().await;
@@ -464,6 +500,7 @@ async fn the_metrics_that_come_are_those_that_are_listed() {
         came.extend(bare(metrics));
     }
     came.extend(bare(&without_a_secret().await.1));
+    came.extend(with_a_stream_and_debounce().await.iter().flat_map(|(_, metrics)| bare(metrics)));
     let listed: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name().to_owned()).collect();
     assert_eq!(came, listed);
 }

@@ -85,11 +85,11 @@ async fn a_failure_says_what_failed_and_why() {
         ),
         (
             Script::new(Claiming::Wins, Publishing::Succeeds, Settling::Fails),
-            "published, but completion failed: the ledger could not settle: throttled",
+            "done, but completion failed: the ledger could not settle: throttled",
         ),
         (
             Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsNotMine),
-            "published, but the claim had passed to another attempt",
+            "done, but the claim had passed to another attempt",
         ),
     ] {
         let relayed = run(&script).await;

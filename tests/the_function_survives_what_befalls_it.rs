@@ -126,7 +126,7 @@ async fn without_the_topic_it_answers_503_and_the_retry_alerts_once_when_it_is_b
     assert_eq!((&response["statusCode"], &response["headers"]["retry-after"]), (&json!(503), &json!("5")));
     let row = world.row().await;
     assert_eq!(world.state().await, "PENDING");
-    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the alert"), "{row:?}");
+    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the message"), "{row:?}");
     let (lease, seen): (u64, u64) =
         (row["leaseUntil"].as_n().unwrap().parse().unwrap(), row["firstSeenAt"].as_n().unwrap().parse().unwrap());
     assert!(lease < seen + 3000, "released");
@@ -307,7 +307,7 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
     assert_eq!(forged["reason"], "mismatch");
     assert_eq!(duplicate["otherBody"], "the same event id came with another body");
     assert!(
-        failed["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take the alert"),
+        failed["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take the message"),
         "{failed}"
     );
     for hidden in ["linkedin", "john-doe", "lead_abc123", SECRET, &SECRET[6..]] {

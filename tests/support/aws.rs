@@ -49,10 +49,12 @@ impl Fault {
 /// One call, as it came and went.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `UpdateItem` is told apart as `claim`, `takeover`, `complete`, `release`, `GetSecretValue` as `current`, `previous`;
-    /// `Query` is `list`, `Publish` is `publish`.
+    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `debounce`, `complete`, `release`, `GetSecretValue` as
+    /// `current`, `previous`; `Query` is `list`, `Publish` is `publish`. Of a delivery to the lead status stream, each is
+    /// `status claim` and so on.
     pub operation: String,
-    /// The id of the event whose delivery it is about; of a listing, none.
+    /// The id of the event whose delivery it is about; of the stream's, with `#status` behind it; of a quiet period, the
+    /// lead's; of a listing, none.
     pub event: String,
     /// The attempt that made it. Of a publish, the one that was granted the claim last in the same process.
     pub owner: String,
@@ -177,7 +179,17 @@ impl Aws {
 
     /// The event ids of the alerts that went out, in order.
     pub fn alerts(&self) -> Vec<String> {
-        self.published().iter().map(|publish| event_id(&publish["Message"])).collect()
+        self.published_as("publish")
+    }
+
+    /// The event ids of the messages to the lead status stream that went out, in order.
+    pub fn statuses(&self) -> Vec<String> {
+        self.published_as("status publish")
+    }
+
+    fn published_as(&self, operation: &str) -> Vec<String> {
+        let of_this_kind = |publish: &&HashMap<String, String>| publish_operation(publish) == operation;
+        self.published().iter().filter(of_this_kind).map(|publish| event_id(&publish["Message"])).collect()
     }
 
     /// The parameters of every publish that took effect.
@@ -193,7 +205,7 @@ async fn answer(shared: Arc<Shared>, process: String, headers: HeaderMap, body: 
         return answer_of(&shared, fault, &operation, StatusCode::OK.into_response()).await;
     }
     let response = match operation.as_str() {
-        "publish" => publish(&shared, &body),
+        "publish" | "status publish" => publish(&shared, &body),
         "current" => version(&shared, 1),
         "previous" => version(&shared, 2),
         _ => forward(&shared, headers, body).await,
@@ -207,7 +219,7 @@ async fn answer(shared: Arc<Shared>, process: String, headers: HeaderMap, body: 
 impl Shared {
     fn arrived(&self, process: &str, mut call: Call) -> (usize, String, Option<Fault>) {
         let mut journal = self.journal.lock().unwrap();
-        if call.operation == "publish" {
+        if matches!(call.operation.as_str(), "publish" | "status publish") {
             let holder = journal.holders.get(&(process.to_owned(), call.event.clone()));
             call.owner = holder.cloned().unwrap_or_default();
         }
@@ -228,7 +240,7 @@ impl Shared {
         let mut journal = self.journal.lock().unwrap();
         let call = &mut journal.calls[number];
         call.took_effect = true;
-        if matches!(call.operation.as_str(), "claim" | "takeover") {
+        if matches!(call.operation.trim_start_matches("status "), "claim" | "takeover") {
             let (event, owner) = (call.event.clone(), call.owner.clone());
             journal.holders.insert((process, event), owner);
         }
@@ -262,7 +274,7 @@ fn cut() -> Response {
 
 /// As DynamoDB and SNS say it.
 fn throttled(operation: &str) -> Response {
-    if operation == "publish" {
+    if operation.ends_with("publish") {
         let error = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code></Error></ErrorResponse>";
         return (StatusCode::BAD_REQUEST, [("content-type", "text/xml")], error).into_response();
     }
@@ -273,6 +285,8 @@ fn throttled(operation: &str) -> Response {
 fn read(headers: &HeaderMap, body: &[u8]) -> Call {
     let text = String::from_utf8_lossy(body);
     let operation = match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
+        Some("DynamoDB_20120810.UpdateItem") if text.contains("quietUntil") => "quiet",
+        Some("DynamoDB_20120810.UpdateItem") if text.contains("debouncedBy") => "debounce",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("attribute_not_exists") => "claim",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("publishedAt") => "complete",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("lastError") => "release",
@@ -281,27 +295,36 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
         Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSCURRENT""#) => "current",
         Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSPREVIOUS""#) => "previous",
         Some(target) => target,
-        None if text.contains("Action=Publish&") => "publish",
+        None if text.contains("Action=Publish&") => publish_operation(&parameters(body)),
         None => &text,
     };
     let input: Value = serde_json::from_slice(body).unwrap_or_default();
     let value = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
+    let key = value(&input["Key"]["deliveryId"]);
     let event = match operation {
         "publish" => event_id(&parameters(body)["Message"]),
-        _ => value(&input["Key"]["deliveryId"]).split('#').nth(1).unwrap_or_default().to_owned(),
+        "status publish" => format!("{}#status", event_id(&parameters(body)["Message"])),
+        _ if key.ends_with("#status") => key.split('#').skip(1).collect::<Vec<_>>().join("#"),
+        _ => key.split('#').nth(1).unwrap_or_default().to_owned(),
     };
+    let operation = if key.ends_with("#status") { format!("status {operation}") } else { operation.to_owned() };
     let [owner, reason] = [":me", ":error"].map(|name| value(&input["ExpressionAttributeValues"][name]));
-    Call { operation: operation.into(), event, owner, reason, at: Instant::now(), took_effect: false, heard: false }
+    Call { operation, event, owner, reason, at: Instant::now(), took_effect: false, heard: false }
 }
 
 fn parameters(body: &[u8]) -> HashMap<String, String> {
     url::form_urlencoded::parse(body).into_owned().collect()
 }
 
-/// Of the alert that is published with this `Message`.
+/// Alerts alone have a body per protocol.
+fn publish_operation(parameters: &HashMap<String, String>) -> &'static str {
+    if parameters.contains_key("MessageStructure") { "publish" } else { "status publish" }
+}
+
+/// Of what is published with this `Message`.
 pub fn event_id(message: &str) -> String {
-    let bodies: Value = serde_json::from_str(message).unwrap();
-    let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
+    let message: Value = serde_json::from_str(message).unwrap();
+    let event = message["default"].as_str().map_or(message.clone(), |event| serde_json::from_str(event).unwrap());
     event["id"].as_str().unwrap().to_owned()
 }
 

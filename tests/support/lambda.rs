@@ -81,7 +81,13 @@ impl Lambda {
 
     /// Starts the redrive function.
     pub async fn start_redrive(aws: &Aws, timeout: Duration) -> Self {
-        Self::run(env!("CARGO_BIN_EXE_redrive"), environment(aws), timeout).await
+        Self::start_redrive_with(aws, Vec::new(), timeout).await
+    }
+
+    /// The same, with more in its environment.
+    pub async fn start_redrive_with(aws: &Aws, more: Vec<(&'static str, String)>, timeout: Duration) -> Self {
+        let environment = environment(aws).into_iter().chain(more).collect();
+        Self::run(env!("CARGO_BIN_EXE_redrive"), environment, timeout).await
     }
 
     async fn run(binary: &str, environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {

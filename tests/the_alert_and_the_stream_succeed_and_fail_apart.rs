@@ -1,0 +1,264 @@
+//! One event, two deliveries: the real binaries with the lead status stream on, and what goes to which topic when one of the
+//! two cannot be reached, is in another's hands, or the function dies.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use opportunity_alerts::event::STATUSES;
+use opportunity_alerts::invocation::LEASE_MARGIN;
+use opportunity_alerts::ledger::{DeliveryId, sha256_hex};
+use serde_json::{Value, json};
+use support::aws::Fault;
+use support::lambda::{Lambda, Said, TOPIC, environment};
+use support::requests::{change, opportunity, signed_now};
+use support::world::World;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+const STREAM: &str = "arn:aws:sns:us-east-1:123456789012:status";
+
+impl World {
+    async fn function(&self, stream: &str) -> Lambda {
+        let mut environment = environment(&self.aws);
+        environment.push(("STATUS_TOPIC_ARN", stream.into()));
+        Lambda::start(environment, TIMEOUT).await
+    }
+
+    async fn redrive(&self, stream: &str) -> Lambda {
+        Lambda::start_redrive_with(&self.aws, vec![("STATUS_TOPIC_ARN", stream.into())], TIMEOUT).await
+    }
+
+    async fn state(&self, id: DeliveryId) -> String {
+        self.dynamodb.row(&id).await.map_or("none".into(), |row| row["state"].as_s().unwrap().clone())
+    }
+
+    /// Of the alert, and of the message to the stream.
+    async fn states(&self) -> [String; 2] {
+        let workspace = Some("ws_abc123xyz");
+        [
+            self.state(DeliveryId::alert(workspace, "evt_1")).await,
+            self.state(DeliveryId::status(workspace, "evt_1")).await,
+        ]
+    }
+}
+
+fn event() -> Value {
+    signed_now(&opportunity("evt_1"))
+}
+
+fn said(outcome: &str) -> Value {
+    json!({"outcome": outcome, "eventId": "evt_1"})
+}
+
+#[tokio::test]
+async fn one_opportunity_is_one_alert_and_one_message_to_the_stream_however_often_it_comes() {
+    let world = World::new().await;
+    let mut function = world.function(STREAM).await;
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!(function.answer(&event()).await, (200, said("duplicate")));
+    assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]));
+    assert_eq!(world.states().await, ["PUBLISHED", "PUBLISHED"]);
+}
+
+#[tokio::test]
+async fn without_the_streams_topic_the_alert_goes_out_once_and_the_retry_publishes_only_the_streams() {
+    let world = World::new().await;
+    let mut function = world.function(STREAM).await;
+    world.aws.next("status publish", Fault::Refused(403));
+    let (status, answer) = function.answer(&event()).await;
+    assert_eq!((status, &answer["outcome"]), (503, &json!("unavailable")));
+    assert_eq!(world.states().await, ["PUBLISHED", "PENDING"]);
+    world.aws.take_calls();
+    assert_eq!(function.answer(&event()).await, (200, said("duplicate")));
+    let mut calls = world.aws.take_calls();
+    calls.sort();
+    assert_eq!(calls, ["claim", "status claim", "status complete", "status publish"]);
+    assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]));
+}
+
+#[tokio::test]
+async fn without_the_alerts_topic_the_stream_goes_on_and_the_retry_publishes_only_the_alert() {
+    let world = World::new().await;
+    let mut function = world.function(STREAM).await;
+    world.aws.next("publish", Fault::Refused(403));
+    assert_eq!(function.answer(&event()).await.0, 503);
+    assert_eq!(world.states().await, ["PENDING", "PUBLISHED"]);
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]));
+}
+
+#[tokio::test]
+async fn neither_waits_for_the_other() {
+    let world = World::new().await;
+    let mut function = world.function(STREAM).await;
+    let slow = Duration::from_millis(700);
+    for call in ["claim", "status claim", "publish", "status publish"] {
+        world.aws.next(call, Fault::Delayed(slow));
+    }
+    let begun = std::time::Instant::now();
+    assert_eq!(function.answer(&event()).await.0, 200);
+    // One after the other, they would take four times so long.
+    assert!(begun.elapsed() < slow * 3, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_call_of_the_stream_that_hangs_costs_the_alert_nothing() {
+    for call in ["status claim", "status publish"] {
+        let world = World::new().await;
+        let mut function = world.function(STREAM).await;
+        (0..9).for_each(|_| world.aws.next(call, Fault::HeldBefore));
+        let Said::Response(answer) = function.invoke(&event()).await else { panic!("no answer") };
+        assert_eq!(answer["statusCode"], 503, "{call}");
+        assert_eq!(world.aws.alerts(), ["evt_1"], "{call}");
+        assert_eq!(world.states().await[0], "PUBLISHED", "{call}");
+    }
+}
+
+#[tokio::test]
+async fn killed_between_the_two_the_redrive_sees_to_what_is_left() {
+    for (call, left) in [("status publish", "status"), ("publish", "alert")] {
+        let world = World::new().await;
+        let mut function = world.function(STREAM).await;
+        world.aws.next(call, Fault::HeldBefore);
+        function.begin(&event()).await;
+        world.aws.held().await;
+        // Time for the other delivery to come to its end.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        function.kill().await;
+        tokio::time::sleep(TIMEOUT + LEASE_MARGIN).await;
+        let Said::Response(report) = world.redrive(STREAM).await.invoke(&json!({})).await else { panic!("no report") };
+        assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(0)), "{left}: {report}");
+        assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]), "{left}");
+        assert_eq!(world.states().await, ["PUBLISHED", "PUBLISHED"], "{left}");
+    }
+}
+
+/// What was claimed for the stream is not lost when the stream is turned off; it goes out when it is on again.
+#[tokio::test]
+async fn what_is_pending_for_a_stream_that_was_turned_off_waits_for_it_and_says_so() {
+    let world = World::new().await;
+    world.aws.next("status publish", Fault::Refused(403));
+    assert_eq!(world.function(STREAM).await.answer(&event()).await.0, 503);
+    let Said::Response(report) = world.redrive("").await.invoke(&json!({"now": true})).await else {
+        panic!("no report")
+    };
+    assert_eq!((&report["published"], &report["stillPending"]), (&json!(0), &json!(1)), "{report}");
+    let row = world.dynamodb.row(&DeliveryId::status(Some("ws_abc123xyz"), "evt_1")).await.unwrap();
+    assert!(row["lastError"].as_s().unwrap().contains("the lead status stream is off"), "{row:?}");
+    let Said::Response(report) = world.redrive(STREAM).await.invoke(&json!({"now": true})).await else {
+        panic!("no report")
+    };
+    assert_eq!(report["published"], 1, "{report}");
+    assert_eq!(world.aws.statuses(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn with_the_stream_off_a_change_that_calls_for_no_alert_costs_no_call() {
+    let world = World::new().await;
+    let mut function = Lambda::start(environment(&world.aws), TIMEOUT).await;
+    for status in STATUSES.into_iter().filter(|status| *status != "OPPORTUNITY") {
+        assert_eq!(function.answer(&signed_now(&change("evt_1", status))).await, (200, said("ignored")), "{status}");
+    }
+    assert_eq!(world.aws.calls(), [""; 0]);
+}
+
+/// The parameters of a publish, and its attributes by name.
+fn attributes(publish: &HashMap<String, String>) -> BTreeMap<String, String> {
+    let part = |number: usize, part: &str| publish.get(&format!("MessageAttributes.entry.{number}.{part}"));
+    (1..)
+        .map_while(|number| {
+            assert!(part(number, "Value.DataType").is_none_or(|kind| kind == "String"));
+            Some((part(number, "Name")?.clone(), part(number, "Value.StringValue")?.clone()))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn every_status_goes_to_the_stream_with_attributes_and_the_leads_group() {
+    let world = World::new().await;
+    let mut function = world.function(STREAM).await;
+    for (number, status) in STATUSES.into_iter().chain(["NEGOTIATION_STARTED"]).enumerate() {
+        let outcome = if status == "OPPORTUNITY" { "alerted" } else { "streamed" };
+        let event_id = format!("evt_{number}");
+        let answer = function.answer(&signed_now(&change(&event_id, status))).await;
+        assert_eq!(answer, (200, json!({"outcome": outcome, "eventId": event_id})), "{status}");
+    }
+    let published = world.aws.published();
+    let stages: Vec<_> = published
+        .iter()
+        .filter(|publish| publish["TopicArn"] == STREAM)
+        .map(|publish| {
+            let attributes = attributes(publish);
+            let message: Value = serde_json::from_str(&publish["Message"]).unwrap();
+            assert_eq!(message["type"], "sendpilot.lead.status_changed");
+            assert_eq!(publish["MessageGroupId"], "lead_abc123");
+            // Which a standard topic refuses.
+            assert!(!publish.contains_key("MessageDeduplicationId"));
+            assert!(!publish.contains_key("MessageStructure") && !publish.contains_key("Subject"));
+            let expected = [
+                ("eventType", "sendpilot.lead.status_changed"),
+                ("newStatus", message["data"]["newStatus"].as_str().unwrap()),
+                ("previousStatus", "REPLY_RECEIVED"),
+                ("crmStage", message["data"]["crmStage"].as_str().unwrap()),
+                ("workspaceId", "ws_abc123xyz"),
+                ("campaignId", "camp_xyz789"),
+                ("changedBy", "api"),
+            ];
+            assert_eq!(attributes, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+            [attributes["newStatus"].clone(), attributes["crmStage"].clone()].join(" ")
+        })
+        .collect();
+    assert_eq!(
+        stages,
+        [
+            "PENDING new",
+            "CONNECTION_SENT contacted",
+            "CONNECTION_ACCEPTED connected",
+            "MESSAGE_SENT in_conversation",
+            "REPLY_RECEIVED engaged",
+            "OPPORTUNITY qualified",
+            "MEETING_BOOKED unknown",
+            "NOT_INTERESTED closed_lost",
+            "DONE closed_won",
+            "NEGOTIATION_STARTED unknown",
+        ]
+    );
+    assert_eq!(published.iter().filter(|publish| publish["TopicArn"] == TOPIC).count(), 1);
+}
+
+#[tokio::test]
+async fn a_fifo_stream_is_told_the_delivery_to_deduplicate_by() {
+    let world = World::new().await;
+    let fifo = format!("{STREAM}.fifo");
+    assert_eq!(world.function(&fifo).await.answer(&event()).await.0, 200);
+    let published = world.aws.published();
+    let publish = published.iter().find(|publish| publish["TopicArn"] == fifo).unwrap();
+    assert_eq!(publish["MessageGroupId"], "lead_abc123");
+    assert_eq!(publish["MessageDeduplicationId"], sha256_hex(b"ws_abc123xyz#evt_1#status"));
+}
+
+/// A redrive sends what the webhook function would have: nothing but the row tells it.
+#[tokio::test]
+async fn a_redriven_message_is_the_same() {
+    let world = World::new().await;
+    let fifo = format!("{STREAM}.fifo");
+    let mut function = world.function(&fifo).await;
+    world.aws.next("status publish", Fault::Denied(500));
+    (0..8).for_each(|_| world.aws.next("status publish", Fault::Refused(403)));
+    assert_eq!(function.answer(&event()).await.0, 503);
+    world.aws.clear();
+    world.redrive(&fifo).await.invoke(&json!({"now": true})).await;
+    let published = world.aws.published();
+    let [first, again] = &published.iter().filter(|publish| publish["TopicArn"] == fifo).collect::<Vec<_>>()[..] else {
+        panic!("{published:?}")
+    };
+    let rest = |publish: &HashMap<String, String>| {
+        let mut rest = publish.clone();
+        rest.retain(|name, _| !name.starts_with("MessageAttributes"));
+        (rest, attributes(publish))
+    };
+    assert_eq!(rest(first), rest(again));
+}

@@ -1,0 +1,233 @@
+//! Which statuses and tags alert, what a status means in a CRM, and what goes to the stream: as the variables say, which are
+//! read at the start; and what is wrong with one is named, with its entry.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use opportunity_alerts::config::{Config, ConfigError};
+use opportunity_alerts::event::{Malformed, STATUSES, parse};
+use opportunity_alerts::ledger::{Delivery, Message};
+use opportunity_alerts::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
+use opportunity_alerts::rules::{Due, Rules};
+use opportunity_alerts::signature::verify;
+use opportunity_alerts::timestamp::Timestamp;
+use serde_json::{Value, json};
+use support::requests::{SECRET, change, file, files, headers, secrets, standard};
+
+fn configured(variables: &[(&str, &str)]) -> Result<Rules, ConfigError> {
+    let variable = |name: &str| {
+        let given = variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned());
+        given.or(match name {
+            "ALERTS_TABLE_NAME" => Some("deliveries".into()),
+            "ALERTS_TOPIC_ARN" => Some("arn:aws:sns:us-east-1:123456789012:alerts".into()),
+            _ => None,
+        })
+    };
+    Config::read(variable)?.rules(variable)
+}
+
+fn try_due(rules: &Rules, body: &Value) -> Result<Due, Malformed> {
+    let body = body.to_string();
+    let headers = headers(&standard("svix", SECRET, "msg_1", 1, body.as_bytes()));
+    let verified = verify(&headers, body.as_bytes(), &secrets(), Timestamp::from_millis(1000)).unwrap();
+    rules.due(&parse(&verified).unwrap(), body.as_bytes())
+}
+
+fn due(rules: &Rules, body: &Value) -> Due {
+    try_due(rules, body).unwrap()
+}
+
+fn from_to(previous: &str, new: &str) -> Value {
+    let mut body: Value = serde_json::from_str(&change("evt_1", new)).unwrap();
+    body["data"]["previousStatus"] = previous.into();
+    body
+}
+
+fn tagged(previous: Value, new: Value) -> Value {
+    json!({
+        "eventId": "evt_1", "eventType": "lead.tag.updated", "timestamp": "2024-02-24T10:30:00.000Z",
+        "workspaceId": "ws_abc123xyz",
+        "data": {
+            "leadId": "lead_abc123", "campaignId": "camp_xyz789", "linkedinUrl": "https://www.linkedin.com/in/john-doe",
+            "previousTag": previous, "newTag": new,
+        },
+    })
+}
+
+/// Subject and bodies of an alert, as values where they are JSON.
+fn read(delivery: Delivery) -> (String, BTreeMap<String, Value>) {
+    let Message::Alert { subject, body } = delivery.message else { panic!("no alert") };
+    let bodies: BTreeMap<String, String> = serde_json::from_str(&body).unwrap();
+    let value = |body: String| serde_json::from_str(&body).unwrap_or(Value::String(body));
+    (subject, bodies.into_iter().map(|(protocol, body)| (protocol, value(body))).collect())
+}
+
+#[test]
+fn where_nothing_is_set_an_opportunity_alerts_and_nothing_else_is_due() {
+    assert_eq!(configured(&[]).unwrap(), Rules::default());
+    let empty = ["STATUS_TOPIC_ARN", "STATUS_PIPELINE", "ALERT_STATUSES", "ALERT_TAGS", "DEBOUNCE_MINUTES"];
+    assert_eq!(configured(&empty.map(|name| (name, " "))).unwrap(), Rules::default());
+    for status in STATUSES {
+        let Due { alert, status: stream } = due(&Rules::default(), &from_to("X", status));
+        assert_eq!((alert.is_some(), stream), (status == "OPPORTUNITY", None), "{status}");
+    }
+    assert_eq!(due(&Rules::default(), &tagged(json!(null), json!("Hot"))), Due::default());
+}
+
+#[test]
+fn the_statuses_that_alert_are_a_list() {
+    let rules = configured(&[("ALERT_STATUSES", "OPPORTUNITY, MEETING_BOOKED,")]).unwrap();
+    for (previous, new, alerts) in [
+        ("REPLY_RECEIVED", "OPPORTUNITY", true),
+        ("OPPORTUNITY", "MEETING_BOOKED", true),
+        ("MEETING_BOOKED", "OPPORTUNITY", true),
+        ("MEETING_BOOKED", "MEETING_BOOKED", false),
+        ("OPPORTUNITY", "DONE", false),
+    ] {
+        assert_eq!(due(&rules, &from_to(previous, new)).alert.is_some(), alerts, "{previous} -> {new}");
+    }
+    let rules = configured(&[("ALERT_STATUSES", "MEETING_BOOKED")]).unwrap();
+    assert_eq!(due(&rules, &from_to("REPLY_RECEIVED", "OPPORTUNITY")).alert, None);
+}
+
+#[test]
+fn an_alert_on_another_status_says_which() {
+    let rules =
+        configured(&[("ALERT_STATUSES", "MEETING_BOOKED"), ("STATUS_PIPELINE", "MEETING_BOOKED=demo")]).unwrap();
+    let (subject, bodies) = read(due(&rules, &from_to("OPPORTUNITY", "MEETING_BOOKED")).alert.unwrap());
+    assert_eq!(subject, "Meeting booked: john-doe");
+    assert_eq!(bodies["sms"], "Meeting booked: john-doe https://www.linkedin.com/in/john-doe");
+    assert!(bodies["email"].as_str().unwrap().starts_with("john-doe is now MEETING_BOOKED.\n"));
+    assert_eq!(bodies["https"]["content"]["title"], "Meeting booked: john-doe");
+    assert_eq!(bodies["default"]["type"], "sendpilot.lead.status_reached");
+    assert_eq!(bodies["https"]["metadata"]["eventType"], "sendpilot.lead.status_reached");
+    assert_eq!(bodies["default"]["data"]["crmStage"], "demo");
+}
+
+#[test]
+fn the_tags_that_alert_are_a_list_without_regard_to_case() {
+    let rules = configured(&[("ALERT_TAGS", "Hot Lead, demo")]).unwrap();
+    for (previous, new, alerts) in [
+        (json!(null), json!("Hot Lead"), true),
+        (json!("cold"), json!("hot lead "), true),
+        (json!("demo"), json!("HOT LEAD"), true),
+        (json!("Hot lead"), json!("Hot Lead"), false),
+        (json!(null), json!("Hot Leads"), false),
+        (json!("Hot Lead"), json!(null), false),
+        (json!(null), json!(7), false),
+    ] {
+        assert_eq!(due(&rules, &tagged(previous.clone(), new.clone())).alert.is_some(), alerts, "{previous} -> {new}");
+    }
+    let (subject, bodies) = read(due(&rules, &tagged(json!("cold"), json!("Hot Lead"))).alert.unwrap());
+    assert_eq!(subject, "Tagged Hot Lead: john-doe");
+    assert!(bodies["email"].as_str().unwrap().contains("\nTag:        cold -> Hot Lead\n"), "{}", bodies["email"]);
+    let expected = json!({
+        "specversion": "1.0", "id": "evt_1", "source": "urn:sendpilot:workspace:ws_abc123xyz",
+        "type": "sendpilot.lead.tagged", "subject": "lead_abc123", "time": "2024-02-24T10:30:00Z",
+        "datacontenttype": "application/json",
+        "data": {
+            "leadId": "lead_abc123", "campaignId": "camp_xyz789", "linkedinUrl": "https://www.linkedin.com/in/john-doe",
+            "previousTag": "cold", "newTag": "Hot Lead",
+        },
+    });
+    assert_eq!(bodies["default"], expected);
+}
+
+#[test]
+fn a_tag_that_alerts_has_to_say_whose_it_is_and_any_other_has_not() {
+    let rules = configured(&[("ALERT_TAGS", "hot")]).unwrap();
+    let mut nobodys = tagged(json!(null), json!("hot"));
+    nobodys["data"]["leadId"] = json!(null);
+    assert!(matches!(try_due(&rules, &nobodys), Err(Malformed::Required("data.leadId"))));
+    nobodys["data"]["newTag"] = json!("cold");
+    assert_eq!(due(&rules, &nobodys), Due::default());
+    for data in [json!(null), json!(7), json!([])] {
+        nobodys["data"] = data;
+        assert_eq!(due(&rules, &nobodys), Due::default());
+    }
+}
+
+#[test]
+fn a_quiet_period_is_that_of_the_lead_and_its_status_or_tag() {
+    let rules = configured(&[("DEBOUNCE_MINUTES", "5"), ("ALERT_TAGS", "hot")]).unwrap();
+    let quiet = |body: &Value| due(&rules, body).alert.unwrap().quiet.unwrap().as_str().to_owned();
+    assert_eq!(quiet(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
+    assert_eq!(quiet(&tagged(json!(null), json!(" HOT"))), "ws_abc123xyz#lead_abc123#hot#quiet-tag");
+    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().quiet, None);
+}
+
+#[test]
+fn the_pipeline_is_sendpilots_or_ones_own() {
+    let sendpilots = configured(&[]).unwrap().pipeline;
+    for (status, stage) in SENDPILOTS.into_iter().chain([("MEETING_BOOKED", UNKNOWN), ("", UNKNOWN)]) {
+        assert_eq!(sendpilots.stage(status), stage);
+    }
+    let own = |text| configured(&[("STATUS_PIPELINE", text)]).unwrap().pipeline;
+    let list = own("OPPORTUNITY=Sales qualified, MEETING_BOOKED = demo,");
+    assert_eq!(list, own(r#" {"OPPORTUNITY": "Sales qualified", "MEETING_BOOKED": "demo"}"#));
+    assert_eq!(
+        ["OPPORTUNITY", "MEETING_BOOKED", "DONE"].map(|status| list.stage(status)),
+        ["Sales qualified", "demo", "unknown"]
+    );
+    assert_eq!(Pipeline::default(), sendpilots);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_variable_and_its_entry() {
+    for (variable, value, complaint) in [
+        ("STATUS_TOPIC_ARN", "status", "STATUS_TOPIC_ARN must be the ARN of an SNS topic"),
+        ("DEBOUNCE_MINUTES", "soon", "DEBOUNCE_MINUTES must be a whole number from 0 to 1440"),
+        ("DEBOUNCE_MINUTES", "1441", "DEBOUNCE_MINUTES must be a whole number from 0 to 1440"),
+        ("ALERT_STATUSES", "OPPORTUNITY,Meeting booked", r#"ALERT_STATUSES has the entry "Meeting booked"; "#),
+        (
+            "STATUS_PIPELINE",
+            "OPPORTUNITY",
+            r#"STATUS_PIPELINE has the entry "OPPORTUNITY", which should be STATUS=stage"#,
+        ),
+        ("STATUS_PIPELINE", "DONE=won,done=won", r#"STATUS_PIPELINE has the status "done", which should be capital"#),
+        ("STATUS_PIPELINE", "DONE=", "STATUS_PIPELINE has for DONE a stage that is"),
+        ("STATUS_PIPELINE", "DONE=a,DONE=b", "STATUS_PIPELINE has the status DONE twice"),
+        ("STATUS_PIPELINE", r#"{"DONE": "a", "DONE": "b"}"#, "STATUS_PIPELINE has the status DONE twice"),
+        ("STATUS_PIPELINE", r#"{"DONE": 7}"#, "STATUS_PIPELINE has for DONE a stage that is no text"),
+        (
+            "STATUS_PIPELINE",
+            r#"{"DONE": "a""#,
+            "STATUS_PIPELINE must be STATUS=stage,... or a JSON object of stages by status (line 1,",
+        ),
+    ] {
+        let error = configured(&[(variable, value)]).unwrap_err().to_string();
+        assert!(error.starts_with(complaint), "{value}: {error}");
+    }
+}
+
+/// Each event's message to the stream against its golden file in `events/statuses/`, and its attributes and group beside it.
+/// `UPDATE_GOLDEN=1 cargo test --test what_an_event_calls_for_is_set_by_rules` writes the files anew.
+#[test]
+fn every_message_to_the_stream_is_as_in_its_golden_file() {
+    let rules = configured(&[("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status")]).unwrap();
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut told = 0;
+    for name in files() {
+        let (request, now) = file(&name);
+        let Ok(verified) = verify(request.headers(), request.body(), &secrets(), now) else { continue };
+        let Ok(event) = parse(&verified) else { continue };
+        let Some(delivery) = rules.due(&event, request.body()).unwrap().status else { continue };
+        let Message::Status { body, attributes, group, .. } = delivery.message else { panic!("no status") };
+        let filtered_by = json!({"MessageAttributes": attributes, "MessageGroupId": group});
+        for (folder, value) in [("statuses", serde_json::from_str(&body).unwrap()), ("attributes", filtered_by)] {
+            let path = format!("events/{folder}/{name}.json");
+            let text = serde_json::to_string_pretty::<Value>(&value).unwrap() + "\n";
+            if update {
+                fs::create_dir_all(format!("events/{folder}")).unwrap();
+                fs::write(&path, &text).unwrap();
+            }
+            assert_eq!(text, fs::read_to_string(&path).unwrap(), "{path}");
+        }
+        assert!(attributes.len() <= 7 && attributes.values().all(|value| !value.is_empty()), "{attributes:?}");
+        told += 1;
+    }
+    assert!(told >= 10, "{told}");
+}
