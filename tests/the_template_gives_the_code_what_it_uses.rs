@@ -30,7 +30,8 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
     read(&|name: &str| {
         names.borrow_mut().insert(name.to_owned());
         Some(match name {
-            "ALERTS_TOPIC_ARN" => support::lambda::TOPIC.to_owned(),
+            "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => support::lambda::TOPIC.to_owned(),
+            "STATUS_PIPELINE" => "DONE=won".to_owned(),
             _ => "30".to_owned(),
         })
         .filter(|_| name != "WEBHOOK_SECRET")
