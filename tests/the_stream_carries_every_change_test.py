@@ -28,19 +28,18 @@ STAGES = {
     "DONE": "closed_won",
     UNLISTED: "unknown",
 }
-# As the template has them, and as the other tests want them.
-DEFAULTS = {"StatusStream": "off", "StatusPipeline": "", "AlertStatuses": "OPPORTUNITY", "AlertTags": "", "DebounceMinutes": 0}
 
 
 def setUpModule():
     global deployed
     deployed = shared_service()
-    deployed.redrive.pause()
-    unittest.addModuleCleanup(deployed.redeploy, **DEFAULTS)
+    # As the other tests want it.
+    unittest.addModuleCleanup(redeploy)
 
 
 def redeploy(**options):
-    deployed.redeploy(**DEFAULTS | options)
+    deployed.redeploy(**options)
+    # Or it would come in between, now and then.
     deployed.redrive.pause()
 
 

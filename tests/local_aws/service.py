@@ -29,8 +29,8 @@ class Service:
     secret: Secret
 
     def redeploy(self, **parameters):
-        """Deploys it once more, with other parameters. One that is not given stays as it is."""
-        with step(f"Deploying once more, with {parameters}"):
+        """Deploys it once more, with these parameters."""
+        with step(f"Deploying once more, with {parameters or 'the defaults'}"):
             self.stream_arn = stack.deploy(self.template, self.emulator, **parameters).stream_arn
 
 

@@ -11,6 +11,8 @@ from local_aws.emulator import REGION
 from local_aws.function import architecture, run_sam
 
 NAME = "sendpilot-opportunity-alerts"
+# As the template has them. A second deploy leaves a parameter that it is not given as the first one set it.
+DEFAULTS = {"StatusStream": "off", "StatusPipeline": "", "AlertStatuses": "OPPORTUNITY", "AlertTags": "", "DebounceMinutes": 0}
 ALARM_EMAIL = "operations@example.com"  # gets nothing: ministack sends no mail
 
 # ministack knows nothing of these, and a deployment that has one fails.
@@ -30,10 +32,10 @@ class Stack:
 
 
 def deploy(template, emulator, **parameters):
-    """Deploys a built template; once more with other parameters, where it is deployed. One that is not given stays as it is."""
+    """Deploys a built template, with these parameters; once more, where it is deployed."""
     adapted = template.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(template.read_text()))
-    given = {"Architecture": architecture(), "AlarmEmail": ALARM_EMAIL, **parameters}
+    given = {"Architecture": architecture(), "AlarmEmail": ALARM_EMAIL, **DEFAULTS, **parameters}
     # In quotation marks, or else sam reads no further than to a blank, and takes nothing for no value.
     overrides = [f"{name}={json.dumps(str(value))}" for name, value in given.items()]
     # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
