@@ -46,8 +46,8 @@ def configuration(logical_id):
     return {key: value for key, value in found.items() if key != "ResponseMetadata"}
 
 
-def row_of(event_id):
-    return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#alert")
+def row_of(event_id, kind="alert"):
+    return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#{kind}")
 
 
 class DeployedStack(unittest.TestCase):
@@ -105,7 +105,8 @@ class DeployedStack(unittest.TestCase):
     def test_another_status_is_ignored(self):
         event = an_event("reply-received")
         self.assert_answer(post(event), 200, "ignored")
-        self.assertIsNone(row_of(event.event_id()))
+        for kind in ("alert", "status"):
+            self.assertIsNone(row_of(event.event_id(), kind))
         self.assert_alerts()
 
     def test_who_has_not_the_secret_does_not_get_in(self):
