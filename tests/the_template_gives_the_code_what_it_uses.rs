@@ -66,14 +66,17 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
 }
 
-fn granted(role: &str) -> BTreeSet<(String, String)> {
+fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
     let role = resource(role);
     let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
     assert!(role["Properties"]["ManagedPolicyArns"].is_null());
     let mut granted = BTreeSet::new();
     for statement in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].as_sequence().unwrap() {
-        // Where there is a stream, and nowhere else.
-        let statement = if statement[0].as_str() == Some("StreamsStatus") { &statement[1] } else { statement };
+        let statement = match statement[0].as_str() {
+            Some("StreamsStatus") if streams => &statement[1],
+            Some("StreamsStatus") => continue,
+            _ => statement,
+        };
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
         let on = match &statement["Resource"] {
@@ -110,7 +113,7 @@ async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
         ["current", "claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned()))
     );
     let logs = [("logs:CreateLogStream", "WebhookLogs"), ("logs:PutLogEvents", "WebhookLogs")];
-    assert_eq!(granted("WebhookRole"), &used(&webhook) | &by_lambda(&logs));
+    assert_eq!(granted("WebhookRole", false), &used(&webhook) | &by_lambda(&logs));
 
     aws.next("publish", Fault::Refused(403));
     function.answer(&signed_now(&opportunity("evt_3"))).await;
@@ -127,7 +130,15 @@ async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
         ("logs:PutLogEvents", "RedriveLogs"),
         ("sqs:SendMessage", "RedriveFailures"),
     ]);
-    assert_eq!(granted("RedriveRole"), &used(redrive) | &by_lambda);
+    assert_eq!(granted("RedriveRole", false), &used(redrive) | &by_lambda);
+}
+
+#[test]
+fn with_the_stream_each_role_may_publish_to_it_besides_and_nothing_else() {
+    for role in ["WebhookRole", "RedriveRole"] {
+        let besides = &granted(role, true) - &granted(role, false);
+        assert_eq!(besides, [("sns:Publish".to_owned(), "!Ref StatusTopic".to_owned())].into(), "{role}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
