@@ -1,4 +1,4 @@
-//! An event goes in; where an alert is due, the [`Delivery`] that carries it comes out, written once per kind of reader.
+//! News of a lead go in, the [`Delivery`] of an alert comes out, written once per kind of reader.
 //!
 //! SNS takes one JSON object with a body per protocol (`MessageStructure: json`) and gives every protocol that is not
 //! named the `default` one. So there are four bodies: CloudEvents for programs (`default`: SQS, Lambda, Firehose, HTTP),
@@ -8,24 +8,25 @@
 //! All words of an alert come from outside. They are a `Text` before anything is done with them, which has no control or
 //! bidi characters, and what a person reads holds no link but one to LinkedIn.
 
-mod text;
-
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::json;
 use time::format_description::BorrowedFormatItem;
-use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
-use self::text::{Profile, Text, clip};
-use crate::event::{Event, Kind, Malformed, StatusChange};
-use crate::ledger::{Delivery, DeliveryId, Message, key_part, sha256_hex};
+use crate::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
+use crate::event::{Event, OPPORTUNITY};
+use crate::ledger::{Delivery, DeliveryId, Message, QuietId, sha256_hex};
+use crate::rules::{News, Rules};
+use crate::text::{Profile, Text, clip};
 
 /// SNS wants a Subject of under 100 characters. Counted in UTF-16 units, as whoever counts most strictly does.
 const MAX_SUBJECT: usize = 99;
 
 /// One SMS; SNS would split a longer text.
 const MAX_SMS: usize = 140;
+
+/// Longest status or tag in a headline, in UTF-16 units: it must leave room for who has it.
+const MAX_NEWS: usize = 30;
 
 /// Slack refuses a text of more than 3,000 characters, and a character may take five once it is escaped.
 const MAX_CHAT_FACT: usize = 64;
@@ -34,67 +35,87 @@ const MAX_CHAT_FACT: usize = 64;
 const WHEN: &[BorrowedFormatItem<'_>] =
     format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
 
-/// The delivery of this event's alert; `None` where none is due. `body` is the webhook's, for the ledger to tell two
-/// events under one id apart.
-///
-/// # Errors
-/// If an alert is due, but nothing identifies the event, so that a repetition could not be told from it.
-pub fn due(event: &Event, body: &[u8]) -> Result<Option<Delivery>, Malformed> {
-    let change = match &event.kind {
-        Kind::StatusChanged(change) if change.is_new_opportunity() => change,
-        _ => return Ok(None),
+/// The delivery of this event's alert.
+pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Rules, body: &[u8]) -> Delivery {
+    let workspace_id = event.workspace_id.as_deref();
+    let (alert, quiet) = match news {
+        News::Status(change) => {
+            let kind = if change.new_status == OPPORTUNITY { Type::Opportunity } else { Type::StatusReached };
+            let data = LeadStatusChanged::of(change, &rules.pipeline);
+            let alert = Alert {
+                campaign_id: text(&change.campaign_id),
+                profile: change.linkedin_url.as_deref().map(Profile::new),
+                previous: text(&change.previous_status),
+                changed_by: text(&change.changed_by),
+                ..Alert::new(
+                    CloudEvent::of(event, event_id, kind, &change.lead_id, data),
+                    event,
+                    event_id,
+                    &change.new_status,
+                )
+            };
+            (alert, QuietId::status(workspace_id, &change.lead_id, &change.new_status))
+        }
+        News::Tag { lead_id, new_tag, change } => {
+            let data = LeadTagged::of(lead_id, new_tag, change);
+            let alert = Alert {
+                campaign_id: text(&change.campaign_id),
+                profile: change.linkedin_url.as_deref().map(Profile::new),
+                previous: text(&change.previous_tag),
+                ..Alert::new(CloudEvent::of(event, event_id, Type::Tagged, lead_id, data), event, event_id, new_tag)
+            };
+            // However it is written.
+            (alert, QuietId::tag(workspace_id, lead_id, &new_tag.trim().to_lowercase()))
+        }
     };
-    let event_id = event.id.as_deref().ok_or(Malformed::Unidentified)?;
-    let alert = Alert::new(event, event_id, change);
-    Ok(Some(Delivery {
-        id: DeliveryId::alert(event.workspace_id.as_deref(), event_id),
-        message: Message { subject: alert.subject(), body: alert.bodies() },
+    Delivery {
+        id: DeliveryId::alert(workspace_id, event_id),
+        message: Message::Alert { subject: alert.subject(), body: alert.bodies() },
         body_sha256: sha256_hex(body),
-    }))
+        quiet: rules.debounce.then_some(quiet),
+    }
+}
+
+fn text(raw: &Option<String>) -> Option<Text> {
+    raw.as_deref().map(Text::new)
 }
 
 /// What an alert says.
 struct Alert {
+    kind: Type,
     /// For programs: never the same for two events.
     id: String,
+    cloud_event: String,
     /// For people.
     event_id: Text,
-    source: String,
-    time: Option<String>,
     when: Option<String>,
     workspace_id: Option<Text>,
     lead_id: Text,
     campaign_id: Option<Text>,
     profile: Option<Profile>,
-    linkedin_url: Option<Text>,
-    previous_status: Option<Text>,
-    new_status: Text,
+    /// The status or the tag before.
+    previous: Option<Text>,
+    /// The status or the tag now.
+    new: Text,
     changed_by: Option<Text>,
 }
 
 impl Alert {
-    fn new(event: &Event, event_id: &str, change: &StatusChange) -> Self {
-        let text = |raw: &Option<String>| raw.as_deref().map(Text::new);
-        let shown = Text::new(event_id);
-        // As it is, where that is legal and no other id, once escaped, could look like it.
-        let plain = shown.as_str() == event_id && !event_id.contains('%');
-        // Years that RFC 3339 cannot say are none that a person needs to read.
-        let time = event.occurred_at.and_then(|at| Some((at.format(&Rfc3339).ok()?, at.format(&WHEN).ok()?)));
-        let (time, when) = time.unzip();
+    /// With what every alert says.
+    fn new<Data: Serialize>(cloud_event: CloudEvent<Data>, event: &Event, event_id: &str, new: &str) -> Self {
         Self {
-            id: if plain { event_id.to_owned() } else { key_part(event_id).into_owned() },
-            event_id: shown,
-            source: source(event.workspace_id.as_deref()),
-            time,
-            when,
+            kind: cloud_event.kind,
+            cloud_event: cloud_event.json(),
+            when: cloud_event.time.and_then(|at| at.format(&WHEN).ok()),
+            id: cloud_event.id,
+            event_id: Text::new(event_id),
             workspace_id: text(&event.workspace_id),
-            lead_id: Text::new(&change.lead_id),
-            campaign_id: text(&change.campaign_id),
-            profile: change.linkedin_url.as_deref().map(Profile::new),
-            linkedin_url: text(&change.linkedin_url),
-            previous_status: text(&change.previous_status),
-            new_status: Text::new(&change.new_status),
-            changed_by: text(&change.changed_by),
+            lead_id: Text::new(&cloud_event.subject),
+            campaign_id: None,
+            profile: None,
+            previous: None,
+            new: Text::new(new),
+            changed_by: None,
         }
     }
 
@@ -109,9 +130,9 @@ impl Alert {
     }
 
     fn change(&self) -> String {
-        match &self.previous_status {
-            Some(previous) => format!("{} -> {}", previous.unlinked(), self.new_status.unlinked()),
-            None => self.new_status.unlinked(),
+        match &self.previous {
+            Some(previous) => format!("{} -> {}", previous.unlinked(), self.new.unlinked()),
+            None => self.new.unlinked(),
         }
     }
 
@@ -119,7 +140,7 @@ impl Alert {
     fn facts(&self) -> Vec<(&'static str, String)> {
         let unlinked = |text: &Option<Text>| text.as_ref().map(Text::unlinked);
         let facts = [
-            ("Status", Some(self.change())),
+            (if self.kind == Type::Tagged { "Tag" } else { "Status" }, Some(self.change())),
             ("Changed by", unlinked(&self.changed_by)),
             ("When", self.when.clone()),
             ("Campaign", unlinked(&self.campaign_id)),
@@ -130,13 +151,27 @@ impl Alert {
         facts.into_iter().filter_map(|(name, fact)| Some((name, fact?))).collect()
     }
 
+    /// In one line: what, and who. `MEETING_BOOKED` is "Meeting booked".
+    fn headline(&self) -> String {
+        let news = match self.kind {
+            Type::Opportunity => "New opportunity".into(),
+            Type::Tagged => format!("Tagged {}", clip(&self.new.unlinked(), MAX_NEWS)),
+            Type::StatusReached | Type::StatusChanged => {
+                let words = clip(&self.new.unlinked(), MAX_NEWS).replace('_', " ").to_lowercase();
+                let mut letters = words.chars();
+                letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
+            }
+        };
+        format!("{news}: {}", self.who())
+    }
+
     fn subject(&self) -> String {
-        clip(&format!("New opportunity: {}", self.who()), MAX_SUBJECT)
+        clip(&self.headline(), MAX_SUBJECT)
     }
 
     fn bodies(&self) -> String {
         json!({
-            "default": self.cloud_event(),
+            "default": self.cloud_event,
             "email": self.email(),
             "sms": self.sms(),
             "https": self.chat_card(),
@@ -144,33 +179,13 @@ impl Alert {
         .to_string()
     }
 
-    /// CloudEvents 1.0, JSON format. Consumers dedupe on `source` and `id`.
-    fn cloud_event(&self) -> String {
-        let event = CloudEvent {
-            specversion: "1.0",
-            id: &self.id,
-            source: &self.source,
-            kind: "sendpilot.lead.opportunity",
-            subject: self.lead_id.as_str(),
-            time: self.time.as_deref(),
-            datacontenttype: "application/json",
-            data: Lead {
-                lead_id: self.lead_id.as_str(),
-                campaign_id: self.campaign_id.as_ref().map(Text::as_str),
-                linkedin_url: self.linkedin_url.as_ref().map(Text::as_str),
-                previous_status: self.previous_status.as_ref().map(Text::as_str),
-                new_status: self.new_status.as_str(),
-                // SendPilot's example maps OPPORTUNITY, the one status that alerts, to this stage.
-                crm_stage: "qualified",
-                changed_by: self.changed_by.as_ref().map(Text::as_str),
-            },
-        };
-        // Strings only: there is nothing in it that JSON could not hold.
-        serde_json::to_string(&event).unwrap_or_default()
-    }
-
     fn email(&self) -> String {
-        let mut email = format!("{} is now an opportunity.\n\n", self.who());
+        let who = self.who();
+        let mut email = match self.kind {
+            Type::Opportunity => format!("{who} is now an opportunity.\n\n"),
+            Type::Tagged => format!("{who} is now tagged {}.\n\n", self.new.unlinked()),
+            Type::StatusReached | Type::StatusChanged => format!("{who} is now {}.\n\n", self.new.unlinked()),
+        };
         let link = match &self.profile {
             Some(profile) => profile.link().unwrap_or("(not shown: not an https address on linkedin.com)"),
             None => "(none)",
@@ -187,7 +202,7 @@ impl Alert {
     fn sms(&self) -> String {
         let link =
             self.link().map(|link| format!(" {link}")).filter(|link| link.len() <= MAX_SMS - 40).unwrap_or_default();
-        let text: String = format!("New opportunity: {}", self.who()).chars().map(in_sms).collect();
+        let text: String = self.headline().chars().map(in_sms).collect();
         clip(&text, MAX_SMS - link.len()) + &link
     }
 
@@ -206,7 +221,7 @@ impl Alert {
             },
             "metadata": {
                 "summary": code(&self.subject()),
-                "eventType": "sendpilot.lead.opportunity",
+                "eventType": self.kind.as_str(),
                 "additionalContext": {
                     "eventId": self.id,
                     "leadId": self.lead_id.as_str(),
@@ -214,47 +229,6 @@ impl Alert {
             },
         })
         .to_string()
-    }
-}
-
-#[derive(Serialize)]
-struct CloudEvent<'a> {
-    specversion: &'a str,
-    id: &'a str,
-    source: &'a str,
-    #[serde(rename = "type")]
-    kind: &'a str,
-    subject: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<&'a str>,
-    datacontenttype: &'a str,
-    data: Lead<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Lead<'a> {
-    lead_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    campaign_id: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    linkedin_url: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    previous_status: Option<&'a str>,
-    new_status: &'a str,
-    crm_stage: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    changed_by: Option<&'a str>,
-}
-
-/// CloudEvents wants a URI reference here.
-fn source(workspace_id: Option<&str>) -> String {
-    const ESCAPED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    match workspace_id {
-        // Bounded, as in the ledger's key. Escaped, no id has a colon.
-        Some(id) if id.len() > 256 => format!("urn:sendpilot:workspace:sha256:{}", sha256_hex(id.as_bytes())),
-        Some(id) => format!("urn:sendpilot:workspace:{}", utf8_percent_encode(id, ESCAPED)),
-        None => "urn:sendpilot:workspace".into(),
     }
 }
 

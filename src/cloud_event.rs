@@ -24,9 +24,14 @@
 //! # Ok::<_, serde_json::Error>(())
 //! ```
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::event::{Event, StatusChange, TagChange};
+use crate::ledger::{key_part, sha256_hex};
+use crate::pipeline::Pipeline;
+use crate::text::Text;
 use crate::timestamp::Timestamp;
 
 /// A CloudEvent about one lead.
@@ -61,6 +66,42 @@ impl<Data> CloudEvent<Data> {
     pub fn sort_key(&self) -> String {
         let millis = self.time.map_or(0, |time| Timestamp::from(time).as_millis());
         format!("{millis:015}#{}", self.id)
+    }
+}
+
+impl<Data: Serialize> CloudEvent<Data> {
+    /// Tells this of an event.
+    pub(crate) fn of(event: &Event, event_id: &str, kind: Type, lead_id: &str, data: Data) -> Self {
+        // As it is, where that is legal and no other id, once escaped, could look like it.
+        let plain = Text::new(event_id).as_str() == event_id && !event_id.contains('%');
+        Self {
+            specversion: SpecVersion::V1,
+            id: if plain { event_id.to_owned() } else { key_part(event_id).into_owned() },
+            source: source(event.workspace_id.as_deref()),
+            kind,
+            subject: text(lead_id),
+            // RFC 3339 cannot say others.
+            time: event.occurred_at.filter(|at| (0..=9999).contains(&at.year())),
+            datacontenttype: ContentType::Json,
+            data,
+        }
+    }
+
+    /// As it is published.
+    pub(crate) fn json(&self) -> String {
+        // Strings, and a time that RFC 3339 can say: there is nothing in it that JSON could not hold.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// CloudEvents wants a URI reference here.
+fn source(workspace_id: Option<&str>) -> String {
+    const ESCAPED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    match workspace_id {
+        // Bounded, as in the ledger's key. Escaped, no id has a colon.
+        Some(id) if id.len() > 256 => format!("urn:sendpilot:workspace:sha256:{}", sha256_hex(id.as_bytes())),
+        Some(id) => format!("urn:sendpilot:workspace:{}", utf8_percent_encode(id, ESCAPED)),
+        None => "urn:sendpilot:workspace".into(),
     }
 }
 
@@ -133,6 +174,20 @@ pub struct LeadStatusChanged {
     pub changed_by: Option<String>,
 }
 
+impl LeadStatusChanged {
+    pub(crate) fn of(change: &StatusChange, pipeline: &Pipeline) -> Self {
+        Self {
+            lead_id: text(&change.lead_id),
+            campaign_id: change.campaign_id.as_deref().map(text),
+            linkedin_url: change.linkedin_url.as_deref().map(text),
+            previous_status: change.previous_status.as_deref().map(text),
+            new_status: text(&change.new_status),
+            crm_stage: pipeline.stage(&change.new_status).to_owned(),
+            changed_by: change.changed_by.as_deref().map(text),
+        }
+    }
+}
+
 /// A tag that a lead was given. Texts are as in [`LeadStatusChanged`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -150,4 +205,20 @@ pub struct LeadTagged {
     pub previous_tag: Option<String>,
     /// The tag now.
     pub new_tag: String,
+}
+
+impl LeadTagged {
+    pub(crate) fn of(lead_id: &str, new_tag: &str, change: &TagChange) -> Self {
+        Self {
+            lead_id: text(lead_id),
+            campaign_id: change.campaign_id.as_deref().map(text),
+            linkedin_url: change.linkedin_url.as_deref().map(text),
+            previous_tag: change.previous_tag.as_deref().map(text),
+            new_tag: text(new_tag),
+        }
+    }
+}
+
+fn text(raw: &str) -> String {
+    Text::new(raw).into()
 }

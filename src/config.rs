@@ -4,21 +4,28 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::event::OPPORTUNITY;
 use crate::keyring::Source;
+use crate::pipeline::{Pipeline, PipelineError, is_status, list};
+use crate::rules::Rules;
 use crate::secret::{SecretError, Secrets};
+use crate::topic::sns::Topics;
 
 /// What both functions need to know before they can start.
 #[derive(Debug)]
 pub struct Config {
     /// `ALERTS_TABLE_NAME`: the ledger's table.
     pub table_name: String,
-    /// `ALERTS_TOPIC_ARN`: the topic of the alerts.
-    pub topic_arn: String,
+    /// `ALERTS_TOPIC_ARN`: the topic of the alerts. `STATUS_TOPIC_ARN`: that of the lead status stream; unless it is set, there is no
+    /// such stream.
+    pub topics: Topics,
     /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repetition is known for one. 30 days by default.
     pub retention: Duration,
+    /// `DEBOUNCE_MINUTES`: how long there is no second alert for the same lead and status. 0, and so not at all, by default.
+    pub debounce: Option<Duration>,
 }
 
-/// Which variable keeps the function from starting, and why. Never carries a value.
+/// Which variable keeps the function from starting, and why. Never carries a secret.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Not set, or empty.
@@ -29,6 +36,20 @@ pub enum ConfigError {
         "ALERTS_TOPIC_ARN must be the ARN of a standard SNS topic (arn:aws:sns:region:account:name, not ending in .fifo)"
     )]
     TopicArn,
+    /// The topic of the lead status stream is none.
+    #[error("STATUS_TOPIC_ARN must be the ARN of an SNS topic (arn:aws:sns:region:account:name), or not be set")]
+    StatusTopicArn,
+    /// No number of minutes.
+    #[error("DEBOUNCE_MINUTES must be a whole number from 0 to 1440")]
+    DebounceMinutes,
+    /// An entry that no status of SendPilot's is ever equal to.
+    #[error(
+        "ALERT_STATUSES has the entry {0:?}; statuses are capital letters, digits and underscores, with commas between them"
+    )]
+    AlertStatuses(String),
+    /// The mapping of statuses to stages.
+    #[error("STATUS_PIPELINE {0}")]
+    StatusPipeline(#[from] PipelineError),
     /// No number of days.
     #[error("RETENTION_DAYS must be a whole number from 1 to 3650")]
     RetentionDays,
@@ -49,11 +70,39 @@ impl Config {
     /// # Errors
     /// With the first variable that is missing or unusable.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let topic_arn = required(&variable, "ALERTS_TOPIC_ARN")?;
+        let alerts = required(&variable, "ALERTS_TOPIC_ARN")?;
+        if !is_topic(&alerts) || alerts.ends_with(".fifo") {
+            return Err(ConfigError::TopicArn);
+        }
+        let status = set(&variable, "STATUS_TOPIC_ARN");
+        if status.as_ref().is_some_and(|status| !is_topic(status)) {
+            return Err(ConfigError::StatusTopicArn);
+        }
         Ok(Self {
             table_name: required(&variable, "ALERTS_TABLE_NAME")?,
-            topic_arn: Some(topic_arn).filter(|arn| is_standard_topic(arn)).ok_or(ConfigError::TopicArn)?,
+            topics: Topics { alerts, status },
             retention: retention(set(&variable, "RETENTION_DAYS").as_deref().unwrap_or("30"))?,
+            debounce: debounce(set(&variable, "DEBOUNCE_MINUTES").as_deref().unwrap_or("0"))?,
+        })
+    }
+
+    /// `ALERT_STATUSES`, a list with commas, `OPPORTUNITY` by default; `ALERT_TAGS`, another, empty by default; and
+    /// `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it, SendPilot's example by default. The webhook function needs them.
+    ///
+    /// # Errors
+    /// With the first that is unusable, and its entry that is.
+    pub fn rules(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Rules, ConfigError> {
+        let statuses = set(&variable, "ALERT_STATUSES").unwrap_or_else(|| OPPORTUNITY.into());
+        let tags = set(&variable, "ALERT_TAGS").unwrap_or_default();
+        Ok(Rules {
+            alert_statuses: list(&statuses).map(status).collect::<Result<_, _>>()?,
+            alert_tags: list(&tags).map(str::to_owned).collect(),
+            debounce: self.debounce.is_some(),
+            stream: self.topics.status.is_some(),
+            pipeline: match set(&variable, "STATUS_PIPELINE") {
+                Some(text) => Pipeline::parse(&text)?,
+                None => Pipeline::default(),
+            },
         })
     }
 }
@@ -93,10 +142,19 @@ pub fn function_name(variable: impl Fn(&str) -> Option<String>) -> String {
     set(&variable, "AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "unnamed".into())
 }
 
-fn is_standard_topic(arn: &str) -> bool {
+fn is_topic(arn: &str) -> bool {
     let parts: Vec<_> = arn.split(':').collect();
     matches!(parts[..], ["arn", _, "sns", region, account, name]
-        if !region.is_empty() && !account.is_empty() && !name.is_empty() && !name.ends_with(".fifo"))
+        if !region.is_empty() && !account.is_empty() && !name.is_empty())
+}
+
+fn status(entry: &str) -> Result<String, ConfigError> {
+    if is_status(entry) { Ok(entry.to_owned()) } else { Err(ConfigError::AlertStatuses(entry.to_owned())) }
+}
+
+fn debounce(minutes: &str) -> Result<Option<Duration>, ConfigError> {
+    let minutes: u64 = minutes.parse().ok().filter(|minutes| *minutes <= 1440).ok_or(ConfigError::DebounceMinutes)?;
+    Ok(Some(Duration::from_secs(minutes * 60)).filter(|debounce| !debounce.is_zero()))
 }
 
 fn retention(days: &str) -> Result<Duration, ConfigError> {

@@ -51,6 +51,8 @@ pub struct Event {
 pub enum Kind {
     /// A lead's status changed.
     StatusChanged(StatusChange),
+    /// A lead's tag changed.
+    TagChanged(TagChange),
     /// Something that we do not use, and whose `data` we did not read.
     Other,
 }
@@ -72,11 +74,19 @@ pub struct StatusChange {
     pub changed_by: Option<String>,
 }
 
-impl StatusChange {
-    /// Whether the lead has become an opportunity by this change, and was none before.
-    pub fn is_new_opportunity(&self) -> bool {
-        self.new_status == OPPORTUNITY && self.previous_status.as_deref() != Some(OPPORTUNITY)
-    }
+/// A lead's change of tag. Nothing is required of it, because few ask for alerts on tags: who does not takes no such event for malformed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TagChange {
+    /// The lead.
+    pub lead_id: Option<String>,
+    /// The campaign.
+    pub campaign_id: Option<String>,
+    /// The profile, as in [`StatusChange`].
+    pub linkedin_url: Option<String>,
+    /// The tag before.
+    pub previous_tag: Option<String>,
+    /// The tag now.
+    pub new_tag: Option<String>,
 }
 
 /// What is wrong with a genuine request that is no event. Names fields, never their content.
@@ -109,6 +119,7 @@ pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
     let kind = match event_type.as_str() {
         // One fact, two names: the older and the newer documentation.
         "lead.status.changed" | "lead.updated" => Kind::StatusChanged(status_change(&body)?),
+        "lead.tag.updated" => Kind::TagChanged(tag_change(&body)),
         _ => Kind::Other,
     };
     Ok(Event {
@@ -130,8 +141,7 @@ fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
 }
 
 fn status_change(body: &Object<'_>) -> Result<StatusChange, Malformed> {
-    let data = body.get("data").and_then(|raw| Object::parse(raw.get().as_bytes()).ok());
-    let data = data.ok_or(Malformed::NoData)?;
+    let data = body.object("data").ok_or(Malformed::NoData)?;
     Ok(StatusChange {
         lead_id: data.text("leadId").ok_or(Malformed::Required("data.leadId"))?,
         campaign_id: data.text("campaignId"),
@@ -140,6 +150,17 @@ fn status_change(body: &Object<'_>) -> Result<StatusChange, Malformed> {
         new_status: data.text("newStatus").ok_or(Malformed::Required("data.newStatus"))?,
         changed_by: data.text("changedBy"),
     })
+}
+
+fn tag_change(body: &Object<'_>) -> TagChange {
+    let Some(data) = body.object("data") else { return TagChange::default() };
+    TagChange {
+        lead_id: data.text("leadId"),
+        campaign_id: data.text("campaignId"),
+        linkedin_url: data.text("linkedinUrl"),
+        previous_tag: data.text("previousTag"),
+        new_tag: data.text("newTag"),
+    }
 }
 
 /// A JSON object whose values are read when asked for. A derived struct would also be read from an array, would fail on
@@ -153,6 +174,10 @@ impl<'a> Object<'a> {
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.get(name).copied()
+    }
+
+    fn object(&self, name: &str) -> Option<Self> {
+        Self::parse(self.get(name)?.get().as_bytes()).ok()
     }
 
     /// A string that is not empty.

@@ -1,7 +1,7 @@
 //! Who may publish which delivery, and what may follow what: the rules, free of any database.
 //!
 //! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its first claim on and
-//! `PUBLISHED` for good once its alert is out. In between it belongs to the one attempt that holds its lease:
+//! `PUBLISHED` for good once its message is out, or `DEBOUNCED` if it is not to go out. In between it belongs to the one attempt that holds its lease:
 //!
 //! ```text
 //!             claim                  publish          complete
@@ -25,6 +25,7 @@
 pub mod dynamodb;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::error::Error;
 
 use data_encoding::HEXLOWER;
@@ -34,14 +35,23 @@ use sha2::{Digest, Sha256};
 
 use crate::timestamp::Timestamp;
 
-/// The key of a row: `{workspaceId}#{eventId}#alert`.
+/// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(String);
 
 impl DeliveryId {
     /// The alert of one event. The same event gives the same id on every retry, and two events never share one.
     pub fn alert(workspace_id: Option<&str>, event_id: &str) -> Self {
-        Self(format!("{}#{}#alert", key_part(workspace_id.unwrap_or_default()), key_part(event_id)))
+        Self::to("alert", workspace_id, event_id)
+    }
+
+    /// The same event's message to the lead status stream: another delivery, which succeeds or fails by itself.
+    pub fn status(workspace_id: Option<&str>, event_id: &str) -> Self {
+        Self::to("status", workspace_id, event_id)
+    }
+
+    fn to(topic: &str, workspace_id: Option<&str>, event_id: &str) -> Self {
+        Self(format!("{}#{}#{topic}", key_part(workspace_id.unwrap_or_default()), key_part(event_id)))
     }
 
     /// A key as it was stored.
@@ -71,13 +81,59 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-/// The exact publish request, but for the topic it goes to. Stored in the row, so that a redrive needs nobody.
+/// The key of a quiet period: `{workspaceId}#{leadId}#{newStatus}#quiet`, or `{workspaceId}#{leadId}#{newTag}#quiet-tag`. In the
+/// same table, and never that of a delivery, which has three parts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QuietId(String);
+
+impl QuietId {
+    /// Of alerts on this lead in this status.
+    pub fn status(workspace_id: Option<&str>, lead_id: &str, new_status: &str) -> Self {
+        Self::of("quiet", workspace_id, lead_id, new_status)
+    }
+
+    /// Of alerts on this lead with this tag.
+    pub fn tag(workspace_id: Option<&str>, lead_id: &str, new_tag: &str) -> Self {
+        Self::of("quiet-tag", workspace_id, lead_id, new_tag)
+    }
+
+    fn of(kind: &str, workspace_id: Option<&str>, lead_id: &str, news: &str) -> Self {
+        let workspace_id = workspace_id.unwrap_or_default();
+        Self(format!("{}#{}#{}#{kind}", key_part(workspace_id), key_part(lead_id), key_part(news)))
+    }
+
+    /// A key as it was stored.
+    pub fn stored(key: String) -> Self {
+        Self(key)
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The exact publish request, but for the topic's ARN. Stored in the row, so that a redrive needs nobody.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// `Subject`: legal for SNS as it is.
-    pub subject: String,
-    /// `Message` under `MessageStructure: json`: a JSON object with one string per protocol, at most 256 KiB.
-    pub body: String,
+pub enum Message {
+    /// To the topic of alerts.
+    Alert {
+        /// `Subject`: legal for SNS as it is.
+        subject: String,
+        /// `Message` under `MessageStructure: json`: a JSON object with one string per protocol, at most 256 KiB.
+        body: String,
+    },
+    /// To the lead status stream.
+    Status {
+        /// `Message`: a CloudEvent.
+        body: String,
+        /// `MessageAttributes`, all strings, by name: at most ten, none of them empty.
+        attributes: BTreeMap<String, String>,
+        /// `MessageGroupId`.
+        group: String,
+        /// `MessageDeduplicationId`, which only a FIFO topic takes.
+        deduplication: String,
+    },
 }
 
 /// One event on its way to one topic.
@@ -89,6 +145,8 @@ pub struct Delivery {
     pub message: Message,
     /// Of the webhook's body, in hex: the same id with another body must not pass as the same event.
     pub body_sha256: String,
+    /// The quiet period that it has to respect, where alerts are debounced.
+    pub quiet: Option<QuietId>,
 }
 
 /// What an attempt asks the ledger for.
@@ -144,19 +202,20 @@ impl Owner {
 }
 
 /// The right to publish one delivery, and the duty to settle it. There is one of it: it cannot be cloned, and
-/// [`Ledger::complete`] or [`Ledger::release`] consumes it. What it says was fixed at the claim.
+/// [`Ledger::complete`], [`Ledger::debounce`] or [`Ledger::release`] consumes it. What it says was fixed at the claim.
 #[derive(Debug)]
 #[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
 pub struct Claim {
     id: DeliveryId,
     message: Message,
+    quiet: Option<QuietId>,
     owner: Owner,
 }
 
 impl Claim {
     /// What a ledger hands out when it has let `owner` take a delivery.
-    pub fn granted(id: DeliveryId, message: Message, owner: Owner) -> Self {
-        Self { id, message, owner }
+    pub fn granted(id: DeliveryId, message: Message, quiet: Option<QuietId>, owner: Owner) -> Self {
+        Self { id, message, quiet, owner }
     }
 
     /// The key of the claimed row.
@@ -167,6 +226,11 @@ impl Claim {
     /// What to publish.
     pub fn message(&self) -> &Message {
         &self.message
+    }
+
+    /// The quiet period that it has to respect.
+    pub fn quiet(&self) -> Option<&QuietId> {
+        self.quiet.as_ref()
     }
 
     /// Whose it is.
@@ -191,10 +255,12 @@ pub struct Row {
 /// How far a delivery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Claimed at least once, and the alert is not known to be out.
+    /// Claimed at least once, and the message is not known to be out.
     Pending,
-    /// The alert is out.
+    /// The message is out.
     Published,
+    /// The message is not going to be out, because another alert has told the same of the same lead, or is about to.
+    Debounced,
 }
 
 /// Whether an attempt may claim a delivery.
@@ -206,15 +272,15 @@ pub enum MayClaim {
     Mine,
     /// Another attempt holds the lease, and may be alive.
     NotBefore(Timestamp),
-    /// The alert is out.
-    Published,
+    /// Nothing is left to do.
+    Done,
 }
 
 /// The rule of a claim.
 pub fn may_claim(row: Option<&Row>, owner: &Owner, now: Timestamp) -> MayClaim {
     match row {
         None => MayClaim::Yes,
-        Some(row) if row.state == State::Published => MayClaim::Published,
+        Some(row) if row.state != State::Pending => MayClaim::Done,
         Some(row) if row.owner == *owner => MayClaim::Mine,
         Some(row) if row.lease_until <= now => MayClaim::Yes,
         Some(row) => MayClaim::NotBefore(row.lease_until),
@@ -241,7 +307,37 @@ pub fn may_settle(row: Option<&Row>, owner: &Owner) -> MaySettle {
     }
 }
 
-/// The proof that an alert is out.
+/// What a lead's quiet period says: all that the rule looks at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct QuietPeriod {
+    /// The delivery whose alert began it, and which is claimed for good: it is out, or will be.
+    pub holder: DeliveryId,
+    /// Until then nobody else has the word.
+    pub until: Timestamp,
+}
+
+/// Whether a claimed alert may go out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MayAlert {
+    /// No period runs, or its own does, from an attempt before this one.
+    Yes,
+    /// Another alert has told the same of the same lead, or is about to.
+    Debounced(DeliveryId),
+}
+
+/// The rule of a quiet period.
+///
+/// Who has it has claimed a delivery before, so that its row is `PENDING` and goes out, or is `PUBLISHED`. Who is refused may
+/// therefore rest: the lead has its alert. If the holder comes late, after its period, and finds another's, it rests in turn.
+/// Whoever had it last goes out, so no lead is left without.
+pub fn may_alert(period: Option<&QuietPeriod>, delivery: &DeliveryId, now: Timestamp) -> MayAlert {
+    match period {
+        Some(period) if period.holder != *delivery && now < period.until => MayAlert::Debounced(period.holder.clone()),
+        _ => MayAlert::Yes,
+    }
+}
+
+/// The proof that a message is out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// SNS's id of the message.
@@ -273,8 +369,8 @@ pub enum Standing {
         /// End of its lease.
         until: Timestamp,
     },
-    /// Nobody any more: the alert is out.
-    Published,
+    /// Nobody any more: nothing is left to do.
+    Done,
 }
 
 /// Answer to a completion or a release.
@@ -324,8 +420,25 @@ pub trait Ledger {
     /// Takes the delivery if [`may_claim`] allows it.
     fn claim(&self, wanted: Wanted, attempt: Attempt) -> impl Future<Output = Result<Claimed, LedgerError>> + Send;
 
-    /// Records that the alert is out, if the claim still holds.
+    /// Has the word on the claim's lead and status until `until`, if [`may_alert`] allows it.
+    fn quiet(
+        &self,
+        claim: &Claim,
+        period: &QuietId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> impl Future<Output = Result<MayAlert, LedgerError>> + Send;
+
+    /// Records that the message is out, if the claim still holds.
     fn complete(&self, claim: Claim, receipt: Receipt) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
+
+    /// Records that the message is not to go out, because `holder`'s is or will be, if the claim still holds.
+    fn debounce(
+        &self,
+        claim: Claim,
+        holder: &DeliveryId,
+        expires_at: Timestamp,
+    ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
 
     /// Gives the claim back for anybody to take, and says why.
     fn release(

@@ -12,13 +12,16 @@
 //! | [`keyring`] | has the secrets that count at this moment, fetched from Secrets Manager and kept fresh |
 //! | [`secret`] | one or more signing secrets, never readable again |
 //! | [`event`] | makes that into an [`event::Event`]; the one place that knows SendPilot's names |
-//! | [`alert`] | decides whether an alert is due, and writes it, once per kind of reader |
-//! | [`cloud_event`], [`pipeline`] | what programs read of both; from a status to the stage of a CRM |
+//! | [`rules`] | decide what the event calls for |
+//! | `alert` | writes an alert, once per kind of reader |
+//! | `stream` | writes a message to the lead status stream |
+//! | [`cloud_event`] | what programs read, of either |
+//! | [`pipeline`] | from a status to the stage of a CRM |
 //! | [`redrive`] | lists what is pending though nobody holds it, and relays that |
 //! | [`relay`] | claims the delivery, publishes it, completes it; or releases it |
 //! | [`invocation`] | shares out the time that Lambda gives |
 //! | [`ledger`] | the rules of a claim; [`ledger::dynamodb`] holds a table to them |
-//! | [`topic`] | where alerts go; [`topic::sns`] sends them there |
+//! | [`topic`] | where messages go; [`topic::sns`] sends them there |
 //! | [`response`] | the one table of outcomes and answers |
 //! | [`telemetry`] | one line per invocation, with metrics |
 //! | [`aws`], [`error`], [`timestamp`] | the SDK's clients, and connections opened early; an error as text; a moment |
@@ -35,7 +38,7 @@
 //! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
 //! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.
 
-pub mod alert;
+mod alert;
 pub mod aws;
 pub mod cloud_event;
 pub mod config;
@@ -50,9 +53,12 @@ pub mod pipeline;
 pub mod redrive;
 pub mod relay;
 pub mod response;
+pub mod rules;
 pub mod secret;
 pub mod signature;
+mod stream;
 pub mod telemetry;
+mod text;
 pub mod timestamp;
 pub mod topic;
 pub mod webhook;

@@ -29,11 +29,16 @@ const MAX_STAGE: usize = 64;
 pub struct Pipeline(Vec<(String, String)>);
 
 /// What is wrong with a mapping, and where.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PipelineError {
-    /// It begins like JSON, and is not what it should be.
-    #[error("must be STATUS=stage,... or a JSON object of stages by status ({0})")]
-    Json(#[from] serde_json::Error),
+    /// It begins like JSON, and is none.
+    #[error("must be STATUS=stage,... or a JSON object of stages by status (line {line}, column {column})")]
+    Json {
+        /// Where it stops being JSON.
+        line: usize,
+        /// And in which column.
+        column: usize,
+    },
     /// An entry has no `=`.
     #[error("has the entry {0:?}, which should be STATUS=stage")]
     NotAnEntry(String),
@@ -63,7 +68,8 @@ impl Pipeline {
     /// With the first entry that is unusable.
     pub fn parse(text: &str) -> Result<Self, PipelineError> {
         let entries = if text.trim_start().starts_with('{') {
-            let Entries(entries) = serde_json::from_str(text)?;
+            let Entries(entries) = serde_json::from_str(text)
+                .map_err(|error| PipelineError::Json { line: error.line(), column: error.column() })?;
             entries
         } else {
             list(text).map(entry).collect::<Result<_, _>>()?

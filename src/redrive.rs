@@ -2,7 +2,7 @@
 //!
 //! A delivery is due when its last attempt is over, and then some: the more attempts it took, the longer it waits, up to
 //! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up. A run that is told to hurry
-//! waits for nothing but the end of the last attempt: somebody has mended what kept the alerts from going out.
+//! waits for nothing but the end of the last attempt: somebody has mended what kept the messages from going out.
 //!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 
@@ -17,7 +17,7 @@ use tracing::{Level, error, info, warn};
 use crate::error::chain;
 use crate::invocation::Invocation;
 use crate::ledger::{Ledger, LedgerError, Pending, Wanted};
-use crate::relay::{Failure, Relayed, Steps, relay};
+use crate::relay::{Failure, Relay, Relayed, Steps};
 use crate::response::Outcome;
 use crate::telemetry::{Line, Metric, Telemetry};
 use crate::timestamp::{Timestamp, millis};
@@ -39,12 +39,8 @@ const MOST: usize = 50_000;
 /// The redrive.
 #[derive(Debug)]
 pub struct Redrive<L, T> {
-    /// What is pending.
-    pub ledger: L,
-    /// Where alerts go.
-    pub topic: T,
-    /// How long a published row is kept.
-    pub retention: Duration,
+    /// What is pending, and the way to the topics.
+    pub relay: Relay<L, T>,
     /// Where lines go.
     pub telemetry: Telemetry,
 }
@@ -66,6 +62,8 @@ pub struct Report {
     pub scanned: u64,
     /// Published by this run.
     pub published: u64,
+    /// Not published, because another alert has told the same of the same lead.
+    pub debounced: u64,
     /// Published by somebody else since they were listed.
     pub duplicates: u64,
     /// Pending after the run, by all it knows: held by another attempt, waiting, refused, not reached in time; or
@@ -80,6 +78,7 @@ impl Report {
     fn describe(&self, line: &mut Line, failure: Option<&Incomplete>) {
         line.field("scanned", self.scanned);
         line.field("published", self.published);
+        line.field("debounced", self.debounced);
         line.field("duplicates", self.duplicates);
         line.field("stillPending", self.still_pending);
         line.field("oldestPendingAgeSeconds", self.oldest_pending_age_seconds);
@@ -88,6 +87,9 @@ impl Report {
             line.add(Metric::Scanned, self.scanned);
             line.add(Metric::Published, self.published);
             line.add(Metric::Duplicates, self.duplicates);
+            if self.debounced > 0 {
+                line.add(Metric::Debounced, self.debounced);
+            }
             line.add(Metric::StillPending, self.still_pending);
             line.add(Metric::OldestPendingAge, self.oldest_pending_age_seconds);
         }
@@ -115,15 +117,18 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
             .map(|(pending, number)| async move { (self.relay(&pending, number, invocation).await, pending) })
             .buffer_unordered(CONCURRENCY);
         while let Some((relayed, pending)) = relays.next().await {
-            match relayed {
-                Some(Relayed { outcome: Outcome::Alerted, failure, .. }) => {
-                    tally.published += 1;
-                    if matches!(failure, Some(Failure::Complete(_))) {
-                        tally.stays(&pending);
-                    }
-                }
-                Some(Relayed { outcome: Outcome::Duplicate, .. }) => tally.duplicates += 1,
+            let Some(Relayed { outcome, failure, .. }) = relayed else {
+                tally.stays(&pending);
+                continue;
+            };
+            match outcome {
+                Outcome::Alerted | Outcome::Streamed => tally.published += 1,
+                Outcome::Debounced => tally.debounced += 1,
+                Outcome::Duplicate => tally.duplicates += 1,
                 _ => tally.stays(&pending),
+            }
+            if matches!(failure, Some(Failure::Complete(_))) {
+                tally.stays(&pending);
             }
         }
         let report = tally.report(invocation.now());
@@ -141,7 +146,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         let mut survey = Survey::default();
         // A row that changes while it is listed can show up twice.
         let mut due = HashMap::new();
-        let listing = self.ledger.pending();
+        let listing = self.relay.ledger.pending();
         pin_mut!(listing);
         loop {
             match timeout_at(survey_by, listing.next()).await {
@@ -174,7 +179,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     async fn relay(&self, pending: &Pending, number: u64, invocation: &Invocation) -> Option<Relayed> {
         let part = invocation.part(number, DELIVERY_TIME)?;
         let wanted = Wanted::Pending(pending.id.clone());
-        let relayed = relay(&self.ledger, &self.topic, wanted, &part, self.retention).await;
+        let relayed = self.relay.deliver(wanted, &part).await;
         log(pending, &relayed, part.request_id());
         Some(relayed)
     }
@@ -228,6 +233,7 @@ struct Survey {
 struct Tally {
     scanned: u64,
     published: u64,
+    debounced: u64,
     duplicates: u64,
     still_pending: u64,
     oldest: Option<Timestamp>,
@@ -243,6 +249,7 @@ impl Tally {
         Report {
             scanned: self.scanned,
             published: self.published,
+            debounced: self.debounced,
             duplicates: self.duplicates,
             still_pending: self.still_pending,
             oldest_pending_age_seconds: self.oldest.map_or(0, |oldest| now.since(oldest).as_secs()),

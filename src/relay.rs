@@ -1,14 +1,23 @@
-//! The one way of an alert: claim, publish, complete; or release, so that the next attempt need not wait.
+//! The one way of a message: claim, publish, complete; or release, so that the next attempt need not wait.
 //!
 //! ```text
-//! claim ──┬─ won ──────── publish ──┬─ taken ──── complete ──▶ Alerted      (also where completion fails: the alert is out)
+//! claim ──┬─ won ──────── publish ──┬─ taken ──── complete ──▶ Alerted, or  (also where completion fails: the message is out)
+//!         │                         │                          Streamed
 //!         │                         └─ not taken ─ release ──▶ Unavailable  (also where release fails: the lease runs out)
-//!         ├─ published ──────────────────────────────────────▶ Duplicate
+//!         ├─ done ───────────────────────────────────────────▶ Duplicate
 //!         ├─ in progress ────────────────────────────────────▶ InProgress
 //!         └─ no answer ──────────────────────────────────────▶ Unavailable
 //! ```
 //!
-//! 2xx is said only when the alert is out. Until then the row is `PENDING`, or was never written; wherever this function
+//! Where alerts are debounced, whoever has won asks for the lead's quiet period before it publishes:
+//!
+//! ```text
+//! won ────── quiet ──┬─ its own ── publish …
+//!                    ├─ another's, whose alert is claimed ── debounce ──▶ Debounced
+//!                    └─ no answer ───────────────────────── release ──▶ Unavailable
+//! ```
+//!
+//! 2xx is said only when the message is out, or another's cannot be lost any more. Until then the row is `PENDING`, or was never written; wherever this function
 //! is cut off, the next attempt finds one or the other. That is SendPilot's, or the redrive's: both come this way.
 
 use std::time::Duration;
@@ -17,7 +26,7 @@ use tokio::time::Instant;
 
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
-use crate::ledger::{Claim, Claimed, Ledger, LedgerError, Receipt, Settled, Standing, Wanted};
+use crate::ledger::{Claim, Claimed, Ledger, LedgerError, MayAlert, Message, Receipt, Settled, Standing, Wanted};
 use crate::response::Outcome;
 use crate::timestamp::Timestamp;
 use crate::topic::{Topic, TopicError};
@@ -44,7 +53,7 @@ pub struct Steps {
     pub claim: Option<Duration>,
     /// The publish.
     pub publish: Option<Duration>,
-    /// When the topic took the alert.
+    /// When the topic took the message.
     pub published_at: Option<Timestamp>,
     /// The completion.
     pub complete: Option<Duration>,
@@ -56,24 +65,35 @@ pub enum Failure {
     /// No claim, or none that we know of.
     #[error("claim failed")]
     Claim(#[source] LedgerError),
-    /// The alert is not known to be out. The delivery is free for the next attempt.
-    #[error("publish failed")]
-    Publish(#[source] TopicError),
+    /// The message is not known to be out. The delivery is free for the next attempt.
+    #[error(transparent)]
+    Publish(Unpublished),
     /// As above, but nobody can take the delivery before its lease runs out.
-    #[error("publish failed, and so did the release of the claim ({release})")]
+    #[error("{cause}, and so did the release of the claim ({release})")]
     Release {
-        /// Why the alert is not known to be out.
+        /// Why the message is not known to be out.
         #[source]
-        publish: TopicError,
+        cause: Unpublished,
         /// Why the claim is not free.
         release: LedgerError,
     },
-    /// The alert is out, but the row does not say so: it may be published again under the same id.
-    #[error("published, but completion failed")]
+    /// The message is out, or will not be, but the row does not say so: it may be published again under the same id.
+    #[error("done, but completion failed")]
     Complete(#[source] LedgerError),
-    /// The alert is out, but somebody else took the claim over meanwhile and may have published it too.
-    #[error("published, but the claim had passed to another attempt")]
+    /// The same, and somebody else took the claim over meanwhile and may have published it too.
+    #[error("done, but the claim had passed to another attempt")]
     Overtaken,
+}
+
+/// Why a claimed message is not known to be out.
+#[derive(Debug, thiserror::Error)]
+pub enum Unpublished {
+    /// The topic did not take it, as far as we know.
+    #[error("publish failed")]
+    Topic(#[source] TopicError),
+    /// It was not published, because nobody could say whether another alert has told the same.
+    #[error("debounce failed")]
+    Quiet(#[source] LedgerError),
 }
 
 /// When to try again what nobody holds. SendPilot's first retry comes after 5 s too.
@@ -96,77 +116,99 @@ impl Relayed {
     }
 }
 
-/// Takes one delivery as far as it can be taken in the time of this invocation. `retention` is how long a published row is kept.
-pub async fn relay(
-    ledger: &impl Ledger,
-    topic: &impl Topic,
-    wanted: Wanted,
-    invocation: &Invocation,
-    retention: Duration,
-) -> Relayed {
-    let mut steps = Steps::default();
-    let relayed = claim(ledger, topic, wanted, invocation, retention, &mut steps).await;
-    Relayed { steps, ..relayed }
+/// Takes deliveries to their topics.
+#[derive(Debug)]
+pub struct Relay<L, T> {
+    /// Who has claimed what.
+    pub ledger: L,
+    /// Where messages go.
+    pub topic: T,
+    /// How long a row is kept that is done with.
+    pub retention: Duration,
+    /// How long there is no second alert for the same lead and status, where alerts are debounced.
+    pub debounce: Option<Duration>,
 }
 
-async fn claim(
-    ledger: &impl Ledger,
-    topic: &impl Topic,
-    wanted: Wanted,
-    invocation: &Invocation,
-    retention: Duration,
-    steps: &mut Steps,
-) -> Relayed {
-    let claim_by = invocation.schedule().claim_by;
-    let claiming = ledger.claim(wanted, invocation.attempt());
-    let claimed = timed(claim_by, claiming, LedgerError::TimedOut, &mut steps.claim).await;
-    let Claimed { standing, other_body, attempts } = match claimed {
-        Ok(claimed) => claimed,
-        Err(error) => return Relayed::unavailable(Failure::Claim(error), invocation),
-    };
-    steps.attempts = attempts;
-    let relayed = match standing {
-        Standing::Won(claim) => publish(ledger, topic, claim, invocation, retention, steps).await,
-        Standing::Published => Outcome::Duplicate.into(),
-        Standing::InProgress { until } => Outcome::InProgress { retry_after: until.since(invocation.now()) }.into(),
-    };
-    Relayed { other_body, ..relayed }
+impl<L: Ledger, T: Topic> Relay<L, T> {
+    /// Takes one delivery as far as it can be taken in the time of this invocation.
+    pub async fn deliver(&self, wanted: Wanted, invocation: &Invocation) -> Relayed {
+        let mut steps = Steps::default();
+        let relayed = self.claim(wanted, invocation, &mut steps).await;
+        Relayed { steps, ..relayed }
+    }
+
+    async fn claim(&self, wanted: Wanted, invocation: &Invocation, steps: &mut Steps) -> Relayed {
+        let claim_by = invocation.schedule().claim_by;
+        let claiming = self.ledger.claim(wanted, invocation.attempt());
+        let claimed = timed(claim_by, claiming, LedgerError::TimedOut, &mut steps.claim).await;
+        let Claimed { standing, other_body, attempts } = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => return Relayed::unavailable(Failure::Claim(error), invocation),
+        };
+        steps.attempts = attempts;
+        let relayed = match standing {
+            Standing::Won(claim) => self.see_to_quiet(claim, invocation, steps).await,
+            Standing::Done => Outcome::Duplicate.into(),
+            Standing::InProgress { until } => Outcome::InProgress { retry_after: until.since(invocation.now()) }.into(),
+        };
+        Relayed { other_body, ..relayed }
+    }
+
+    /// After the claim, so that whoever is refused knows that the holder's alert cannot be lost any more.
+    async fn see_to_quiet(&self, claim: Claim, invocation: &Invocation, steps: &mut Steps) -> Relayed {
+        let Some((period, debounce)) = claim.quiet().zip(self.debounce) else {
+            return self.publish(claim, invocation, steps).await;
+        };
+        let now = invocation.now();
+        let asking = self.ledger.quiet(&claim, period, now, now.after(debounce));
+        match within(invocation.schedule().claim_by, asking, LedgerError::TimedOut).await {
+            Ok(MayAlert::Yes) => self.publish(claim, invocation, steps).await,
+            Ok(MayAlert::Debounced(holder)) => {
+                let debouncing = self.ledger.debounce(claim, &holder, now.after(self.retention));
+                let debounced = within(invocation.schedule().settle_by, debouncing, LedgerError::TimedOut).await;
+                Relayed { failure: unsettled(debounced), ..Outcome::Debounced.into() }
+            }
+            Err(error) => self.release(claim, Unpublished::Quiet(error), invocation).await,
+        }
+    }
+
+    async fn publish(&self, claim: Claim, invocation: &Invocation, steps: &mut Steps) -> Relayed {
+        let schedule = invocation.schedule();
+        let outcome = match claim.message() {
+            Message::Alert { .. } => Outcome::Alerted,
+            Message::Status { .. } => Outcome::Streamed,
+        };
+        let publishing = self.topic.publish(claim.message());
+        match timed(schedule.publish_by, publishing, TopicError::TimedOut, &mut steps.publish).await {
+            Ok(message_id) => {
+                let published_at = invocation.now();
+                steps.published_at = Some(published_at);
+                let receipt = Receipt { message_id, published_at, expires_at: published_at.after(self.retention) };
+                let completing = self.ledger.complete(claim, receipt);
+                let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
+                Relayed { failure: unsettled(completed), ..outcome.into() }
+            }
+            Err(error) => self.release(claim, Unpublished::Topic(error), invocation).await,
+        }
+    }
+
+    async fn release(&self, claim: Claim, cause: Unpublished, invocation: &Invocation) -> Relayed {
+        let error = chain(&cause);
+        let releasing = self.ledger.release(claim, invocation.now(), &error);
+        let released = within(invocation.schedule().settle_by, releasing, LedgerError::TimedOut).await;
+        let failure = match released {
+            Ok(Settled::Recorded | Settled::NotMine) => Failure::Publish(cause),
+            Err(release) => Failure::Release { cause, release },
+        };
+        Relayed::unavailable(failure, invocation)
+    }
 }
 
-async fn publish(
-    ledger: &impl Ledger,
-    topic: &impl Topic,
-    claim: Claim,
-    invocation: &Invocation,
-    retention: Duration,
-    steps: &mut Steps,
-) -> Relayed {
-    let schedule = invocation.schedule();
-    let publishing = topic.publish(claim.message());
-    match timed(schedule.publish_by, publishing, TopicError::TimedOut, &mut steps.publish).await {
-        Ok(message_id) => {
-            let published_at = invocation.now();
-            steps.published_at = Some(published_at);
-            let receipt = Receipt { message_id, published_at, expires_at: published_at.after(retention) };
-            let completing = ledger.complete(claim, receipt);
-            let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
-            let failure = match completed {
-                Ok(Settled::Recorded) => None,
-                Ok(Settled::NotMine) => Some(Failure::Overtaken),
-                Err(error) => Some(Failure::Complete(error)),
-            };
-            Relayed { failure, ..Outcome::Alerted.into() }
-        }
-        Err(publish) => {
-            let error = chain(&publish);
-            let releasing = ledger.release(claim, invocation.now(), &error);
-            let released = within(schedule.settle_by, releasing, LedgerError::TimedOut).await;
-            let failure = match released {
-                Ok(Settled::Recorded | Settled::NotMine) => Failure::Publish(publish),
-                Err(release) => Failure::Release { publish, release },
-            };
-            Relayed::unavailable(failure, invocation)
-        }
+fn unsettled(settled: Result<Settled, LedgerError>) -> Option<Failure> {
+    match settled {
+        Ok(Settled::Recorded) => None,
+        Ok(Settled::NotMine) => Some(Failure::Overtaken),
+        Err(error) => Some(Failure::Complete(error)),
     }
 }
 

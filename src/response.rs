@@ -16,9 +16,13 @@ pub const MAX_BODY: usize = 256 * 1024;
 pub enum Outcome {
     /// The alert is out.
     Alerted,
-    /// It was out already.
+    /// No alert was due, and the message to the lead status stream is out.
+    Streamed,
+    /// Another alert has told the same of the same lead, or is claimed and will.
+    Debounced,
+    /// What it calls for was done already.
     Duplicate,
-    /// A genuine event that needs no alert.
+    /// A genuine event that calls for nothing.
     Ignored,
     /// Another attempt has the delivery in hand. It may still die, so this is no success.
     InProgress {
@@ -55,6 +59,24 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// What became of an event whose alert came to this, and its message to the lead status stream to `stream`: the worse of
+    /// the two, until after the longer wait; of two that need no retry, the alert's.
+    #[must_use]
+    pub fn and(self, stream: Self) -> Self {
+        match (self, stream) {
+            (Self::Unavailable { retry_after: one }, Self::Unavailable { retry_after: other })
+            | (Self::Unavailable { retry_after: one }, Self::InProgress { retry_after: other })
+            | (Self::InProgress { retry_after: one }, Self::Unavailable { retry_after: other }) => {
+                Self::Unavailable { retry_after: one.max(other) }
+            }
+            (Self::InProgress { retry_after: one }, Self::InProgress { retry_after: other }) => {
+                Self::InProgress { retry_after: one.max(other) }
+            }
+            (_, unsafe_yet @ (Self::Unavailable { .. } | Self::InProgress { .. })) => unsafe_yet,
+            (alert, _) => alert,
+        }
+    }
+
     /// As it stands in answers and logs.
     pub fn name(&self) -> &'static str {
         self.entry().1
@@ -68,6 +90,8 @@ impl Outcome {
     fn entry(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Alerted => (StatusCode::OK, "alerted"),
+            Self::Streamed => (StatusCode::OK, "streamed"),
+            Self::Debounced => (StatusCode::OK, "debounced"),
             Self::Duplicate => (StatusCode::OK, "duplicate"),
             Self::Ignored => (StatusCode::OK, "ignored"),
             Self::InProgress { .. } => (StatusCode::CONFLICT, "in_progress"),
@@ -106,7 +130,7 @@ impl Outcome {
             Self::Malformed(_) => Some("body"),
             Self::NotFound | Self::MethodNotAllowed => Some("route"),
             Self::TooLarge => Some("too_large"),
-            Self::Alerted | Self::Duplicate | Self::Ignored => None,
+            Self::Alerted | Self::Streamed | Self::Debounced | Self::Duplicate | Self::Ignored => None,
             Self::InProgress { .. } | Self::Unavailable { .. } | Self::NoSecret { .. } => None,
         }
     }
@@ -114,12 +138,12 @@ impl Outcome {
     /// What to mend, where there is something to mend.
     pub fn detail(&self) -> Option<&str> {
         match self {
-            Self::Alerted | Self::Duplicate | Self::Ignored => None,
+            Self::Alerted | Self::Streamed | Self::Debounced | Self::Duplicate | Self::Ignored => None,
             Self::InProgress { .. } => {
                 Some("another delivery of this event is being worked on; send it again after Retry-After")
             }
             Self::Unavailable { .. } => {
-                Some("the alert is not known to be out; send the event again after Retry-After")
+                Some("not all that this event calls for is known to be out; send it again after Retry-After")
             }
             Self::Malformed(detail) | Self::Unauthorized { detail, .. } | Self::NoSecret { detail, .. } => Some(detail),
             Self::NotFound => Some("webhooks are received at POST /webhooks/sendpilot"),

@@ -68,11 +68,15 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// A request with this outcome, as with the next nine.
+    /// A request with this outcome, as with the next eleven.
     Alerted Count,
-    /// The alert was out already.
+    /// A message to the lead status stream that got out, beside an alert too.
+    Streamed Count,
+    /// An alert that was not sent, because another has told the same of the same lead. By a run of the redrive, too.
+    Debounced Count,
+    /// What is due was done already.
     Duplicate Count,
-    /// No alert was due.
+    /// Nothing was due.
     Ignored Count,
     /// Another attempt has the delivery in hand.
     InProgress Count,

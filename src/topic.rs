@@ -1,4 +1,4 @@
-//! Publishes one alert; what stands behind it is [`sns`].
+//! Publishes one message; what stands behind it is [`sns`].
 
 pub mod sns;
 
@@ -6,18 +6,21 @@ use std::error::Error;
 
 use crate::ledger::Message;
 
-/// Why an alert is not known to be out. It may be out all the same.
+/// Why a message is not known to be out. It may be out all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     /// The topic refused it, or could not be reached.
-    #[error("the topic did not take the alert")]
+    #[error("the topic did not take the message")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// It is for the lead status stream, which has been turned off since it was claimed.
+    #[error("the lead status stream is off (STATUS_TOPIC_ARN is not set); turn it on again, or delete the delivery")]
+    NoStream,
     /// No answer in the time that the attempt has.
     #[error("the topic did not answer in time")]
     TimedOut,
 }
 
-/// Takes alerts to whoever subscribed.
+/// Takes messages to whoever subscribed.
 pub trait Topic {
     /// Publishes, and returns the topic's id of the message. The caller sets the deadline.
     fn publish(&self, message: &Message) -> impl Future<Output = Result<String, TopicError>> + Send;

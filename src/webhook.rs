@@ -1,19 +1,18 @@
-//! One request: size, signature, event, alert, relay, answer. In this order, and nothing earlier than it may be.
+//! One request: size, signature, event, rules, relay, answer. In this order, and nothing earlier than it may be.
 
 mod line;
 
-use std::time::Duration;
-
+use futures_util::future::{OptionFuture, join};
 use http::{HeaderMap, Method, Request, Response};
 use lambda_http::Body;
 
-use crate::alert;
 use crate::event::{self, Event, Malformed};
 use crate::invocation::Invocation;
 use crate::keyring::{Keyring, NoSecret};
-use crate::ledger::{Ledger, Wanted};
-use crate::relay::{Relayed, relay};
+use crate::ledger::{Delivery, Ledger, Wanted};
+use crate::relay::{Relay, Relayed};
 use crate::response::{MAX_BODY, Outcome, answer};
+use crate::rules::{Due, Rules};
 use crate::signature::{self, Rejection, Verified, verify};
 use crate::telemetry::Telemetry;
 use crate::topic::Topic;
@@ -26,26 +25,28 @@ pub const PATH: &str = "/webhooks/sendpilot";
 pub struct Webhook<L, T> {
     /// Who may send.
     pub keyring: Keyring,
-    /// Who has claimed what.
-    pub ledger: L,
-    /// Where alerts go.
-    pub topic: T,
-    /// How long a published row is kept.
-    pub retention: Duration,
+    /// What calls for what.
+    pub rules: Rules,
+    /// The way to the topics.
+    pub relay: Relay<L, T>,
     /// Where lines go.
     pub telemetry: Telemetry,
 }
 
 /// What became of a request.
 struct Handled {
+    outcome: Outcome,
     /// Once it is known and genuine.
     event: Option<Event>,
-    relayed: Relayed,
+    /// Where one was due.
+    alert: Option<Relayed>,
+    /// The message to the lead status stream, where one was due.
+    status: Option<Relayed>,
 }
 
 impl From<Outcome> for Handled {
     fn from(outcome: Outcome) -> Self {
-        Self { event: None, relayed: outcome.into() }
+        Self { outcome, event: None, alert: None, status: None }
     }
 }
 
@@ -57,7 +58,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         handled.describe(&mut line, invocation.elapsed());
         self.telemetry.end(line, handled.level(), invocation.now());
         let event_id = handled.event.as_ref().and_then(|event| event.id.as_deref());
-        answer(&handled.relayed.outcome, event_id)
+        answer(&handled.outcome, event_id)
     }
 
     async fn handle(&self, request: &Request<Body>, invocation: &Invocation) -> Handled {
@@ -79,14 +80,25 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             Ok(event) => event,
             Err(malformed) => return Outcome::from(malformed).into(),
         };
-        let relayed = match alert::due(&event, body) {
-            Ok(None) => Outcome::Ignored.into(),
-            Ok(Some(delivery)) => {
-                relay(&self.ledger, &self.topic, Wanted::Delivery(delivery), invocation, self.retention).await
-            }
-            Err(malformed) => Outcome::from(malformed).into(),
+        let due = match self.rules.due(&event, body) {
+            Ok(due) => due,
+            Err(malformed) => return Handled { event: Some(event), ..Outcome::from(malformed).into() },
         };
-        Handled { event: Some(event), relayed }
+        Handled { event: Some(event), ..self.deliver(due, invocation).await }
+    }
+
+    /// Both at once, and whatever becomes of the other.
+    async fn deliver(&self, Due { alert, status }: Due, invocation: &Invocation) -> Handled {
+        let deliver = |delivery: Delivery| self.relay.deliver(Wanted::Delivery(delivery), invocation);
+        let [alert, status] = [alert, status].map(|delivery| OptionFuture::from(delivery.map(deliver)));
+        let (alert, status) = join(alert, status).await;
+        let outcome_of = |relayed: &Option<Relayed>| relayed.as_ref().map(|relayed| relayed.outcome.clone());
+        let outcome = match (outcome_of(&alert), outcome_of(&status)) {
+            (Some(alert), Some(status)) => alert.and(status),
+            (Some(only), None) | (None, Some(only)) => only,
+            (None, None) => Outcome::Ignored,
+        };
+        Handled { outcome, event: None, alert, status }
     }
 
     /// A signature that none of our secrets made may be the first by a new one.

@@ -8,7 +8,8 @@ use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::redrive::{Pace, Redrive};
-use opportunity_alerts::topic::sns::SnsTopic;
+use opportunity_alerts::relay::Relay;
+use opportunity_alerts::topic::sns::Sns;
 use opportunity_alerts::{config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
 use serde_json::Value;
 
@@ -26,9 +27,12 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let config = config::Config::read(&variable)?;
     let aws = Aws::read(&variable)?;
     let redrive = &Redrive {
-        ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
-        topic: SnsTopic::new(aws.sns(), config.topic_arn),
-        retention: config.retention,
+        relay: Relay {
+            ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
+            topic: Sns::new(aws.sns(), config.topics),
+            retention: config.retention,
+            debounce: config.debounce,
+        },
         telemetry,
     };
     // The error as text: as a value, it would drag the SDK's whole answer into the log.

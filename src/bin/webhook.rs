@@ -10,7 +10,8 @@ use opportunity_alerts::aws::Aws;
 use opportunity_alerts::gateway::Payload;
 use opportunity_alerts::keyring::{Keyring, Source};
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::topic::sns::SnsTopic;
+use opportunity_alerts::relay::Relay;
+use opportunity_alerts::topic::sns::Sns;
 use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
 
 #[global_allocator]
@@ -25,6 +26,7 @@ async fn main() -> ExitCode {
 
 async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::Telemetry) -> Result<(), Error> {
     let config = config::Config::read(&variable)?;
+    let rules = config.rules(&variable)?;
     let secret = config::secret(&variable)?;
     let aws = Aws::read(&variable)?;
     if let Source::Stored(_) = secret {
@@ -33,9 +35,13 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     }
     let webhook = &Webhook {
         keyring: Keyring::open(secret, &aws, SystemTime::now().into()).await,
-        ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
-        topic: SnsTopic::new(aws.sns(), config.topic_arn),
-        retention: config.retention,
+        rules,
+        relay: Relay {
+            ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
+            topic: Sns::new(aws.sns(), config.topics),
+            retention: config.retention,
+            debounce: config.debounce,
+        },
         telemetry,
     };
     let mut http = Adapter::from(service_fn(async move |request: Request| {

@@ -12,6 +12,16 @@
 //!   release   by A ────────────────✓ lease ends now: the next claim takes over at once
 //! ```
 //!
+//! Where alerts are debounced, there is a row per lead and status besides, which only who has claimed a delivery may take:
+//!
+//! ```text
+//!   quiet     by A   no row: A has the word                            │
+//!             by B ────────────────✗ A has it: B is debounced          │
+//!             by A ────────────────✓ again, in its next attempt        │
+//!             by B ────────────────│─────────✓ the period is over      │
+//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, still not out, is debounced
+//! ```
+//!
 //! A takeover by key alone has the second arm of the claim's condition and not the first: a row that is gone says no more
 //! what to publish.
 //!
@@ -31,8 +41,8 @@ use futures_util::stream::{self, Stream};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Owner, Pending, Receipt,
-    Row, Settled, Standing, State, Wanted, may_claim, may_settle,
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Owner, Pending,
+    QuietId, QuietPeriod, Receipt, Row, Settled, Standing, State, Wanted, may_alert, may_claim, may_settle,
 };
 use crate::error::chain;
 use crate::timestamp::Timestamp;
@@ -53,8 +63,11 @@ const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending 
 
 /// A takeover keeps `firstSeenAt`, counts up `attempts`, and stores the request it is going to send. `pending` puts the
 /// row into the sparse index. There is no `expiresAt`: what is pending never expires.
-const CLAIM: &str = "SET #state = :pending, #owner = :me, leaseUntil = :until, message = :message, \
-     bodySha256 = :sha, pending = :shard, firstSeenAt = if_not_exists(firstSeenAt, :now) ADD attempts :one";
+const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, message = :message, \
+     bodySha256 = :sha, pending = :shard, firstSeenAt = if_not_exists(firstSeenAt, :now)";
+
+/// What a claim that has a quiet period to respect sets besides: a takeover by key alone has to know it.
+const AND_QUIET: &str = ", quiet = :quiet";
 
 /// A takeover by key alone.
 const MAY_TAKE_OVER: &str = "#state = :pending AND leaseUntil <= :now";
@@ -66,6 +79,13 @@ const MAY_SETTLE: &str = "#owner = :me AND #state = :pending";
 
 const COMPLETE: &str =
     "SET #state = :published, publishedAt = :at, messageId = :id, expiresAt = :expires REMOVE pending";
+
+const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresAt = :expires REMOVE pending";
+
+/// The rule of [`may_alert`].
+const MAY_ALERT: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
+
+const QUIET: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
 
 /// Released, never deleted: the row is the redrive's only way to know of the delivery.
 const RELEASE: &str = "SET leaseUntil = :now, lastError = :error";
@@ -97,12 +117,12 @@ impl DynamoDbLedger {
 
     /// Hands out a claim that was won. `item` is the row as it was.
     async fn claimed(&self, wanted: Wanted, owner: Owner, now: Timestamp, item: Item) -> Result<Claim, LedgerError> {
-        let (id, message) = match wanted {
-            Wanted::Delivery(delivery) => (delivery.id, Ok(delivery.message)),
-            Wanted::Pending(id) => (id, read_message(&item)),
+        let (id, message, quiet) = match wanted {
+            Wanted::Delivery(delivery) => (delivery.id, Ok(delivery.message), delivery.quiet),
+            Wanted::Pending(id) => (id, read_message(&item), text(&item, "quiet").map(QuietId::stored)),
         };
         match message {
-            Ok(message) => Ok(Claim::granted(id, message, owner)),
+            Ok(message) => Ok(Claim::granted(id, message, quiet, owner)),
             Err(error) => {
                 // So that the row says what is wrong with it. Should that fail, the next attempt will find the same.
                 self.give_back(&id, &owner, now, &chain(&error)).await.ok();
@@ -155,12 +175,19 @@ impl Ledger for DynamoDbLedger {
             .expression_attribute_values(":one", AttributeValue::N("1".into()))
             .return_values(ReturnValue::AllOld);
         let update = match &wanted {
-            Wanted::Delivery(delivery) => update
-                .condition_expression(MAY_CLAIM)
-                .update_expression(CLAIM)
-                .expression_attribute_values(":message", stored(&delivery.message))
-                .expression_attribute_values(":sha", string(&delivery.body_sha256))
-                .expression_attribute_values(":shard", string(&shard(&delivery.id))),
+            Wanted::Delivery(delivery) => {
+                let update = update
+                    .condition_expression(MAY_CLAIM)
+                    .expression_attribute_values(":message", stored(&delivery.message))
+                    .expression_attribute_values(":sha", string(&delivery.body_sha256))
+                    .expression_attribute_values(":shard", string(&shard(&delivery.id)));
+                match &delivery.quiet {
+                    None => update.update_expression(CLAIM),
+                    Some(quiet) => update
+                        .update_expression([CLAIM, AND_QUIET].concat())
+                        .expression_attribute_values(":quiet", string(quiet.as_str())),
+                }
+            }
             Wanted::Pending(_) => update.condition_expression(MAY_TAKE_OVER).update_expression(TAKE_OVER),
         };
         let (granted, item) = match update.send().await.map_err(refusal) {
@@ -184,7 +211,7 @@ impl Ledger for DynamoDbLedger {
             (may, _) if granted || may == MayClaim::Mine => {
                 Standing::Won(self.claimed(wanted, owner, now, item.unwrap_or_default()).await?)
             }
-            (MayClaim::Published, _) => Standing::Published,
+            (MayClaim::Done, _) => Standing::Done,
             (MayClaim::NotBefore(until), _) => Standing::InProgress { until },
             (_, _) if row.is_some() => return Err(LedgerError::Contradiction),
             (_, Wanted::Pending(_)) => return Err(LedgerError::Gone),
@@ -192,6 +219,48 @@ impl Ledger for DynamoDbLedger {
             (_, Wanted::Delivery(_)) => Standing::InProgress { until: lease_until },
         };
         Ok(Claimed { standing, other_body, attempts })
+    }
+
+    async fn quiet(
+        &self,
+        claim: &Claim,
+        period: &QuietId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
+        let delivery = claim.delivery_id();
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("deliveryId", string(period.as_str()))
+            .condition_expression(MAY_ALERT)
+            .update_expression(QUIET)
+            .expression_attribute_values(":delivery", string(delivery.as_str()))
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":until", millis(until))
+            // From then on it says the same as no row. Seconds are rounded down.
+            .expression_attribute_values(":expires", number(until.as_secs() + 1))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match update.send().await.map_err(refusal) {
+            Ok(_) => Ok(MayAlert::Yes),
+            Err(Refusal::Condition(item)) => match may_alert(read_quiet(item.as_ref())?.as_ref(), delivery, now) {
+                // Never silence on a guess.
+                MayAlert::Yes => Err(LedgerError::Contradiction),
+                debounced => Ok(debounced),
+            },
+            Err(Refusal::Other(error)) => Err(LedgerError::Failed("see to the quiet period", error.into())),
+        }
+    }
+
+    async fn debounce(&self, claim: Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<Settled, LedgerError> {
+        let update = self
+            .update(claim.delivery_id(), claim.owner())
+            .update_expression(DEBOUNCE)
+            .expression_attribute_values(":debounced", string(State::Debounced.name()))
+            .expression_attribute_values(":holder", string(holder.as_str()))
+            .expression_attribute_values(":expires", number(expires_at.as_secs()));
+        self.settle("debounce", claim.owner(), update).await
     }
 
     async fn complete(&self, claim: Claim, receipt: Receipt) -> Result<Settled, LedgerError> {
@@ -240,11 +309,12 @@ impl State {
         match self {
             Self::Pending => "PENDING",
             Self::Published => "PUBLISHED",
+            Self::Debounced => "DEBOUNCED",
         }
     }
 
     fn named(name: &str) -> Option<Self> {
-        [Self::Pending, Self::Published].into_iter().find(|state| state.name() == name)
+        [Self::Pending, Self::Published, Self::Debounced].into_iter().find(|state| state.name() == name)
     }
 }
 
@@ -255,19 +325,48 @@ fn shard(id: &DeliveryId) -> String {
 
 /// Named as in the API of SNS, so that a person can publish it by hand from the row.
 fn stored(message: &Message) -> AttributeValue {
-    let parameters =
-        [("Subject", message.subject.as_str()), ("Message", message.body.as_str()), ("MessageStructure", "json")];
-    AttributeValue::M(parameters.map(|(name, value)| (name.to_owned(), string(value))).into())
+    match message {
+        Message::Alert { subject, body } => {
+            map([("Subject", string(subject)), ("Message", string(body)), ("MessageStructure", string("json"))])
+        }
+        Message::Status { body, attributes, group, deduplication } => map([
+            ("Message", string(body)),
+            ("MessageAttributes", AttributeValue::M(attributes.iter().map(stored_attribute).collect())),
+            ("MessageGroupId", string(group)),
+            ("MessageDeduplicationId", string(deduplication)),
+        ]),
+    }
+}
+
+fn stored_attribute((name, value): (&String, &String)) -> (String, AttributeValue) {
+    (name.clone(), map([("DataType", string("String")), ("StringValue", string(value))]))
 }
 
 fn read_message(item: &Item) -> Result<Message, LedgerError> {
-    let parameters = item.get("message").and_then(|message| message.as_m().ok());
-    let parameter = |name| Some(parameters?.get(name)?.as_s().ok()?.clone());
-    let (subject, body) = parameter("Subject").zip(parameter("Message")).ok_or(LedgerError::BadRow("message"))?;
-    Ok(Message { subject, body })
+    let message = item.get("message").and_then(|message| message.as_m().ok());
+    message.and_then(read_parameters).ok_or(LedgerError::BadRow("message"))
+}
+
+fn read_parameters(parameters: &Item) -> Option<Message> {
+    let body = text(parameters, "Message")?;
+    let Some(attributes) = parameters.get("MessageAttributes") else {
+        return Some(Message::Alert { subject: text(parameters, "Subject")?, body });
+    };
+    let attribute =
+        |(name, value): (&String, &AttributeValue)| Some((name.clone(), text(value.as_m().ok()?, "StringValue")?));
+    Some(Message::Status {
+        body,
+        attributes: attributes.as_m().ok()?.iter().map(attribute).collect::<Option<_>>()?,
+        group: text(parameters, "MessageGroupId")?,
+        deduplication: text(parameters, "MessageDeduplicationId")?,
+    })
 }
 
 type Item = HashMap<String, AttributeValue>;
+
+fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
+    AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
+}
 
 enum Refusal {
     Condition(Option<Item>),
@@ -289,27 +388,37 @@ fn refusal(error: SdkError<UpdateItemError>) -> Refusal {
 /// Asks of a row only what the rules need of one in its state.
 fn read_row(item: Option<&Item>) -> Result<Option<Row>, LedgerError> {
     let Some(item) = item.filter(|item| !item.is_empty()) else { return Ok(None) };
-    let text = |name| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-    let state = text("state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
+    let state = text(item, "state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
     let lease_until = match (moment(item, "leaseUntil"), state) {
         (Some(lease_until), _) => lease_until,
-        (None, State::Published) => Timestamp::from_millis(0),
+        (None, State::Published | State::Debounced) => Timestamp::from_millis(0),
         (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
     };
-    let owner = Owner::stored(text("owner").unwrap_or_default());
-    Ok(Some(Row { state, owner, lease_until, body_sha256: text("bodySha256") }))
+    let owner = Owner::stored(text(item, "owner").unwrap_or_default());
+    Ok(Some(Row { state, owner, lease_until, body_sha256: text(item, "bodySha256") }))
+}
+
+fn read_quiet(item: Option<&Item>) -> Result<Option<QuietPeriod>, LedgerError> {
+    let Some(item) = item.filter(|item| !item.is_empty()) else { return Ok(None) };
+    let holder = text(item, "holder").map(DeliveryId::stored).ok_or(LedgerError::BadRow("holder"))?;
+    let until = moment(item, "quietUntil").ok_or(LedgerError::BadRow("quietUntil"))?;
+    Ok(Some(QuietPeriod { holder, until }))
 }
 
 /// Both keys of the index are there, or the row would not be in it.
 fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
-    let id = item.get("deliveryId").and_then(|id| id.as_s().ok()).ok_or(LedgerError::BadRow("deliveryId"))?;
+    let id = text(item, "deliveryId").ok_or(LedgerError::BadRow("deliveryId"))?;
     let lease_until = moment(item, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;
     Ok(Pending {
-        id: DeliveryId::stored(id.clone()),
+        id: DeliveryId::stored(id),
         lease_until,
         first_seen_at: moment(item, "firstSeenAt").unwrap_or(lease_until),
         attempts: parsed(item, "attempts").unwrap_or_default(),
     })
+}
+
+fn text(item: &Item, name: &str) -> Option<String> {
+    item.get(name)?.as_s().ok().cloned()
 }
 
 fn moment(item: &Item, name: &str) -> Option<Timestamp> {

@@ -1,36 +1,61 @@
-//! The topic as an SNS topic: one `Publish` with one body per protocol.
+//! The topics as SNS topics: one `Publish` to the one that the message is for.
 
 use aws_sdk_sns::Client;
+use aws_sdk_sns::types::MessageAttributeValue;
 
 use super::{Topic, TopicError};
 use crate::ledger::Message;
 
-/// One standard SNS topic.
-#[derive(Debug, Clone)]
-pub struct SnsTopic {
-    client: Client,
-    arn: String,
+/// The topics' ARNs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    /// That of the alerts: a standard topic.
+    pub alerts: String,
+    /// That of the lead status stream, where there is one: a FIFO topic, if it ends in `.fifo`.
+    pub status: Option<String>,
 }
 
-impl SnsTopic {
-    /// The topic with this ARN.
-    pub fn new(client: Client, arn: String) -> Self {
-        Self { client, arn }
+/// SNS, with our topics in it.
+#[derive(Debug, Clone)]
+pub struct Sns {
+    client: Client,
+    topics: Topics,
+}
+
+impl Sns {
+    /// With these topics.
+    pub fn new(client: Client, topics: Topics) -> Self {
+        Self { client, topics }
     }
 }
 
-impl Topic for SnsTopic {
-    /// Without message attributes: SNS drops them under `MessageStructure: json`.
+impl Topic for Sns {
     async fn publish(&self, message: &Message) -> Result<String, TopicError> {
-        let publish = self
-            .client
-            .publish()
-            .topic_arn(&self.arn)
-            .subject(&message.subject)
-            .message(&message.body)
-            .message_structure("json");
+        let publish = self.client.publish();
+        let publish = match message {
+            // Without message attributes: SNS drops them under `MessageStructure: json`.
+            Message::Alert { subject, body } => {
+                publish.topic_arn(&self.topics.alerts).subject(subject).message(body).message_structure("json")
+            }
+            Message::Status { body, attributes, group, deduplication } => {
+                let topic = self.topics.status.as_ref().ok_or(TopicError::NoStream)?;
+                let attributes = attributes.iter().map(|(name, value)| Ok((name.clone(), attribute(value)?)));
+                let attributes = attributes.collect::<Result<_, _>>().map_err(TopicError::Failed)?;
+                publish
+                    .topic_arn(topic)
+                    .message(body)
+                    .set_message_attributes(Some(attributes))
+                    .message_group_id(group)
+                    // A standard topic takes a group, for fair queues, and refuses this.
+                    .set_message_deduplication_id(topic.ends_with(".fifo").then(|| deduplication.clone()))
+            }
+        };
         let published = publish.send().await.map_err(|error| TopicError::Failed(error.into()))?;
         // The id is for people who look a message up; an answer without one is a success no less.
         Ok(published.message_id.unwrap_or_default())
     }
+}
+
+fn attribute(value: &str) -> Result<MessageAttributeValue, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(MessageAttributeValue::builder().data_type("String").string_value(value).build()?)
 }

@@ -7,7 +7,7 @@ use tracing::Level;
 use super::Handled;
 use crate::error::chain;
 use crate::event::{Kind, STATUSES, StatusChange};
-use crate::relay::Steps;
+use crate::relay::{Relayed, Steps};
 use crate::response::Outcome;
 use crate::telemetry::{Line, Metric};
 use crate::timestamp::{Timestamp, millis};
@@ -22,10 +22,10 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 impl Handled {
     /// An error where we failed, a warning where the sender did or something is odd.
     pub(super) fn level(&self) -> Level {
-        let status = self.relayed.outcome.status();
+        let status = self.outcome.status();
         if status.is_server_error() {
             Level::ERROR
-        } else if status.is_client_error() || self.relayed.other_body || self.relayed.failure.is_some() {
+        } else if status.is_client_error() || self.relayed().any(|one| one.other_body || one.failure.is_some()) {
             Level::WARN
         } else {
             Level::INFO
@@ -34,7 +34,7 @@ impl Handled {
 
     /// Tells all that a line may. `took` is the time that the request has taken.
     pub(super) fn describe(&self, line: &mut Line, took: Duration) {
-        let (outcome, steps) = (&self.relayed.outcome, &self.relayed.steps);
+        let outcome = &self.outcome;
         line.field("outcome", outcome.name());
         line.field("status", outcome.status().as_u16());
         line.field("reason", outcome.rejection());
@@ -47,17 +47,36 @@ impl Handled {
                 line.field("newStatus", cut(&change.new_status));
             }
         }
-        line.field("attempts", steps.attempts);
-        line.field("otherBody", self.relayed.other_body.then_some("the same event id came with another body"));
-        line.field("failure", self.relayed.failure.as_ref().map(|failure| chain(failure)));
+        if let (Some(alert), Some(status)) = (&self.alert, &self.status) {
+            line.field("alert", alert.outcome.name());
+            line.field("stream", status.outcome.name());
+            line.field("streamAttempts", status.steps.attempts);
+            line.field("streamFailure", failure(status));
+        }
+        if let Some(main) = self.relayed().next() {
+            line.field("attempts", main.steps.attempts);
+            line.field("failure", failure(main));
+        }
+        line.field("otherBody", self.other_body().then_some("the same event id came with another body"));
         line.field("durationMs", millis(took));
         self.measure(line);
     }
 
+    /// What was due, the alert first: of what the two have in common, the line tells the first one's.
+    fn relayed(&self) -> impl Iterator<Item = &Relayed> {
+        self.alert.iter().chain(&self.status)
+    }
+
+    fn other_body(&self) -> bool {
+        self.relayed().any(|relayed| relayed.other_body)
+    }
+
     fn measure(&self, line: &mut Line) {
-        let outcome = &self.relayed.outcome;
-        let Steps { claim, publish, complete, published_at, .. } = self.relayed.steps;
+        let outcome = &self.outcome;
         line.count(metric(outcome));
+        if self.alert.is_some() && self.status.as_ref().is_some_and(|status| status.outcome == Outcome::Streamed) {
+            line.count(Metric::Streamed);
+        }
         if let Some(reason) = outcome.rejection() {
             line.count_by(Metric::Rejected, reason);
         }
@@ -69,21 +88,23 @@ impl Handled {
         }
         if let Some(Kind::StatusChanged(change)) = self.event.as_ref().map(|event| &event.kind) {
             line.count_by(Metric::StatusChanges, listed(change));
-            if change.is_new_opportunity() {
-                line.count(Metric::Opportunities);
-            }
         }
-        line.time(Metric::ClaimTime, claim);
-        line.time(Metric::PublishTime, publish);
-        line.time(Metric::CompleteTime, complete);
-        line.time(Metric::TimeToAlert, published_at.and_then(|at| self.age(at)));
-        if self.relayed.other_body {
+        if let Some(alert) = &self.alert {
+            line.count(Metric::Opportunities);
+            line.time(Metric::TimeToAlert, alert.steps.published_at.and_then(|at| self.age(at)));
+        }
+        if let Some(Relayed { steps: Steps { claim, publish, complete, .. }, .. }) = self.relayed().next() {
+            line.time(Metric::ClaimTime, *claim);
+            line.time(Metric::PublishTime, *publish);
+            line.time(Metric::CompleteTime, *complete);
+        }
+        if self.other_body() {
             line.count(Metric::OtherBody);
         }
     }
 
     fn is_genuine(&self) -> bool {
-        self.event.is_some() || matches!(self.relayed.outcome, Outcome::Malformed(_))
+        self.event.is_some() || matches!(self.outcome, Outcome::Malformed(_))
     }
 
     /// The time since what the event tells of, where it says when that was.
@@ -96,6 +117,8 @@ impl Handled {
 fn metric(outcome: &Outcome) -> Metric {
     match outcome {
         Outcome::Alerted => Metric::Alerted,
+        Outcome::Streamed => Metric::Streamed,
+        Outcome::Debounced => Metric::Debounced,
         Outcome::Duplicate => Metric::Duplicate,
         Outcome::Ignored => Metric::Ignored,
         Outcome::InProgress { .. } => Metric::InProgress,
@@ -106,6 +129,10 @@ fn metric(outcome: &Outcome) -> Metric {
         Outcome::MethodNotAllowed => Metric::MethodNotAllowed,
         Outcome::TooLarge => Metric::TooLarge,
     }
+}
+
+fn failure(relayed: &Relayed) -> Option<String> {
+    relayed.failure.as_ref().map(|failure| chain(failure))
 }
 
 /// A text from outside has any number of values, a dimension must not: each would be a metric to pay for.

@@ -16,22 +16,22 @@ const MAX_NAME: usize = 60;
 /// Words from outside without control characters, line breaks and bidi controls, which could make a reader see what is
 /// not there, and without noncharacters, which SQS refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Text(String);
+pub(crate) struct Text(String);
 
 impl Text {
-    pub(super) fn new(raw: &str) -> Self {
+    pub(crate) fn new(raw: &str) -> Self {
         let shown: String = raw.chars().filter_map(visible).collect();
         // CloudEvents wants an id and a subject that are not empty.
         let shown = if shown.trim().is_empty() { "?" } else { shown.trim() };
         Self(clip(shown, MAX_TEXT))
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// So written that no mail program and no chat makes a link, an address or a mention of it.
-    pub(super) fn unlinked(&self) -> String {
+    pub(crate) fn unlinked(&self) -> String {
         let mut text = String::with_capacity(self.0.len());
         let mut characters = self.0.chars().peekable();
         while let Some(character) = characters.next() {
@@ -45,6 +45,12 @@ impl Text {
                 _ => text.push(character),
             }
         }
+        text
+    }
+}
+
+impl From<Text> for String {
+    fn from(Text(text): Text) -> Self {
         text
     }
 }
@@ -65,7 +71,7 @@ fn visible(character: char) -> Option<char> {
 }
 
 /// At most `max` UTF-16 units, with an ellipsis where something was cut.
-pub(super) fn clip(text: &str, max: usize) -> String {
+pub(crate) fn clip(text: &str, max: usize) -> String {
     let units = |character: char| character.len_utf16();
     if text.chars().map(units).sum::<usize>() <= max {
         return text.to_owned();
@@ -82,14 +88,14 @@ pub(super) fn clip(text: &str, max: usize) -> String {
 const ELLIPSIS: &str = "...";
 
 /// Where SendPilot says the lead is to be found.
-pub(super) struct Profile {
+pub(crate) struct Profile {
     link: Option<String>,
     name: Option<Text>,
 }
 
 impl Profile {
     /// Reads it as SendPilot has been seen to write it: as an address, the same URL-encoded, or a bare `in/slug`.
-    pub(super) fn new(raw: &str) -> Self {
+    pub(crate) fn new(raw: &str) -> Self {
         let encoded = raw.get(..8).is_some_and(|start| start.eq_ignore_ascii_case("https%3A"));
         let raw = if encoded { percent_decode_str(raw).decode_utf8_lossy() } else { raw.into() };
         match Url::parse(&raw).ok().filter(is_linkedin) {
@@ -99,12 +105,12 @@ impl Profile {
     }
 
     /// An address on LinkedIn, in ASCII, and without a character that any markup knows.
-    pub(super) fn link(&self) -> Option<&str> {
+    pub(crate) fn link(&self) -> Option<&str> {
         self.link.as_deref()
     }
 
     /// What stands behind `in/`, decoded.
-    pub(super) fn name(&self) -> Option<String> {
+    pub(crate) fn name(&self) -> Option<String> {
         self.name.as_ref().map(Text::unlinked)
     }
 }

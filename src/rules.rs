@@ -1,0 +1,98 @@
+//! Which events call for what: an alert, a message to the lead status stream, both, or nothing.
+
+use crate::alert;
+use crate::event::{Event, Kind, Malformed, OPPORTUNITY, StatusChange, TagChange};
+use crate::ledger::Delivery;
+use crate::pipeline::Pipeline;
+use crate::stream;
+
+/// What the owner of this deployment wants to hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// A lead that comes to one of these statuses from any other calls for an alert.
+    pub alert_statuses: Vec<String>,
+    /// So does one that is given one of these tags and had another or none, without regard to case.
+    pub alert_tags: Vec<String>,
+    /// No second alert for the same lead and status, or tag, within some time.
+    pub debounce: bool,
+    /// Every change of status goes to the lead status stream.
+    pub stream: bool,
+    /// What a status means in a CRM.
+    pub pipeline: Pipeline,
+}
+
+impl Default for Rules {
+    /// Alerts on opportunities, and nothing else.
+    fn default() -> Self {
+        Self {
+            alert_statuses: vec![OPPORTUNITY.into()],
+            alert_tags: Vec::new(),
+            debounce: false,
+            stream: false,
+            pipeline: Pipeline::default(),
+        }
+    }
+}
+
+/// What an event calls for. Each is delivered whatever becomes of the other.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Due {
+    /// To the topic of alerts.
+    pub alert: Option<Delivery>,
+    /// To the lead status stream.
+    pub status: Option<Delivery>,
+}
+
+/// The news that an alert tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum News<'a> {
+    Status(&'a StatusChange),
+    Tag { lead_id: &'a str, new_tag: &'a str, change: &'a TagChange },
+}
+
+impl Rules {
+    /// What this event calls for. `body` is the webhook's, for the ledger to tell two events under one id apart.
+    ///
+    /// # Errors
+    /// If something is due, but the event does not say of which lead, or nothing identifies the event, so that a repetition could not be
+    /// told from it.
+    pub fn due(&self, event: &Event, body: &[u8]) -> Result<Due, Malformed> {
+        let news = self.news(event)?;
+        let change = match &event.kind {
+            Kind::StatusChanged(change) if self.stream => Some(change),
+            _ => None,
+        };
+        if news.is_none() && change.is_none() {
+            return Ok(Due::default());
+        }
+        let event_id = event.id.as_deref().ok_or(Malformed::Unidentified)?;
+        Ok(Due {
+            alert: news.map(|news| alert::delivery(event, event_id, news, self, body)),
+            status: change.map(|change| stream::delivery(event, event_id, change, &self.pipeline, body)),
+        })
+    }
+
+    fn news<'a>(&self, event: &'a Event) -> Result<Option<News<'a>>, Malformed> {
+        match &event.kind {
+            Kind::StatusChanged(change) => {
+                let is_change = change.previous_status.as_ref() != Some(&change.new_status);
+                Ok(Some(News::Status(change)).filter(|_| is_change && self.alert_statuses.contains(&change.new_status)))
+            }
+            Kind::TagChanged(change) => {
+                let alerts = |tag: &str| self.alert_tags.iter().any(|other| alike(other, tag));
+                let Some(new_tag) = change.new_tag.as_deref().filter(|tag| alerts(tag)) else { return Ok(None) };
+                if change.previous_tag.as_deref().is_some_and(|previous| alike(previous, new_tag)) {
+                    return Ok(None);
+                }
+                let lead_id = change.lead_id.as_deref().ok_or(Malformed::Required("data.leadId"))?;
+                Ok(Some(News::Tag { lead_id, new_tag, change }))
+            }
+            Kind::Other => Ok(None),
+        }
+    }
+}
+
+/// Tags are typed by people.
+fn alike(one: &str, other: &str) -> bool {
+    one.trim().to_lowercase() == other.trim().to_lowercase()
+}
