@@ -109,7 +109,7 @@ async fn a_completed_delivery_is_a_duplicate_for_ever_and_expires_in_time() {
     assert_eq!(row["expiresAt"], number(START.as_secs() + 30 * 86_400));
     assert_eq!(dynamodb.pending().await, []);
     for now in [START, START.after(LEASE * 1000)] {
-        assert!(matches!(claim(&ledger, "evt_1", attempt(2, now)).await, Standing::Published));
+        assert!(matches!(claim(&ledger, "evt_1", attempt(2, now)).await, Standing::Done));
     }
     assert_eq!(dynamodb.row(&id).await.unwrap(), row);
 }
@@ -201,7 +201,7 @@ async fn a_row_that_says_no_more_than_it_must_is_understood() {
         attributes.iter().cloned().chain([key]).map(|(name, value)| (name.to_owned(), value)).collect::<Item>()
     };
     dynamodb.put(row(&[("state", S("PUBLISHED".into()))])).await;
-    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Published));
+    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Done));
     dynamodb.put(row(&[("state", S("PENDING".into())), ("leaseUntil", number(7))])).await;
     assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Won(_)));
     for bad in [row(&[]), row(&[("state", S("LOST".into()))]), row(&[("state", S("PENDING".into()))])] {

@@ -9,23 +9,22 @@ use lambda_http::Request;
 use lambda_http::http::{Method, Response};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::Keyring;
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::doubles::{Claiming, Publishing, Script, Settling, telemetry};
+use support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
 use support::requests::{SECRET, around, file, files, http, opportunity, payload, secrets, standard};
 
 const NOW: u64 = 1_708_770_605;
 
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
-    let retention = Duration::from_secs(86_400);
     let webhook = Webhook {
         keyring: Keyring::given(secrets()),
-        ledger: &script,
-        topic: &script,
-        retention,
+        rules: Rules::default(),
+        relay: relay(&script, &script),
         telemetry: telemetry(),
     };
     let invocation = Invocation::new("request-1", now.after(Duration::from_secs(10)), now, [0; 8]);

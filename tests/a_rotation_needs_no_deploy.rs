@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use opportunity_alerts::aws::Aws as Sdk;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::signature::FRESH;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use serde_json::{Value, json};
 use support::aws::{Aws, Fault};
-use support::doubles::{Claiming, Publishing, Script, Settling, telemetry};
+use support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
 use support::dynamodb::DynamoDb;
 use support::lambda::{Lambda, deployed_environment};
 use support::requests::{OTHER, SECRET, around, change, documented, http, opportunity, signed_now_with, standard};
@@ -50,9 +51,8 @@ impl World {
         let script: &_ = Box::leak(Box::new(Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded)));
         let webhook = Webhook {
             keyring: Keyring::open(Source::Stored("webhook".into()), &sdk, START_OF_ALL).await,
-            ledger: script,
-            topic: script,
-            retention: Duration::from_secs(86_400),
+            rules: Rules::default(),
+            relay: relay(script, script),
             telemetry: telemetry(),
         };
         Self { aws, webhook, now: START_OF_ALL }

@@ -8,22 +8,31 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 
-use opportunity_alerts::alert;
 use opportunity_alerts::event::{self, Event, Kind, StatusChange};
 use opportunity_alerts::ledger::{Delivery, Message};
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::signature::verify;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::requests::{file, secrets};
 
+fn alert(event: &Event, body: &[u8]) -> Option<Delivery> {
+    Rules::default().due(event, body).unwrap().alert
+}
+
 fn due(name: &str) -> Option<Delivery> {
     let (request, now) = file(name);
     let event = event::parse(&verify(request.headers(), request.body(), &secrets(), now).unwrap()).unwrap();
-    alert::due(&event, request.body()).unwrap()
+    alert(&event, request.body())
+}
+
+fn parts(message: &Message) -> (&str, &str, BTreeMap<String, String>) {
+    let Message::Alert { subject, body } = message else { panic!("no alert: {message:?}") };
+    (subject, body, serde_json::from_str(body).unwrap())
 }
 
 fn bodies(message: &Message) -> BTreeMap<String, String> {
-    serde_json::from_str(&message.body).unwrap()
+    parts(message).2
 }
 
 /// JSON as a person reads it; other text as it is.
@@ -38,10 +47,10 @@ fn every_body_is_as_in_its_golden_file() {
     for name in
         ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64", "opportunity-hostile"]
     {
-        let Message { subject, body } = due(name).unwrap().message;
-        let mut parts: BTreeMap<String, String> = serde_json::from_str(&body).unwrap();
+        let message = due(name).unwrap().message;
+        let (subject, _, mut parts) = parts(&message);
         assert_eq!(parts.keys().collect::<Vec<_>>(), ["default", "email", "https", "sms"]);
-        parts.insert("subject".into(), subject);
+        parts.insert("subject".into(), subject.to_owned());
         for (part, text) in parts {
             let kind = if matches!(part.as_str(), "default" | "https") { "json" } else { "txt" };
             let path = format!("events/alerts/{name}/{part}.{kind}");
@@ -82,7 +91,7 @@ fn the_same_event_gives_the_same_delivery_and_two_events_never_share_one() {
     assert_eq!(due("opportunity").unwrap().id.as_str(), "ws_abc123xyz#evt_1708456789123_abc123def#alert");
     assert_eq!(due("opportunity-minimal").unwrap().id.as_str(), "#msg_2cmZ8Uk7MinimalStandIn0001#alert");
     let cloud_event_id = |event: &str| {
-        let delivery = alert::due(&opportunity(event, "lead_1", None), b"").unwrap().unwrap();
+        let delivery = alert(&opportunity(event, "lead_1", None), b"").unwrap();
         let event: Value = serde_json::from_str(&bodies(&delivery.message)["default"]).unwrap();
         event["id"].as_str().unwrap().to_owned()
     };
@@ -92,7 +101,7 @@ fn the_same_event_gives_the_same_delivery_and_two_events_never_share_one() {
     assert_eq!(ids[0], "a");
     let id = |workspace: &str, event: &str| {
         let event = Event { workspace_id: Some(workspace.into()), ..opportunity(event, "lead_1", None) };
-        alert::due(&event, b"").unwrap().unwrap().id
+        alert(&event, b"").unwrap().id
     };
     assert_ne!(id("a#b", "c"), id("a", "b#c"));
     assert_ne!(id("a%23b", "c"), id("a#b", "c"));
@@ -154,9 +163,9 @@ fn a_link_is_one_only_to_linkedin() {
         ("javascript:alert(1)//linkedin.com/in/x", None, "lead lead_1"),
         ("", None, "lead lead_1"),
     ] {
-        let message = alert::due(&opportunity("evt_1", "lead_1", Some(url)), b"").unwrap().unwrap().message;
-        let bodies = bodies(&message);
-        assert_eq!(message.subject, format!("New opportunity: {name}"), "{url}");
+        let message = alert(&opportunity("evt_1", "lead_1", Some(url)), b"").unwrap().message;
+        let (subject, _, bodies) = parts(&message);
+        assert_eq!(subject, format!("New opportunity: {name}"), "{url}");
         let chat: Value = serde_json::from_str(&bodies["https"]).unwrap();
         for body in [&bodies["email"], &bodies["sms"], chat["content"]["description"].as_str().unwrap()] {
             match link {
@@ -189,13 +198,12 @@ fn assert_legal(message: &Message) {
                 || matches!(c, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}')
         })
     };
-    let subject = &message.subject;
+    let (subject, whole, bodies) = parts(message);
     assert!(
         subject.encode_utf16().count() < 100 && !subject.contains('\n') && hidden(subject).is_none(),
         "{subject:?}"
     );
-    assert!(message.body.len() < 256 * 1024, "{} bytes", message.body.len());
-    let bodies = bodies(message);
+    assert!(whole.len() < 256 * 1024, "{} bytes", whole.len());
     for body in bodies.values() {
         assert_eq!(hidden(body), None, "{body:?}");
     }
@@ -257,7 +265,7 @@ proptest! {
                 changed_by: present[4].then_some(by),
             }),
         };
-        if let Some(delivery) = alert::due(&event, b"body").unwrap() {
+        if let Some(delivery) = alert(&event, b"body") {
             assert_legal(&delivery.message);
         }
     }
@@ -274,6 +282,6 @@ fn the_worst_event_that_fits_a_request_still_fits_a_message() {
             change.previous_status = Some(text.clone());
             change.changed_by = Some(text.clone());
         }
-        assert_legal(&alert::due(&event, b"").unwrap().unwrap().message);
+        assert_legal(&alert(&event, b"").unwrap().message);
     }
 }

@@ -33,8 +33,8 @@ impl World {
     async fn claimed(&self, id: DeliveryId, lease_until: Timestamp) {
         let attempt = Attempt { owner: Owner::new("other", [0; 8]), now: Timestamp::from_millis(0), lease_until };
         let body = json!({"default": json!({"id": "evt"}).to_string()}).to_string();
-        let message = Message { subject: "New opportunity: x".into(), body };
-        let wanted = Wanted::Delivery(Delivery { id, message, body_sha256: "sha".into() });
+        let message = Message::Alert { subject: "New opportunity: x".into(), body };
+        let wanted = Wanted::Delivery(Delivery { id, message, body_sha256: "sha".into(), quiet: None });
         let claimed = self.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
         assert!(matches!(claimed.standing, Standing::Won(_)));
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use lambda_http::http::Response;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::Wanted;
-use opportunity_alerts::relay::{Failure, Relayed, Steps, relay};
+use opportunity_alerts::relay::{Failure, Relayed, Steps};
 use opportunity_alerts::response::{Outcome, answer};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
-use support::doubles::{Claiming, Publishing, Script, Settling};
+use support::doubles::{Claiming, Publishing, Script, Settling, relay};
 use support::requests::delivery;
 
 const NOW: Timestamp = Timestamp::from_millis(1_708_770_600_000);
@@ -27,7 +27,7 @@ fn wanted() -> Wanted {
 }
 
 async fn run(script: &Script) -> Relayed {
-    relay(&script, &script, wanted(), &invocation(), Duration::from_secs(86_400)).await
+    relay(script, script).deliver(wanted(), &invocation()).await
 }
 
 /// The table of answers, said once more and otherwise: which calls are made, and what is answered.
@@ -120,7 +120,7 @@ async fn it_says_how_long_each_step_took_and_nothing_of_one_that_was_not_begun()
     let script = Script::new(Claiming::Wins, Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
-    let relayed = relay(&&script, &&script, wanted(), &invocation, Duration::from_secs(86_400)).await;
+    let relayed = relay(&script, &script).deliver(wanted(), &invocation).await;
     assert_eq!(relayed.steps, Steps::default());
 }
 
@@ -142,7 +142,7 @@ async fn nothing_is_begun_for_which_no_time_is_left() {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
-    let relayed = relay(&&script, &&script, wanted(), &invocation, Duration::from_secs(86_400)).await;
+    let relayed = relay(&script, &script).deliver(wanted(), &invocation).await;
     assert_eq!((relayed.outcome.name(), script.calls()), ("unavailable", vec![]));
 }
 

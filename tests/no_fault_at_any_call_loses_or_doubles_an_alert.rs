@@ -29,20 +29,20 @@ use lambda_http::Request;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayClaim, MaySettle, Message, Pending, Receipt, Row,
-    Settled, Standing, State, Wanted, may_claim, may_settle,
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Pending, QuietId,
+    Receipt, Row, Settled, Standing, State, Wanted, may_claim, may_settle,
 };
 use opportunity_alerts::redrive::{Pace, Redrive};
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::{Topic, TopicError};
 use opportunity_alerts::webhook::Webhook;
-use support::doubles::telemetry;
+use support::doubles::{relay, telemetry};
 use support::requests::{RETRIES, SECRET, around, documented, http, opportunity, secrets};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 const EPOCH: Timestamp = Timestamp::from_millis(1_708_770_600_000);
-const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// As in `template.yaml`.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -250,7 +250,7 @@ fn claim(facts: &mut Facts, wanted: Wanted, attempt: Attempt, flaw: Flaw) -> Res
     let row = facts.row.as_ref();
     let id = wanted.id().clone();
     let standing = match may_claim(row.map(|(row, ..)| row), &owner, now) {
-        MayClaim::Published => Standing::Published,
+        MayClaim::Done => Standing::Done,
         MayClaim::NotBefore(until) if flaw != LeaseIgnored => Standing::InProgress { until },
         _ => {
             let (message, attempts) = match (wanted, row) {
@@ -262,7 +262,7 @@ fn claim(facts: &mut Facts, wanted: Wanted, attempt: Attempt, flaw: Flaw) -> Res
             let row = Row { state, owner: owner.clone(), lease_until, body_sha256: None };
             facts.row = Some((row, message.clone(), attempts + 1));
             facts.claimed = true;
-            Standing::Won(Claim::granted(id, message, owner))
+            Standing::Won(Claim::granted(id, message, None, owner))
         }
     };
     Ok(Claimed { standing, other_body: false, attempts: facts.row.as_ref().map(|(.., attempts)| *attempts) })
@@ -273,6 +273,14 @@ impl Ledger for Process {
         let flaw = self.world.scenario.flaw;
         let claimed = self.call("claim", move |facts| claim(facts, wanted, attempt, flaw)).await;
         claimed.unwrap_or(Err(LedgerError::Failed("claim", "broken".into())))
+    }
+
+    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+        Ok(MayAlert::Yes)
+    }
+
+    async fn debounce(&self, _: Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
+        Ok(Settled::NotMine)
     }
 
     async fn complete(&self, claim: Claim, _: Receipt) -> Result<Settled, LedgerError> {
@@ -332,7 +340,7 @@ async fn sendpilot(world: &Arc<World>, after: Duration) {
         let process = Process::new(world);
         let (ledger, topic) = (process.clone(), process.clone());
         let (keyring, telemetry) = (Keyring::given(secrets()), telemetry());
-        let webhook = Webhook { keyring, ledger, topic, retention: RETENTION, telemetry };
+        let webhook = Webhook { keyring, rules: Rules::default(), relay: relay(ledger, topic), telemetry };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.request, &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {
@@ -354,12 +362,7 @@ async fn redrive(world: &Arc<World>, all_sent: &Notify) {
         sent = sent || futures_util::poll!(&mut all_sent).is_ready();
         join_all((0..runs).map(|number| async move {
             let process = Process::new(world);
-            let redrive = Redrive {
-                ledger: process.clone(),
-                topic: process.clone(),
-                retention: RETENTION,
-                telemetry: telemetry(),
-            };
+            let redrive = Redrive { relay: relay(process.clone(), process.clone()), telemetry: telemetry() };
             let now = world.now();
             let id = format!("redrive {number} at {}", now.as_millis());
             let invocation = Invocation::new(&id, now.after(REDRIVE_TIMEOUT), now, [0; 8]);

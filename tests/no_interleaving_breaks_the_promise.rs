@@ -278,7 +278,7 @@ impl Delivery {
                 match may {
                     MayClaim::Yes | MayClaim::Mine => (Step::Publish, self.protocol == AnswerFirst),
                     MayClaim::NotBefore(_) => (Step::Over, false),
-                    MayClaim::Published => (Step::Over, true),
+                    MayClaim::Done => (Step::Over, true),
                 }
             }
             Request::Publish => {

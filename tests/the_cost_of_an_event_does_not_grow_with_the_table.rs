@@ -24,14 +24,15 @@ use dynoxide::types::item_size;
 use dynoxide::{AttributeValue, Database, ImportOptions, Item};
 use fastrand::Rng;
 use futures_util::StreamExt;
+use opportunity_alerts::event;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::ledger::{
     Attempt, Delivery, DeliveryId, Ledger, Owner, Receipt, Settled, Standing, Wanted, sha256_hex,
 };
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::{alert, event};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::aws::{Aws, Fault};
@@ -230,7 +231,7 @@ fn delivery(event_id: &str) -> Delivery {
     let body = opportunity(event_id).into_bytes();
     let headers = headers(&documented(SECRET, 1_708_770_605, &body));
     let verified = verify(&headers, &body, &secrets(), Timestamp::from_millis(1_708_770_605_000)).unwrap();
-    alert::due(&event::parse(&verified).unwrap(), &body).unwrap().unwrap()
+    Rules::default().due(&event::parse(&verified).unwrap(), &body).unwrap().alert.unwrap()
 }
 
 fn attempt() -> Attempt {

@@ -21,7 +21,7 @@ fn me() -> Owner {
 /// No row; or either state, mine or another's, with a lease that is over, ends now, or lives.
 fn rows() -> Vec<Option<Row>> {
     let mut rows = vec![None];
-    for state in [State::Pending, State::Published] {
+    for state in [State::Pending, State::Published, State::Debounced] {
         for owner in [me(), Owner::new("another", [0; 8])] {
             for lease in [999, 1000, 1001] {
                 let lease_until = Timestamp::from_millis(lease);
@@ -33,7 +33,11 @@ fn rows() -> Vec<Option<Row>> {
 }
 
 fn item(row: &Row) -> Item {
-    let state = if row.state == State::Published { "PUBLISHED" } else { "PENDING" };
+    let state = match row.state {
+        State::Pending => "PENDING",
+        State::Published => "PUBLISHED",
+        State::Debounced => "DEBOUNCED",
+    };
     Item::from([
         ("deliveryId".into(), S("ws#evt#alert".into())),
         ("state".into(), S(state.into())),
@@ -64,7 +68,7 @@ async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
             let agree = match (&standing, may_claim(row.as_ref(), &me(), NOW)) {
                 (Err(LedgerError::Gone), MayClaim::Yes) => by_key && row.is_none(),
                 (Ok(Standing::Won(_)), MayClaim::Yes) => !by_key || row.is_some(),
-                (Ok(Standing::Won(_)), MayClaim::Mine) | (Ok(Standing::Published), MayClaim::Published) => true,
+                (Ok(Standing::Won(_)), MayClaim::Mine) | (Ok(Standing::Done), MayClaim::Done) => true,
                 (Ok(Standing::InProgress { until }), MayClaim::NotBefore(lease)) => *until == lease,
                 _ => false,
             };

@@ -14,10 +14,10 @@ use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Message, Owner, Standing, Wanted};
 use opportunity_alerts::redrive::{CONCURRENCY, Incomplete, Pace, Redrive, Report};
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::sns::SnsTopic;
+use opportunity_alerts::topic::sns::{Sns, Topics};
 use serde_json::{Value, json};
 use support::aws::Fault;
-use support::doubles::telemetry;
+use support::doubles::{relay, telemetry};
 use support::dynamodb::{Item, TABLE};
 use support::lambda::{Lambda, Said, TOPIC, environment};
 use support::requests::{opportunity, signed_now};
@@ -48,8 +48,7 @@ impl World {
     }
 
     async fn run_at(&self, pace: Pace, now: Timestamp) -> Result<Report, Incomplete> {
-        let retention = Duration::from_secs(86_400);
-        let redrive = Redrive { ledger: self.ledger(), topic: self.topic(), retention, telemetry: telemetry() };
+        let redrive = Redrive { relay: relay(self.ledger(), self.topic()), telemetry: telemetry() };
         redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, now.as_millis().to_be_bytes()), pace).await
     }
 
@@ -57,7 +56,7 @@ impl World {
         self.dynamodb.ledger()
     }
 
-    fn topic(&self) -> SnsTopic {
+    fn topic(&self) -> Sns {
         let config = aws_sdk_sns::Config::builder()
             .behavior_version(aws_sdk_sns::config::BehaviorVersion::latest())
             .http_client(aws_smithy_http_client::Builder::new().build_http())
@@ -65,7 +64,7 @@ impl World {
             .credentials_provider(aws_sdk_dynamodb::config::Credentials::for_tests())
             .endpoint_url(&self.aws.url)
             .build();
-        SnsTopic::new(aws_sdk_sns::Client::from_conf(config), TOPIC.into())
+        Sns::new(aws_sdk_sns::Client::from_conf(config), Topics { alerts: TOPIC.into(), status: None })
     }
 
     async fn row(&self, id: &DeliveryId) -> Item {
@@ -86,8 +85,8 @@ fn now() -> Timestamp {
 
 fn delivery(event: &str) -> Delivery {
     let body = json!({"default": json!({"id": event}).to_string()}).to_string();
-    let message = Message { subject: "New opportunity: x".into(), body };
-    Delivery { id: DeliveryId::alert(Some("ws"), event), message, body_sha256: "sha".into() }
+    let message = Message::Alert { subject: "New opportunity: x".into(), body };
+    Delivery { id: DeliveryId::alert(Some("ws"), event), message, body_sha256: "sha".into(), quiet: None }
 }
 
 fn report(said: Said) -> Value {

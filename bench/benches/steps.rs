@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 use bench::sendpilot::{Kind, SECRET};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hyper::HeaderMap;
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::secret::Secrets;
-use opportunity_alerts::{alert, event, signature};
+use opportunity_alerts::{event, signature};
 use serde_json::Value;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -33,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             bencher.iter(|| event::parse(black_box(&verified)));
         });
         steps.bench_function(BenchmarkId::new("render", body.len()), |bencher| {
-            bencher.iter(|| alert::due(black_box(&event), black_box(body)));
+            let rules = Rules::default();
+            bencher.iter(|| rules.due(black_box(&event), black_box(body)));
         });
         steps.finish();
     }

@@ -2,12 +2,15 @@
 
 use std::future::pending;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream;
 use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, Ledger, LedgerError, Message, Pending, Receipt, Settled, Standing, Wanted,
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, Message, Pending, QuietId, Receipt, Settled,
+    Standing, Wanted,
 };
+use opportunity_alerts::relay::Relay;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::{Topic, TopicError};
@@ -50,6 +53,11 @@ pub fn telemetry() -> Telemetry {
     Telemetry::new("function".into(), |_| ())
 }
 
+/// The way over both, with a retention of a day and no debounce.
+pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
+    Relay { ledger, topic, retention: Duration::from_secs(86_400), debounce: None }
+}
+
 /// When the other attempt's lease ends, where the script finds one in progress.
 pub const LEASE_OF_ANOTHER: Timestamp = Timestamp::from_millis(1_708_770_609_001);
 
@@ -82,14 +90,23 @@ impl Ledger for &Script {
         let standing = match self.claiming {
             Claiming::Wins => {
                 let Wanted::Delivery(delivery) = wanted else { panic!("the script has no rows") };
-                Standing::Won(Claim::granted(delivery.id, delivery.message, attempt.owner))
+                Standing::Won(Claim::granted(delivery.id, delivery.message, delivery.quiet, attempt.owner))
             }
             Claiming::FindsItInProgress => Standing::InProgress { until: LEASE_OF_ANOTHER },
-            Claiming::FindsItPublished => Standing::Published,
+            Claiming::FindsItPublished => Standing::Done,
             Claiming::Fails => return Err(LedgerError::Failed("claim", "unreachable".into())),
             Claiming::Hangs => pending().await,
         };
         Ok(Claimed { standing, other_body: false, attempts: Some(1) })
+    }
+
+    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+        Ok(MayAlert::Yes)
+    }
+
+    async fn debounce(&self, _: Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
+        self.called("debounce");
+        self.settle().await
     }
 
     async fn complete(&self, _: Claim, _: Receipt) -> Result<Settled, LedgerError> {

@@ -130,13 +130,17 @@ pub fn headers(pairs: &[(String, String)]) -> HeaderMap {
 pub fn delivery(event_id: &str, body: &str) -> Delivery {
     Delivery {
         id: DeliveryId::alert(Some("ws"), event_id),
-        message: Message { subject: "New opportunity: x".into(), body: json!({ "default": event_id }).to_string() },
+        message: Message::Alert {
+            subject: "New opportunity: x".into(),
+            body: json!({ "default": event_id }).to_string(),
+        },
         body_sha256: sha256_hex(body.as_bytes()),
+        quiet: None,
     }
 }
 
 /// A claim on it, as a ledger would hand it out.
 pub fn claim_of(event_id: &str, owner: Owner) -> Claim {
-    let Delivery { id, message, .. } = delivery(event_id, event_id);
-    Claim::granted(id, message, owner)
+    let Delivery { id, message, quiet, .. } = delivery(event_id, event_id);
+    Claim::granted(id, message, quiet, owner)
 }
