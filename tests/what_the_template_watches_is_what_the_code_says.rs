@@ -27,8 +27,9 @@ fn statuses() -> [&'static str; 10] {
 }
 
 /// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 29] = [
     "attempts",
+    "debounced",
     "deliveryId",
     "detail",
     "duplicates",
@@ -48,6 +49,7 @@ const FIELDS: [&str; 27] = [
     "scanned",
     "status",
     "stillPending",
+    "streamFailure",
     "record.status",
     "integrationError",
     "path",
