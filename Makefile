@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Not `cargo run`, whose variables would have crates built anew where this builds the function.
 BENCH = cargo build --quiet --locked --profile bench --package bench && $(TARGET)/release/bench
 
-.PHONY: help run demo send pending doctor test test-rust test-release test-deployed model chaos load growth bench instructions \
+.PHONY: help run demo journey send pending doctor test test-rust test-release test-deployed model chaos load growth bench instructions \
 	lint lint-rust lint-template lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
@@ -22,13 +22,16 @@ run: tools # Deploy to a local AWS, send four sample events, show what comes of 
 demo: tools # The same, but end with the verdict as exit status; TEMPLATE=<template.yaml> of an unpacked release, instead of a build
 	@$(LOCAL_AWS) local_aws.demo $(if $(TEMPLATE),--template '$(TEMPLATE)')
 
+journey: tools # Send a lead through every status, with the lead status stream, and print who got which, with which attributes
+	@$(LOCAL_AWS) local_aws.journey
+
 send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
 	$(if $(EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
 	@# make hands SECRET on as a variable of the environment. WEBHOOK_SECRET is one already: the way past the shell's history.
 	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(LOCAL_AWS) local_aws.send \
 		$(if $(URL),--url '$(URL)') $(if $(EVENT_ID),--event-id '$(EVENT_ID)') -- '$(EVENT)'
 
-pending: tools # List the alerts that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
+pending: tools # List the alerts and changes of status that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
 	@$(LOCAL_AWS) local_aws.pending $(if $(STACK),--stack '$(STACK)')
 
 doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
@@ -45,7 +48,8 @@ test-release: tools # How a release is packed, that all it takes is pinned, and 
 
 test-deployed: tools # Against the deployed template on a local AWS
 	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
-		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py
+		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
+		tests/the_stream_carries_every_change_test.py
 
 model: # The claim protocol in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
 	cargo test --locked --test no_interleaving_breaks_the_promise --test no_fault_at_any_call_loses_or_doubles_an_alert \

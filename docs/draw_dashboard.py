@@ -1,4 +1,4 @@
-"""Draws docs/dashboard.svg: the dashboard of template.yaml as it stands there, with the numbers of a made-up week.
+"""Draws docs/dashboard.svg: the dashboard of template.yaml with all that parameters add to it, and the numbers of a made-up week.
 
 Without arguments it writes the picture; with --check it only says whether the one that is there is this one.
 """
@@ -33,9 +33,10 @@ def dashboard(template):
     """The dashboard's body. The standard library reads no YAML, but this much of it is JSON."""
     body = re.search(r"^ +DashboardBody: !Sub\n +- \|\n((?: {10}.*\n|\n)+)", template, re.MULTILINE)[1]
     default = re.compile(r"^  (\w+):\n(?:    .*\n)*?    Default: (\d+)$", re.MULTILINE)
-    for parameter, value in default.findall(template):
-        body = body.replace(f"${{{parameter}}}", value)
-    return json.loads(body.replace("${AndSilence}", ""))
+    added = re.compile(r"^ {8}[- ] (And\w+): !If \[\w+, !Sub '(.*)', \"\"\]$", re.MULTILINE)
+    for name, value in default.findall(template) + added.findall(template):
+        body = body.replace(f"${{{name}}}", value)
+    return json.loads(body)
 
 
 class Week:
@@ -62,21 +63,28 @@ class Week:
         }
         changes = {status: self._hourly(rate) for status, rate in pipeline.items()}
         due = changes["OPPORTUNITY"]
+        all_changes = [sum(counts) for counts in zip(*changes.values())]
         out = [0 if hour in self.OUTAGE else count for hour, count in enumerate(due)]
-        waiting = sum(due[hour] for hour in self.OUTAGE)
+        streamed = [0 if hour in self.OUTAGE else count for hour, count in enumerate(all_changes)]
+        alerts_waiting, changes_waiting = (sum(counts[hour] for hour in self.OUTAGE) for counts in (due, all_changes))
+        waiting = alerts_waiting + changes_waiting
         last = self.OUTAGE[-1]
         quick = [self._around(420 if count else None, 0.2) for count in out]
-        refused = self._only({self.OUTAGE[0]: waiting * 4})
+        refused = self._only({self.OUTAGE[0]: changes_waiting * 4})
         self._series = {
             **{("StatusChanges", status): counts for status, counts in changes.items()},
-            "Opportunities": [count + again for count, again in zip(due, refused)],
+            "Opportunities": [
+                count + 4 * alerts_waiting * (hour == self.OUTAGE[0]) for hour, count in enumerate(due)
+            ],
             "Alerted": out,
+            "Debounced": [int(self._dice.random() < count / 12) for count in out],
+            "Streamed": streamed,
             "Published": self._only({last: waiting}),
             "StillPending": self._only({self.OUTAGE[0]: waiting, last: waiting}),
             "OldestPendingAge": self._only({self.OUTAGE[0]: 1740, last: 3420, last + 1: 0}),
             "TimeToAlert p50": quick,
             "TimeToAlert p99": [self._around(value, 0.4, 1.9) for value in quick],
-            "Ignored": [sum(counts) - done for *counts, done in zip(*changes.values(), due)],
+            "Ignored": self._hourly(1.5),
             "Duplicate": [int(self._dice.random() < count / 9) for count in out],
             "InProgress": self._only({self.OUTAGE[0] + 1: 1}),
             "Unavailable": refused,
@@ -100,8 +108,12 @@ class Week:
             "ClaimTime": [self._around(14 if count else None, 0.4) for count in out],
             "PublishTime": [self._around(31 if count else None, 0.4) for count in out],
             "CompleteTime": [self._around(11 if count else None, 0.4) for count in out],
+            ("NumberOfNotificationsDelivered", "StatusTopic"): [
+                count + changes_waiting * (hour == last) for hour, count in enumerate(streamed)
+            ],
+            ("NumberOfNotificationsFailed", "StatusTopic"): self._only({}),
             "NumberOfNotificationsDelivered": [
-                3 * count - (hour == self.UNREACHED) + 3 * waiting * (hour == last) for hour, count in enumerate(out)
+                3 * count - (hour == self.UNREACHED) + 3 * alerts_waiting * (hour == last) for hour, count in enumerate(out)
             ],
             "NumberOfNotificationsFailed": self._only({self.UNREACHED: 1}),
             ("ApproximateNumberOfMessagesVisible", "DeadLetters"): [int(hour >= self.UNREACHED) for hour in range(HOURS)],
@@ -113,8 +125,8 @@ class Week:
         """Of a widget's row, under that statistic."""
         name, dimensions = row[1], row[3::2]
         owner = re.match(r"\$\{([A-Z][a-z]+)", dimensions[0])[1]
-        queue = dimensions[0].strip("${}").split(".")[0]
-        for key in ((name, dimensions[-1]), (name, owner, stat), (name, owner), (name, queue), f"{name} {stat}", name):
+        resource = dimensions[0].strip("${}").split(".")[0]
+        for key in ((name, dimensions[-1]), (name, owner, stat), (name, owner), (name, resource), f"{name} {stat}", name):
             if key in self._series:
                 return self._series[key]
         raise KeyError(f"docs/draw_dashboard.py has no sample of {row}")
@@ -151,7 +163,7 @@ def picture(dashboard, week):
             *view(properties, week, area),
         ]
         parts.append(f'<g transform="translate({x} {y})">\n' + "\n".join(inner) + "\n</g>")
-    note = text(12, height + 16, "The dashboard of template.yaml with the numbers of a made-up week.", PALE)
+    note = text(12, height + 16, "The dashboard of template.yaml with the lead status stream, and the numbers of a made-up week.", PALE)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {24 * COLUMN} {height + 26}"'
         ' font-family="Helvetica, Arial, sans-serif">\n'
@@ -176,7 +188,7 @@ class Area:
 def alarm(properties, week, area):
     """A tile per alarm, red or green."""
     names = [re.sub(r"^\$\{(\w+)Alarm\.Arn\}$", r"\1", arn) for arn in properties["alarms"]]
-    columns = 6
+    columns = 7
     width, height = (area.width - 24) / columns, (area.height - 44) / -(-len(names) // columns)
     for number, name in enumerate(names):
         x, y = 12 + number % columns * width, 34 + number // columns * height
@@ -262,13 +274,20 @@ def series(properties, week):
     for row in properties["metrics"]:
         options = row[-1]
         if "expression" in options:
-            name = re.fullmatch(r"FILL\((\w+), 0\)", options["expression"])[1]
-            values = [value or 0 for value in by_id[name]]
+            values = evaluated(options["expression"], by_id)
         else:
             values = week.values(row[:-1], options.get("stat", properties.get("stat")))
             by_id[options.get("id")] = values
         if options.get("visible", True):
             yield options["label"], values, options.get("color", INK), options.get("yAxis", "left")
+
+
+def evaluated(expression, by_id):
+    """The two that there are: a gap filled, and what share one total is of another."""
+    if filled := re.fullmatch(r"FILL\((\w+), 0\)", expression):
+        return [value or 0 for value in by_id[filled[1]]]
+    part, whole = re.fullmatch(r"100 \* (\w+) / (\w+)", expression).groups()
+    return [100 * sum(by_id[part]) / sum(by_id[whole])]
 
 
 def frame(area, scale):

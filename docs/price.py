@@ -19,6 +19,8 @@ LAMBDA_REQUEST = 0.20 / MILLION
 GB_SECOND = {"arm64": 0.0000133334, "x86_64": 0.0000166667}
 WRITE_UNIT, READ_UNIT, TABLE_GB, BACKUP_GB = 0.625 / MILLION, 0.125 / MILLION, 0.25, 0.20
 PUBLISH, CHAT, EMAIL = 0.50 / MILLION, 0.60 / MILLION, 2.00 / 100_000
+# To SQS and Lambda, a standard topic delivers free of charge.
+FIFO_PUBLISH, FIFO_PUBLISH_GB, FIFO_DELIVERY, FIFO_DELIVERY_GB = 0.30 / MILLION, 0.017, 0.01 / MILLION, 0.001
 LOG_GB, KEPT_LOG_GB, LOGS_KEPT = 0.50, 0.03, 0.15  # of what is logged, so much is kept after compression
 DATA_OUT_GB = 0.09
 METRIC, ALARM, SECRET = 0.30, 0.10, 0.40
@@ -38,6 +40,9 @@ LAMBDA = 1  # what Lambda itself adds to an invocation
 LOGGED = 2.5  # kB: the function's line of 0.6, the gateway's, and Lambda's own
 ANSWERED = 0.5  # kB
 WRITES, ROW = 8, 3  # units of a claim and a completion, each 3 for the row and 1 for the index; kB
+STREAM_WRITES, STREAM_ROW = 6, 2  # the same of a message to the lead status stream: 2 for its row
+STREAMED = 1  # kB: the message and its attributes
+QUIET_WRITES = 1  # the row of a quiet period, of less than 1 kB
 COLD = 0.02  # the share of events that start a process
 MINUTES = 43_200
 
@@ -74,6 +79,7 @@ def cents(dollars):
 LOGS = gb(LOGGED) * (LOG_GB + LOGS_KEPT * KEPT_LOG_GB)
 DATA_OUT = gb(ANSWERED) * DATA_OUT_GB
 DELIVERY = WRITES * WRITE_UNIT + gb(ROW) * (TABLE_GB + BACKUP_GB)
+STREAM_DELIVERY = STREAM_WRITES * WRITE_UNIT + gb(STREAM_ROW) * (TABLE_GB + BACKUP_GB)
 
 
 def default_memory():
@@ -175,6 +181,39 @@ def of_a_month():
     yield "**In all**", "", *(f"**{cents(sum(column))}**" for column in zip(*sums))
 
 
+def of_the_stream():
+    """What a million changes of status cost that need no alert, by the kind of the stream."""
+    function = Function(default_memory())
+    ignored, streamed = (function.price(ceil(milliseconds)) for milliseconds in (function.ignored, function.warm))
+    publish = [0, PUBLISH, FIFO_PUBLISH + gb(STREAMED) * FIFO_PUBLISH_GB]
+    delivery = [0, 0, FIFO_DELIVERY + gb(STREAMED) * FIFO_DELIVERY_GB]
+    parts = {
+        f"API Gateway, CloudWatch Logs, and {ANSWERED} kB out": [GATEWAY_REQUEST + LOGS + DATA_OUT] * 3,
+        "Lambda": [ignored, streamed, streamed],
+        f"DynamoDB: {STREAM_WRITES} write units, {STREAM_ROW} kB for a month and its backup": [0, STREAM_DELIVERY, STREAM_DELIVERY],
+        f"SNS: publish, {STREAMED} kB": publish,
+        "SNS: to a queue": delivery,
+    }
+    yield "a million changes of status", "off", "standard", "fifo"
+    for part, prices in parts.items():
+        yield part, *(cents(price * MILLION) for price in prices)
+    yield "**in all**", *(f"**{cents(sum(column) * MILLION)}**" for column in zip(*parts.values()))
+
+
+def stream():
+    """The table, and what it says nothing of."""
+    alert = DELIVERY + PUBLISH + CHAT + EMAIL
+    return (
+        f"{markdown(of_the_stream())}\n"
+        "With the stream off, a change that needs no alert makes no call to AWS; with it on, three: claim, publish, complete. A\n"
+        f"repetition makes one. Where an alert is due as well, a million of both are {cents(alert * MILLION)} more, and three calls more, at the "
+        "same time.\n"
+        f"With `DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {cents(QUIET_WRITES * WRITE_UNIT * MILLION)} "
+        f"for a million. The stream's metric and alarm are {cents(METRIC + ALARM)}\n"
+        "a month. A queue's requests come on top, for whoever reads it.\n"
+    )
+
+
 def flood():
     """A sentence, not a table."""
     function = Function(default_memory())
@@ -194,7 +233,7 @@ def markdown(rows):
 
 
 TABLES = {
-    README: {"a month": lambda: markdown(of_a_month()), "a flood": flood},
+    README: {"a month": lambda: markdown(of_a_month()), "the stream": stream, "a flood": flood},
     SCALING: {"memory": lambda: markdown(by_memory()), "an alert": lambda: markdown(of_an_alert())},
 }
 

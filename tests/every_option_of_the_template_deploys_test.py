@@ -11,6 +11,7 @@ import unittest
 import zipfile
 from contextlib import nullcontext
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import boto3
@@ -23,6 +24,13 @@ from local_aws.stack import as_ministack_takes_it
 # What parameters are set to, and the resources that come or go by that.
 OPTIONS = [
     ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
+    ({"AlertStatuses": "OPPORTUNITY,MEETING_BOOKED"}, set()),
+    ({"AlertTags": "hot lead, call back"}, set()),
+    ({"DebounceMinutes": "60"}, set()),
+    ({"StatusStream": "fifo"}, {"StatusTopic", "StatusTopicPolicy", "StreamDeliveriesFailedAlarm"}),
+    ({"StatusStream": "standard"}, {"StatusTopic", "StatusTopicPolicy", "StreamDeliveriesFailedAlarm"}),
+    ({"StatusPipeline": "OPPORTUNITY=sales qualified, DONE=customer"}, set()),
+    ({"StatusPipeline": '{"OPPORTUNITY": "sales, qualified"}'}, set()),
     ({"AlarmEmail": "operations@example.com"}, {"AlarmEmailSubscription"}),
     ({"SilenceHours": "72"}, {"SilenceAlarm"}),
     ({"MakeDashboard": "no"}, {"Dashboard"}),
@@ -43,6 +51,20 @@ OPTIONS = [
         {"WebhookSecret"},
     ),
 ]
+# What a parameter does not take.
+REFUSED = [
+    ("AlertStatuses", ""),
+    ("AlertStatuses", "Opportunity"),
+    ("AlertStatuses", "OPPORTUNITY,"),
+    ("AlertTags", "hot\nlead"),
+    ("DebounceMinutes", "1441"),
+    ("DebounceMinutes", "-1"),
+    ("StatusStream", "false"),
+    ("StatusStream", "on"),
+    ("StatusPipeline", "OPPORTUNITY"),
+    ("StatusPipeline", "OPPORTUNITY=qualified,DONE"),
+]
+NUMBERS = count()
 # Those that every stack has, of whatever value.
 GIVEN = {"RetentionDays", "PendingSeconds", "Architecture"}
 
@@ -69,7 +91,7 @@ def setUpModule():
 def deploy(test, **options):
     """Deploys with these options, until the test is over. Returns the physical ids, by logical ones."""
     cloudformation = boto3.client("cloudformation")
-    name = "-".join(["with", *map(str.lower, options or ["defaults"])])[:100]
+    name = "-".join(["with", *map(str.lower, options or ["defaults"])])[:100] + f"-{next(NUMBERS)}"
     cloudformation.create_stack(
         StackName=name,
         TemplateURL=template,
@@ -85,8 +107,8 @@ def deploy(test, **options):
 class EveryOption(unittest.TestCase):
     def test_every_parameter_is_tried_here_or_has_a_value_in_every_stack(self):
         summary = boto3.client("cloudformation").get_template_summary(TemplateURL=template)
-        tried = [name for options, _ in OPTIONS for name in options]
-        self.assertEqual(sorted(given["ParameterKey"] for given in summary["Parameters"]), sorted([*tried, *GIVEN]))
+        tried = {name for options, _ in OPTIONS for name in options}
+        self.assertEqual({given["ParameterKey"] for given in summary["Parameters"]}, tried | GIVEN)
 
     def test_each_alone_makes_its_own_resources_and_no_other(self):
         defaults = deploy(self).keys()
@@ -118,11 +140,21 @@ class EveryOption(unittest.TestCase):
             with self.subTest(part), self.assertRaisesRegex(ClientError, "belong together"):
                 deploy(self, **part)
 
+    def test_what_a_parameter_does_not_take_is_refused(self):
+        for name, value in REFUSED:
+            with self.subTest(name, value=value), self.assertRaisesRegex(ClientError, name):
+                deploy(self, **{name: value})
+
+    def test_only_a_fifo_topic_has_a_name_of_its_own_so_that_neither_kind_is_in_the_others_way(self):
+        for kind, name in (("standard", r":with-statusstream-\d+-StatusTopic-\w+$"), ("fifo", r":with-statusstream-\d+-status\.fifo$")):
+            self.assertRegex(deploy(self, StatusStream=kind)["StatusTopic"], name)
+
     def test_topics_and_queues_refuse_the_transport_that_their_policies_name_and_take_the_other(self):
-        made = deploy(self)
+        made = deploy(self, StatusStream="standard")
+        topics = "AlertsTopic", "AlarmsTopic", "StatusTopic"
         for by_tls in (False, True):
             sns, sqs = client("sns", by_tls), client("sqs", by_tls)
-            calls = {topic: partial(sns.publish, TopicArn=made[topic], Message="-") for topic in ("AlertsTopic", "AlarmsTopic")}
+            calls = {topic: partial(sns.publish, TopicArn=made[topic], Message="-") for topic in topics}
             for queue in ("RedriveFailures", "DeadLetters"):
                 calls[queue] = partial(sqs.send_message, QueueUrl=made[queue], MessageBody="-")
             for name, call in calls.items():
@@ -131,15 +163,16 @@ class EveryOption(unittest.TestCase):
                     with self.assertRaises(ClientError) if by_tls else nullcontext():
                         call()
 
-    def test_the_dead_letters_take_what_sns_sends_for_the_alerts_and_for_no_other_topic(self):
-        made = deploy(self)
+    def test_the_dead_letters_take_what_sns_sends_for_the_alerts_and_the_stream_and_for_no_other_topic(self):
         sns, sqs = boto3.client("sns"), boto3.client("sqs")
-        attributes = sqs.get_queue_attributes(QueueUrl=made["DeadLetters"], AttributeNames=["QueueArn"])["Attributes"]
-        for topic in (made["AlarmsTopic"], made["AlertsTopic"]):
-            sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=attributes["QueueArn"])
-            sns.publish(TopicArn=topic, Message=topic)
-        received = sqs.receive_message(QueueUrl=made["DeadLetters"], MaxNumberOfMessages=10, WaitTimeSeconds=2)
-        self.assertEqual([json.loads(message["Body"])["Message"] for message in received["Messages"]], [made["AlertsTopic"]])
+        for options, topics in (({}, ["AlertsTopic"]), ({"StatusStream": "standard"}, ["AlertsTopic", "StatusTopic"])):
+            made = deploy(self, **options)
+            attributes = sqs.get_queue_attributes(QueueUrl=made["DeadLetters"], AttributeNames=["QueueArn"])["Attributes"]
+            for topic in ("AlarmsTopic", *topics):
+                sns.subscribe(TopicArn=made[topic], Protocol="sqs", Endpoint=attributes["QueueArn"])
+                sns.publish(TopicArn=made[topic], Message=topic)
+            received = sqs.receive_message(QueueUrl=made["DeadLetters"], MaxNumberOfMessages=10, WaitTimeSeconds=2)
+            self.assertCountEqual([json.loads(message["Body"])["Message"] for message in received["Messages"]], topics)
 
 
 def client(service, by_tls):

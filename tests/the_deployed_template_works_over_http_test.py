@@ -46,8 +46,8 @@ def configuration(logical_id):
     return {key: value for key, value in found.items() if key != "ResponseMetadata"}
 
 
-def row_of(event_id):
-    return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#alert")
+def row_of(event_id, kind="alert"):
+    return deployed.deliveries.row(f"ws_abc123xyz#{event_id}#{kind}")
 
 
 class DeployedStack(unittest.TestCase):
@@ -105,7 +105,8 @@ class DeployedStack(unittest.TestCase):
     def test_another_status_is_ignored(self):
         event = an_event("reply-received")
         self.assert_answer(post(event), 200, "ignored")
-        self.assertIsNone(row_of(event.event_id()))
+        for kind in ("alert", "status"):
+            self.assertIsNone(row_of(event.event_id(), kind))
         self.assert_alerts()
 
     def test_who_has_not_the_secret_does_not_get_in(self):
@@ -206,7 +207,7 @@ class DeployedStack(unittest.TestCase):
             self.assertEqual(len(lines), 1 + len(events))
             for event, line in zip(events, lines[1:]):
                 self.assertRegex(line, rf"0:00:\d\d  2 +ws_abc123xyz#{event.event_id()}#alert  .*AuthorizationError")
-        done = {"scanned": 3, "published": 3, "duplicates": 0, "stillPending": 0, "oldestPendingAgeSeconds": 0}
+        done = {"scanned": 3, "published": 3, "debounced": 0, "duplicates": 0, "stillPending": 0, "oldestPendingAgeSeconds": 0}
         self.assertEqual(deployed.redrive.run(), done)
         self.assertEqual(listing(deployed.deliveries.pending(), time.time()), "Nothing is pending.")
         self.assert_alerts(*(event.event_id() for event in events))

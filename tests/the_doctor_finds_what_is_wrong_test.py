@@ -117,6 +117,18 @@ class Doctor(unittest.TestCase):
         row = f"{alert.event['source'].removeprefix('urn:sendpilot:workspace:')}#{alert.event['id']}#alert"
         self.assertIn(f"ok          alert: {row} is PUBLISHED, as message {alert.message_id}", self.printed)
 
+    def test_a_stream_that_nothing_takes_and_one_that_is_taken(self):
+        self.addCleanup(deployed.redeploy)
+        deployed.redeploy(StatusStream="standard", AlertStatuses="MEETING_BOOKED,OPPORTUNITY", DebounceMinutes=60)
+        self.assert_wrong("stream's subscribers", "there is none", "StatusStream=off:\n.*--protocol sqs")
+        Inbox(deployed.stream_arn)
+        # Twice, because an alert may keep another one quiet.
+        for _ in range(2):
+            self.examine(alert=True)
+            self.assertEqual((self.of("WRONG"), self.status), ([], 0), self.printed)
+            self.assertIn("ok          stream's subscribers: 1, all confirmed: sqs\n", self.printed)
+            self.assertRegex(self.printed, "ok          alert: .*#alert is PUBLISHED, as message .*; .*#status is PUBLISHED, as message ")
+
     def test_an_alert_that_the_topic_does_not_take(self):
         self.addCleanup(deployed.redrive.run)
         with refusing(deployed.topic_arn):

@@ -30,7 +30,8 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
     read(&|name: &str| {
         names.borrow_mut().insert(name.to_owned());
         Some(match name {
-            "ALERTS_TOPIC_ARN" => support::lambda::TOPIC.to_owned(),
+            "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => support::lambda::TOPIC.to_owned(),
+            "STATUS_PIPELINE" => "DONE=won".to_owned(),
             _ => "30".to_owned(),
         })
         .filter(|_| name != "WEBHOOK_SECRET")
@@ -41,9 +42,10 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
 #[test]
 fn every_variable_that_the_code_reads_is_set_and_no_other() {
     let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
+    let webhook = looked_up(|variable| drop(Config::read(variable).unwrap().rules(variable).unwrap()));
     let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
     assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable is one that can be read in the console");
-    for (id, read) in [("WebhookFunction", both.union(&secret).cloned().collect()), ("RedriveFunction", both)] {
+    for (id, read) in [("WebhookFunction", &webhook | &secret), ("RedriveFunction", both)] {
         let function = function(id);
         let variables = function["Environment"]["Variables"].as_mapping().unwrap();
         let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
@@ -65,12 +67,17 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
 }
 
-fn granted(role: &str) -> BTreeSet<(String, String)> {
+fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
     let role = resource(role);
     let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
     assert!(role["Properties"]["ManagedPolicyArns"].is_null());
     let mut granted = BTreeSet::new();
     for statement in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].as_sequence().unwrap() {
+        let statement = match statement[0].as_str() {
+            Some("StreamsStatus") if streams => &statement[1],
+            Some("StreamsStatus") => continue,
+            _ => statement,
+        };
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
         let on = match &statement["Resource"] {
@@ -107,7 +114,7 @@ async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
         ["current", "claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned()))
     );
     let logs = [("logs:CreateLogStream", "WebhookLogs"), ("logs:PutLogEvents", "WebhookLogs")];
-    assert_eq!(granted("WebhookRole"), &used(&webhook) | &by_lambda(&logs));
+    assert_eq!(granted("WebhookRole", false), &used(&webhook) | &by_lambda(&logs));
 
     aws.next("publish", Fault::Refused(403));
     function.answer(&signed_now(&opportunity("evt_3"))).await;
@@ -124,7 +131,15 @@ async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
         ("logs:PutLogEvents", "RedriveLogs"),
         ("sqs:SendMessage", "RedriveFailures"),
     ]);
-    assert_eq!(granted("RedriveRole"), &used(redrive) | &by_lambda);
+    assert_eq!(granted("RedriveRole", false), &used(redrive) | &by_lambda);
+}
+
+#[test]
+fn with_the_stream_each_role_may_publish_to_it_besides_and_nothing_else() {
+    for role in ["WebhookRole", "RedriveRole"] {
+        let besides = &granted(role, true) - &granted(role, false);
+        assert_eq!(besides, [("sns:Publish".to_owned(), "!Ref StatusTopic".to_owned())].into(), "{role}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,8 +27,9 @@ fn statuses() -> [&'static str; 10] {
 }
 
 /// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
-const FIELDS: [&str; 27] = [
+const FIELDS: [&str; 29] = [
     "attempts",
+    "debounced",
     "deliveryId",
     "detail",
     "duplicates",
@@ -48,6 +49,7 @@ const FIELDS: [&str; 27] = [
     "scanned",
     "status",
     "stillPending",
+    "streamFailure",
     "record.status",
     "integrationError",
     "path",
@@ -133,11 +135,16 @@ fn alarms() -> BTreeMap<String, Value> {
     resources_of("AWS::CloudWatch::Alarm")
 }
 
-/// The dashboard's body as it stands, but for `AndSilence`, which is the one that depends on a parameter.
+/// The dashboard's body with all that parameters add to it.
 fn dashboard() -> String {
     let body = &resource("Dashboard")["Properties"]["DashboardBody"];
-    assert_eq!(yaml_serde::to_string(&body[1]["AndSilence"]).unwrap().matches("${SilenceAlarm.Arn}").count(), 1);
-    body[0].as_str().unwrap().replace("${AndSilence}", r#", "${SilenceAlarm.Arn}""#)
+    let mut whole = body[0].as_str().unwrap().to_owned();
+    for (name, choice) in body[1].as_mapping().unwrap() {
+        let (place, added) = (format!("${{{}}}", name.as_str().unwrap()), choice[1].as_str().unwrap());
+        assert!(whole.contains(&place) && added.starts_with(", ") && choice[2].as_str() == Some(""), "{name:?}");
+        whole = whole.replace(&place, added);
+    }
+    whole
 }
 
 fn widgets() -> Vec<serde_json::Value> {
@@ -264,13 +271,34 @@ fn the_dashboard_shows_every_alarm_every_reason_and_every_status_in_the_order_of
     let values = |name: &str, by: &str| -> Vec<String> {
         shown().iter().filter(|metric| metric.name == name).map(|metric| metric.dimensions[by].clone()).collect()
     };
-    assert_eq!(values("StatusChanges", "NewStatus"), statuses());
+    let going = |status: &&str| !matches!(*status, "NOT_INTERESTED" | "OTHER");
+    let funnel = widgets().into_iter().find(|widget| widget["properties"]["view"] == "bar").unwrap();
+    let bars = funnel["properties"]["metrics"].as_array().unwrap().iter().filter_map(Metric::of_widget);
+    let bars: Vec<String> = bars.map(|metric| metric.dimensions["NewStatus"].clone()).collect();
+    assert_eq!(bars, statuses().into_iter().filter(going).collect::<Vec<_>>());
+    let shown: BTreeSet<_> = values("StatusChanges", "NewStatus").into_iter().collect();
+    assert_eq!(shown, statuses().map(str::to_owned).into());
     assert_eq!(values("Rejected", "Reason").into_iter().collect::<BTreeSet<_>>(), REASONS.map(str::to_owned).into());
 }
 
 #[test]
+fn an_expression_is_of_rows_of_its_own_widget() {
+    for widget in widgets() {
+        let rows = widget["properties"]["metrics"].as_array().cloned().unwrap_or_default();
+        let options: Vec<_> = rows.iter().filter_map(|row| row.as_array().unwrap().last().cloned()).collect();
+        let ids: BTreeSet<_> = options.iter().filter_map(|options| options["id"].as_str()).collect();
+        for expression in options.iter().filter_map(|options| options["expression"].as_str()) {
+            let words = expression.split(|c: char| !c.is_alphanumeric());
+            let named: Vec<_> = words.filter(|word| word.starts_with(char::is_lowercase)).collect();
+            assert!(!named.is_empty() && named.iter().all(|name| ids.contains(name)), "{expression}");
+        }
+    }
+}
+
+#[test]
 fn the_dashboard_is_free_and_its_widgets_lie_side_by_side() {
-    assert!(shown().len() <= 50, "more than a dashboard has without charge");
+    // A metric is its namespace, name and dimensions: one that two widgets show is one.
+    assert!(shown().into_iter().collect::<BTreeSet<_>>().len() <= 50, "more than a dashboard has without charge");
     let mut taken = BTreeSet::new();
     for widget in widgets() {
         let [x, y, width, height] = ["x", "y", "width", "height"].map(|name| widget[name].as_u64().unwrap());

@@ -7,7 +7,10 @@ import boto3
 
 
 class Deliveries:
-    """One row per alert, as the function wrote it."""
+    """One row per alert and per message to the lead status stream, as the function wrote it.
+
+    Where alerts are debounced, there are rows of quiet periods among them: they have neither a state nor a message.
+    """
 
     def __init__(self, table_name):
         self._table = boto3.resource("dynamodb").Table(table_name)
@@ -26,7 +29,7 @@ class Deliveries:
             page = self._table.scan(IndexName="pending", ExclusiveStartKey=page["LastEvaluatedKey"])
 
     def published(self, message_id, patience=5):
-        """The row of an alert that has arrived, or None. It is completed after the alert is out, so it may take a moment."""
+        """The row of a message that has arrived, or None. It is completed after the message is out, so it may take a moment."""
         deadline = time.monotonic() + patience
         while True:
             for row in self._table.scan(ConsistentRead=True)["Items"]:
@@ -38,5 +41,5 @@ class Deliveries:
 
 
 def bodies(row):
-    """What was published, by protocol."""
+    """What was published as an alert, by protocol."""
     return json.loads(row["message"]["Message"])

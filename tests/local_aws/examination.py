@@ -40,6 +40,7 @@ GONE = re.compile(r"NotFound|NonExistentQueue|QueueDoesNotExist")
 
 DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
 LOG_IN = "Log your shell in, to the account and region of the stack; `aws sts get-caller-identity` says where it is."
+SUBSCRIBE = "aws sns subscribe --topic-arn {} --protocol {} --notification-endpoint {}"
 PUT_BACK = (
     "A plain `sam deploy` does not see what was changed by hand; a drift-aware change set puts it back:\n"
     "  aws cloudformation create-change-set --deployment-mode REVERT_DRIFT ..."
@@ -67,7 +68,8 @@ class Examination:
     """One stack, looked at once, at the moment `now`.
 
     It takes nothing from the stack and changes nothing in it: what it sends is a forged event, and one that needs no alert.
-    Only with `alert` does it send an opportunity, and everybody who subscribed gets the alert.
+    Only with `alert` does it send an event that alerts, and everybody who subscribed gets the alert, and who subscribed to the
+    lead status stream, the change.
     """
 
     def __init__(self, stack, now, webhook=None, alert=False):
@@ -94,6 +96,8 @@ class Examination:
         if self._alert:
             yield self._finding("alert", self._alert_goes_out)
         yield self._finding("subscribers", lambda: self._somebody_hears("AlertsTopicArn", "AlertEmail"))
+        if "StatusTopicArn" in self._outputs:
+            yield self._finding("stream's subscribers", self._something_takes_the_stream)
         yield self._finding("redrive's schedule", self._schedule_is_enabled)
         yield self._finding("redrive's runs", self._redrive_ran)
         yield self._finding("pending", self._nothing_old_is_pending)
@@ -121,6 +125,10 @@ class Examination:
         if name not in self._outputs:
             raise _CantTell(f"the stack has no output {name}", DEPLOY)
         return self._outputs[name]
+
+    def _parameter(self, name, default=None):
+        parameters = {one["ParameterKey"]: one.get("ParameterValue") for one in self._stack.get("Parameters", [])}
+        return parameters.get(name) or default
 
     def _resource(self, logical_id):
         """The name of a resource, given its name in the template."""
@@ -217,16 +225,22 @@ class Examination:
         return Finding(OK, "accepted, with 200 ignored: it needs no alert")
 
     def _alert_goes_out(self):
+        status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
         event = request.read("events/opportunity.json").with_event_id(request.fresh("evt_doctor"))
+        # A lead that nobody has heard of, so that no earlier alert keeps it quiet, and that comes from another status.
+        event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
         answer = event.post(self._webhook, self._signers()[0])
         if (answer.status, answer.outcome()) != (200, "alerted"):
             return self._of_bad_answer(answer)
-        delivery = f"{json.loads(event.body)['workspaceId']}#{event.event_id()}#alert"
-        row = Deliveries(self._output("DeliveriesTableName")).row(delivery) or {}
-        if row.get("state") != "PUBLISHED":
-            remedy = f"It is out, but not recorded, so that the redrive publishes it again. Why stands in:{self._logs('webhook')}"
-            return Finding(WRONG, f"{delivery} is {row.get('state', 'not in the table')}", remedy)
-        return Finding(OK, f"{delivery} is PUBLISHED, as message {row['messageId']}; see it arrive")
+        delivery = f"{json.loads(event.body)['workspaceId']}#{event.event_id()}"
+        out = {}
+        for kind in ("alert", "status") if "StatusTopicArn" in self._outputs else ("alert",):
+            row = Deliveries(self._output("DeliveriesTableName")).row(f"{delivery}#{kind}") or {}
+            if row.get("state") != "PUBLISHED":
+                remedy = f"It is out, but not recorded, so that the redrive publishes it again. Why stands in:{self._logs('webhook')}"
+                return Finding(WRONG, f"{delivery}#{kind} is {row.get('state', 'not in the table')}", remedy)
+            out[kind] = f"{delivery}#{kind} is PUBLISHED, as message {row['messageId']}"
+        return Finding(OK, f"{'; '.join(out.values())}; see it arrive")
 
     def _served(self):
         if self._to_forged is None:
@@ -253,19 +267,11 @@ class Examination:
 
     def _somebody_hears(self, topic_output, email_parameter):
         topic = self._output(topic_output)
-        subscriptions = list(_pages("sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic))
-        # A subscription that was ended stays listed for some days, with "Deleted" for its ARN.
-        subscriptions = [one for one in subscriptions if one["SubscriptionArn"] != "Deleted"]
-        waiting = [one for one in subscriptions if not _confirmed(one)]
-        subscribe = "aws sns subscribe --topic-arn {} --protocol {} --notification-endpoint {}"
-        if waiting:
-            first = waiting[0]
-            again = _command(subscribe, topic, first["Protocol"], _address(first))
-            remedy = "Have its owner follow the link in SNS's message (look among the junk). It is good for 48 hours; for another:"
-            return Finding(WRONG, f"not confirmed: {', '.join(map(_described, waiting))}", f"{remedy}{again}")
-        parameters = {one["ParameterKey"]: one.get("ParameterValue") for one in self._stack.get("Parameters", [])}
-        email = parameters.get(email_parameter)
-        again = _command(subscribe, topic, "email", email or "you@example.com")
+        subscriptions = _subscriptions(topic)
+        if unconfirmed := _unconfirmed(topic, subscriptions):
+            return unconfirmed
+        email = self._parameter(email_parameter)
+        again = _command(SUBSCRIBE, topic, "email", email or "you@example.com")
         if email and email.lower() not in {one["Endpoint"].lower() for one in subscriptions}:
             confirm = _command("aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token ...", topic)
             remedy = (
@@ -275,8 +281,18 @@ class Examination:
             return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed", remedy)
         if not subscriptions:
             return Finding(WRONG, "there is none: nobody would hear", f"Subscribe somebody, and have the mail that comes confirmed:{again}")
-        protocols = sorted({one["Protocol"] for one in subscriptions})
-        return Finding(OK, f"{len(subscriptions)}, all confirmed: {', '.join(protocols)}")
+        return _all_confirmed(subscriptions)
+
+    def _something_takes_the_stream(self):
+        topic = self._output("StatusTopicArn")
+        subscriptions = _subscriptions(topic)
+        if unconfirmed := _unconfirmed(topic, subscriptions):
+            return unconfirmed
+        if not subscriptions:
+            remedy = "Subscribe what shall get every change of status, or deploy with StatusStream=off:"
+            remedy += _command(SUBSCRIBE, topic, "sqs", "QUEUE_ARN")
+            return Finding(WRONG, "there is none: every change is published, and nothing gets it", remedy)
+        return _all_confirmed(subscriptions)
 
     def _schedule_is_enabled(self):
         name = self._resource("RedriveFunctionEveryMinute")
@@ -336,7 +352,7 @@ class Examination:
         return self._is_empty("RedriveFailuresUrl", remedy)
 
     def _no_letter_is_dead(self):
-        remedy = "Each is an alert that a subscriber did not get. Pass it on by hand, mend the subscription, then empty the queue."
+        remedy = "Each is a message that a subscriber did not get. Pass it on by hand, mend the subscription, then empty the queue."
         return self._is_empty("DeadLettersUrl", remedy)
 
     def _is_empty(self, output, remedy):
@@ -425,6 +441,28 @@ def _fault_of(secret):
     except ValueError:
         return "is a placeholder, or cut: base64 must follow whsec_"
     return "is a placeholder, or cut: it is too short to be one" if short else None
+
+
+def _subscriptions(topic):
+    """A subscription that was ended stays listed for some days, with "Deleted" for its ARN."""
+    listed = _pages("sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic)
+    return [one for one in listed if one["SubscriptionArn"] != "Deleted"]
+
+
+def _unconfirmed(topic, subscriptions):
+    """What is wrong, if it is that a subscription waits for its owner; or None."""
+    waiting = [one for one in subscriptions if not _confirmed(one)]
+    if not waiting:
+        return None
+    first = waiting[0]
+    again = _command(SUBSCRIBE, topic, first["Protocol"], _address(first))
+    remedy = "Have its owner follow the link in SNS's message (look among the junk). It is good for 48 hours; for another:"
+    return Finding(WRONG, f"not confirmed: {', '.join(map(_described, waiting))}", f"{remedy}{again}")
+
+
+def _all_confirmed(subscriptions):
+    protocols = sorted({one["Protocol"] for one in subscriptions})
+    return Finding(OK, f"{len(subscriptions)}, all confirmed: {', '.join(protocols)}")
 
 
 def _confirmed(subscription):

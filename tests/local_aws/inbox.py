@@ -1,4 +1,4 @@
-"""A queue that is subscribed to the topic, as anybody's may be, and the alerts that arrive in it."""
+"""A queue that is subscribed to a topic, as anybody's may be, and the messages that arrive in it."""
 
 import json
 import time
@@ -9,20 +9,25 @@ import boto3
 
 
 @dataclass
-class Alert:
+class Message:
     """One message as SNS delivered it."""
 
     message_id: str
-    subject: str
+    subject: str  # None where it has none, as those of the lead status stream
     event: dict  # the body for programs: a CloudEvent
+    attributes: dict  # text by name
+    group: str  # of the messages whose order counts; None where there is none
 
 
 class Inbox:
-    """Subscribed from its creation on."""
+    """Subscribed from its creation on, to what `filter_policy` lets through. To a FIFO topic, it is a FIFO queue."""
 
-    def __init__(self, topic_arn):
+    def __init__(self, topic_arn, filter_policy=None):
         self._sqs = boto3.client("sqs")
-        self._url = self._sqs.create_queue(QueueName=f"alerts-{uuid4()}")["QueueUrl"]
+        name, kind = f"inbox-{uuid4()}", {}
+        if topic_arn.endswith(".fifo"):
+            name, kind = f"{name}.fifo", {"FifoQueue": "true"}
+        self._url = self._sqs.create_queue(QueueName=name, Attributes=kind)["QueueUrl"]
         attributes = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=["QueueArn"])["Attributes"]
         policy = {
             "Version": "2012-10-17",
@@ -37,25 +42,37 @@ class Inbox:
             ],
         }
         self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": json.dumps(policy)})
-        boto3.client("sns").subscribe(TopicArn=topic_arn, Protocol="sqs", Endpoint=attributes["QueueArn"])
+        filtered = {"FilterPolicy": json.dumps(filter_policy)} if filter_policy else {}
+        subscription = {"Protocol": "sqs", "Endpoint": attributes["QueueArn"], "Attributes": filtered}
+        boto3.client("sns").subscribe(TopicArn=topic_arn, **subscription)
 
     def receive(self, wait=0):
-        """The alerts that are there, or come within `wait` seconds. Each is handed out once."""
-        received = self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10, WaitTimeSeconds=wait)
-        alerts = []
-        for message in received.get("Messages", []):
-            envelope = json.loads(message["Body"])
-            alerts.append(Alert(envelope["MessageId"], envelope.get("Subject"), json.loads(envelope["Message"])))
-            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
-        return alerts
+        """The messages that are there, or come within `wait` seconds. Each is handed out once."""
+        asked = {"MaxNumberOfMessages": 10, "WaitTimeSeconds": wait, "AttributeNames": ["MessageGroupId"]}
+        messages = []
+        for received in self._sqs.receive_message(QueueUrl=self._url, **asked).get("Messages", []):
+            messages.append(_read(received))
+            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=received["ReceiptHandle"])
+        return messages
 
     def collect(self, expected, patience=10, silence=1):
-        """The alerts that come until `expected` are there, and those of the `silence` after, in which none should come."""
-        alerts = []
+        """The messages that come until `expected` are there, and those of the `silence` after, in which none should come."""
+        messages = []
         deadline = time.monotonic() + patience
-        while len(alerts) < expected and time.monotonic() < deadline:
-            alerts += self.receive(wait=1)
+        while len(messages) < expected and time.monotonic() < deadline:
+            messages += self.receive(wait=1)
         deadline = time.monotonic() + silence
         while time.monotonic() < deadline:
-            alerts += self.receive(wait=1)
-        return alerts
+            messages += self.receive(wait=1)
+        return messages
+
+
+def _read(received):
+    envelope = json.loads(received["Body"])
+    return Message(
+        message_id=envelope["MessageId"],
+        subject=envelope.get("Subject"),
+        event=json.loads(envelope["Message"]),
+        attributes={name: attribute["Value"] for name, attribute in envelope.get("MessageAttributes", {}).items()},
+        group=received.get("Attributes", {}).get("MessageGroupId"),
+    )

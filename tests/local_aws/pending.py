@@ -1,4 +1,4 @@
-"""`make pending`: lists the alerts of a deployed stack that are not out yet, the oldest first."""
+"""`make pending`: lists what a deployed stack has not got out yet, alerts and messages of the lead status stream, the oldest first."""
 
 import argparse
 import sys

@@ -36,6 +36,12 @@ class Request:
         body = EVENT_ID.sub(lambda found: found[1] + event_id.encode() + found[3], self.body, count=1)
         return replace(self, body=body, message_id=fresh("msg"))
 
+    def with_data(self, **members):
+        """With these members of `data`, where the body is an event. None takes one out."""
+        event = json.loads(self.body)
+        event["data"] = {name: value for name, value in {**event["data"], **members}.items() if value is not None}
+        return replace(self, body=json.dumps(event).encode())
+
     def post(self, url, secret=SAMPLE_SECRET):
         """Signs it now, and sends it."""
         if not self.genuine:

@@ -11,6 +11,8 @@ from local_aws.emulator import REGION
 from local_aws.function import architecture, run_sam
 
 NAME = "sendpilot-opportunity-alerts"
+# As the template has them. A second deploy leaves a parameter that it is not given as the first one set it.
+DEFAULTS = {"StatusStream": "off", "StatusPipeline": "", "AlertStatuses": "OPPORTUNITY", "AlertTags": "", "DebounceMinutes": 0}
 ALARM_EMAIL = "operations@example.com"  # gets nothing: ministack sends no mail
 
 # ministack knows nothing of these, and a deployment that has one fails.
@@ -23,28 +25,35 @@ class Stack:
 
     webhook_url: str
     topic_arn: str
+    stream_arn: str  # None where every change of status is not streamed
     table_name: str
     redrive_name: str
     secret_arn: str
 
 
-def deploy(template, emulator):
-    """Deploys a built template."""
+def deploy(template, emulator, **parameters):
+    """Deploys a built template, with these parameters; once more, where it is deployed."""
     adapted = template.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(template.read_text()))
-    parameters = [f"Architecture={architecture()}", f"AlarmEmail={ALARM_EMAIL}"]
+    given = {"Architecture": architecture(), "AlarmEmail": ALARM_EMAIL, **DEFAULTS, **parameters}
+    # In quotation marks, or else sam reads no further than to a blank, and takes nothing for no value.
+    overrides = [f"{name}={json.dumps(str(value))}" for name, value in given.items()]
     # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(adapted), *where, "--no-confirm-changeset", "--no-progressbar"]
-    run_sam("deploy", [*arguments, "--parameter-overrides", *parameters], {})
+    run_sam("deploy", [*arguments, "--parameter-overrides", *overrides], {})
     _create_routes()
     deployed = outputs(NAME)
+    stream_arn = deployed.get("StatusTopicArn")
+    if stream_arn and stream_arn.endswith(".fifo"):
+        _make_fifo(stream_arn)
     url = urlsplit(deployed["WebhookUrl"])
     api_id = url.hostname.split(".")[0]
     return Stack(
         # The output's host, <api id>.execute-api.localhost, is one that not every machine can resolve.
         webhook_url=f"{emulator.endpoint}/_aws/execute-api/{api_id}{url.path}",
         topic_arn=deployed["AlertsTopicArn"],
+        stream_arn=stream_arn,
         table_name=deployed["DeliveriesTableName"],
         redrive_name=deployed["RedriveFunctionName"],
         secret_arn=deployed["WebhookSecretArn"],
@@ -79,8 +88,11 @@ def _create_routes():
     for logical, resource in resources.items():
         if resource["Type"] != "AWS::ApiGatewayV2::Api":
             continue
+        routes = {route["RouteKey"] for route in gateway.get_routes(ApiId=physical[logical])["Items"]}
         for path, methods in resource["Properties"]["Body"]["paths"].items():
             for method, operation in methods.items():
+                if f"{method.upper()} {path}" in routes:
+                    continue
                 described = operation["x-amazon-apigateway-integration"]
                 logical_function = re.search(r"\$\{(\w+)\.Arn\}", described["uri"]["Fn::Sub"])[1]
                 function = lambdas.get_function(FunctionName=physical[logical_function])
@@ -96,3 +108,8 @@ def _create_routes():
                     RouteKey=f"{method.upper()} {path}",
                     Target=f"integrations/{integration['IntegrationId']}",
                 )
+
+
+def _make_fifo(topic_arn):
+    """Does what ministack leaves out: of a topic in a template, it reads the name, and not that it is a FIFO topic."""
+    boto3.client("sns").set_topic_attributes(TopicArn=topic_arn, AttributeName="FifoTopic", AttributeValue="true")
