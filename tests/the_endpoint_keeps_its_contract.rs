@@ -111,7 +111,6 @@ fn every_answer_is_in_the_document_and_the_document_has_no_other() {
         let declared = responses[&status]["headers"].as_object().into_iter().flatten();
         for (name, declared) in declared.clone() {
             let declared = declared["$ref"].as_str().map_or(declared, |reference| part(&openapi, &reference[1..]));
-            assert_eq!(declared["required"], true, "{outcome:?}: {name}");
             let value = header(name).parse::<u64>().map_or_else(|_| json!(header(name)), |number| json!(number));
             assert_eq!(flaws(&validator(CONTRACTS, declared["schema"].clone()), &value), "", "{outcome:?}: {name}");
         }
