@@ -11,7 +11,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 BENCH = cargo build --quiet --locked --profile bench --package bench && $(TARGET)/release/bench
 
 .PHONY: help run demo journey send pending doctor test test-rust test-release test-deployed model chaos load growth bench instructions \
-	lint lint-rust lint-template lint-crates advisories dist notes pictures prices tools clean
+	lint lint-rust lint-template lint-contracts lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -76,7 +76,7 @@ bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, me
 instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes goes without valgrind
 	@$(BENCH) instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
 
-lint: lint-rust lint-template lint-crates # Format, clippy, docs, the template's linters, the crates' licences and origins
+lint: lint-rust lint-template lint-contracts lint-crates # Format, clippy, docs, the linters of template and contracts, the crates' licences and origins
 
 lint-rust:
 	cargo fmt --all --check
@@ -89,6 +89,10 @@ lint-template: tools .venv-checkov/installed
 	@$(SAM) validate
 	$(PYTHON) -B docs/draw_dashboard.py --check
 	$(PYTHON) -B docs/price.py --check
+
+lint-contracts: tools
+	.venv/bin/openapi-spec-validator docs/contracts/openapi.yaml
+	.venv/bin/python -B docs/contracts/lint.py
 
 # Needs no network once the crates are there, but for the advisories: without one it says that it did not check them.
 lint-crates: tools

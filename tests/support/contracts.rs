@@ -1,0 +1,61 @@
+//! The documents in `docs/contracts/`, and whether a value is as they say.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jsonschema::{Draft, Retrieve, Uri, Validator};
+use serde_json::{Value, json};
+
+/// Where the documents of today are. Under `released/` are those of each release.
+pub const CONTRACTS: &str = "docs/contracts";
+
+/// A document, whether JSON or YAML.
+pub fn document(path: impl AsRef<Path>) -> Value {
+    yaml_serde::from_str(&fs::read_to_string(path.as_ref()).unwrap()).unwrap()
+}
+
+/// A document of today.
+pub fn today(name: &str) -> Value {
+    document(Path::new(CONTRACTS).join(name))
+}
+
+/// What the schema at this reference says, which begins with a file of this folder. Of today's contracts, with [`CONTRACTS`].
+pub fn schema(folder: impl AsRef<Path>, reference: &str) -> Validator {
+    validator(folder, json!({ "$ref": reference }))
+}
+
+/// What a schema says whose references begin with a file of this folder.
+pub fn validator(folder: impl AsRef<Path>, schema: Value) -> Validator {
+    jsonschema::options()
+        .with_draft(Draft::Draft202012)
+        .should_validate_formats(true)
+        .with_base_uri("contract:///")
+        .with_retriever(Folder(folder.as_ref().into()))
+        .build(&schema)
+        .unwrap()
+}
+
+/// What is wrong with a value, a flaw a line; nothing, if nothing is.
+pub fn flaws(validator: &Validator, value: &Value) -> String {
+    validator.iter_errors(value).map(|error| format!("{}: {error}\n", error.instance_path())).collect()
+}
+
+/// The part of a document that a pointer leads to, through references within the document.
+pub fn part<'a>(document: &'a Value, pointer: &str) -> &'a Value {
+    let part = document.pointer(pointer).unwrap_or_else(|| panic!("{pointer}"));
+    match part["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
+        Some(pointer) => self::part(document, pointer),
+        None => part,
+    }
+}
+
+struct Folder(PathBuf);
+
+impl Retrieve for Folder {
+    fn retrieve(&self, uri: &Uri<String>) -> Result<Value, Box<dyn Error + Send + Sync>> {
+        let path = self.0.join(uri.path().as_str().trim_start_matches('/'));
+        let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(yaml_serde::from_str(&text)?)
+    }
+}
