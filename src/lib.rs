@@ -1,4 +1,5 @@
-//! One alert for every SendPilot lead that becomes an opportunity: never lost, and never sent twice without need.
+//! One alert for every SendPilot lead that becomes an opportunity: never lost, and never sent twice without need. And where it is wanted, one
+//! message for every change of a lead's status, with the same promise, on a topic of its own: the lead status stream.
 //!
 //! SendPilot posts a signed webhook to an HTTP API, which invokes the `webhook` function. Every minute, the `redrive`
 //! function sees to what is still pending, whatever became of the attempt that had it. A request goes down this list:
@@ -7,7 +8,7 @@
 //! |---|---|
 //! | [`config`] | reads the environment; each error names its variable |
 //! | [`gateway`] | takes in what API Gateway hands over, whatever an attacker wrote into it |
-//! | [`webhook`] | handles one request: verify, parse, alert, relay, answer |
+//! | [`webhook`] | handles one request: verify, parse, apply the rules, relay, answer |
 //! | [`signature`] | makes bytes of a stranger into a [`signature::Verified`] body, or says why not |
 //! | [`keyring`] | has the secrets that count at this moment, fetched from Secrets Manager and kept fresh |
 //! | [`secret`] | one or more signing secrets, never readable again |
@@ -18,7 +19,7 @@
 //! | [`cloud_event`] | what programs read, of either |
 //! | [`pipeline`] | from a status to the stage of a CRM |
 //! | [`redrive`] | lists what is pending though nobody holds it, and relays that |
-//! | [`relay`] | claims the delivery, publishes it, completes it; or releases it |
+//! | [`relay`] | claims a delivery, publishes it, completes it; or releases it |
 //! | [`invocation`] | shares out the time that Lambda gives |
 //! | [`ledger`] | the rules of a claim; [`ledger::dynamodb`] holds a table to them |
 //! | [`topic`] | where messages go; [`topic::sns`] sends them there |
@@ -33,7 +34,10 @@
 //! 2. **Once.** One alert per event. A second publish happens only where a publish took effect and the proof of it was
 //!    lost: a crash, or a lost answer, between publish and completion. It carries the same alert id.
 //! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not serve.
-//! 4. **Nothing for nothing.** An event that needs no alert costs no AWS call, but for a look at the secret now and then.
+//! 4. **Nothing for nothing.** An event that calls for nothing costs no AWS call, but for a look at the secret now and then.
+//!
+//! An event that calls for an alert and for a message to the stream is two deliveries. They are relayed at once, neither waits for the other or
+//! fails with it, and 2xx is for both.
 //!
 //! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
 //! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.
