@@ -105,10 +105,12 @@ fn what_is_kept_is_under_a_key_of_ones_own_where_there_is_one_and_encrypted_by_a
             assert_eq!(kept["KmsKeyId"], aws, "{id}");
         }
     }
-    assert_eq!(resource("AlertsTopic")["Properties"]["KmsMasterKeyId"], own("alias/aws/sns"));
+    for topic in ["AlertsTopic", "StatusTopic"] {
+        assert_eq!(resource(topic)["Properties"]["KmsMasterKeyId"], own("alias/aws/sns"));
+    }
     // CloudWatch can not use alias/aws/sns, and what it says is no secret.
     assert_eq!(resource("AlarmsTopic")["Properties"]["KmsMasterKeyId"], aws);
-    assert_eq!(resources_of("AWS::SNS::Topic").len(), 2, "another one?");
+    assert_eq!(resources_of("AWS::SNS::Topic").len(), 3, "another one?");
 }
 
 #[test]
@@ -157,7 +159,7 @@ fn logs_and_failures_are_kept_for_some_days_and_the_table_until_somebody_means_t
 }
 
 #[test]
-fn an_alert_that_a_subscription_could_not_take_is_in_the_dead_letters_and_only_such_are() {
+fn what_a_subscription_to_either_topic_could_not_take_is_in_the_dead_letters_and_only_that_is() {
     let alerts = parsed("!Ref AlertsTopic");
     let subscriptions = resources_of("AWS::SNS::Subscription");
     let to_alerts: Vec<_> = subscriptions.values().filter(|subscription| subscription["TopicArn"] == alerts).collect();
@@ -171,7 +173,8 @@ fn an_alert_that_a_subscription_could_not_take_is_in_the_dead_letters_and_only_s
     let [allowed] = allowed[..] else { panic!("one statement") };
     assert_eq!(allowed["Principal"], parsed("Service: sns.amazonaws.com"));
     assert_eq!(allowed["Action"].as_str(), Some("sqs:SendMessage"));
-    assert_eq!(allowed["Condition"], parsed("ArnEquals: { aws:SourceArn: !Ref AlertsTopic }"));
+    let topics = "[!Ref AlertsTopic, !If [StreamsStatus, !Ref StatusTopic, !Ref AWS::NoValue]]";
+    assert_eq!(allowed["Condition"], parsed(&format!("ArnEquals: {{ aws:SourceArn: {topics} }}")));
 }
 
 #[test]

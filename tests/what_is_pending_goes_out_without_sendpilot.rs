@@ -166,7 +166,7 @@ async fn one_poisoned_among_a_hundred_stops_none_and_goes_out_when_it_can() {
     assert_eq!(world.aws.alerts().len(), 100);
     let row = world.row(&poisoned).await;
     assert_eq!((&row["state"], &row["attempts"]), (&S("PENDING".into()), &N("2".into())));
-    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the alert"), "{row:?}");
+    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the message"), "{row:?}");
     assert!(!row.contains_key("expiresAt"));
 
     world.aws.refuse(None);
