@@ -118,6 +118,11 @@ impl Aws {
         })
     }
 
+    /// What the clients have in common, for one of another service.
+    pub fn config(&self) -> &SdkConfig {
+        &self.config
+    }
+
     /// The client of the ledger, whose requests recognise their own effect, and so may be repeated: it soon asks again.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config).timeout_config(impatient());

@@ -89,7 +89,8 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
 
     /// Both at once, and whatever becomes of the other.
     async fn deliver(&self, Due { alert, status }: Due, invocation: &Invocation) -> Handled {
-        let deliver = |delivery: Delivery| self.relay.deliver(Wanted::Delivery(delivery), invocation);
+        // On the heap, since most events call for nothing: what is in place is moved with every request.
+        let deliver = |delivery: Delivery| Box::pin(self.relay.deliver(Wanted::Delivery(delivery), invocation));
         let [alert, status] = [alert, status].map(|delivery| OptionFuture::from(delivery.map(deliver)));
         let (alert, status) = join(alert, status).await;
         let outcome_of = |relayed: &Option<Relayed>| relayed.as_ref().map(|relayed| relayed.outcome.clone());
