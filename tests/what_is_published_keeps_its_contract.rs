@@ -50,10 +50,15 @@ fn published(event: &Event) -> Vec<Published> {
 /// The files that say what must come of an event.
 fn golden() -> Vec<(PathBuf, Published)> {
     let files = |folder: &str| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
-    let alerts = files("events/alerts").into_iter().map(|folder| (ALERT, folder.join("default.json")));
-    let statuses = files("events/statuses").into_iter().map(|file| (STATUS, file));
-    let golden: Vec<_> = alerts.chain(statuses).map(|(name, path)| (path.clone(), (name, document(path)))).collect();
-    for name in [ALERT, STATUS] {
+    let read = |name, path: PathBuf| (path.clone(), (name, document(path)));
+    let alerts = files("events/alerts").into_iter().map(|folder| read(ALERT, folder.join("default.json")));
+    let statuses = files("events/statuses").into_iter().map(|file| read(STATUS, file));
+    let attributes = files("events/attributes").into_iter().map(|file| {
+        let (path, (name, request)) = read(ATTRIBUTES, file);
+        (path, (name, request["MessageAttributes"].clone()))
+    });
+    let golden: Vec<_> = alerts.chain(statuses).chain(attributes).collect();
+    for name in SCHEMAS {
         assert!(golden.iter().any(|(_, published)| published.0 == name), "no golden file for {name}");
     }
     golden
