@@ -26,10 +26,10 @@ async fn main() -> ExitCode {
 async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), lambda_runtime::Error> {
     let bucket = variable("ARCHIVE_BUCKET").ok_or(ConfigError::Missing("ARCHIVE_BUCKET"))?;
     let endpoint = variable("AWS_ENDPOINT_URL").filter(|url| !url.is_empty());
-    let config = aws_sdk_s3::config::Builder::from(Aws::read(&variable)?.config())
-        // A bucket's own host name is one that no emulator has.
-        .force_path_style(endpoint.is_some())
-        .set_endpoint_url(endpoint);
+    let mut config = aws_sdk_s3::config::Builder::from(Aws::read(&variable)?.config());
+    // A bucket's own host name is one that no emulator has.
+    config.set_force_path_style(Some(endpoint.is_some()));
+    config.set_endpoint_url(endpoint);
     let archive = &Archive { client: Client::from_conf(config.build()), bucket };
     let run = async |event: LambdaEvent<SqsEvent>| {
         Ok::<_, lambda_runtime::Error>(archive.keep(Batch::read(event.payload.records)).await)

@@ -28,10 +28,17 @@ pub(crate) struct Object {
     pub(crate) messages: Vec<String>,
 }
 
+#[derive(Default)]
+struct Day {
+    /// By time and id, and by workspace, since ids are a workspace's own.
+    lines: BTreeMap<(String, String), String>,
+    messages: Vec<String>,
+}
+
 impl Batch {
     /// Reads messages in any order. What comes twice in a batch is one line.
     pub(crate) fn read(messages: Vec<SqsMessage>) -> Self {
-        let mut days: BTreeMap<String, (BTreeMap<(String, String), String>, Vec<String>)> = BTreeMap::new();
+        let mut days: BTreeMap<String, Day> = BTreeMap::new();
         let mut unreadable = Vec::new();
         for message in messages {
             let (id, body) = (message.message_id.unwrap_or_default(), message.body.unwrap_or_default());
@@ -40,14 +47,14 @@ impl Batch {
             match line {
                 Ok((line, event)) => {
                     let day = event.time.map_or(UNDATED.to_owned(), |time| time.date().to_string());
-                    let (lines, ids) = days.entry(day).or_default();
-                    lines.insert((event.sort_key(), event.source), line);
-                    ids.push(id);
+                    let day = days.entry(day).or_default();
+                    day.lines.insert((event.sort_key(), event.source), line);
+                    day.messages.push(id);
                 }
                 Err(error) => unreadable.push((id, error)),
             }
         }
-        let objects = days.into_iter().map(|(day, (lines, messages))| {
+        let objects = days.into_iter().map(|(day, Day { lines, messages })| {
             let lines: String = lines.into_values().map(|line| line + "\n").collect();
             Object { key: format!("changes/dt={day}/{}.jsonl", sha256_hex(lines.as_bytes())), lines, messages }
         });

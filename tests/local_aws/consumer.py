@@ -1,0 +1,112 @@
+"""A consumer from examples/, deployed to the local AWS by its own template, on a topic that stands for the lead status stream."""
+
+import json
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock, Thread
+
+import boto3
+
+from local_aws.emulator import REGION
+from local_aws.function import ROOT, SOONER, architecture, run_sam
+from local_aws.stack import as_ministack_takes_it, outputs
+
+
+def deploy(example, emulator, **parameters):
+    """Builds and deploys examples/<example>, and returns the outputs of its stack."""
+    directory = emulator.scratch / example
+    source = ROOT / "examples" / example / "template.yaml"
+    given = {"Architecture": architecture(), **parameters}
+    overrides = ["--parameter-overrides", *(f"{name}={json.dumps(str(value))}" for name, value in given.items())]
+    built = directory / "template.yaml"
+    if not built.exists():
+        run_sam("build", ["--template-file", str(source), "--build-dir", str(directory), *overrides], SOONER)
+    adapted = built.with_name("adapted.yaml")
+    adapted.write_text(as_ministack_takes_it(built.read_text()))
+    where = ["--stack-name", example, "--region", REGION, "--no-confirm-changeset", "--no-progressbar"]
+    run_sam("deploy", ["--template-file", str(adapted), *where, *overrides], {})
+    return outputs(example)
+
+
+class Stream:
+    """A topic, and messages to it as the receiver publishes them."""
+
+    def __init__(self):
+        self._sns = boto3.client("sns")
+        self.arn = self._sns.create_topic(Name="status")["TopicArn"]
+
+    def publish(self, event):
+        """A change, with the attributes that subscribers filter by."""
+        data = event["data"]
+        attributes = {"eventType": event["type"], "newStatus": data["newStatus"], "crmStage": data["crmStage"]}
+        self._sns.publish(
+            TopicArn=self.arn,
+            Message=json.dumps(event),
+            MessageAttributes={name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()},
+            MessageGroupId=event["subject"],
+        )
+
+    def publish_text(self, text):
+        """What is none."""
+        self._sns.publish(TopicArn=self.arn, Message=text)
+
+
+def change(lead, number, status, stage):
+    """The change number `number` of a lead: the higher, the later."""
+    minutes, seconds = divmod(number, 60)
+    return {
+        "specversion": "1.0",
+        "id": f"evt_{lead}_{number}",
+        "source": "urn:sendpilot:workspace:ws_abc123xyz",
+        "type": "sendpilot.lead.status_changed",
+        "subject": lead,
+        "time": f"2024-02-24T10:{minutes:02}:{seconds:02}Z",
+        "datacontenttype": "application/json",
+        "data": {"leadId": lead, "newStatus": status, "crmStage": stage},
+    }
+
+
+class Endpoint:
+    """Whatever a consumer calls: it remembers each call, and refuses while it is told to."""
+
+    def __init__(self):
+        self.refuses = False
+        self._calls, self._lock = [], Lock()
+
+    def calls(self):
+        """(method, path, idempotency key, body, whether it was taken) of each so far."""
+        with self._lock:
+            return list(self._calls)
+
+    def took(self):
+        return [call for call in self.calls() if call[4]]
+
+    @contextmanager
+    def serving(self):
+        """On a free loopback port; gives the address."""
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with endpoint._lock:
+                    takes = not endpoint.refuses
+                    endpoint._calls.append((self.command, self.path, self.headers["idempotency-key"], body, takes))
+                self.send_response(200 if takes else 503)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            do_POST = do_PUT
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()

@@ -1,0 +1,168 @@
+"""The consumers in examples/, each deployed by its own template to the local AWS: what they do with what the stream brings."""
+
+import json
+import random
+import time
+import unittest
+
+import boto3
+
+from local_aws import function
+from local_aws.consumer import Endpoint, Stream, change, deploy
+from local_aws.emulator import Emulator
+
+STAGES = {
+    "PENDING": "new",
+    "CONNECTION_SENT": "contacted",
+    "CONNECTION_ACCEPTED": "connected",
+    "MESSAGE_SENT": "in_conversation",
+    "REPLY_RECEIVED": "engaged",
+    "OPPORTUNITY": "qualified",
+    "MEETING_BOOKED": "unknown",
+    "NOT_INTERESTED": "closed_lost",
+    "DONE": "closed_won",
+}
+SEED = 6
+
+
+def setUpModule():
+    global emulator, stream
+    function.LOGS.mkdir(exist_ok=True)
+    emulator = unittest.enterModuleContext(Emulator(function.LOGS / "ministack-examples.log"))
+    stream = Stream()
+
+
+def eventually(condition, patience=60):
+    """Waits until it is true; the last thing that it was."""
+    deadline = time.monotonic() + patience
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def depth(queue_url):
+    """Messages in a queue, those in somebody's hands too."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = boto3.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    return sum(int(attributes[name]) for name in names)
+
+
+def come_again_soon(queue_url):
+    """What failed comes after a second, and not after minutes as in the template, for which a test will not wait."""
+    boto3.client("sqs").set_queue_attributes(QueueUrl=queue_url, Attributes={"VisibilityTimeout": "1"})
+
+
+class TheCrmSync(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.crm = Endpoint()
+        url = cls.enterClassContext(cls.crm.serving())
+        cls.stack = deploy("crm-sync", emulator, StatusTopicArn=stream.arn, CrmUrl=url)
+        cls.queue = cls.stack["QueueUrl"]
+        mappings = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+        [cls.mapping] = [one for one in mappings if one["EventSourceArn"].endswith(cls.queue.rsplit("/", 1)[1])]
+
+    def collect(self, window, size):
+        """A batch window of its own. The emulator does not wait for one: it takes what is in the queue, up to the batch's size."""
+        update = {"MaximumBatchingWindowInSeconds": window, "BatchSize": size}
+        boto3.client("lambda").update_event_source_mapping(UUID=self.mapping["UUID"], **update)
+
+    def enable(self, enabled):
+        boto3.client("lambda").update_event_source_mapping(UUID=self.mapping["UUID"], Enabled=enabled)
+
+    def apply(self, changes):
+        """Fills the queue, as a window would have it filled, and lets it be read; the calls that were taken meanwhile."""
+        before = len(self.crm.took())
+        self.enable(False)
+        for event in changes:
+            stream.publish(event)
+        self.enable(True)
+        self.assertTrue(eventually(lambda: depth(self.queue) == 0, patience=150), "the queue is not empty yet")
+        return self.crm.took()[before:]
+
+    def test_a_thousand_changes_over_fifty_leads_end_in_the_last_of_each_with_and_without_a_window(self):
+        chance = random.Random(SEED)
+        calls = {}
+        for name, window, size in [("with", 30, 100), ("without", 0, 1)]:
+            leads = [f"lead_{name}_{number}" for number in range(50)]
+            changes, last = [], {}
+            for number in range(800):
+                lead, (status, stage) = chance.choice(leads), chance.choice(list(STAGES.items()))
+                changes.append(change(lead, number, status, stage))
+                last[lead] = (number, stage)
+            changes += chance.choices(changes, k=200)
+            chance.shuffle(changes)
+            self.collect(window, size)
+            taken = self.apply(changes)
+            calls[name] = len(taken)
+            final = {path.removeprefix("/leads/").replace("%5F", "_"): body["stage"] for _, path, _, body, _ in taken}
+            self.assertEqual(final, {lead: stage for lead, (_, stage) in last.items()})
+            rows = boto3.client("dynamodb").scan(TableName=self.stack["TableName"])["Items"]
+            rows = {row["lead"]["S"].split("#")[1]: row for row in rows}
+            for lead, (number, stage) in last.items():
+                self.assertEqual(rows[lead]["stage"]["S"], stage)
+                self.assertTrue(rows[lead]["version"]["S"].endswith(f"#evt_{lead}_{number}"))
+                self.assertNotIn("owner", rows[lead])
+        print(
+            f"\n1000 changes over 50 leads, 200 of them repeated, in random order (seed {SEED}): {calls['with']} calls to the CRM"
+            f" with a batch window (up to 100 changes at once), {calls['without']} without",
+            flush=True,
+        )
+        self.assertLess(calls["with"], calls["without"])
+
+    def test_while_the_crm_refuses_nothing_is_lost_and_nothing_old_is_told_afterwards(self):
+        self.collect(30, 100)
+        come_again_soon(self.queue)
+        self.crm.refuses = True
+        stream.publish(change("lead_refused", 1, "OPPORTUNITY", "qualified"))
+        self.assertTrue(eventually(lambda: [call for call in self.crm.calls() if not call[4]]))
+        stream.publish(change("lead_refused", 2, "DONE", "closed_won"))
+        self.crm.refuses = False
+        self.assertTrue(eventually(lambda: depth(self.queue) == 0))
+        stages = [body["stage"] for _, path, _, body, _ in self.crm.took() if "refused" in path]
+        self.assertEqual(stages[-1], "closed_won")
+
+    def test_what_is_no_change_ends_in_the_dead_letters_and_holds_nobody_up(self):
+        self.collect(30, 100)
+        come_again_soon(self.queue)
+        stream.publish_text("no event")
+        stream.publish(change("lead_behind", 1, "OPPORTUNITY", "qualified"))
+        self.assertTrue(eventually(lambda: [call for call in self.crm.took() if "behind" in call[1]]))
+        self.assertTrue(eventually(lambda: depth(self.stack["DeadLettersUrl"]) == 1), "not in the dead letters")
+        self.assertEqual(depth(self.queue), 0)
+
+
+class TheAutomation(unittest.TestCase):
+    def test_it_hears_of_lost_leads_alone_each_with_its_key(self):
+        automation = Endpoint()
+        url = self.enterContext(automation.serving())
+        deploy("lead-lost", emulator, StatusTopicArn=stream.arn, AutomationUrl=url)
+        for number, (status, stage) in enumerate(STAGES.items()):
+            stream.publish(change("lead_1", number, status, stage))
+        self.assertTrue(eventually(automation.took))
+        time.sleep(1)
+        [(method, _, key, body, _)] = automation.took()
+        self.assertEqual((method, key), ("POST", "evt_lead_1_7"))
+        self.assertEqual((body["action"], body["leadId"], body["newStatus"]), ("lead_lost", "lead_1", "NOT_INTERESTED"))
+
+
+class TheArchive(unittest.TestCase):
+    def test_every_change_is_a_line_under_its_day(self):
+        stack = deploy("archive", emulator, StatusTopicArn=stream.arn)
+        published = [change("lead_2", number, status, stage) for number, (status, stage) in enumerate(STAGES.items())]
+        for event in [*published, published[0]]:
+            stream.publish(event)
+        self.assertTrue(eventually(lambda: depth(stack["QueueUrl"]) == 0))
+        s3 = boto3.client("s3")
+        kept = {}
+        for found in s3.list_objects_v2(Bucket=stack["BucketName"])["Contents"]:
+            self.assertTrue(found["Key"].startswith("changes/dt=2024-02-24/"), found["Key"])
+            text = s3.get_object(Bucket=stack["BucketName"], Key=found["Key"])["Body"].read().decode()
+            for line in text.splitlines():
+                event = json.loads(line)
+                kept[event["id"]] = event
+        self.assertEqual(sorted(kept.values(), key=lambda event: event["time"]), published)
+
+
+if __name__ == "__main__":
+    unittest.main()
