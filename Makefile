@@ -10,7 +10,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Not `cargo run`, whose variables would have crates built anew where this builds the function.
 BENCH = cargo build --quiet --locked --profile bench --package bench && $(TARGET)/release/bench
 
-.PHONY: help run demo journey send pending doctor test test-rust test-release test-deployed model chaos load growth bench instructions \
+.PHONY: help run demo journey send pending doctor test test-rust test-release test-deployed test-examples model chaos load growth bench instructions \
 	lint lint-rust lint-template lint-contracts lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
@@ -37,7 +37,7 @@ pending: tools # List the alerts and changes of status that are not out yet: of 
 doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
 	@$(LOCAL_AWS) local_aws.doctor $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(ALERT)),--alert)
 
-test: test-rust test-release test-deployed # All tests
+test: test-rust test-release test-deployed test-examples # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
 	cargo test --locked
@@ -50,6 +50,10 @@ test-deployed: tools # Against the deployed template on a local AWS
 	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
 		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
 		tests/the_stream_carries_every_change_test.py
+
+test-examples: tools # The consumers in examples/, their decisions and what they do on a local AWS
+	cargo test --locked --package archive --package crm-sync --package lead-lost
+	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py
 
 model: # The claim protocol in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
 	cargo test --locked --test no_interleaving_breaks_the_promise --test no_fault_at_any_call_loses_or_doubles_an_alert \
@@ -84,7 +88,7 @@ lint-rust:
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
 
 lint-template: tools .venv-checkov/installed
-	.venv/bin/cfn-lint template.yaml
+	.venv/bin/cfn-lint template.yaml examples/*/template.yaml
 	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file .checkov.yaml --file template.yaml
 	@$(SAM) validate
 	$(PYTHON) -B docs/draw_dashboard.py --check

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde_json::json;
 
 /// Longest wait for an answer. With it, a call is over before the invocation is, and so before its lease.
@@ -43,7 +43,8 @@ impl Crm for HttpCrm {
             "version": change.sort_key(),
         });
         let put = self.http.put(format!("{}/leads/{lead}", self.url)).header("idempotency-key", &change.id).json(&body);
-        put.send().await?.error_for_status()?;
+        // Without the address, in which the lead's id is: errors are logged.
+        put.send().await.and_then(Response::error_for_status).map_err(reqwest::Error::without_url)?;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ mod leads;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
 use futures_util::{StreamExt, stream};
@@ -18,11 +18,18 @@ use opportunity_alerts::error::chain;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::telemetry;
 use opportunity_alerts::timestamp::Timestamp;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::batch::{Batch, Change};
 use crate::crm::{Crm, HttpCrm};
 use crate::leads::{Claimed, Leads};
+
+/// How long a change waits for an earlier one of its lead, which another invocation is telling.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it asks meanwhile.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Leads told to the CRM at once.
 const CONCURRENCY: usize = 8;
@@ -92,8 +99,15 @@ impl<C: Crm> Sync<C> {
         owner: &str,
         lease_until: Timestamp,
     ) -> Result<Claimed, Box<dyn Error>> {
-        let now = Timestamp::from(SystemTime::now());
-        let claimed = self.leads.claim(event, owner, now.as_millis(), lease_until.as_millis()).await?;
+        let began = Instant::now();
+        let claimed = loop {
+            let now = Timestamp::from(SystemTime::now());
+            match self.leads.claim(event, owner, now.as_millis(), lease_until.as_millis()).await? {
+                // A call to the CRM takes less than a second, and the queue hands out again after minutes.
+                Claimed::InProgress if began.elapsed() < PATIENCE => sleep(PAUSE).await,
+                claimed => break claimed,
+            }
+        };
         if claimed == Claimed::Won {
             if let Err(error) = self.crm.put(event).await {
                 self.leads.release(event, owner).await?;

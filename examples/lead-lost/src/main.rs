@@ -10,7 +10,7 @@ use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
 use opportunity_alerts::config::{ConfigError, function_name, log_level};
 use opportunity_alerts::error::chain;
 use opportunity_alerts::telemetry;
-use reqwest::Client;
+use reqwest::{Client, Response};
 use serde_json::{Value, json};
 use tracing::info;
 
@@ -50,7 +50,8 @@ async fn tell(http: &Client, url: &str, message: &str) -> Result<(), LeadLostErr
     let event: CloudEvent<LeadStatusChanged> = serde_json::from_str(message)?;
     // The same on every repetition, which SNS and Lambda both make, so that the automation can tell it for one.
     let post = http.post(url).header("idempotency-key", &event.id).json(&action(&event));
-    post.send().await?.error_for_status()?;
+    // Without the address, which may have a key in it: errors are logged and kept.
+    post.send().await.and_then(Response::error_for_status).map_err(reqwest::Error::without_url)?;
     info!(eventId = event.id, "told");
     Ok(())
 }
