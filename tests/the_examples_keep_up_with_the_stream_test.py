@@ -10,18 +10,8 @@ import boto3
 from local_aws import function
 from local_aws.consumer import Endpoint, Stream, change, deploy
 from local_aws.emulator import Emulator
+from local_aws.journey import STAGES
 
-STAGES = {
-    "PENDING": "new",
-    "CONNECTION_SENT": "contacted",
-    "CONNECTION_ACCEPTED": "connected",
-    "MESSAGE_SENT": "in_conversation",
-    "REPLY_RECEIVED": "engaged",
-    "OPPORTUNITY": "qualified",
-    "MEETING_BOOKED": "unknown",
-    "NOT_INTERESTED": "closed_lost",
-    "DONE": "closed_won",
-}
 SEED = 6
 
 

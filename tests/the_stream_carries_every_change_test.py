@@ -9,25 +9,12 @@ import unittest
 
 from local_aws import request
 from local_aws.inbox import Inbox
-from local_aws.journey import UNLISTED, change, of_event, table, travel
+from local_aws.journey import STAGES, UNLISTED, change, of_event, table, travel
 from local_aws.service import shared_service
 from local_aws.signature import SVIX
 from local_aws.topic import refusing
 
 WORKSPACE = "ws_abc123xyz"
-# SendPilot's own example of a mapping.
-STAGES = {
-    "PENDING": "new",
-    "CONNECTION_SENT": "contacted",
-    "CONNECTION_ACCEPTED": "connected",
-    "MESSAGE_SENT": "in_conversation",
-    "REPLY_RECEIVED": "engaged",
-    "OPPORTUNITY": "qualified",
-    "MEETING_BOOKED": "unknown",
-    "NOT_INTERESTED": "closed_lost",
-    "DONE": "closed_won",
-    UNLISTED: "unknown",
-}
 
 
 def setUpModule():

@@ -12,6 +12,19 @@ from local_aws.progress import Failed
 from local_aws.service import service
 
 UNLISTED = "ON_HOLIDAY"  # a status that SendPilot's documentation does not list
+# By SendPilot's own example of a mapping. What is not in it is unknown.
+STAGES = {
+    "PENDING": "new",
+    "CONNECTION_SENT": "contacted",
+    "CONNECTION_ACCEPTED": "connected",
+    "MESSAGE_SENT": "in_conversation",
+    "REPLY_RECEIVED": "engaged",
+    "OPPORTUNITY": "qualified",
+    "MEETING_BOOKED": "unknown",
+    "NOT_INTERESTED": "closed_lost",
+    "DONE": "closed_won",
+    UNLISTED: "unknown",
+}
 # Those that may subscribe, and what each asks for.
 SUBSCRIBERS = {
     "archive": None,
