@@ -111,14 +111,53 @@ class TheCrmSync(unittest.TestCase):
     def test_while_the_crm_refuses_nothing_is_lost_and_nothing_old_is_told_afterwards(self):
         self.enable(True)
         come_again_after(self.queue, 1)
-        self.crm.refuses = True
+        self.crm.answers = 503
         stream.publish(change("lead_refused", 1, "OPPORTUNITY", "qualified"))
         self.assertTrue(eventually(lambda: [call for call in self.crm.calls() if not call[4]]))
         stream.publish(change("lead_refused", 2, "DONE", "closed_won"))
-        self.crm.refuses = False
+        self.crm.answers = 200
         self.assertTrue(eventually(lambda: depth(self.queue) == 0))
         stages = [body["stage"] for _, path, _, body, _ in self.crm.took() if "refused" in path]
         self.assertEqual(stages[-1], "closed_won")
+
+    def last_told(self, lead):
+        return [body["stage"] for _, path, _, body, _ in self.crm.took() if path.endswith(f"/{lead}")][-1]
+
+    def test_a_crm_that_is_slow_hears_of_a_lead_once_at_a_time(self):
+        come_again_after(self.queue, 1)
+        self.crm.dawdles = {"evt_slow_1": 3}
+        boto3.client("lambda").update_event_source_mapping(UUID=self.mapping["UUID"], BatchSize=1, Enabled=True)
+        stream.publish(change("slow", 1, "OPPORTUNITY", "qualified"))
+        self.assertTrue(eventually(lambda: not self.crm.dawdles))
+        stream.publish(change("slow", 2, "DONE", "closed_won"))
+        self.assertTrue(eventually(lambda: depth(self.queue) == 0))
+        self.assertEqual(self.last_told("slow"), "closed_won")
+        self.assertEqual(self.crm.overlaps, [])
+
+    def test_what_the_crm_does_after_it_was_given_up_does_not_undo_what_is_newer(self):
+        come_again_after(self.queue, 1)
+        # Longer than the function waits for an answer.
+        self.crm.dawdles = {"evt_late_1": 8}
+        boto3.client("lambda").update_event_source_mapping(UUID=self.mapping["UUID"], BatchSize=1, Enabled=True)
+        stream.publish(change("late", 1, "OPPORTUNITY", "qualified"))
+        self.assertTrue(eventually(lambda: not self.crm.dawdles))
+        stream.publish(change("late", 2, "DONE", "closed_won"))
+        self.assertTrue(eventually(lambda: depth(self.queue) == 0, patience=90))
+        self.assertTrue(eventually(self.crm.is_idle))
+        self.assertEqual(self.last_told("late"), "closed_won")
+        self.assertEqual(self.crm.overlaps, [])
+
+    def test_a_redirect_is_no_yes(self):
+        self.enable(True)
+        come_again_after(self.queue, 1)
+        for status in (302, 303):
+            self.crm.answers = status
+            stream.publish(change(f"redirected{status}", 1, "DONE", "closed_won"))
+            self.assertTrue(eventually(lambda: [one for one in self.crm.calls() if one[1].endswith(str(status))]))
+            time.sleep(0.5)
+            self.crm.answers = 200
+            self.assertTrue(eventually(lambda: depth(self.queue) == 0))
+            self.assertEqual(self.last_told(f"redirected{status}"), "closed_won")
 
     def test_what_is_no_change_ends_in_the_dead_letters_and_holds_nobody_up(self):
         self.enable(True)
@@ -142,6 +181,44 @@ class TheAutomation(unittest.TestCase):
         [(method, _, key, body, _)] = automation.took()
         self.assertEqual((method, key), ("POST", "evt_lead_1_7"))
         self.assertEqual((body["action"], body["leadId"], body["newStatus"]), ("lead_lost", "lead_1", "NOT_INTERESTED"))
+
+
+    def test_what_fails_is_tried_three_times_with_one_key_and_kept_in_the_end(self):
+        automation = Endpoint()
+        url = self.enterContext(automation.serving())
+        stack = deploy("lead-lost", emulator, StatusTopicArn=stream.arn, AutomationUrl=url)
+        # As SNS would: the emulator's SNS calls the function directly, and so without the queue in which Lambda tries again.
+        event = change("lead_3", 1, "NOT_INTERESTED", "closed_lost")
+        payload = json.dumps({"Records": [record(event)]})
+        for answer in (503, 303):
+            automation.answers = answer
+            boto3.client("lambda").invoke(FunctionName=stack["FunctionName"], InvocationType="Event", Payload=payload)
+            received = boto3.client("sqs").receive_message(QueueUrl=stack["FailuresUrl"], WaitTimeSeconds=20)
+            [kept] = received["Messages"]
+            boto3.client("sqs").delete_message(QueueUrl=stack["FailuresUrl"], ReceiptHandle=kept["ReceiptHandle"])
+            kept = json.loads(kept["Body"])
+            self.assertEqual(json.loads(kept["requestPayload"]["Records"][0]["Sns"]["Message"]), event)
+            self.assertIn(str(answer), kept["responsePayload"]["errorMessage"])
+            self.assertNotIn(url, json.dumps(kept), "the address may have a key in it")
+        self.assertEqual([key for _, _, key, _, _ in automation.calls()], ["evt_lead_3_1"] * 6)
+
+
+def record(event):
+    """A message as SNS hands it to a function."""
+    notification = {
+        "Type": "Notification",
+        "MessageId": event["id"],
+        "TopicArn": stream.arn,
+        "Subject": None,
+        "Timestamp": "2024-02-24T10:30:00.000Z",
+        "SignatureVersion": "1",
+        "Signature": "",
+        "SigningCertUrl": "https://sns.us-east-1.amazonaws.com/certificate.pem",
+        "UnsubscribeUrl": "https://sns.us-east-1.amazonaws.com/",
+        "Message": json.dumps(event),
+        "MessageAttributes": {},
+    }
+    return {"EventSource": "aws:sns", "EventVersion": "1.0", "EventSubscriptionArn": stream.arn, "Sns": notification}
 
 
 class TheArchive(unittest.TestCase):

@@ -1,7 +1,8 @@
 """A consumer from examples/, deployed to the local AWS by its own template, on a topic that stands for the lead status stream."""
 
 import json
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
@@ -67,11 +68,13 @@ def change(lead, number, status, stage):
 
 
 class Endpoint:
-    """Whatever a consumer calls: it remembers each call, and refuses while it is told to."""
+    """Whatever a consumer calls: it remembers each call, and refuses, redirects or dawdles while it is told to."""
 
     def __init__(self):
-        self.refuses = False
-        self._calls, self._lock = [], Lock()
+        self.answers = 200
+        self.dawdles = {}  # by idempotency key, for how many seconds before it does what it was called for
+        self.overlaps = []  # addresses that were called while a call to them was being worked on
+        self._calls, self._busy, self._lock = [], [], Lock()
 
     def calls(self):
         """(method, path, idempotency key, body, whether it was taken) of each so far."""
@@ -81,6 +84,10 @@ class Endpoint:
     def took(self):
         return [call for call in self.calls() if call[4]]
 
+    def is_idle(self):
+        with self._lock:
+            return not self._busy
+
     @contextmanager
     def serving(self):
         """On a free loopback port; gives the address."""
@@ -89,14 +96,31 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self):
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                key = self.headers["idempotency-key"]
                 with endpoint._lock:
-                    takes = not endpoint.refuses
-                    endpoint._calls.append((self.command, self.path, self.headers["idempotency-key"], body, takes))
-                self.send_response(200 if takes else 503)
-                self.send_header("content-length", "0")
-                self.end_headers()
+                    endpoint.overlaps += [self.path] * (self.path in endpoint._busy)
+                    endpoint._busy.append(self.path)
+                # Once only, and whether or not the caller is still there.
+                time.sleep(endpoint.dawdles.pop(key, 0))
+                with endpoint._lock:
+                    answer = endpoint.answers
+                    endpoint._busy.remove(self.path)
+                    endpoint._calls.append((self.command, self.path, key, body, answer == 200))
+                self._answer(answer)
 
             do_POST = do_PUT
+
+            def do_GET(self):
+                """Where a redirect leads, if it is followed: a page that changes nothing."""
+                self._answer(200)
+
+            def _answer(self, status):
+                self.send_response(status)
+                self.send_header("location", "/login")
+                self.send_header("content-length", "0")
+                # A caller that is gone hears nothing.
+                with suppress(ConnectionError):
+                    self.end_headers()
 
             def log_message(self, *_):
                 pass

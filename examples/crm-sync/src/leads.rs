@@ -41,6 +41,19 @@ pub(crate) enum Claimed {
     InProgress,
 }
 
+/// What is known of a lead.
+struct Row {
+    version: Option<String>,
+    owner: Option<String>,
+}
+
+impl Row {
+    /// Whether this version has been applied, or a later one.
+    fn has(&self, version: &str) -> bool {
+        self.version.as_deref().is_some_and(|applied| applied >= version)
+    }
+}
+
 /// The table did not do its part.
 #[derive(Debug, thiserror::Error)]
 #[error("the table of leads could not {0}")]
@@ -70,36 +83,35 @@ impl Leads {
             .update_expression(CLAIM)
             .expression_attribute_values(":version", text(&version))
             .expression_attribute_values(":now", number(now))
-            .expression_attribute_values(":until", number(lease_until))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let refused = match update.send().await {
-            Ok(_) => return Ok(Claimed::Won),
-            Err(error) => match error.as_service_error() {
-                Some(UpdateItemError::ConditionalCheckFailedException(refused)) => refused.item.clone(),
-                _ => return Err(LeadsError("claim", error.into())),
-            },
-        };
-        let attribute = |name: &str| refused.as_ref()?.get(name)?.as_s().ok();
-        match attribute("version") {
-            Some(applied) if *applied >= version => Ok(Claimed::Superseded),
+            .expression_attribute_values(":until", number(lease_until));
+        Ok(match sent("claim", update).await? {
+            None => Claimed::Won,
+            Some(row) if row.has(&version) => Claimed::Superseded,
             // It has claimed already; the answer was lost, and the SDK asked again.
-            _ if attribute("owner").is_some_and(|other| other == owner) => Ok(Claimed::Won),
-            _ => Ok(Claimed::InProgress),
-        }
+            Some(row) if row.owner.as_deref() == Some(owner) => Claimed::Won,
+            Some(_) => Claimed::InProgress,
+        })
     }
 
-    /// Records that the CRM has it, if nobody has taken the claim over.
+    /// Records that the CRM has it. Whether this, or something later, is recorded: it is not where another has taken the claim over.
     ///
     /// # Errors
     /// If the table does not answer. The change comes again then, and is applied again, which changes nothing.
-    pub(crate) async fn complete(&self, change: &CloudEvent<LeadStatusChanged>, owner: &str) -> Result<(), LeadsError> {
+    pub(crate) async fn complete(
+        &self,
+        change: &CloudEvent<LeadStatusChanged>,
+        owner: &str,
+    ) -> Result<bool, LeadsError> {
+        let version = change.sort_key();
         let update = self
             .update(change, owner)
             .update_expression(COMPLETE)
-            .expression_attribute_values(":version", text(&change.sort_key()))
+            .expression_attribute_values(":version", text(&version))
             .expression_attribute_values(":stage", text(&change.data.crm_stage))
             .expression_attribute_values(":status", text(&change.data.new_status));
-        settle("complete", update).await
+        let refused = sent("complete", update.condition_expression(MINE)).await?;
+        // What recorded it may have been the same request, whose answer was lost.
+        Ok(refused.is_none_or(|row| row.has(&version)))
     }
 
     /// Lets the next attempt have it.
@@ -107,7 +119,9 @@ impl Leads {
     /// # Errors
     /// If the table does not answer. The lease runs out then.
     pub(crate) async fn release(&self, change: &CloudEvent<LeadStatusChanged>, owner: &str) -> Result<(), LeadsError> {
-        settle("release", self.update(change, owner).update_expression(RELEASE)).await
+        let update = self.update(change, owner).update_expression(RELEASE).condition_expression(MINE);
+        // Where it is not ours any more, there is nothing to release.
+        sent("release", update).await.map(|_| ())
     }
 
     fn update(&self, change: &CloudEvent<LeadStatusChanged>, owner: &str) -> UpdateItemFluentBuilder {
@@ -118,18 +132,21 @@ impl Leads {
             .key("lead", text(&format!("{}#{}", change.source, change.subject)))
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":me", text(owner))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 }
 
-async fn settle(doing: &'static str, update: UpdateItemFluentBuilder) -> Result<(), LeadsError> {
-    match update.condition_expression(MINE).send().await {
-        Ok(_) => Ok(()),
-        // Not ours any more, or settled by a request whose answer was lost. Either way there is nothing to record.
-        Err(error) if error.as_service_error().is_some_and(UpdateItemError::is_conditional_check_failed_exception) => {
-            Ok(())
-        }
-        Err(error) => Err(LeadsError(doing, error.into())),
-    }
+/// The row that refused an update, if one did.
+async fn sent(doing: &'static str, update: UpdateItemFluentBuilder) -> Result<Option<Row>, LeadsError> {
+    let error = match update.send().await {
+        Ok(_) => return Ok(None),
+        Err(error) => error,
+    };
+    let Some(UpdateItemError::ConditionalCheckFailedException(refused)) = error.as_service_error() else {
+        return Err(LeadsError(doing, error.into()));
+    };
+    let attribute = |name: &str| refused.item()?.get(name)?.as_s().ok().cloned();
+    Ok(Some(Row { version: attribute("version"), owner: attribute("owner") }))
 }
 
 fn text(text: &str) -> AttributeValue {

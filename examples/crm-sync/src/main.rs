@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
 use futures_util::{StreamExt, stream};
 use lambda_runtime::{LambdaEvent, service_fn};
-use opportunity_alerts::aws::Aws;
+use opportunity_alerts::aws::{Aws, OPERATION_TIMEOUT};
 use opportunity_alerts::config::{ConfigError, function_name, log_level};
 use opportunity_alerts::error::chain;
 use opportunity_alerts::invocation::LEASE_MARGIN;
@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::batch::{Batch, Change};
-use crate::crm::{Crm, HttpCrm};
+use crate::crm::{Crm, HttpCrm, TIMEOUT};
 use crate::leads::{Claimed, Leads};
 
 /// How long a change waits for an earlier one of its lead, which another invocation is telling.
@@ -30,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often it asks meanwhile.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest that a change takes: claim, call, and completion or release. None is taken up where less than that is left of the
+/// invocation, which would take the whole batch with it if it ran out of time.
+const CHANGE_TIME: Duration = Duration::from_secs(2 * OPERATION_TIMEOUT.as_secs() + TIMEOUT.as_secs());
 
 /// Leads told to the CRM at once.
 const CONCURRENCY: usize = 8;
@@ -52,8 +56,8 @@ async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), lambda_r
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         let owner = format!("{}/{:016x}", context.request_id, u64::from_be_bytes(random));
-        let lease_until = Timestamp::from_millis(context.deadline).after(LEASE_MARGIN);
-        Ok::<_, lambda_runtime::Error>(sync.apply(Batch::read(payload.records), &owner, lease_until).await)
+        let deadline = Timestamp::from_millis(context.deadline);
+        Ok::<_, lambda_runtime::Error>(sync.apply(Batch::read(payload.records), &owner, deadline).await)
     };
     lambda_runtime::run(service_fn(run)).await
 }
@@ -65,7 +69,7 @@ struct Sync<C> {
 
 impl<C: Crm> Sync<C> {
     /// Which messages are to come again.
-    async fn apply(&self, batch: Batch, owner: &str, lease_until: Timestamp) -> SqsBatchResponse {
+    async fn apply(&self, batch: Batch, owner: &str, deadline: Timestamp) -> SqsBatchResponse {
         let Batch { changes, unreadable } = batch;
         let mut failed: Vec<String> = Vec::new();
         for (id, error) in unreadable {
@@ -73,7 +77,7 @@ impl<C: Crm> Sync<C> {
             failed.push(id);
         }
         let mut applied = stream::iter(changes)
-            .map(|change| async move { (self.apply_one(&change, owner, lease_until).await, change) })
+            .map(|change| async move { (self.apply_one(&change, owner, deadline).await, change) })
             .buffer_unordered(CONCURRENCY);
         while let Some((result, Change { event, messages })) = applied.next().await {
             match result {
@@ -97,11 +101,15 @@ impl<C: Crm> Sync<C> {
         &self,
         Change { event, .. }: &Change,
         owner: &str,
-        lease_until: Timestamp,
+        deadline: Timestamp,
     ) -> Result<Claimed, Box<dyn Error>> {
         let began = Instant::now();
+        let lease_until = deadline.after(LEASE_MARGIN);
         let claimed = loop {
             let now = Timestamp::from(SystemTime::now());
+            if now.after(CHANGE_TIME) > deadline {
+                return Err("too little time is left".into());
+            }
             match self.leads.claim(event, owner, now.as_millis(), lease_until.as_millis()).await? {
                 // A call to the CRM takes less than a second, and the queue hands out again after minutes.
                 Claimed::InProgress if began.elapsed() < PATIENCE => sleep(PAUSE).await,
@@ -110,10 +118,15 @@ impl<C: Crm> Sync<C> {
         };
         if claimed == Claimed::Won {
             if let Err(error) = self.crm.put(event).await {
-                self.leads.release(event, owner).await?;
+                // Otherwise the lead is left alone until the lease ends: what the CRM does late must not undo what is newer.
+                if error.is_over() {
+                    self.leads.release(event, owner).await?;
+                }
                 return Err(error.into());
             }
-            self.leads.complete(event, owner).await?;
+            if !self.leads.complete(event, owner).await? {
+                return Ok(Claimed::InProgress);
+            }
         }
         Ok(claimed)
     }

@@ -10,7 +10,8 @@ use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
 use opportunity_alerts::config::{ConfigError, function_name, log_level};
 use opportunity_alerts::error::chain;
 use opportunity_alerts::telemetry;
-use reqwest::{Client, Response};
+use reqwest::redirect::Policy;
+use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tracing::info;
 
@@ -22,8 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 enum LeadLostError {
     #[error("the message is none of the lead status stream")]
     Unreadable(#[from] serde_json::Error),
-    #[error("the automation did not take it")]
-    Refused(#[from] reqwest::Error),
+    #[error("the automation gave no answer")]
+    Unanswered(#[from] reqwest::Error),
+    #[error("the automation answered {0}")]
+    Refused(StatusCode),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -35,7 +38,8 @@ async fn main() -> ExitCode {
 
 async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), lambda_runtime::Error> {
     let url = variable("AUTOMATION_URL").filter(|url| !url.is_empty()).ok_or(ConfigError::Missing("AUTOMATION_URL"))?;
-    let (url, http) = (&url, &Client::builder().timeout(TIMEOUT).build()?);
+    // Followed, a redirect of a POST ends as a GET, which starts nothing and may well be answered with 200.
+    let (url, http) = (&url, &Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?);
     lambda_runtime::run(service_fn(async |event: LambdaEvent<SnsEvent>| {
         // SNS puts one into an invocation.
         for record in event.payload.records {
@@ -51,7 +55,10 @@ async fn tell(http: &Client, url: &str, message: &str) -> Result<(), LeadLostErr
     // The same on every repetition, which SNS and Lambda both make, so that the automation can tell it for one.
     let post = http.post(url).header("idempotency-key", &event.id).json(&action(&event));
     // Without the address, which may have a key in it: errors are logged and kept.
-    post.send().await.and_then(Response::error_for_status).map_err(reqwest::Error::without_url)?;
+    let answer = post.send().await.map_err(reqwest::Error::without_url)?.status();
+    if !answer.is_success() {
+        return Err(LeadLostError::Refused(answer));
+    }
     info!(eventId = event.id, "told");
     Ok(())
 }
