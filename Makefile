@@ -90,6 +90,7 @@ lint-rust:
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml examples/*/template.yaml
 	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file .checkov.yaml --file template.yaml
+	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file examples/.checkov.yaml --directory examples
 	@$(SAM) validate
 	$(PYTHON) -B docs/draw_dashboard.py --check
 	$(PYTHON) -B docs/price.py --check
