@@ -42,6 +42,7 @@ impl Counts {
         self.calls.values().sum()
     }
 
+    /// Of alerts.
     pub(crate) fn publishes(&self) -> u64 {
         self.calls.get("Publish").copied().unwrap_or_default()
     }
@@ -102,12 +103,14 @@ fn call(counts: &Mutex<Counts>, parts: &Parts, body: &Bytes) -> Answer {
     let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
     let operation = match target {
         Some(target) => target.rsplit('.').next().unwrap_or(target),
-        None if body.windows(14).any(|window| window == b"Action=Publish") => "Publish",
+        // Alerts alone have a body for each protocol; what else is published goes to the lead status stream.
+        None if has(body, b"Action=Publish") && has(body, b"MessageStructure=json") => "Publish",
+        None if has(body, b"Action=Publish") => "Publish to the stream",
         None => "unknown",
     };
     count(counts, |counts| *counts.calls.entry(operation.into()).or_default() += 1);
     match operation {
-        "Publish" => answer(200, "text/xml", PUBLISH),
+        "Publish" | "Publish to the stream" => answer(200, "text/xml", PUBLISH),
         "GetSecretValue" => secret(body),
         _ => row(body),
     }
@@ -151,4 +154,8 @@ fn row(body: &[u8]) -> Answer {
         },
     });
     answer(400, "application/x-amz-json-1.0", refusal.to_string())
+}
+
+fn has(body: &[u8], part: &[u8]) -> bool {
+    body.windows(part.len()).any(|window| window == part)
 }

@@ -76,7 +76,7 @@ impl Taken {
 }
 
 /// Sends requests of one kind, with bodies of nearly this length, one after the other, and then lets the function come to rest. Each
-/// answer must have its status, and all together must publish as many messages as they should.
+/// answer must have its status, and all together must publish as many alerts as they should.
 pub(crate) async fn send(lambda: &mut Lambda, aws: &Aws, kind: Kind, count: usize, length: usize) -> Result<Taken> {
     let requests = (0..count).map(|number| kind.request(number, length)).collect::<Result<Vec<_>>>()?;
     let (cpu, before) = (lambda.cpu()?, aws.counts());
@@ -91,7 +91,7 @@ pub(crate) async fn send(lambda: &mut Lambda, aws: &Aws, kind: Kind, count: usiz
     let (cpu, after) = (lambda.cpu_at_rest().await? - cpu, aws.counts());
     let published = after.publishes() - before.publishes();
     if published != kind.publishes() * count as u64 {
-        bail!("{count} requests ({}) published {published} messages", kind.name());
+        bail!("{count} requests ({}) published {published} alerts", kind.name());
     }
     let calls = after.all_calls() - before.all_calls();
     if kind.asks_aws() && calls < count as u64 {

@@ -50,7 +50,7 @@ impl Kind {
         if self == Self::Forged { 401 } else { 200 }
     }
 
-    /// How many messages are published.
+    /// How many alerts are published.
     pub fn publishes(self) -> u64 {
         u64::from(self == Self::Alert)
     }
