@@ -40,7 +40,7 @@ doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and ho
 test: test-rust test-release test-deployed test-examples # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
-	cargo test --locked
+	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
 
 test-release: tools # How a release is packed, that all it takes is pinned, and that the pictures are those of the alerts
 	PYTHONPATH=.ci/release:docs .venv/bin/python -B -m unittest -v tests/a_release_is_what_its_tag_says_test.py \
@@ -51,8 +51,7 @@ test-deployed: tools # Against the deployed template on a local AWS
 		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
 		tests/the_stream_carries_every_change_test.py
 
-test-examples: tools # The consumers in examples/, their decisions and what they do on a local AWS
-	cargo test --locked --package archive --package crm-sync --package lead-lost
+test-examples: tools # The consumers in examples/, deployed to a local AWS
 	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py
 
 model: # The claim protocol in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
