@@ -15,8 +15,8 @@ use time::macros::format_description;
 
 use crate::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
 use crate::event::{Event, OPPORTUNITY};
-use crate::ledger::{Delivery, DeliveryId, Message, QuietId, sha256_hex};
-use crate::rules::{News, Rules};
+use crate::ledger::{Delivery, DeliveryId, Message, QuietId};
+use crate::rules::{News, Rules, normal};
 use crate::text::{Profile, Text, clip};
 
 /// SNS wants a Subject of under 100 characters. Counted in UTF-16 units, as whoever counts most strictly does.
@@ -36,7 +36,7 @@ const WHEN: &[BorrowedFormatItem<'_>] =
     format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
 
 /// The delivery of this event's alert.
-pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Rules, body: &[u8]) -> Delivery {
+pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Rules) -> Delivery {
     let workspace_id = event.workspace_id.as_deref();
     let (alert, quiet) = match news {
         News::Status(change) => {
@@ -65,13 +65,13 @@ pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Ru
                 ..Alert::new(CloudEvent::of(event, event_id, Type::Tagged, lead_id, data), event, event_id, new_tag)
             };
             // However it is written.
-            (alert, QuietId::tag(workspace_id, lead_id, &new_tag.trim().to_lowercase()))
+            (alert, QuietId::tag(workspace_id, lead_id, &normal(new_tag)))
         }
     };
     Delivery {
         id: DeliveryId::alert(workspace_id, event_id),
         message: Message::Alert { subject: alert.subject(), body: alert.bodies() },
-        body_sha256: sha256_hex(body),
+        content_sha256: news.content_sha256(),
         quiet: rules.debounce.then_some(quiet),
     }
 }

@@ -24,8 +24,7 @@ use crate::config::{ConfigError, required, set};
 /// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Longest wait for the answer to one try of what may be repeated, which takes milliseconds too; then the connection is
-/// taken for dead.
+/// Longest wait for the answer to one try of a read, which takes milliseconds too; then the connection is taken for dead.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tries of one operation.
@@ -123,14 +122,15 @@ impl Aws {
         &self.config
     }
 
-    /// The client of the ledger, whose requests recognise their own effect, and so may be repeated: it soon asks again.
+    /// The client of the ledger, whose requests recognise their own effect, and so may be repeated. The ledger itself
+    /// sends a request again that gets no answer, and never gives one up that may have taken effect.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
-        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config).timeout_config(impatient());
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config);
         config.set_endpoint_url(self.dynamodb.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// The client of the signing secrets, which are only read: it soon asks again too.
+    /// The client of the signing secrets, which are only read: it soon asks again.
     pub fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
         let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.config).timeout_config(impatient());
         config.set_endpoint_url(self.secrets_manager.clone());

@@ -19,7 +19,9 @@ pub struct Config {
     /// `ALERTS_TOPIC_ARN`: the topic of the alerts. `STATUS_TOPIC_ARN`: that of the lead status stream; unless it is set, there is no
     /// such stream.
     pub topics: Topics,
-    /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repetition is known for one. 30 days by default.
+    /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repetition is known for one. 30 days by
+    /// default, 2 at least: Svix, which delivers for SendPilot, retries for 27.6 hours.
+    /// <https://docs.svix.com/retries>
     pub retention: Duration,
     /// `DEBOUNCE_MINUTES`: how long there is no second alert for the same lead and status. 0, and so not at all, by default.
     pub debounce: Option<Duration>,
@@ -51,7 +53,7 @@ pub enum ConfigError {
     #[error("STATUS_PIPELINE {0}")]
     StatusPipeline(#[from] PipelineError),
     /// No number of days.
-    #[error("RETENTION_DAYS must be a whole number from 1 to 3650")]
+    #[error("RETENTION_DAYS must be a whole number from 2 to 3650")]
     RetentionDays,
     /// No secret at all. Without one the function does not serve: it would let anybody in, or nobody.
     #[error("neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set; one of them must be")]
@@ -158,6 +160,6 @@ fn debounce(minutes: &str) -> Result<Option<Duration>, ConfigError> {
 }
 
 fn retention(days: &str) -> Result<Duration, ConfigError> {
-    let days: u64 = days.parse().ok().filter(|days| (1..=3650).contains(days)).ok_or(ConfigError::RetentionDays)?;
+    let days: u64 = days.parse().ok().filter(|days| (2..=3650).contains(days)).ok_or(ConfigError::RetentionDays)?;
     Ok(Duration::from_secs(days * 24 * 60 * 60))
 }

@@ -36,6 +36,9 @@ use sha2::{Digest, Sha256};
 use crate::timestamp::Timestamp;
 
 /// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
+///
+/// If SendPilot uses one event id for two different facts, the later fact has the event id
+/// `{eventId}~{hash}`: see [`Delivery::content_sha256`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(String);
 
@@ -51,7 +54,7 @@ impl DeliveryId {
     }
 
     fn to(topic: &str, workspace_id: Option<&str>, event_id: &str) -> Self {
-        Self(format!("{}#{}#{topic}", key_part(workspace_id.unwrap_or_default()), key_part(event_id)))
+        Self(row_key(&[workspace_id.unwrap_or_default(), event_id], topic))
     }
 
     /// A key as it was stored.
@@ -63,6 +66,25 @@ impl DeliveryId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Longest key, in bytes: half of DynamoDB's limit of 2,048 for a partition key.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
+const MAX_KEY: usize = 1024;
+
+/// A key that no other parts or kind give. Long parts that need escapes could exceed DynamoDB's limit
+/// together, which would refuse the row every time: such a key is hashed as a whole.
+fn row_key(parts: &[&str], kind: &str) -> String {
+    let mut key = String::new();
+    for part in parts {
+        key.push_str(&key_part(part));
+        key.push('#');
+    }
+    if key.len() > MAX_KEY {
+        // Two parts, where every other key has at least three.
+        key = format!("%sha256:{}#", sha256_hex(key.as_bytes()));
+    }
+    key + kind
 }
 
 /// Escaped so that no part can pretend to be two, and hashed where it is so long that the key might pass DynamoDB's
@@ -79,6 +101,16 @@ pub(crate) fn key_part(part: &str) -> Cow<'_, str> {
 /// SHA-256 in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+/// Hash of the parts of a fact, in lower-case hex. Each part counts with its length, so that no two
+/// lists of parts are hashed alike.
+pub(crate) fn content_sha256(parts: &[Option<&str>]) -> String {
+    let hash = parts.iter().fold(Sha256::new(), |hash, part| match part {
+        None => hash.chain_update(u64::MAX.to_be_bytes()),
+        Some(part) => hash.chain_update((part.len() as u64).to_be_bytes()).chain_update(part),
+    });
+    HEXLOWER.encode(&hash.finalize())
 }
 
 /// The key of a quiet period: `{workspaceId}#{leadId}#{newStatus}#quiet`, or `{workspaceId}#{leadId}#{newTag}#quiet-tag`. In the
@@ -98,8 +130,7 @@ impl QuietId {
     }
 
     fn of(kind: &str, workspace_id: Option<&str>, lead_id: &str, news: &str) -> Self {
-        let workspace_id = workspace_id.unwrap_or_default();
-        Self(format!("{}#{}#{}#{kind}", key_part(workspace_id), key_part(lead_id), key_part(news)))
+        Self(row_key(&[workspace_id.unwrap_or_default(), lead_id, news], kind))
     }
 
     /// A key as it was stored.
@@ -143,8 +174,9 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// What to publish.
     pub message: Message,
-    /// Of the webhook's body, in hex: the same id with another body must not pass as the same event.
-    pub body_sha256: String,
+    /// Hash of what the event says: the lead, the campaign, and the statuses or tags. Under one event id,
+    /// the same content is the same fact. Other content is another fact, and a delivery of its own.
+    pub content_sha256: String,
     /// The quiet period that it has to respect, where alerts are debounced.
     pub quiet: Option<QuietId>,
 }
@@ -164,6 +196,14 @@ impl Wanted {
         match self {
             Self::Delivery(delivery) => &delivery.id,
             Self::Pending(id) => id,
+        }
+    }
+
+    /// The content that the row must have. A pending row is taken whatever its content is.
+    pub fn content_sha256(&self) -> Option<&str> {
+        match self {
+            Self::Delivery(delivery) => Some(&delivery.content_sha256),
+            Self::Pending(_) => None,
         }
     }
 }
@@ -201,8 +241,8 @@ impl Owner {
     }
 }
 
-/// The right to publish one delivery, and the duty to settle it. There is one of it: it cannot be cloned, and
-/// [`Ledger::complete`], [`Ledger::debounce`] or [`Ledger::release`] consumes it. What it says was fixed at the claim.
+/// The right to publish one delivery, and the duty to settle it by [`Ledger::complete`], [`Ledger::debounce`] or
+/// [`Ledger::release`]. There is one of it: it cannot be cloned. Its message is the row's.
 #[derive(Debug)]
 #[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
 pub struct Claim {
@@ -248,8 +288,8 @@ pub struct Row {
     pub owner: Owner,
     /// Until when it holds it.
     pub lease_until: Timestamp,
-    /// Of the body it was claimed with.
-    pub body_sha256: Option<String>,
+    /// The content it was claimed with first. Rows of older versions have none.
+    pub content_sha256: Option<String>,
 }
 
 /// How far a delivery is.
@@ -274,12 +314,16 @@ pub enum MayClaim {
     NotBefore(Timestamp),
     /// Nothing is left to do.
     Done,
+    /// The row belongs to another fact under the same event id.
+    OtherContent,
 }
 
-/// The rule of a claim.
-pub fn may_claim(row: Option<&Row>, owner: &Owner, now: Timestamp) -> MayClaim {
+/// The rule of a claim. `content_sha256` is [`Wanted::content_sha256`].
+pub fn may_claim(row: Option<&Row>, content_sha256: Option<&str>, owner: &Owner, now: Timestamp) -> MayClaim {
+    let other = |row: &Row| row.content_sha256.as_deref().zip(content_sha256).is_some_and(|(had, has)| had != has);
     match row {
         None => MayClaim::Yes,
+        Some(row) if other(row) => MayClaim::OtherContent,
         Some(row) if row.state != State::Pending => MayClaim::Done,
         Some(row) if row.owner == *owner => MayClaim::Mine,
         Some(row) if row.lease_until <= now => MayClaim::Yes,
@@ -353,8 +397,6 @@ pub struct Receipt {
 pub struct Claimed {
     /// Who has it now.
     pub standing: Standing,
-    /// The row was there before, under another body.
-    pub other_body: bool,
     /// How often the delivery has been claimed by now, where the row says so.
     pub attempts: Option<u32>,
 }
@@ -371,6 +413,8 @@ pub enum Standing {
     },
     /// Nobody any more: nothing is left to do.
     Done,
+    /// Another fact under the same event id. This one needs a delivery of its own.
+    OtherContent,
 }
 
 /// Answer to a completion or a release.
@@ -430,12 +474,12 @@ pub trait Ledger {
     ) -> impl Future<Output = Result<MayAlert, LedgerError>> + Send;
 
     /// Records that the message is out, if the claim still holds.
-    fn complete(&self, claim: Claim, receipt: Receipt) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
+    fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
 
     /// Records that the message is not to go out, because `holder`'s is or will be, if the claim still holds.
     fn debounce(
         &self,
-        claim: Claim,
+        claim: &Claim,
         holder: &DeliveryId,
         expires_at: Timestamp,
     ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
@@ -443,7 +487,7 @@ pub trait Ledger {
     /// Gives the claim back for anybody to take, and says why.
     fn release(
         &self,
-        claim: Claim,
+        claim: &Claim,
         now: Timestamp,
         error: &str,
     ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;

@@ -19,10 +19,15 @@
 //!
 //! 2xx is said only when the message is out, or another's cannot be lost any more. Until then the row is `PENDING`, or was never written; wherever this function
 //! is cut off, the next attempt finds one or the other. That is SendPilot's, or the redrive's: both come this way.
+//!
+//! A completion, a debouncing or a release that fails is repeated until [`Schedule::settle_by`]: each recognises its own
+//! effect, and an alert that was published but not recorded is published again.
+//!
+//! [`Schedule::settle_by`]: crate::invocation::Schedule::settle_by
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
@@ -36,8 +41,8 @@ use crate::topic::{Topic, TopicError};
 pub struct Relayed {
     /// What to answer.
     pub outcome: Outcome,
-    /// The ledger knows the event's id with another body.
-    pub other_body: bool,
+    /// The event's id belongs to another fact.
+    pub other_content: bool,
     /// What went wrong on the way, if anything did.
     pub failure: Option<Failure>,
     /// How it went.
@@ -65,6 +70,9 @@ pub enum Failure {
     /// No claim, or none that we know of.
     #[error("claim failed")]
     Claim(#[source] LedgerError),
+    /// The delivery's row belongs to another fact under the same event id.
+    #[error("the row belongs to other content under the same event id")]
+    OtherContent,
     /// The message is not known to be out. The delivery is free for the next attempt.
     #[error(transparent)]
     Publish(Unpublished),
@@ -99,9 +107,16 @@ pub enum Unpublished {
 /// When to try again what nobody holds. SendPilot's first retry comes after 5 s too.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// The pause before a failed completion, debouncing or release is repeated; each further pause is twice as long, up to
+/// [`LONGEST_PAUSE`]. The SDK has tried three times within 0.2 s by then.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
 impl From<Outcome> for Relayed {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, other_body: false, failure: None, steps: Steps::default() }
+        Self { outcome, other_content: false, failure: None, steps: Steps::default() }
     }
 }
 
@@ -109,7 +124,7 @@ impl Relayed {
     /// Where the claim stands, or may, nobody can do anything before its lease is over.
     fn unavailable(failure: Failure, invocation: &Invocation) -> Self {
         let retry_after = match failure {
-            Failure::Publish(_) => RETRY,
+            Failure::Publish(_) | Failure::OtherContent => RETRY,
             _ => invocation.lease_until().since(invocation.now()),
         };
         Self { failure: Some(failure), ..Outcome::Unavailable { retry_after }.into() }
@@ -141,17 +156,19 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
         let claim_by = invocation.schedule().claim_by;
         let claiming = self.ledger.claim(wanted, invocation.attempt());
         let claimed = timed(claim_by, claiming, LedgerError::TimedOut, &mut steps.claim).await;
-        let Claimed { standing, other_body, attempts } = match claimed {
+        let Claimed { standing, attempts } = match claimed {
             Ok(claimed) => claimed,
             Err(error) => return Relayed::unavailable(Failure::Claim(error), invocation),
         };
         steps.attempts = attempts;
-        let relayed = match standing {
+        match standing {
             Standing::Won(claim) => self.see_to_quiet(claim, invocation, steps).await,
             Standing::Done => Outcome::Duplicate.into(),
             Standing::InProgress { until } => Outcome::InProgress { retry_after: until.since(invocation.now()) }.into(),
-        };
-        Relayed { other_body, ..relayed }
+            Standing::OtherContent => {
+                Relayed { other_content: true, ..Relayed::unavailable(Failure::OtherContent, invocation) }
+            }
+        }
     }
 
     /// After the claim, so that whoever is refused knows that the holder's alert cannot be lost any more.
@@ -164,8 +181,9 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
         match within(invocation.schedule().claim_by, asking, LedgerError::TimedOut).await {
             Ok(MayAlert::Yes) => self.publish(claim, invocation, steps).await,
             Ok(MayAlert::Debounced(holder)) => {
-                let debouncing = self.ledger.debounce(claim, &holder, now.after(self.retention));
-                let debounced = within(invocation.schedule().settle_by, debouncing, LedgerError::TimedOut).await;
+                let expires_at = now.after(self.retention);
+                let settle_by = invocation.schedule().settle_by;
+                let debounced = settle(settle_by, || self.ledger.debounce(&claim, &holder, expires_at)).await;
                 Relayed { failure: unsettled(debounced), ..Outcome::Debounced.into() }
             }
             Err(error) => self.release(claim, Unpublished::Quiet(error), invocation).await,
@@ -184,7 +202,7 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
                 let published_at = invocation.now();
                 steps.published_at = Some(published_at);
                 let receipt = Receipt { message_id, published_at, expires_at: published_at.after(self.retention) };
-                let completing = self.ledger.complete(claim, receipt);
+                let completing = settle(schedule.settle_by, || self.ledger.complete(&claim, &receipt));
                 let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
                 Relayed { failure: unsettled(completed), ..outcome.into() }
             }
@@ -194,13 +212,28 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
 
     async fn release(&self, claim: Claim, cause: Unpublished, invocation: &Invocation) -> Relayed {
         let error = chain(&cause);
-        let releasing = self.ledger.release(claim, invocation.now(), &error);
-        let released = within(invocation.schedule().settle_by, releasing, LedgerError::TimedOut).await;
+        let (now, settle_by) = (invocation.now(), invocation.schedule().settle_by);
+        let released = settle(settle_by, || self.ledger.release(&claim, now, &error)).await;
         let failure = match released {
             Ok(Settled::Recorded | Settled::NotMine) => Failure::Publish(cause),
             Err(release) => Failure::Release { cause, release },
         };
         Relayed::unavailable(failure, invocation)
+    }
+}
+
+/// Repeats what failed, until it is recorded or its time is over.
+async fn settle<F>(settle_by: Instant, settle: impl Fn() -> F) -> Result<Settled, LedgerError>
+where
+    F: Future<Output = Result<Settled, LedgerError>>,
+{
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match within(settle_by, settle(), LedgerError::TimedOut).await {
+            Err(LedgerError::Failed(..)) if Instant::now() + pause < settle_by => sleep(pause).await,
+            settled => return settled,
+        }
+        pause = LONGEST_PAUSE.min(pause * 2);
     }
 }
 

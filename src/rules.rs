@@ -2,7 +2,7 @@
 
 use crate::alert;
 use crate::event::{Event, Kind, Malformed, OPPORTUNITY, StatusChange, TagChange};
-use crate::ledger::Delivery;
+use crate::ledger::{Delivery, content_sha256};
 use crate::pipeline::Pipeline;
 use crate::stream;
 
@@ -50,13 +50,30 @@ pub(crate) enum News<'a> {
     Tag { lead_id: &'a str, new_tag: &'a str, change: &'a TagChange },
 }
 
+impl News<'_> {
+    /// What makes this the same fact under one event id: not the bytes of the request and not its time, which a retry
+    /// may change. Statuses and tags count as they are compared.
+    pub(crate) fn content_sha256(&self) -> String {
+        let (kind, lead_id, campaign_id, previous, new) = match self {
+            Self::Status(change) => {
+                ("status", &*change.lead_id, &change.campaign_id, &change.previous_status, &*change.new_status)
+            }
+            Self::Tag { lead_id, new_tag, change } => {
+                ("tag", *lead_id, &change.campaign_id, &change.previous_tag, *new_tag)
+            }
+        };
+        let (previous, new) = (previous.as_deref().map(normal), normal(new));
+        content_sha256(&[Some(kind), Some(lead_id), campaign_id.as_deref(), previous.as_deref(), Some(&new)])
+    }
+}
+
 impl Rules {
-    /// What this event calls for. `body` is the webhook's, for the ledger to tell two events under one id apart.
+    /// What this event calls for.
     ///
     /// # Errors
     /// If something is due, but the event does not say of which lead, or nothing identifies the event, so that a repetition could not be
     /// told from it.
-    pub fn due(&self, event: &Event, body: &[u8]) -> Result<Due, Malformed> {
+    pub fn due(&self, event: &Event) -> Result<Due, Malformed> {
         let news = self.news(event)?;
         let change = match &event.kind {
             Kind::StatusChanged(change) if self.stream => Some(change),
@@ -67,8 +84,8 @@ impl Rules {
         }
         let event_id = event.id.as_deref().ok_or(Malformed::Unidentified)?;
         Ok(Due {
-            alert: news.map(|news| alert::delivery(event, event_id, news, self, body)),
-            status: change.map(|change| stream::delivery(event, event_id, change, &self.pipeline, body)),
+            alert: news.map(|news| alert::delivery(event, event_id, news, self)),
+            status: change.map(|change| stream::delivery(event, event_id, change, &self.pipeline)),
         })
     }
 
@@ -94,5 +111,10 @@ impl Rules {
 
 /// Tags are typed by people.
 fn alike(one: &str, other: &str) -> bool {
-    one.trim().to_lowercase() == other.trim().to_lowercase()
+    normal(one) == normal(other)
+}
+
+/// A status or a tag without regard to case and surrounding blanks.
+pub(crate) fn normal(text: &str) -> String {
+    text.trim().to_lowercase()
 }

@@ -10,6 +10,7 @@ use crate::cloud_event::{CloudEvent, LeadStatusChanged, Type};
 use crate::event::{Event, StatusChange};
 use crate::ledger::{Delivery, DeliveryId, Message, sha256_hex};
 use crate::pipeline::Pipeline;
+use crate::rules::News;
 use crate::text::Text;
 
 /// Who may have changed a status, by SendPilot's documentation.
@@ -24,7 +25,6 @@ pub(crate) fn delivery(
     event_id: &str,
     change: &StatusChange,
     pipeline: &Pipeline,
-    body: &[u8],
 ) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
     let data = LeadStatusChanged::of(change, pipeline);
@@ -35,7 +35,7 @@ pub(crate) fn delivery(
         group: group(&change.lead_id),
         deduplication: sha256_hex(id.as_str().as_bytes()),
     };
-    Delivery { id, message, body_sha256: sha256_hex(body), quiet: None }
+    Delivery { id, message, content_sha256: News::Status(change).content_sha256(), quiet: None }
 }
 
 /// Seven, and SNS hands on ten at most to a queue that takes raw messages. None is empty, which SNS would refuse.

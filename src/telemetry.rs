@@ -110,7 +110,7 @@ metrics! {
     TimeToAlert Milliseconds,
     /// The first invocation of a process.
     ColdStart Count,
-    /// The ledger knows the event's id with another body.
+    /// An event whose id belongs to another fact already. It got a delivery of its own.
     OtherBody Count,
     /// A request that cannot be judged, because our own secret cannot be read.
     SecretUnreadable Count,

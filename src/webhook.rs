@@ -80,18 +80,22 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             Ok(event) => event,
             Err(malformed) => return Outcome::from(malformed).into(),
         };
-        let due = match self.rules.due(&event, body) {
+        let due = match self.rules.due(&event) {
             Ok(due) => due,
             Err(malformed) => return Handled { event: Some(event), ..Outcome::from(malformed).into() },
         };
-        Handled { event: Some(event), ..self.deliver(due, invocation).await }
+        let handled = self.deliver(&event, due, invocation).await;
+        Handled { event: Some(event), ..handled }
     }
 
     /// Both at once, and whatever becomes of the other.
-    async fn deliver(&self, Due { alert, status }: Due, invocation: &Invocation) -> Handled {
+    async fn deliver(&self, event: &Event, Due { alert, status }: Due, invocation: &Invocation) -> Handled {
         // On the heap, since most events call for nothing: what is in place is moved with every request.
-        let deliver = |delivery: Delivery| Box::pin(self.relay.deliver(Wanted::Delivery(delivery), invocation));
-        let [alert, status] = [alert, status].map(|delivery| OptionFuture::from(delivery.map(deliver)));
+        let deliver = |delivery: Delivery, of: fn(Due) -> Option<Delivery>| {
+            Box::pin(self.deliver_one(event, delivery, of, invocation))
+        };
+        let alert = OptionFuture::from(alert.map(|delivery| deliver(delivery, |due| due.alert)));
+        let status = OptionFuture::from(status.map(|delivery| deliver(delivery, |due| due.status)));
         let (alert, status) = join(alert, status).await;
         let outcome_of = |relayed: &Option<Relayed>| relayed.as_ref().map(|relayed| relayed.outcome.clone());
         let outcome = match (outcome_of(&alert), outcome_of(&status)) {
@@ -100,6 +104,31 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             (None, None) => Outcome::Ignored,
         };
         Handled { outcome, event: None, alert, status }
+    }
+
+    /// If another fact has the event's id already, this one gets an id of its own, the same at every retry. No lead may
+    /// be lost because SendPilot used an id twice. `of` picks the delivery's topic.
+    async fn deliver_one(
+        &self,
+        event: &Event,
+        delivery: Delivery,
+        of: fn(Due) -> Option<Delivery>,
+        invocation: &Invocation,
+    ) -> Relayed {
+        let event_id = format!("{}~{:.16}", event.id.as_deref().unwrap_or_default(), delivery.content_sha256);
+        let relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
+        if !relayed.other_content {
+            return relayed;
+        }
+        let event = Event { id: Some(event_id), ..event.clone() };
+        match self.rules.due(&event).map(of) {
+            Ok(Some(delivery)) => {
+                let relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
+                Relayed { other_content: true, ..relayed }
+            }
+            // The same event calls for the same.
+            Ok(None) | Err(_) => relayed,
+        }
     }
 
     /// A signature that none of our secrets made may be the first by a new one.

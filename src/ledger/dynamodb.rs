@@ -26,19 +26,27 @@
 //! what to publish.
 //!
 //! A refused condition returns the row that refused it (`ALL_OLD`), so that [`may_claim`] and [`may_settle`] can say why
-//! without another read, which could see a later row. Every request may be sent twice: the SDK retries what it got no
-//! answer to, and finds its own effect in that row.
+//! without another read, which could see a later row. Every request may be sent twice: the second one finds the effect of
+//! the first in that row.
+//!
+//! The first claim writes the message, the content and the quiet period of a delivery, and they stay. So every attempt
+//! publishes the same bytes, whatever an event or the configuration says by then.
 
 use std::collections::HashMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use futures_util::StreamExt;
+use futures_util::future::select_ok;
 use futures_util::stream::{self, Stream};
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 use super::{
     Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Owner, Pending,
@@ -51,23 +59,29 @@ use crate::timestamp::Timestamp;
 /// capping the table.
 pub const PENDING_SHARDS: u8 = 8;
 
-/// Rows of one page of a listing. A page of the 1 MB that DynamoDB would return takes a small function close to the
-/// client's [`crate::aws::ATTEMPT_TIMEOUT`] to read, with one for each shard at once.
+/// Rows of one page of a listing. A page of the 1 MB that DynamoDB would return takes a small function close to
+/// [`PATIENCE`] to read, with one for each shard at once.
 const PAGE: i32 = 1000;
+
+/// How long one request is waited for before it is sent a second time beside the first. DynamoDB answers within
+/// milliseconds, so the connection may be dead.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest error text that a row keeps, in characters.
 const MAX_ERROR: usize = 500;
 
-/// The arms of [`may_claim`]: nobody ever claimed it; or the last claim ended without a completion.
-const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now)";
+/// The arms of [`may_claim`]: nobody ever claimed it; or the last claim of the same content ended without a completion.
+const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
+     AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
 
-/// A takeover keeps `firstSeenAt`, counts up `attempts`, and stores the request it is going to send. `pending` puts the
-/// row into the sparse index. There is no `expiresAt`: what is pending never expires.
-const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, message = :message, \
-     bodySha256 = :sha, pending = :shard, firstSeenAt = if_not_exists(firstSeenAt, :now)";
+/// A takeover counts up `attempts` and keeps what the first claim wrote of the delivery. `pending` puts the row into the
+/// sparse index. There is no `expiresAt`: what is pending never expires.
+const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
+     message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
+     firstSeenAt = if_not_exists(firstSeenAt, :now)";
 
 /// What a claim that has a quiet period to respect sets besides: a takeover by key alone has to know it.
-const AND_QUIET: &str = ", quiet = :quiet";
+const AND_QUIET: &str = ", quiet = if_not_exists(quiet, :quiet)";
 
 /// A takeover by key alone.
 const MAY_TAKE_OVER: &str = "#state = :pending AND leaseUntil <= :now";
@@ -115,20 +129,22 @@ impl DynamoDbLedger {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
-    /// Hands out a claim that was won. `item` is the row as it was.
-    async fn claimed(&self, wanted: Wanted, owner: Owner, now: Timestamp, item: Item) -> Result<Claim, LedgerError> {
-        let (id, message, quiet) = match wanted {
-            Wanted::Delivery(delivery) => (delivery.id, Ok(delivery.message), delivery.quiet),
-            Wanted::Pending(id) => (id, read_message(&item), text(&item, "quiet").map(QuietId::stored)),
-        };
-        match message {
-            Ok(message) => Ok(Claim::granted(id, message, quiet, owner)),
-            Err(error) => {
+    /// Hands out a claim that was won. `item` is the row before it, or with it; what the first claim wrote counts.
+    async fn won(&self, wanted: Wanted, owner: Owner, now: Timestamp, item: &Item) -> Result<Standing, LedgerError> {
+        let (message, quiet) = (read_message(item), text(item, "quiet").map(QuietId::stored));
+        let (id, message, quiet) = match (wanted, message) {
+            (Wanted::Delivery(delivery), message) => {
+                // No row, or one that nobody can publish: the event says what to publish.
+                (delivery.id, message.unwrap_or(delivery.message), quiet.or(delivery.quiet))
+            }
+            (Wanted::Pending(id), Ok(message)) => (id, message, quiet),
+            (Wanted::Pending(id), Err(error)) => {
                 // So that the row says what is wrong with it. Should that fail, the next attempt will find the same.
                 self.give_back(&id, &owner, now, &chain(&error)).await.ok();
-                Err(error)
+                return Err(error);
             }
-        }
+        };
+        Ok(Standing::Won(Claim::granted(id, message, quiet, owner)))
     }
 
     async fn give_back(
@@ -153,9 +169,9 @@ impl DynamoDbLedger {
         owner: &Owner,
         update: UpdateItemFluentBuilder,
     ) -> Result<Settled, LedgerError> {
-        match update.condition_expression(MAY_SETTLE).send().await.map_err(refusal) {
+        match send(update.condition_expression(MAY_SETTLE)).await {
             Ok(_) => Ok(Settled::Recorded),
-            Err(Refusal::Condition(item)) => match may_settle(read_row(item.as_ref())?.as_ref(), owner) {
+            Err(Refusal::Condition(item)) => match may_settle(read_row(&item.unwrap_or_default())?.as_ref(), owner) {
                 MaySettle::Yes => Err(LedgerError::Contradiction),
                 MaySettle::Done => Ok(Settled::Recorded),
                 MaySettle::NotMine => Ok(Settled::NotMine),
@@ -179,7 +195,7 @@ impl Ledger for DynamoDbLedger {
                 let update = update
                     .condition_expression(MAY_CLAIM)
                     .expression_attribute_values(":message", stored(&delivery.message))
-                    .expression_attribute_values(":sha", string(&delivery.body_sha256))
+                    .expression_attribute_values(":sha", string(&delivery.content_sha256))
                     .expression_attribute_values(":shard", string(&shard(&delivery.id)));
                 match &delivery.quiet {
                     None => update.update_expression(CLAIM),
@@ -190,35 +206,29 @@ impl Ledger for DynamoDbLedger {
             }
             Wanted::Pending(_) => update.condition_expression(MAY_TAKE_OVER).update_expression(TAKE_OVER),
         };
-        let (granted, item) = match update.send().await.map_err(refusal) {
-            Ok(UpdateItemOutput { attributes, .. }) => (true, attributes),
-            Err(Refusal::Condition(item)) => (false, item),
+        let item = match send(update).await {
+            Ok(UpdateItemOutput { attributes, .. }) => {
+                let before = attributes.unwrap_or_default();
+                let attempts = parsed(&before, "attempts").unwrap_or(0_u32).saturating_add(1);
+                let standing = self.won(wanted, owner, now, &before).await?;
+                return Ok(Claimed { standing, attempts: Some(attempts) });
+            }
+            Err(Refusal::Condition(item)) => item.unwrap_or_default(),
             Err(Refusal::Other(error)) => return Err(LedgerError::Failed("claim", error.into())),
         };
-        let counted = item.as_ref().and_then(|item| parsed(item, "attempts"));
-        // The row is as it was before a claim that was granted, which counted itself.
-        let attempts = if granted { Some(counted.unwrap_or(0_u32).saturating_add(1)) } else { counted };
-        let row = match read_row(item.as_ref()) {
-            // What the rules need is written anew.
-            Err(_) if granted => None,
-            row => row?,
-        };
-        let other_body = match (&wanted, row.as_ref().and_then(|row| row.body_sha256.as_ref())) {
-            (Wanted::Delivery(delivery), Some(sha)) => *sha != delivery.body_sha256,
-            _ => false,
-        };
-        let standing = match (may_claim(row.as_ref(), &owner, now), &wanted) {
-            (may, _) if granted || may == MayClaim::Mine => {
-                Standing::Won(self.claimed(wanted, owner, now, item.unwrap_or_default()).await?)
-            }
-            (MayClaim::Done, _) => Standing::Done,
+        let row = read_row(&item)?;
+        let attempts = parsed(&item, "attempts");
+        let standing = match (may_claim(row.as_ref(), wanted.content_sha256(), &owner, now), &wanted) {
+            (MayClaim::Mine, _) => self.won(wanted, owner, now, &item).await?,
             (MayClaim::NotBefore(until), _) => Standing::InProgress { until },
-            (_, _) if row.is_some() => return Err(LedgerError::Contradiction),
-            (_, Wanted::Pending(_)) => return Err(LedgerError::Gone),
+            (MayClaim::Done, _) => Standing::Done,
+            (MayClaim::OtherContent, _) => Standing::OtherContent,
+            (MayClaim::Yes, _) if row.is_some() => return Err(LedgerError::Contradiction),
+            (MayClaim::Yes, Wanted::Pending(_)) => return Err(LedgerError::Gone),
             // No row that says why: an engine older than `ReturnValuesOnConditionCheckFailure`. Never 2xx on a guess.
-            (_, Wanted::Delivery(_)) => Standing::InProgress { until: lease_until },
+            (MayClaim::Yes, Wanted::Delivery(_)) => Standing::InProgress { until: lease_until },
         };
-        Ok(Claimed { standing, other_body, attempts })
+        Ok(Claimed { standing, attempts })
     }
 
     async fn quiet(
@@ -242,7 +252,7 @@ impl Ledger for DynamoDbLedger {
             // From then on it says the same as no row. Seconds are rounded down.
             .expression_attribute_values(":expires", number(until.as_secs() + 1))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match update.send().await.map_err(refusal) {
+        match send(update).await {
             Ok(_) => Ok(MayAlert::Yes),
             Err(Refusal::Condition(item)) => match may_alert(read_quiet(item.as_ref())?.as_ref(), delivery, now) {
                 // Never silence on a guess.
@@ -253,7 +263,12 @@ impl Ledger for DynamoDbLedger {
         }
     }
 
-    async fn debounce(&self, claim: Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<Settled, LedgerError> {
+    async fn debounce(
+        &self,
+        claim: &Claim,
+        holder: &DeliveryId,
+        expires_at: Timestamp,
+    ) -> Result<Settled, LedgerError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DEBOUNCE)
@@ -263,7 +278,7 @@ impl Ledger for DynamoDbLedger {
         self.settle("debounce", claim.owner(), update).await
     }
 
-    async fn complete(&self, claim: Claim, receipt: Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<Settled, LedgerError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(COMPLETE)
@@ -274,14 +289,14 @@ impl Ledger for DynamoDbLedger {
         self.settle("complete", claim.owner(), update).await
     }
 
-    async fn release(&self, claim: Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
         self.give_back(claim.delivery_id(), claim.owner(), now, error).await
     }
 
     /// Of a page that cannot be read, the rest of its shard is missing too; the other shards are not.
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
         stream::select_all((0..PENDING_SHARDS).map(|shard| {
-            let items = self
+            let first_page = self
                 .client
                 .query()
                 .table_name(&self.table)
@@ -289,17 +304,19 @@ impl Ledger for DynamoDbLedger {
                 .key_condition_expression("pending = :shard")
                 .expression_attribute_values(":shard", string(&shard.to_string()))
                 .projection_expression("deliveryId, leaseUntil, firstSeenAt, attempts")
-                .into_paginator()
-                .page_size(PAGE)
-                .items()
-                .send();
-            Box::pin(stream::unfold(items, async |mut items| {
-                let pending = match items.next().await? {
-                    Ok(item) => read_pending(&item),
-                    Err(error) => Err(LedgerError::Failed("list what is pending", error.into())),
-                };
-                Some((pending, items))
-            }))
+                .limit(PAGE);
+            let pages = stream::unfold(Some(first_page), async |page| {
+                let page = page?;
+                match at_most_twice(|| page.clone().send()).await {
+                    Ok(QueryOutput { items, last_evaluated_key, .. }) => {
+                        let rows = items.unwrap_or_default().iter().map(read_pending).collect();
+                        let last = last_evaluated_key.filter(|key| !key.is_empty());
+                        Some((rows, last.map(|key| page.set_exclusive_start_key(Some(key)))))
+                    }
+                    Err(error) => Some((vec![Err(LedgerError::Failed("list what is pending", error.into()))], None)),
+                }
+            });
+            Box::pin(pages.flat_map(stream::iter))
         }))
     }
 }
@@ -368,6 +385,20 @@ fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
     AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
+/// Sends a request, and sends it again beside the first if that has no answer after [`PATIENCE`]. Neither is given up:
+/// each may have taken effect with its answer on the way. The first success counts. The caller sets the deadline.
+async fn at_most_twice<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() -> F) -> Result<T, E> {
+    let mut first = Box::pin(send());
+    match timeout(PATIENCE, &mut first).await {
+        Ok(answer) => answer,
+        Err(_) => select_ok([first, Box::pin(send())]).await.map(|(answer, _)| answer),
+    }
+}
+
+async fn send(update: UpdateItemFluentBuilder) -> Result<UpdateItemOutput, Refusal> {
+    at_most_twice(|| update.clone().send()).await.map_err(refusal)
+}
+
 enum Refusal {
     Condition(Option<Item>),
     Other(Box<SdkError<UpdateItemError>>),
@@ -386,8 +417,10 @@ fn refusal(error: SdkError<UpdateItemError>) -> Refusal {
 }
 
 /// Asks of a row only what the rules need of one in its state.
-fn read_row(item: Option<&Item>) -> Result<Option<Row>, LedgerError> {
-    let Some(item) = item.filter(|item| !item.is_empty()) else { return Ok(None) };
+fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
+    if item.is_empty() {
+        return Ok(None);
+    }
     let state = text(item, "state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
     let lease_until = match (moment(item, "leaseUntil"), state) {
         (Some(lease_until), _) => lease_until,
@@ -395,7 +428,7 @@ fn read_row(item: Option<&Item>) -> Result<Option<Row>, LedgerError> {
         (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
     };
     let owner = Owner::stored(text(item, "owner").unwrap_or_default());
-    Ok(Some(Row { state, owner, lease_until, body_sha256: text(item, "bodySha256") }))
+    Ok(Some(Row { state, owner, lease_until, content_sha256: text(item, "contentSha256") }))
 }
 
 fn read_quiet(item: Option<&Item>) -> Result<Option<QuietPeriod>, LedgerError> {

@@ -25,7 +25,7 @@ impl Handled {
         let status = self.outcome.status();
         if status.is_server_error() {
             Level::ERROR
-        } else if status.is_client_error() || self.relayed().any(|one| one.other_body || one.failure.is_some()) {
+        } else if status.is_client_error() || self.relayed().any(|one| one.other_content || one.failure.is_some()) {
             Level::WARN
         } else {
             Level::INFO
@@ -57,7 +57,7 @@ impl Handled {
             line.field("attempts", main.steps.attempts);
             line.field("failure", failure(main));
         }
-        line.field("otherBody", self.other_body().then_some("the same event id came with another body"));
+        line.field("otherBody", self.other_content().then_some("the same event id came with other content"));
         line.field("durationMs", millis(took));
         self.measure(line);
     }
@@ -67,8 +67,8 @@ impl Handled {
         self.alert.iter().chain(&self.status)
     }
 
-    fn other_body(&self) -> bool {
-        self.relayed().any(|relayed| relayed.other_body)
+    fn other_content(&self) -> bool {
+        self.relayed().any(|relayed| relayed.other_content)
     }
 
     fn measure(&self, line: &mut Line) {
@@ -98,7 +98,7 @@ impl Handled {
             line.time(Metric::PublishTime, *publish);
             line.time(Metric::CompleteTime, *complete);
         }
-        if self.other_body() {
+        if self.other_content() {
             line.count(Metric::OtherBody);
         }
     }
