@@ -20,12 +20,7 @@ const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];
 const MAX_GROUP: usize = 128;
 
 /// The delivery of this change to the stream.
-pub(crate) fn delivery(
-    event: &Event,
-    event_id: &str,
-    change: &StatusChange,
-    pipeline: &Pipeline,
-) -> Delivery {
+pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
     let data = LeadStatusChanged::of(change, pipeline);
     let attributes = attributes(event, &data);

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::ledger::{Attempt, Claim, Claimed, Ledger, Owner, Receipt, Settled, Standing, Wanted};
+use opportunity_alerts::ledger::{
+    Attempt, Claim, Delivery, DeliveryId, Ledger, Message, Owner, QuietId, Receipt, Settled, Standing, Wanted,
+};
 use opportunity_alerts::timestamp::Timestamp;
 use support::dynamodb::{DynamoDb, Item};
 use support::requests::{claim_of, delivery};
@@ -51,14 +53,24 @@ async fn the_first_claim_wins_and_writes_all_that_a_redrive_needs() {
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
     assert_eq!(
         names(&row),
-        ["attempts", "bodySha256", "deliveryId", "firstSeenAt", "leaseUntil", "message", "owner", "pending", "state"]
+        [
+            "attempts",
+            "contentSha256",
+            "deliveryId",
+            "firstSeenAt",
+            "leaseUntil",
+            "message",
+            "owner",
+            "pending",
+            "state"
+        ]
     );
     assert_eq!(row["deliveryId"], S("ws#evt_1#alert".into()));
     assert_eq!(row["state"], S("PENDING".into()));
     assert_eq!(row["owner"], S("request/0101010101010101".into()));
     assert_eq!(row["leaseUntil"], number(START.after(LEASE).as_millis()));
     assert_eq!((&row["attempts"], &row["firstSeenAt"]), (&number(1), &number(START.as_millis())));
-    assert_eq!(row["bodySha256"], S(delivery("evt_1", "evt_1").body_sha256));
+    assert_eq!(row["contentSha256"], S(delivery("evt_1", "evt_1").content_sha256));
     let message =
         [("Subject", "New opportunity: x"), ("Message", "{\"default\":\"evt_1\"}"), ("MessageStructure", "json")];
     assert_eq!(row["message"], M(message.map(|(name, value)| (name.into(), S(value.into()))).into()));
@@ -91,9 +103,9 @@ async fn when_the_lease_is_over_the_next_attempt_takes_over() {
     assert_eq!(row["leaseUntil"], number(later.after(LEASE).as_millis()));
 
     // What the stale owner does now changes nothing.
-    assert_eq!(ledger.complete(stale, receipt(later)).await.unwrap(), Settled::NotMine);
+    assert_eq!(ledger.complete(&stale, &receipt(later)).await.unwrap(), Settled::NotMine);
     assert_eq!(dynamodb.row(taken.delivery_id()).await.unwrap(), row);
-    assert_eq!(ledger.complete(taken, receipt(later)).await.unwrap(), Settled::Recorded);
+    assert_eq!(ledger.complete(&taken, &receipt(later)).await.unwrap(), Settled::Recorded);
 }
 
 #[tokio::test]
@@ -102,7 +114,7 @@ async fn a_completed_delivery_is_a_duplicate_for_ever_and_expires_in_time() {
     let ledger = dynamodb.ledger();
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
     let id = claimed.delivery_id().clone();
-    assert_eq!(ledger.complete(claimed, receipt(START)).await.unwrap(), Settled::Recorded);
+    assert_eq!(ledger.complete(&claimed, &receipt(START)).await.unwrap(), Settled::Recorded);
     let row = dynamodb.row(&id).await.unwrap();
     assert_eq!(row["state"], S("PUBLISHED".into()));
     assert_eq!((&row["messageId"], &row["publishedAt"]), (&S("message-1".into()), &number(START.as_millis())));
@@ -121,7 +133,7 @@ async fn a_released_delivery_stays_pending_and_is_free_at_once() {
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
     let id = claimed.delivery_id().clone();
     let soon = START.after(Duration::from_secs(1));
-    assert_eq!(ledger.release(claimed, soon, &"e".repeat(5000)).await.unwrap(), Settled::Recorded);
+    assert_eq!(ledger.release(&claimed, soon, &"e".repeat(5000)).await.unwrap(), Settled::Recorded);
     let row = dynamodb.row(&id).await.unwrap();
     assert_eq!((&row["state"], &row["leaseUntil"]), (&S("PENDING".into()), &number(soon.as_millis())));
     assert_eq!(row["lastError"], S("e".repeat(500)));
@@ -138,8 +150,8 @@ async fn a_stranger_can_neither_complete_nor_release() {
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
     for event in ["evt_1", "evt_unknown"] {
         let forged = || claim_of(event, Owner::new("stranger", [9; 8]));
-        assert_eq!(ledger.complete(forged(), receipt(START)).await.unwrap(), Settled::NotMine);
-        assert_eq!(ledger.release(forged(), START, "no").await.unwrap(), Settled::NotMine);
+        assert_eq!(ledger.complete(&forged(), &receipt(START)).await.unwrap(), Settled::NotMine);
+        assert_eq!(ledger.release(&forged(), START, "no").await.unwrap(), Settled::NotMine);
     }
     assert_eq!(dynamodb.rows().await, [row], "nothing changed, and nothing came to be");
 }
@@ -151,8 +163,8 @@ async fn every_request_may_be_sent_twice() {
     let first = win(&ledger, "evt_1", attempt(1, START)).await;
     let repeated = win(&ledger, "evt_1", attempt(1, START)).await;
     assert_eq!(dynamodb.row(first.delivery_id()).await.unwrap()["attempts"], number(1));
-    assert_eq!(ledger.complete(first, receipt(START)).await.unwrap(), Settled::Recorded);
-    assert_eq!(ledger.complete(repeated, receipt(START)).await.unwrap(), Settled::Recorded);
+    assert_eq!(ledger.complete(&first, &receipt(START)).await.unwrap(), Settled::Recorded);
+    assert_eq!(ledger.complete(&repeated, &receipt(START)).await.unwrap(), Settled::Recorded);
 }
 
 #[tokio::test]
@@ -167,29 +179,90 @@ async fn every_answer_to_a_claim_says_how_many_there_were() {
     let by_key = Wanted::Pending(delivery("evt_1", "").id);
     assert_eq!(attempts(by_key, 3, START.after(LEASE)).await, Some(2), "taken over by its key");
     assert_eq!(attempts(event(), 4, START.after(LEASE * 2)).await, Some(3), "taken over");
-    ledger.complete(claim_of("evt_1", attempt(4, START).owner), receipt(START)).await.unwrap();
+    ledger.complete(&claim_of("evt_1", attempt(4, START).owner), &receipt(START)).await.unwrap();
     assert_eq!(attempts(event(), 5, START).await, Some(3), "published");
 }
 
+/// Whatever the first one's state is: its row and its message stay as they are.
 #[tokio::test]
-async fn the_same_id_with_another_body_is_told_apart() {
+async fn other_content_under_one_id_never_takes_the_row_over() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
-    let other = |owner, now| ledger.claim(Wanted::Delivery(delivery("evt_1", "another body")), attempt(owner, now));
-    let Claimed { standing: Standing::Won(claimed), other_body: false, .. } =
-        ledger.claim(Wanted::Delivery(delivery("evt_1", "body")), attempt(1, START)).await.unwrap()
-    else {
-        panic!()
+    let refused = async |owner, now, state: &str| {
+        let before = dynamodb.rows().await;
+        let other = Wanted::Delivery(delivery("evt_1", "other content"));
+        let standing = ledger.claim(other, attempt(owner, now)).await.unwrap().standing;
+        assert!(matches!(standing, Standing::OtherContent), "{state}: {standing:?}");
+        assert_eq!(dynamodb.rows().await, before, "{state}");
     };
-    assert!(other(2, START).await.unwrap().other_body, "in progress");
-    let Claimed { standing: Standing::Won(taken), other_body: true, .. } = other(3, START.after(LEASE)).await.unwrap()
-    else {
-        panic!()
+    let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
+    refused(2, START, "in progress").await;
+    refused(3, START.after(LEASE), "abandoned").await;
+    ledger.release(&claimed, START, "refused").await.unwrap();
+    refused(4, START, "released").await;
+    let again = win(&ledger, "evt_1", attempt(5, START)).await;
+    ledger.complete(&again, &receipt(START)).await.unwrap();
+    refused(6, START, "published").await;
+    assert!(matches!(claim(&ledger, "evt_1", attempt(7, START)).await, Standing::Done));
+}
+
+/// The configuration may have changed since the first claim, or the event's words.
+#[tokio::test]
+async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    let lead = |lead: &str| Some(QuietId::status(Some("ws"), lead, "OPPORTUNITY"));
+    let first = Delivery { quiet: lead("lead_1"), ..delivery("evt_1", "same") };
+    let message = Message::Alert { subject: "Other words".into(), body: "{}".into() };
+    let changed = Delivery { message, quiet: lead("lead_2"), ..first.clone() };
+    let take = async |wanted: Wanted, owner: u8| {
+        let now = START.after(LEASE * u32::from(owner));
+        let Standing::Won(claim) = ledger.claim(wanted, attempt(owner, now)).await.unwrap().standing else { panic!() };
+        (claim.message().clone(), claim.quiet().cloned())
     };
-    drop(claimed);
-    ledger.complete(taken, receipt(START)).await.unwrap();
-    let duplicate = ledger.claim(Wanted::Delivery(delivery("evt_1", "body")), attempt(4, START)).await.unwrap();
-    assert!(duplicate.other_body, "published");
+    let expected = (first.message.clone(), first.quiet.clone());
+    for (wanted, owner) in [
+        (Wanted::Delivery(first.clone()), 1),
+        (Wanted::Delivery(changed.clone()), 2),
+        // The answer was lost, and the attempt asks again.
+        (Wanted::Delivery(changed.clone()), 2),
+        (Wanted::Pending(first.id.clone()), 3),
+        (Wanted::Delivery(changed), 4),
+    ] {
+        assert_eq!(take(wanted, owner).await, expected, "attempt {owner}");
+    }
+    let row = dynamodb.row(&first.id).await.unwrap();
+    assert_eq!(row["contentSha256"], S(first.content_sha256));
+    assert_eq!(row["attempts"], number(4));
+}
+
+/// DynamoDB takes no key of more than 2,048 bytes.
+#[tokio::test]
+async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
+    let dynamodb = DynamoDb::start().await;
+    let ledger = dynamodb.ledger();
+    for part in ["\u{e9}".repeat(128), "#".repeat(256), "x".repeat(256), "#".repeat(5000)] {
+        let quiet = QuietId::status(Some(&part), &part, &part);
+        let id = DeliveryId::alert(Some(&part), &part);
+        assert!(
+            quiet.as_str().len() <= 2048 && id.as_str().len() <= 2048,
+            "{} {}",
+            quiet.as_str().len(),
+            id.as_str().len()
+        );
+        let delivery = Delivery { id, quiet: Some(quiet.clone()), ..delivery("evt", "x") };
+        let claimed = ledger.claim(Wanted::Delivery(delivery), attempt(1, START)).await.unwrap();
+        let Standing::Won(claim) = claimed.standing else { panic!() };
+        ledger.quiet(&claim, &quiet, START, START.after(LEASE)).await.unwrap();
+        // No other lead, status or kind has it.
+        let others = [
+            QuietId::status(Some(&part), &part, "OPPORTUNITY"),
+            QuietId::status(Some(&part), "lead_1", &part),
+            QuietId::status(None, &part, &part),
+            QuietId::tag(Some(&part), &part, &part),
+        ];
+        assert!(!others.contains(&quiet));
+    }
 }
 
 #[tokio::test]

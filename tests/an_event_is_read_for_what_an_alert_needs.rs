@@ -38,7 +38,7 @@ fn change(event: Event) -> StatusChange {
 /// Whether an alert is due, by what is the rule where nobody has set another.
 fn alerts(event: &Event) -> bool {
     let event = Event { id: Some("evt_1".into()), ..event.clone() };
-    Rules::default().due(&event, b"").unwrap().alert.is_some()
+    Rules::default().due(&event).unwrap().alert.is_some()
 }
 
 #[test]

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use opportunity_alerts::aws::ATTEMPTS;
-use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Message, Owner, Standing, Wanted};
+use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Owner, Standing, Wanted};
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use support::aws::Fault;
 use support::emf::{self, Metrics};
 use support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
-use support::requests::{SECRET, around, change, opportunity, payload, signed_now};
+use support::requests::{
+    SECRET, around, change, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
+};
 use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,9 +34,7 @@ impl World {
     /// A delivery that an attempt holds until then.
     async fn claimed(&self, id: DeliveryId, lease_until: Timestamp) {
         let attempt = Attempt { owner: Owner::new("other", [0; 8]), now: Timestamp::from_millis(0), lease_until };
-        let body = json!({"default": json!({"id": "evt"}).to_string()}).to_string();
-        let message = Message::Alert { subject: "New opportunity: x".into(), body };
-        let wanted = Wanted::Delivery(Delivery { id, message, body_sha256: "sha".into(), quiet: None });
+        let wanted = Wanted::Delivery(Delivery { id, ..opportunity_delivery("evt") });
         let claimed = self.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
         assert!(matches!(claimed.standing, Standing::Won(_)));
     }
@@ -91,14 +91,20 @@ const fn expected(
 /// Every outcome of the webhook, once or more, and the lines that it left.
 async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
     const CHANGE: &str = "StatusChanges Count NewStatus=OPPORTUNITY";
-    const OTHER_BODY: &[&str] =
-        &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "OtherBody Count", CHANGE];
+    const REFUSED_CLAIM: &[&str] = &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", CHANGE];
+    const OTHER_CONTENT: &[&str] = &[
+        "ClaimTime Milliseconds",
+        "CompleteTime Milliseconds",
+        "Genuine Count",
+        "Opportunities Count",
+        "OtherBody Count",
+        "PublishTime Milliseconds",
+        CHANGE,
+    ];
     let world = World::new().await;
     let mut function = world.webhook().await;
     let mut all = Vec::new();
 
-    let mut other_body = opportunity("evt_1");
-    other_body.push(' ');
     let mut elsewhere = payload("unsigned");
     elsewhere["rawPath"] = "/".into();
     let mut get = payload("unsigned");
@@ -130,8 +136,8 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
                 ],
             ),
         ),
-        (signed_now(&other_body), expected("WARN", 200, "duplicate", OTHER_BODY)),
-        (signed_now(&opportunity("evt_held")), expected("WARN", 409, "in_progress", OTHER_BODY)),
+        (signed_now(&opportunity_of("evt_1", "lead_2")), expected("WARN", 200, "alerted", OTHER_CONTENT)),
+        (signed_now(&opportunity("evt_held")), expected("WARN", 409, "in_progress", REFUSED_CLAIM)),
         (
             signed_now(&opportunity("evt_refused")),
             expected(
@@ -170,15 +176,7 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
             around(&"x".repeat(256 * 1024 + 1), &[]),
             expected("WARN", 413, "too_large", &["Rejected Count Reason=too_large"]),
         ),
-        (
-            signed_now(&opportunity("evt_refused")),
-            expected(
-                "INFO",
-                200,
-                "duplicate",
-                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", CHANGE],
-            ),
-        ),
+        (signed_now(&opportunity("evt_refused")), expected("INFO", 200, "duplicate", REFUSED_CLAIM)),
     ] {
         if expected.outcome == "unavailable" {
             world.aws.next("publish", Fault::Refused(403));

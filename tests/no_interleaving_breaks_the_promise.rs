@@ -7,7 +7,8 @@
 //!   any time, side by side, and try any row: the index may show them one of long ago.
 //! - **Faults.** A request may never arrive, or at any later time, though its sender is long dead: the rules need no
 //!   limit to that. The sender hears nothing. It asks again under the same token (the ledger, not the topic), gives up,
-//!   or dies. A lost answer is a request that arrives at once, unheard.
+//!   or dies. A lost answer is a request that arrives at once, unheard. A completion is given up at the end of the
+//!   attempt's time only: one that was given up sooner excuses no second publish.
 //! - **Time.** It passes at any moment. An attempt ends when its time is over; its lease counts from its beginning, not
 //!   from the claim, and outlives it by the margin. Any two clocks may differ by as much.
 //!
@@ -42,6 +43,7 @@ enum Protocol {
     RecordThenWork,
     LookThenInsert,
     LeaseAlone,
+    CompleteOnce,
     DeleteOnFailure,
     UnconditionalRelease,
     UnconditionalCompletion,
@@ -50,13 +52,14 @@ enum Protocol {
     OneToken,
 }
 
-const BROKEN: [(Protocol, &str); 12] = [
+const BROKEN: [(Protocol, &str); 13] = [
     (NoRedrive, P4),                  // leaves it to SendPilot to come back
     (AnswerFirst, P1),                // works when it has said 2xx
     (SwallowFailure, P1),             // says 2xx when it failed, so as not to be asked again
     (RecordThenWork, P1),             // writes at the claim that all is done
     (LookThenInsert, P5),             // claims without a lease: whatever is not published
     (LeaseAlone, P2),                 // claims without a state: whatever nobody holds
+    (CompleteOnce, P5),               // gives a completion up when it fails
     (DeleteOnFailure, P4),            // removes the row when it failed
     (UnconditionalRelease, P3),       // releases without asking whose the claim is
     (UnconditionalCompletion, P5),    // completes without asking whose the claim is
@@ -68,6 +71,9 @@ const BROKEN: [(Protocol, &str); 12] = [
 /// In ticks: the time of an attempt, and what its lease adds to it. Any clock is right, or fast by the margin.
 const ALLOWED: u64 = 2;
 const MARGIN: u64 = 1;
+
+/// What is left of an attempt's time at its end.
+const LAST: u64 = 1;
 
 /// Times are counted from now: a tick moves them all into the past, and time needs no end. What would be less than 0 is
 /// 0. That may let in a late claim that should be refused, but hides nothing: it might as well not have arrived.
@@ -109,13 +115,15 @@ struct Attempt {
     out: bool,
     /// Its completion took effect.
     recorded: bool,
+    /// It gave up its completion, though there was time to repeat it.
+    gave_up: bool,
     /// It told SendPilot 2xx.
     told: bool,
 }
 
 impl Attempt {
     fn new(kind: Kind, left: u64) -> Self {
-        Self { kind, step: Step::Claim, left, out: false, recorded: false, told: false }
+        Self { kind, step: Step::Claim, left, out: false, recorded: false, gave_up: false, told: false }
     }
 
     fn holds_claim(&self) -> bool {
@@ -124,7 +132,7 @@ impl Attempt {
 
     /// The alert is out, and nobody alive knows, nor does the row.
     fn lost_proof(&self) -> bool {
-        self.out && !self.recorded && self.step != Step::Complete
+        self.out && !self.recorded && !self.gave_up && self.step != Step::Complete
     }
 }
 
@@ -267,18 +275,19 @@ impl Delivery {
                 let granted = match self.protocol {
                     LookThenInsert => row.as_ref().is_none_or(|row| row.state == State::Pending),
                     LeaseAlone => row.as_ref().is_none_or(|row| row.lease_until <= now),
-                    _ => may_claim(row.as_ref(), &Owner::stored("anybody".into()), now) == MayClaim::Yes,
+                    _ => may_claim(row.as_ref(), None, &Owner::stored("anybody".into()), now) == MayClaim::Yes,
                 };
-                let may = if granted { MayClaim::Yes } else { may_claim(row.as_ref(), &me, now) };
+                let may = if granted { MayClaim::Yes } else { may_claim(row.as_ref(), None, &me, now) };
                 if granted {
                     let state = if self.protocol == RecordThenWork { State::Published } else { State::Pending };
-                    *row = Some(Row { state, owner: me, lease_until, body_sha256: None });
+                    *row = Some(Row { state, owner: me, lease_until, content_sha256: None });
                     world.claimed = true;
                 }
                 match may {
                     MayClaim::Yes | MayClaim::Mine => (Step::Publish, self.protocol == AnswerFirst),
                     MayClaim::NotBefore(_) => (Step::Over, false),
                     MayClaim::Done => (Step::Over, true),
+                    MayClaim::OtherContent => unreachable!("it is one event"),
                 }
             }
             Request::Publish => {
@@ -318,6 +327,7 @@ impl Delivery {
             world.in_flight.extend(arrives.then_some((who, request)));
         }
         let attempt = &mut world.attempts[who];
+        attempt.gave_up = (then, attempt.step) == (GiveUp, Step::Complete) && attempt.left > LAST;
         attempt.step = step;
         attempt.told |= told && attempt.kind == Kind::Webhook;
         if step == Step::Over {
@@ -363,7 +373,11 @@ impl Model for Delivery {
         for (who, attempt) in senders {
             let reads_clock = matches!(attempt.step, Step::Claim | Step::Release);
             for fast in 0..=if reads_clock { MARGIN } else { 0 } {
-                let may_be = |fate: &&Fate| fate.1 != AskAgain || attempt.step != Step::Publish;
+                let may_be = |fate: &&Fate| match (fate.1, attempt.step) {
+                    (AskAgain, Step::Publish) => false,
+                    (GiveUp, Step::Complete) => attempt.left <= LAST || self.protocol == CompleteOnce,
+                    _ => true,
+                };
                 actions.extend(fates.iter().filter(may_be).map(|fate| Action::Send(who, attempt, fast, *fate)));
             }
         }

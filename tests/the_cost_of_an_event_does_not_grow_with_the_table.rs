@@ -24,21 +24,16 @@ use dynoxide::types::item_size;
 use dynoxide::{AttributeValue, Database, ImportOptions, Item};
 use fastrand::Rng;
 use futures_util::StreamExt;
-use opportunity_alerts::event;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::ledger::{
-    Attempt, Delivery, DeliveryId, Ledger, Owner, Receipt, Settled, Standing, Wanted, sha256_hex,
-};
-use opportunity_alerts::rules::Rules;
-use opportunity_alerts::signature::verify;
+use opportunity_alerts::ledger::{Attempt, DeliveryId, Ledger, Owner, Receipt, Settled, Standing, Wanted};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use support::aws::{Aws, Fault};
 use support::dynamodb::{DynamoDb, TABLE};
 use support::lambda::{Lambda, Said, environment};
-use support::requests::{SECRET, documented, headers, opportunity, secrets, signed_now};
+use support::requests::{opportunity, opportunity_delivery, signed_now};
 
 /// Rows that a listing reads at a time.
 const PAGE: usize = 1000;
@@ -131,7 +126,7 @@ impl Table {
 
     /// Claims an event's delivery, and completes it; how long each took.
     async fn relay(&self, event_id: &str) -> [Duration; 2] {
-        let wanted = Wanted::Delivery(delivery(event_id));
+        let wanted = Wanted::Delivery(opportunity_delivery(event_id));
         let began = Instant::now();
         let claimed = self.ledger.claim(wanted, attempt()).await.unwrap();
         let claiming = began.elapsed();
@@ -142,14 +137,14 @@ impl Table {
             expires_at: now().after(Duration::from_secs(30 * 86_400)),
         };
         let began = Instant::now();
-        assert_eq!(self.ledger.complete(claim, receipt).await.unwrap(), Settled::Recorded);
+        assert_eq!(self.ledger.complete(&claim, &receipt).await.unwrap(), Settled::Recorded);
         [claiming, began.elapsed()]
     }
 
     /// Claims an event's delivery until then, for an attempt that does no more.
     async fn abandon(&self, event_id: &str, lease_until: Timestamp) {
         let attempt = Attempt { lease_until, ..attempt() };
-        let claimed = self.ledger.claim(Wanted::Delivery(delivery(event_id)), attempt).await.unwrap();
+        let claimed = self.ledger.claim(Wanted::Delivery(opportunity_delivery(event_id)), attempt).await.unwrap();
         assert!(matches!(claimed.standing, Standing::Won(_)), "{claimed:?}");
     }
 
@@ -163,7 +158,7 @@ impl Table {
         self.meter.take();
         let claimed = self.ledger.claim(Wanted::Pending(delivery_id(&left)), attempt()).await.unwrap();
         let Standing::Won(claim) = claimed.standing else { panic!("{claimed:?}") };
-        assert_eq!(self.ledger.release(claim, now(), "why").await.unwrap(), Settled::Recorded);
+        assert_eq!(self.ledger.release(&claim, now(), "why").await.unwrap(), Settled::Recorded);
         units.append(&mut self.meter.take());
         units.try_into().unwrap()
     }
@@ -209,7 +204,6 @@ fn copied(row: &Item, event_id: &str, other: &str) -> Item {
     let AttributeValue::M(message) = row.get_mut("message").unwrap() else { panic!() };
     let AttributeValue::S(body) = message.get_mut("Message").unwrap() else { panic!() };
     *body = body.replace(event_id, other);
-    row.insert("bodySha256".into(), AttributeValue::S(sha256_hex(opportunity(other).as_bytes())));
     if row.contains_key("pending") {
         row.insert("pending".into(), AttributeValue::S(shard(&id).to_string()));
     }
@@ -224,14 +218,6 @@ fn delivery_id(event_id: &str) -> DeliveryId {
 /// As the ledger spreads them, or a copy would not be as the ledger writes it.
 fn shard(id: &DeliveryId) -> u8 {
     Sha256::digest(id.as_str())[0] % PENDING_SHARDS
-}
-
-/// The delivery of the sample opportunity, under another event id.
-fn delivery(event_id: &str) -> Delivery {
-    let body = opportunity(event_id).into_bytes();
-    let headers = headers(&documented(SECRET, 1_708_770_605, &body));
-    let verified = verify(&headers, &body, &secrets(), Timestamp::from_millis(1_708_770_605_000)).unwrap();
-    Rules::default().due(&event::parse(&verified).unwrap(), &body).unwrap().alert.unwrap()
 }
 
 fn attempt() -> Attempt {

@@ -170,7 +170,7 @@ class DeployedStack(unittest.TestCase):
         row = row_of(event.event_id())
         self.assertEqual(
             row.keys(),
-            {"deliveryId", "state", "owner", "leaseUntil", "attempts", "firstSeenAt", "message", "bodySha256"}
+            {"deliveryId", "state", "owner", "leaseUntil", "attempts", "firstSeenAt", "message", "contentSha256"}
             | {"publishedAt", "messageId", "expiresAt"},
         )
         self.assertEqual((row["state"], row["attempts"], row["messageId"]), ("PUBLISHED", 1, alert.message_id))

@@ -4,15 +4,16 @@
 
 mod support;
 
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::ledger::DeliveryId;
 use serde_json::{Value, json};
-use support::aws::Fault;
+use support::aws::{Aws, Call, Fault};
 use support::dynamodb::Item;
 use support::lambda::{Lambda, Said, environment};
-use support::requests::{SECRET, change, opportunity, payload, signed_now};
+use support::requests::{SECRET, change, opportunity, opportunity_of, payload, signed_now};
 use support::world::World;
 
 /// What the function is told that it has. Short, because a test waits for the lease of a dead one.
@@ -169,6 +170,122 @@ async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
     }
 }
 
+/// The SDK's own tries are over within 0.2 seconds.
+#[tokio::test]
+async fn a_completion_that_is_throttled_for_a_while_is_repeated_and_doubles_nothing() {
+    for throttled in [Duration::from_millis(150), Duration::from_millis(600), Duration::from_secs(2)] {
+        let since = OnceLock::new();
+        let world = World::with_fate(move |call, _| {
+            let completes = matches!(call.operation.as_str(), "complete" | "debounce" | "release");
+            let throttles = completes && since.get_or_init(Instant::now).elapsed() < throttled;
+            throttles.then_some(Fault::Throttled)
+        })
+        .await;
+        let mut function = Lambda::start(environment(&world.aws), Duration::from_secs(10)).await;
+        assert_eq!(function.answer(&event()).await, (200, said("alerted")), "{throttled:?}");
+        assert_eq!((world.alerts().len(), world.state().await.as_str()), (1, "PUBLISHED"), "{throttled:?}");
+    }
+}
+
+/// Each answer comes later than a request is waited for before it is sent again.
+#[tokio::test]
+async fn a_table_that_takes_long_over_every_write_keeps_no_alert() {
+    let slow = |call: &Call, _| (call.operation != "publish").then_some(Fault::Delayed(Duration::from_millis(1300)));
+    for environment_of in [environment, |aws: &Aws| [environment(aws), vec![("DEBOUNCE_MINUTES", "5".into())]].concat()]
+    {
+        let world = World::with_fate(slow).await;
+        let mut function = Lambda::start(environment_of(&world.aws), Duration::from_secs(10)).await;
+        assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+        assert_eq!((world.alerts().len(), world.state().await.as_str()), (1, "PUBLISHED"));
+    }
+}
+
+/// SendPilot's retries renew the time, and may count, order and space differently.
+#[tokio::test]
+async fn a_retry_with_other_bytes_and_another_time_is_a_duplicate() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    let mut again: Value = serde_json::from_str(&opportunity("evt_1")).unwrap();
+    again["timestamp"] = "2024-02-24T10:31:00.000Z".into();
+    again["retry"] = 1.into();
+    again["data"]["linkedinUrl"] = "in/john-doe".into();
+    again["data"]["newStatus"] = "opportunity ".into();
+    for body in [format!("{again:#}"), again.to_string()] {
+        assert_eq!(function.answer(&signed_now(&body)).await, (200, said("duplicate")));
+    }
+    assert_eq!(world.alerts(), ["evt_1"]);
+    assert!(!function.log().await.contains("otherBody"));
+}
+
+/// Some senders use one id, such as "undefined", for everything.
+#[tokio::test]
+async fn two_leads_under_one_event_id_are_both_alerted_once() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    let [one, two] = ["lead_1", "lead_2"].map(|lead| signed_now(&opportunity_of("evt_1", lead)));
+    // The first one is claimed, and SNS refuses it: its message must stay.
+    world.aws.next("publish", Fault::Refused(403));
+    assert_eq!(function.answer(&one).await.0, 503);
+    assert_eq!(function.answer(&two).await, (200, said("alerted")));
+    assert_eq!(function.answer(&one).await, (200, said("alerted")));
+    for again in [&one, &two] {
+        assert_eq!(function.answer(again).await, (200, said("duplicate")));
+    }
+    let published: Vec<_> = world.aws.published().iter().map(|publish| read(&publish["Message"])).collect();
+    let [(first, first_lead), (second, second_lead)] = &published[..] else { panic!("{published:?}") };
+    assert_eq!((first_lead.as_str(), second_lead.as_str()), ("lead_2", "lead_1"));
+    assert!(first.starts_with("evt_1~") && first.len() == "evt_1~".len() + 16, "{first}");
+    assert_eq!(second, "evt_1");
+    let row = world.dynamodb.row(&DeliveryId::alert(Some("ws_abc123xyz"), first)).await.unwrap();
+    assert_eq!(row["state"].as_s().unwrap(), "PUBLISHED");
+}
+
+/// The id and the lead of an alert, as a program reads it.
+fn read(message: &str) -> (String, String) {
+    let bodies: Value = serde_json::from_str(message).unwrap();
+    let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&event["id"]), text(&event["data"]["leadId"]))
+}
+
+#[tokio::test]
+async fn many_at_once_under_one_event_id_lose_no_lead() {
+    let world = World::new().await;
+    let mut functions = Vec::new();
+    for _ in 0..6 {
+        functions.push(world.function().await);
+    }
+    for _ in 0..3 {
+        let together = functions.iter_mut().zip(0..).map(|(function, number)| async move {
+            let event = signed_now(&opportunity_of("undefined", &format!("lead_{}", number % 3)));
+            function.answer(&event).await.0
+        });
+        let answers = futures_util::future::join_all(together).await;
+        assert!(answers.iter().all(|status| matches!(status, 200 | 409)), "{answers:?}");
+    }
+    let mut published: Vec<_> = world.aws.published().iter().map(|publish| read(&publish["Message"]).1).collect();
+    published.sort();
+    assert_eq!(published, ["lead_0", "lead_1", "lead_2"]);
+}
+
+/// Between two attempts somebody deploys another pipeline, and SendPilot another spelling.
+#[tokio::test]
+async fn every_publish_of_a_delivery_is_the_same_whatever_changed_meanwhile() {
+    let world = World::new().await;
+    world.aws.next("publish", Fault::Denied(500));
+    assert_eq!(world.function().await.answer(&event()).await.0, 503);
+    let mut environment = environment(&world.aws);
+    environment.push(("STATUS_PIPELINE", "OPPORTUNITY=sql".into()));
+    let mut changed: Value = serde_json::from_str(&opportunity("evt_1")).unwrap();
+    changed["timestamp"] = "2025-01-01T00:00:00.000Z".into();
+    let answer = Lambda::start(environment, TIMEOUT).await.answer(&signed_now(&changed.to_string())).await;
+    assert_eq!(answer, (200, said("alerted")));
+    let published = world.aws.published();
+    assert_eq!(published.len(), 2);
+    assert_eq!(published[0], published[1]);
+}
+
 /// The one window of the promise.
 #[tokio::test]
 async fn a_lost_answer_to_a_publish_is_not_taken_for_success_and_the_retry_alerts_again_under_the_same_id() {
@@ -269,8 +386,7 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
     environment.push(("AWS_LAMBDA_LOG_LEVEL", "TRACE".into()));
     let mut function = Lambda::start(environment, TIMEOUT).await;
     let lone = r#"{"headers":{"x":"\ud83d linkedin"},"rawPath":7}"#;
-    let mut other = opportunity("evt_1");
-    other.push(' ');
+    let other = opportunity_of("evt_1", "lead_2");
     let mut request_ids = Vec::new();
     for (sent, fault) in [
         (event(), None),
@@ -285,13 +401,13 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
     function.invoke_raw(lone).await;
     let log = function.log().await;
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [alerted, forged, duplicate, failed, ..] = &lines[..] else { panic!("{log}") };
+    let [alerted, forged, other, failed, ..] = &lines[..] else { panic!("{log}") };
     let timestamp = alerted["timestamp"].as_str().unwrap();
     time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339).unwrap();
     for ((line, level, event_id, outcome, status), request_id) in [
         (alerted, "INFO", json!("evt_1"), "alerted", 200),
         (forged, "WARN", json!(null), "unauthorized", 401),
-        (duplicate, "WARN", json!("evt_1"), "duplicate", 200),
+        (other, "WARN", json!("evt_1"), "alerted", 200),
         (failed, "ERROR", json!("evt_2"), "unavailable", 503),
     ]
     .into_iter()
@@ -305,12 +421,12 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
         assert_eq!((&line["outcome"], &line["status"]), (&json!(outcome), &json!(status)), "{line}");
     }
     assert_eq!(forged["reason"], "mismatch");
-    assert_eq!(duplicate["otherBody"], "the same event id came with another body");
+    assert_eq!(other["otherBody"], "the same event id came with other content");
     assert!(
         failed["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take the message"),
         "{failed}"
     );
-    for hidden in ["linkedin", "john-doe", "lead_abc123", SECRET, &SECRET[6..]] {
+    for hidden in ["linkedin", "john-doe", "lead_abc123", "lead_2", SECRET, &SECRET[6..]] {
         assert!(!log.contains(hidden), "{hidden} in {log}");
     }
 }
@@ -328,7 +444,7 @@ async fn without_what_it_needs_it_does_not_start_and_says_which_variable_to_mend
         ("AWS_SECRET_ACCESS_KEY", "", "AWS_SECRET_ACCESS_KEY is not set"),
         ("ALERTS_TOPIC_ARN", "alerts", "ALERTS_TOPIC_ARN must be"),
         ("ALERTS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:alerts.fifo", "ALERTS_TOPIC_ARN must be"),
-        ("RETENTION_DAYS", "0", "RETENTION_DAYS must be"),
+        ("RETENTION_DAYS", "1", "RETENTION_DAYS must be a whole number from 2 to 3650"),
     ] {
         let mut environment = environment(&world.aws);
         environment.push((variable, value.into()));

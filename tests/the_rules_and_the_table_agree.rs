@@ -18,14 +18,18 @@ fn me() -> Owner {
     Owner::new("me", [0; 8])
 }
 
-/// No row; or either state, mine or another's, with a lease that is over, ends now, or lives.
+/// No row; or any state, mine or another's, with a lease that is over, ends now, or lives, and with no content, the same
+/// or other content.
 fn rows() -> Vec<Option<Row>> {
     let mut rows = vec![None];
     for state in [State::Pending, State::Published, State::Debounced] {
         for owner in [me(), Owner::new("another", [0; 8])] {
             for lease in [999, 1000, 1001] {
-                let lease_until = Timestamp::from_millis(lease);
-                rows.push(Some(Row { state, owner: owner.clone(), lease_until, body_sha256: Some("sha".into()) }));
+                for content in [None, Some("x"), Some("other content")] {
+                    let lease_until = Timestamp::from_millis(lease);
+                    let content_sha256 = content.map(|content| delivery("evt", content).content_sha256);
+                    rows.push(Some(Row { state, owner: owner.clone(), lease_until, content_sha256 }));
+                }
             }
         }
     }
@@ -38,14 +42,15 @@ fn item(row: &Row) -> Item {
         State::Published => "PUBLISHED",
         State::Debounced => "DEBOUNCED",
     };
-    Item::from([
+    let content = row.content_sha256.clone().map(|content| ("contentSha256".to_owned(), S(content)));
+    let attributes = [
         ("deliveryId".into(), S("ws#evt#alert".into())),
         ("state".into(), S(state.into())),
         ("owner".into(), S(row.owner.as_str().into())),
         ("leaseUntil".into(), N(row.lease_until.as_millis().to_string())),
-        ("bodySha256".into(), S("sha".into())),
         ("message".into(), M(["Subject", "Message"].map(|name| (name.into(), S("x".into()))).into())),
-    ])
+    ];
+    attributes.into_iter().chain(content).collect()
 }
 
 /// A table with this row and no other.
@@ -63,12 +68,14 @@ async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
         for wanted in [Wanted::Delivery(delivery("evt", "x")), Wanted::Pending(delivery("evt", "x").id)] {
             let dynamodb = table(row.as_ref()).await;
             let by_key = matches!(wanted, Wanted::Pending(_));
+            let may = may_claim(row.as_ref(), wanted.content_sha256(), &me(), NOW);
             let attempt = Attempt { owner: me(), now: NOW, lease_until: Timestamp::from_millis(9999) };
             let standing = dynamodb.ledger().claim(wanted, attempt).await.map(|Claimed { standing, .. }| standing);
-            let agree = match (&standing, may_claim(row.as_ref(), &me(), NOW)) {
+            let agree = match (&standing, may) {
                 (Err(LedgerError::Gone), MayClaim::Yes) => by_key && row.is_none(),
                 (Ok(Standing::Won(_)), MayClaim::Yes) => !by_key || row.is_some(),
                 (Ok(Standing::Won(_)), MayClaim::Mine) | (Ok(Standing::Done), MayClaim::Done) => true,
+                (Ok(Standing::OtherContent), MayClaim::OtherContent) => !by_key,
                 (Ok(Standing::InProgress { until }), MayClaim::NotBefore(lease)) => *until == lease,
                 _ => false,
             };
@@ -89,12 +96,12 @@ async fn on_a_completion_and_on_a_release() {
 
         let dynamodb = table(row.as_ref()).await;
         let receipt = Receipt { message_id: "m".into(), published_at: NOW, expires_at: NOW };
-        assert_eq!(dynamodb.ledger().complete(claim_of("evt", me()), receipt).await.unwrap(), settled, "{row:?}");
+        assert_eq!(dynamodb.ledger().complete(&claim_of("evt", me()), &receipt).await.unwrap(), settled, "{row:?}");
         let after = if expected == MaySettle::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
         assert_eq!(state(&dynamodb).await, after, "{row:?}");
 
         let dynamodb = table(row.as_ref()).await;
-        assert_eq!(dynamodb.ledger().release(claim_of("evt", me()), NOW, "e").await.unwrap(), settled, "{row:?}");
+        assert_eq!(dynamodb.ledger().release(&claim_of("evt", me()), NOW, "e").await.unwrap(), settled, "{row:?}");
         assert_eq!(state(&dynamodb).await, before, "{row:?}");
     }
 }

@@ -86,7 +86,7 @@ fn now() -> Timestamp {
 fn delivery(event: &str) -> Delivery {
     let body = json!({"default": json!({"id": event}).to_string()}).to_string();
     let message = Message::Alert { subject: "New opportunity: x".into(), body };
-    Delivery { id: DeliveryId::alert(Some("ws"), event), message, body_sha256: "sha".into(), quiet: None }
+    Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
 }
 
 fn report(said: Said) -> Value {

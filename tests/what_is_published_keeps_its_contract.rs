@@ -36,7 +36,7 @@ fn published(event: &Event) -> Vec<Published> {
         stream: true,
         pipeline: Pipeline::default(),
     };
-    let due = rules.due(event, b"body").unwrap();
+    let due = rules.due(event).unwrap();
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     let messages = [due.alert, due.status].into_iter().flatten().map(|delivery| delivery.message);
     messages

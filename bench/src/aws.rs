@@ -150,7 +150,7 @@ fn row(body: &[u8]) -> Answer {
             "attempts": { "N": "1" }, "firstSeenAt": { "N": "1708770605500" }, "leaseUntil": { "N": "1708770617500" },
             "publishedAt": { "N": "1708770605600" }, "expiresAt": { "N": "1711362605" },
             "messageId": { "S": "567910cd-659e-55d4-8ccb-5aaf14679dc0" },
-            "message": claim[":message"], "bodySha256": claim[":sha"],
+            "message": claim[":message"], "contentSha256": claim[":sha"],
         },
     });
     answer(400, "application/x-amz-json-1.0", refusal.to_string())

@@ -97,24 +97,24 @@ impl Ledger for &Script {
             Claiming::Fails => return Err(LedgerError::Failed("claim", "unreachable".into())),
             Claiming::Hangs => pending().await,
         };
-        Ok(Claimed { standing, other_body: false, attempts: Some(1) })
+        Ok(Claimed { standing, attempts: Some(1) })
     }
 
     async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
-    async fn debounce(&self, _: Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
         self.called("debounce");
         self.settle().await
     }
 
-    async fn complete(&self, _: Claim, _: Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
         self.called("complete");
         self.settle().await
     }
 
-    async fn release(&self, _: Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
         self.called("release");
         self.settle().await
     }

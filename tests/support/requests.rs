@@ -6,9 +6,12 @@ use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
 use lambda_http::Request;
 use lambda_http::http::HeaderMap;
+use opportunity_alerts::event;
 use opportunity_alerts::gateway::Payload;
 use opportunity_alerts::ledger::{Claim, Delivery, DeliveryId, Message, Owner, sha256_hex};
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::secret::Secrets;
+use opportunity_alerts::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -75,6 +78,19 @@ pub fn opportunity(event_id: &str) -> String {
     change(event_id, "OPPORTUNITY")
 }
 
+/// The delivery of its alert.
+pub fn opportunity_delivery(event_id: &str) -> Delivery {
+    let body = opportunity(event_id).into_bytes();
+    let headers = headers(&documented(SECRET, 1_708_770_605, &body));
+    let verified = verify(&headers, &body, &secrets(), Timestamp::from_millis(1_708_770_605_000)).unwrap();
+    Rules::default().due(&event::parse(&verified).unwrap()).unwrap().alert.unwrap()
+}
+
+/// An opportunity with this event id, on this lead.
+pub fn opportunity_of(event_id: &str, lead_id: &str) -> String {
+    opportunity(event_id).replace("lead_abc123", lead_id)
+}
+
 /// A change to this status.
 pub fn change(event_id: &str, status: &str) -> String {
     json!({
@@ -126,15 +142,15 @@ pub fn headers(pairs: &[(String, String)]) -> HeaderMap {
     pairs.collect::<HeaderMap>()
 }
 
-/// Some delivery, whose body's hash is that of `body`.
-pub fn delivery(event_id: &str, body: &str) -> Delivery {
+/// Some delivery with this content.
+pub fn delivery(event_id: &str, content: &str) -> Delivery {
     Delivery {
         id: DeliveryId::alert(Some("ws"), event_id),
         message: Message::Alert {
             subject: "New opportunity: x".into(),
             body: json!({ "default": event_id }).to_string(),
         },
-        body_sha256: sha256_hex(body.as_bytes()),
+        content_sha256: sha256_hex(content.as_bytes()),
         quiet: None,
     }
 }

@@ -1,6 +1,6 @@
 //! What a test of the functions over the wire needs: a real DynamoDB engine, and the front before it and SNS.
 
-use super::aws::Aws;
+use super::aws::{Aws, Call, Fault};
 use super::dynamodb::DynamoDb;
 
 pub struct World {
@@ -10,8 +10,13 @@ pub struct World {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with_fate(|_, _| None).await
+    }
+
+    /// One in which `fate` rules over the calls to AWS.
+    pub async fn with_fate(fate: impl Fn(&Call, usize) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let dynamodb = DynamoDb::start().await;
-        let aws = Aws::before(&dynamodb.url).await;
+        let aws = Aws::with_fate(&dynamodb.url, fate).await;
         Self { dynamodb, aws }
     }
 }
