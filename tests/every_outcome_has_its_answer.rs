@@ -146,8 +146,10 @@ async fn retry_after_is_when_a_retry_can_be_of_use() {
         (Claiming::Wins, Settling::Fails, 12),
         (Claiming::Fails, Settling::IsRecorded, 12),
     ] {
+        let begun = tokio::time::Instant::now();
         let relayed = run(&Script::new(claiming, Publishing::Fails, settling)).await;
-        assert_eq!(relayed.outcome, Outcome::Unavailable { retry_after: Duration::from_secs(seconds) });
+        let Outcome::Unavailable { retry_after } = relayed.outcome else { panic!("{relayed:?}") };
+        assert_eq!((begun.elapsed() + retry_after).as_secs(), seconds, "{claiming:?} {settling:?}");
     }
 }
 

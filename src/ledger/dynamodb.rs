@@ -43,8 +43,7 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::StreamExt;
-use futures_util::future::select_ok;
-use futures_util::stream::{self, Stream};
+use futures_util::stream::{self, FuturesUnordered, Stream};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
@@ -63,9 +62,13 @@ pub const PENDING_SHARDS: u8 = 8;
 /// [`PATIENCE`] to read, with one for each shard at once.
 const PAGE: i32 = 1000;
 
-/// How long one request is waited for before it is sent a second time beside the first. DynamoDB answers within
+/// How long an answer is waited for before the request is sent again beside the first one. DynamoDB answers within
 /// milliseconds, so the connection may be dead.
 pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The most tries of one request that are under way at once. An event's two deliveries leave two connections open, and
+/// both may be dead.
+const TRIES: usize = 4;
 
 /// The longest error text that a row keeps, in characters.
 const MAX_ERROR: usize = 500;
@@ -170,13 +173,13 @@ impl DynamoDbLedger {
         update: UpdateItemFluentBuilder,
     ) -> Result<Settled, LedgerError> {
         match send(update.condition_expression(MAY_SETTLE)).await {
-            Ok(_) => Ok(Settled::Recorded),
-            Err(Refusal::Condition(item)) => match may_settle(read_row(&item.unwrap_or_default())?.as_ref(), owner) {
+            Ok(Answer::TookEffect(_)) => Ok(Settled::Recorded),
+            Ok(Answer::Refused(item)) => match may_settle(read_row(&item)?.as_ref(), owner) {
                 MaySettle::Yes => Err(LedgerError::Contradiction),
                 MaySettle::Done => Ok(Settled::Recorded),
                 MaySettle::NotMine => Ok(Settled::NotMine),
             },
-            Err(Refusal::Other(error)) => Err(LedgerError::Failed(doing, error.into())),
+            Err(error) => Err(LedgerError::Failed(doing, error.into())),
         }
     }
 }
@@ -207,14 +210,13 @@ impl Ledger for DynamoDbLedger {
             Wanted::Pending(_) => update.condition_expression(MAY_TAKE_OVER).update_expression(TAKE_OVER),
         };
         let item = match send(update).await {
-            Ok(UpdateItemOutput { attributes, .. }) => {
-                let before = attributes.unwrap_or_default();
+            Ok(Answer::TookEffect(before)) => {
                 let attempts = parsed(&before, "attempts").unwrap_or(0_u32).saturating_add(1);
                 let standing = self.won(wanted, owner, now, &before).await?;
                 return Ok(Claimed { standing, attempts: Some(attempts) });
             }
-            Err(Refusal::Condition(item)) => item.unwrap_or_default(),
-            Err(Refusal::Other(error)) => return Err(LedgerError::Failed("claim", error.into())),
+            Ok(Answer::Refused(item)) => item,
+            Err(error) => return Err(LedgerError::Failed("claim", error.into())),
         };
         let row = read_row(&item)?;
         let attempts = parsed(&item, "attempts");
@@ -253,13 +255,13 @@ impl Ledger for DynamoDbLedger {
             .expression_attribute_values(":expires", number(until.as_secs() + 1))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match send(update).await {
-            Ok(_) => Ok(MayAlert::Yes),
-            Err(Refusal::Condition(item)) => match may_alert(read_quiet(item.as_ref())?.as_ref(), delivery, now) {
+            Ok(Answer::TookEffect(_)) => Ok(MayAlert::Yes),
+            Ok(Answer::Refused(item)) => match may_alert(read_quiet(&item)?.as_ref(), delivery, now) {
                 // Never silence on a guess.
                 MayAlert::Yes => Err(LedgerError::Contradiction),
                 debounced => Ok(debounced),
             },
-            Err(Refusal::Other(error)) => Err(LedgerError::Failed("see to the quiet period", error.into())),
+            Err(error) => Err(LedgerError::Failed("see to the quiet period", error.into())),
         }
     }
 
@@ -307,7 +309,7 @@ impl Ledger for DynamoDbLedger {
                 .limit(PAGE);
             let pages = stream::unfold(Some(first_page), async |page| {
                 let page = page?;
-                match at_most_twice(|| page.clone().send()).await {
+                match until_answered(|| page.clone().send()).await {
                     Ok(QueryOutput { items, last_evaluated_key, .. }) => {
                         let rows = items.unwrap_or_default().iter().map(read_pending).collect();
                         let last = last_evaluated_key.filter(|key| !key.is_empty());
@@ -385,34 +387,42 @@ fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
     AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
-/// Sends a request, and sends it again beside the first if that has no answer after [`PATIENCE`]. Neither is given up:
-/// each may have taken effect with its answer on the way. The first success counts. The caller sets the deadline.
-async fn at_most_twice<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() -> F) -> Result<T, E> {
-    let mut first = Box::pin(send());
-    match timeout(PATIENCE, &mut first).await {
-        Ok(answer) => answer,
-        Err(_) => select_ok([first, Box::pin(send())]).await.map(|(answer, _)| answer),
+/// Sends a request, and sends it again beside the others each time that [`PATIENCE`] has passed without an answer, up to
+/// [`TRIES`]. No try is given up: it may have taken effect with its answer on the way. The first success counts, and an
+/// error only if no other try is under way. The caller sets the deadline.
+async fn until_answered<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() -> F) -> Result<T, E> {
+    let mut tries = FuturesUnordered::from_iter([send()]);
+    loop {
+        match timeout(PATIENCE, tries.next()).await {
+            Ok(Some(Err(_))) if !tries.is_empty() => {}
+            Ok(Some(answer)) => return answer,
+            Ok(None) | Err(_) if tries.len() < TRIES => tries.push(send()),
+            Ok(None) | Err(_) => {}
+        }
     }
 }
 
-async fn send(update: UpdateItemFluentBuilder) -> Result<UpdateItemOutput, Refusal> {
-    at_most_twice(|| update.clone().send()).await.map_err(refusal)
+/// What became of a conditional write. The row is as it was before; empty if there is none, or none that was asked for.
+enum Answer {
+    TookEffect(Item),
+    Refused(Item),
 }
 
-enum Refusal {
-    Condition(Option<Item>),
-    Other(Box<SdkError<UpdateItemError>>),
+async fn send(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkError<UpdateItemError>>> {
+    until_answered(|| send_once(update.clone())).await
 }
 
-fn refusal(error: SdkError<UpdateItemError>) -> Refusal {
-    match error {
-        SdkError::ServiceError(service) if service.err().is_conditional_check_failed_exception() => {
-            match service.into_err() {
-                UpdateItemError::ConditionalCheckFailedException(failed) => Refusal::Condition(failed.item),
-                _ => Refusal::Condition(None),
-            }
+async fn send_once(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkError<UpdateItemError>>> {
+    match update.send().await {
+        Ok(UpdateItemOutput { attributes, .. }) => Ok(Answer::TookEffect(attributes.unwrap_or_default())),
+        Err(SdkError::ServiceError(refused)) if refused.err().is_conditional_check_failed_exception() => {
+            let item = match refused.into_err() {
+                UpdateItemError::ConditionalCheckFailedException(refused) => refused.item,
+                _ => None,
+            };
+            Ok(Answer::Refused(item.unwrap_or_default()))
         }
-        error => Refusal::Other(error.into()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -431,8 +441,10 @@ fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
     Ok(Some(Row { state, owner, lease_until, content_sha256: text(item, "contentSha256") }))
 }
 
-fn read_quiet(item: Option<&Item>) -> Result<Option<QuietPeriod>, LedgerError> {
-    let Some(item) = item.filter(|item| !item.is_empty()) else { return Ok(None) };
+fn read_quiet(item: &Item) -> Result<Option<QuietPeriod>, LedgerError> {
+    if item.is_empty() {
+        return Ok(None);
+    }
     let holder = text(item, "holder").map(DeliveryId::stored).ok_or(LedgerError::BadRow("holder"))?;
     let until = moment(item, "quietUntil").ok_or(LedgerError::BadRow("quietUntil"))?;
     Ok(Some(QuietPeriod { holder, until }))

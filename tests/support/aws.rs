@@ -61,6 +61,8 @@ pub struct Call {
     /// What a release gives as its reason.
     pub reason: String,
     pub at: Instant,
+    /// What befell it.
+    pub fault: Option<Fault>,
     pub took_effect: bool,
     pub heard: bool,
 }
@@ -230,6 +232,7 @@ impl Shared {
         };
         let fault = planned.or_else(|| (self.fate)(&call, *so_far));
         *so_far += 1;
+        call.fault = fault;
         call.heard = !fault.is_some_and(Fault::keeps_from_being_heard);
         let operation = call.operation.clone();
         journal.calls.push(call);
@@ -309,7 +312,7 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
     };
     let operation = if key.ends_with("#status") { format!("status {operation}") } else { operation.to_owned() };
     let [owner, reason] = [":me", ":error"].map(|name| value(&input["ExpressionAttributeValues"][name]));
-    Call { operation, event, owner, reason, at: Instant::now(), took_effect: false, heard: false }
+    Call { operation, event, owner, reason, at: Instant::now(), fault: None, took_effect: false, heard: false }
 }
 
 fn parameters(body: &[u8]) -> HashMap<String, String> {

@@ -53,7 +53,8 @@ impl DynamoDb {
     }
 
     pub async fn rows(&self) -> Vec<Item> {
-        self.client.scan().table_name(TABLE).send().await.unwrap().items.unwrap_or_default()
+        let pages = self.client.scan().table_name(TABLE).into_paginator().items();
+        pages.send().collect::<Result<_, _>>().await.unwrap()
     }
 
     /// What the sparse index holds.
