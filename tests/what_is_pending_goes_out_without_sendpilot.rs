@@ -16,7 +16,7 @@ use opportunity_alerts::redrive::{CONCURRENCY, Incomplete, Pace, Redrive, Report
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::sns::{Sns, Topics};
 use serde_json::{Value, json};
-use support::aws::Fault;
+use support::aws::{Call, Fault};
 use support::doubles::{relay, telemetry};
 use support::dynamodb::{Item, TABLE};
 use support::lambda::{Lambda, Said, TOPIC, environment};
@@ -307,6 +307,19 @@ async fn what_is_out_but_not_recorded_is_reported_as_both() {
     let report = report(redrive.invoke(&json!({})).await);
     assert_eq!((&report["scanned"], &report["published"], &report["stillPending"]), (&json!(1), &json!(1), &json!(1)));
     assert!(report["oldestPendingAgeSeconds"].as_u64().unwrap() >= 60);
+}
+
+#[tokio::test]
+async fn a_table_that_takes_long_over_every_write_keeps_nothing_pending() {
+    let slow = |call: &Call, _| {
+        let writes = !matches!(call.operation.as_str(), "publish" | "list");
+        writes.then_some(Fault::Delayed(Duration::from_millis(1300)))
+    };
+    let world = World::with_fate(slow).await;
+    world.abandoned("evt_1", MINUTE).await;
+    let mut redrive = world.process().await;
+    assert_eq!(redrive.invoke(&json!({})).await, Said::Response(all_out(1)));
+    assert_eq!(world.aws.alerts(), ["evt_1"]);
 }
 
 #[tokio::test]
