@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use support::aws::Fault;
 use support::emf::{self, Metrics};
 use support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
-use support::requests::{SECRET, around, change, opportunity, payload, signed_now};
+use support::requests::{OTHER, SECRET, around, change, opportunity, payload, signed_now, signed_now_with};
 use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -280,6 +280,32 @@ async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
     assert_eq!(names(&metrics), ["ColdStart Count", "SecretUnreadable Count", "Unavailable Count"]);
     assert_eq!((&line["level"], &line["outcome"]), (&json!("ERROR"), &json!("unavailable")));
     assert!(line["detail"].is_string() && line["eventId"].is_null(), "{line}");
+}
+
+/// The previous version lets events in, so that nothing else would tell of the current one.
+#[tokio::test]
+async fn of_a_request_while_the_current_secret_is_refused() {
+    let world = World::new().await;
+    world.aws.put_secret(SECRET);
+    world.aws.put_secret(&format!("v1,{OTHER}"));
+    let mut function = Lambda::start(deployed_environment(&world.aws), TIMEOUT).await;
+    let mut answers = Vec::new();
+    for request in [signed_now(&change("evt_1", "DONE")), signed_now_with(OTHER, &opportunity("evt_2"))] {
+        answers.push(function.answer(&request).await.0);
+    }
+    let log = function.log().await;
+    let [(ignored, of_ignored), (unavailable, of_unavailable)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
+    assert_eq!(answers, [200, 503]);
+    assert_eq!((&ignored["level"], &unavailable["level"]), (&json!("INFO"), &json!("ERROR")));
+    for metrics in [of_ignored, of_unavailable] {
+        assert_eq!(metrics["SecretUnreadable Count"], 1.0, "{log}");
+    }
+    let (fetch, _) = &lines(&log, "signing secret")[0];
+    assert_eq!((&fetch["level"], &fetch["held"]), (&json!("ERROR"), &json!(1)));
+    let refused = "version AWSCURRENT: secret number 1 holds whsec_ behind other characters";
+    for told in [&fetch["failure"], &unavailable["detail"]] {
+        assert!(told.as_str().unwrap().contains(refused), "{log}");
+    }
 }
 
 #[tokio::test]
