@@ -112,7 +112,8 @@ metrics! {
     ColdStart Count,
     /// The ledger knows the event's id with another body.
     OtherBody Count,
-    /// A request that cannot be judged, because our own secret cannot be read.
+    /// A request that cannot be judged, because our own secret cannot be read or used; or any request
+    /// while the current version of the secret is refused.
     SecretUnreadable Count,
     /// A panic.
     Crashed Count,
