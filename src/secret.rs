@@ -21,7 +21,7 @@ const PREFIX: &str = "whsec_";
 /// Starts of a word that has a misspelt or cut [`PREFIX`], in any letter case.
 const MISSPELT: [&str; 3] = ["whsec", "hsec_", "sec_"];
 
-/// The least bytes of a key behind [`PREFIX`], and the least characters of a secret without it.
+/// The least bytes of a key behind `whsec_`, and the least characters of a secret without it.
 /// Standard Webhooks asks for 24 bytes; a shorter key than this is a placeholder, or cut.
 pub const MIN_LENGTH: usize = 16;
 
