@@ -293,9 +293,18 @@ async fn of_a_request_while_the_current_secret_is_refused() {
     for request in [signed_now(&change("evt_1", "DONE")), signed_now_with(OTHER, &opportunity("evt_2"))] {
         answers.push(function.answer(&request).await.0);
     }
+    // Put well, and twice: the secrets are the same as before, and yet a line tells that it is over.
+    world.aws.put_secret(SECRET);
+    world.aws.put_secret(SECRET);
+    answers.push(function.answer(&signed_now_with(OTHER, &opportunity("evt_2"))).await.0);
     let log = function.log().await;
-    let [(ignored, of_ignored), (unavailable, of_unavailable)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
-    assert_eq!(answers, [200, 503]);
+    let lines_of_requests = lines(&log, "webhook");
+    let [(ignored, of_ignored), (unavailable, of_unavailable), (_, after)] = &lines_of_requests[..] else {
+        panic!("{log}")
+    };
+    assert_eq!(answers, [200, 503, 401]);
+    assert!(!after.contains_key("SecretUnreadable Count"), "{log}");
+    assert_eq!(lines(&log, "signing secret").last().unwrap().0["level"], "INFO");
     assert_eq!((&ignored["level"], &unavailable["level"]), (&json!("INFO"), &json!("ERROR")));
     for metrics in [of_ignored, of_unavailable] {
         assert_eq!(metrics["SecretUnreadable Count"], 1.0, "{log}");
