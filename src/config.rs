@@ -109,15 +109,19 @@ impl Config {
     }
 }
 
-/// `WEBHOOK_SECRET_ID`, a name or an ARN in Secrets Manager, or `WEBHOOK_SECRET`, one or more signing secrets separated by
-/// white space. The webhook function needs exactly one of the two.
+/// `WEBHOOK_SECRET_ID`, a name or an ARN in Secrets Manager, or `WEBHOOK_SECRET`, one or more
+/// signing secrets in any form that [`Secrets::stored`] reads. The webhook function needs exactly
+/// one of the two.
 ///
 /// # Errors
 /// If none is set, or both are, or the secret is unusable.
 pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConfigError> {
-    match (set(&variable, "WEBHOOK_SECRET_ID"), set(&variable, "WEBHOOK_SECRET")) {
+    // Not trimmed of Unicode's white space: a value in Secrets Manager is refused for such a
+    // character, and this one follows the same rules.
+    let secrets = variable("WEBHOOK_SECRET").filter(|secrets| !secrets.trim_ascii().is_empty());
+    match (set(&variable, "WEBHOOK_SECRET_ID"), secrets) {
         (Some(id), None) => Ok(Source::Stored(id)),
-        (None, Some(secrets)) => Ok(Source::Given(Secrets::parse(&secrets)?)),
+        (None, Some(secrets)) => Ok(Source::Given(Secrets::stored(&secrets)?)),
         (None, None) => Err(ConfigError::NoSecret),
         (Some(_), Some(_)) => Err(ConfigError::TwoSecrets),
     }

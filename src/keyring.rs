@@ -13,9 +13,15 @@
 //!
 //! Both versions count, `AWSCURRENT` and `AWSPREVIOUS`, so a rotation is one `put-secret-value`. Until a fetch has brought
 //! something, nobody gets in. From then on, a fetch that failed, in whole or in part, takes nothing away.
+//!
+//! Each version is judged apart. While one is refused, the other lets events in. A signature that
+//! no secret made is not rejected meanwhile: it may be by the secret that was pasted badly. A
+//! refused current version is a failure, and every request counts it. A refused previous version is
+//! fetched no sooner than a good one.
 
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
@@ -58,6 +64,8 @@ pub struct Keyring {
     stored: Option<Stored>,
     /// Locked while a fetch lasts: whoever comes meanwhile waits for it, instead of fetching too.
     held: Mutex<Held>,
+    /// Whether the current version is refused, so that a request need not lock `held` to ask.
+    refuses_current: AtomicBool,
 }
 
 /// A secret in Secrets Manager.
@@ -76,9 +84,38 @@ struct Held {
     fetched_at: Timestamp,
     /// What that one could not get.
     failure: Option<FetchError>,
+    /// Why a version is refused, as of the last fetch that could read that version.
+    refused: Refused,
     /// When the bucket of fetches out of turn is full again.
     full_at: Timestamp,
 }
+
+/// Why each version is refused. A previous version that is absent or empty is not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Refused {
+    current: Option<SecretError>,
+    previous: Option<SecretError>,
+}
+
+impl Refused {
+    fn errors(self) -> impl Iterator<Item = FetchError> {
+        let versions = [(CURRENT, self.current), (PREVIOUS, self.previous)];
+        versions.into_iter().filter_map(|(version, error)| Some(FetchError::Unusable(version, error?)))
+    }
+}
+
+/// What a fetch brought.
+struct Fetched {
+    /// Those of the versions that can be used.
+    secrets: Option<Secrets>,
+    refused: Refused,
+    /// Why a version could not be read, or why the current one is refused.
+    failure: Option<FetchError>,
+}
+
+/// The labels of Secrets Manager for the two versions that count.
+const CURRENT: &str = "AWSCURRENT";
+const PREVIOUS: &str = "AWSPREVIOUS";
 
 /// There is nothing to verify a signature with.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,8 +135,8 @@ enum FetchError {
     TimedOut,
     #[error("this endpoint's signing secret does not exist in Secrets Manager, or has no value; put SendPilot's there")]
     Absent,
-    #[error("this endpoint's signing secret in Secrets Manager {0}")]
-    Unusable(#[from] SecretError),
+    #[error("this endpoint's signing secret in Secrets Manager, version {0}: {1}")]
+    Unusable(&'static str, SecretError),
 }
 
 impl Keyring {
@@ -109,18 +146,18 @@ impl Keyring {
             Source::Given(secrets) => return Self::given(secrets),
             Source::Stored(id) => Stored { client: aws.secrets_manager(), id },
         };
-        let mut held = Held { secrets: None, fetched_at: now, failure: None, full_at: now };
+        let mut held = Held::new(None, now);
         let begun = Instant::now();
-        let fetched = stored.fetch(begun + START).await;
+        let fetched = stored.fetch(held.refused, begun + START).await;
         held.learn(fetched, now.after(begun.elapsed()));
-        Self { stored: Some(stored), held: Mutex::new(held) }
+        let refuses_current = held.refused.current.is_some().into();
+        Self { stored: Some(stored), held: Mutex::new(held), refuses_current }
     }
 
     /// These, and no others.
     pub fn given(secrets: Secrets) -> Self {
-        let start = Timestamp::from_millis(0);
-        let held = Held { secrets: Some(Arc::new(secrets)), fetched_at: start, failure: None, full_at: start };
-        Self { stored: None, held: Mutex::new(held) }
+        let held = Held::new(Some(Arc::new(secrets)), Timestamp::from_millis(0));
+        Self { stored: None, held: Mutex::new(held), refuses_current: false.into() }
     }
 
     /// The secrets that count now, fetched anew where it is time to.
@@ -134,8 +171,7 @@ impl Keyring {
         if let Some(stored) = &self.stored
             && due
         {
-            let fetched = stored.fetch(invocation.schedule().secrets_by).await;
-            held.learn(fetched, invocation.now());
+            self.refresh(&mut held, stored, invocation).await;
         }
         held.secrets.clone().ok_or_else(|| NoSecret {
             retry_after: held.wait(invocation.now()),
@@ -150,12 +186,37 @@ impl Keyring {
         if !held.take(invocation.now()) {
             return None;
         }
-        let fetched = stored.fetch(invocation.schedule().secrets_by).await;
-        held.learn(fetched, invocation.now()).then(|| held.secrets.clone()).flatten()
+        self.refresh(&mut held, stored, invocation).await.then(|| held.secrets.clone()).flatten()
+    }
+
+    /// Why a signature that no secret made may be genuine all the same: a version is refused, and
+    /// SendPilot may sign with the secret in it. None if no version is.
+    pub async fn refused(&self, invocation: &Invocation) -> Option<NoSecret> {
+        let held = self.held.lock().await;
+        let detail = held.refused.errors().next()?.to_string();
+        Some(NoSecret { retry_after: held.wait(invocation.now()), detail })
+    }
+
+    /// Whether the current version is refused. Each request counts this while it lasts, because the
+    /// previous version lets events in meanwhile, and nothing else would tell.
+    pub fn refuses_current(&self) -> bool {
+        self.refuses_current.load(Ordering::Relaxed)
+    }
+
+    /// Fetches both versions, and tells whether that changes anything.
+    async fn refresh(&self, held: &mut Held, stored: &Stored, invocation: &Invocation) -> bool {
+        let fetched = stored.fetch(held.refused, invocation.schedule().secrets_by).await;
+        let changed = held.learn(fetched, invocation.now());
+        self.refuses_current.store(held.refused.current.is_some(), Ordering::Relaxed);
+        changed
     }
 }
 
 impl Held {
+    fn new(secrets: Option<Arc<Secrets>>, now: Timestamp) -> Self {
+        Self { secrets, fetched_at: now, failure: None, refused: Refused::default(), full_at: now }
+    }
+
     /// Takes a fetch out of the bucket, if there is one in it.
     fn take(&mut self, now: Timestamp) -> bool {
         let longest = PAUSE * BURST;
@@ -176,20 +237,22 @@ impl Held {
 
     /// Takes over what a fetch brought, and tells whether that changes anything. What counted counts on until a fetch
     /// misses nothing: it may be what could not be fetched.
-    fn learn(&mut self, (fetched, failure): (Option<Secrets>, Option<FetchError>), now: Timestamp) -> bool {
+    fn learn(&mut self, Fetched { secrets: fetched, refused, failure }: Fetched, now: Timestamp) -> bool {
         let secrets = match (fetched, &self.secrets) {
             (Some(fetched), Some(before)) if failure.is_some() => Some(Arc::new(fetched.and(before))),
             (Some(fetched), _) => Some(Arc::new(fetched)),
             (None, before) => before.clone(),
         };
-        let changed = secrets != self.secrets;
+        let changed = secrets != self.secrets || refused != self.refused;
         let held = secrets.as_ref().map_or(0, |secrets| secrets.count());
-        match &failure {
-            Some(failure) => error!(held, failure = chain(failure), "signing secret"),
-            None if changed => info!(held, "signing secret"),
-            None => {}
+        let version_refused = Refused { current: None, ..refused }.errors().next();
+        for failure in failure.iter().chain(&version_refused) {
+            error!(held, failure = chain(failure), "signing secret");
         }
-        (self.secrets, self.failure, self.fetched_at) = (secrets, failure, now);
+        if failure.is_none() && version_refused.is_none() && changed {
+            info!(held, "signing secret");
+        }
+        (self.secrets, self.refused, self.failure, self.fetched_at) = (secrets, refused, failure, now);
         changed
     }
 }
@@ -197,23 +260,36 @@ impl Held {
 impl Stored {
     /// What both versions hold, and what went wrong with either. In this order: a rotation in between makes the current one
     /// the previous one, and it is found all the same.
-    async fn fetch(&self, by: Instant) -> (Option<Secrets>, Option<FetchError>) {
-        let current = match self.version("AWSCURRENT", by).await {
-            Err(FetchError::Unusable(error)) => Err(error),
-            Err(unreadable) => return (None, Some(unreadable)),
-            Ok(current) => Ok(current),
-        };
-        let previous = self.version("AWSPREVIOUS", by).await;
-        match (current, previous) {
-            (Ok(current), Ok(previous)) => (Some(current.and(&previous)), None),
-            // As before the first rotation, and after the placeholder.
-            (Ok(current), Err(FetchError::Absent | FetchError::Unusable(_))) => (Some(current), None),
-            (Ok(current), Err(unreadable)) => (Some(current), Some(unreadable)),
-            (Err(unusable), previous) => (previous.ok(), Some(unusable.into())),
+    ///
+    /// `before` says why versions were refused so far, and still holds for one that cannot be read.
+    async fn fetch(&self, before: Refused, by: Instant) -> Fetched {
+        let mut fetched = Fetched { secrets: None, refused: before, failure: None };
+        match self.version(CURRENT, by).await {
+            Ok(current) => {
+                fetched.refused.current = current.as_ref().err().copied();
+                fetched.failure = fetched.refused.current.map(|error| FetchError::Unusable(CURRENT, error));
+                fetched.secrets = current.ok();
+            }
+            Err(unreadable) => return Fetched { failure: Some(unreadable), ..fetched },
         }
+        match self.version(PREVIOUS, by).await {
+            Ok(Ok(previous)) => {
+                fetched.refused.previous = None;
+                fetched.secrets = Some(match fetched.secrets {
+                    Some(current) => current.and(&previous),
+                    None => previous,
+                });
+            }
+            // As before the first rotation, and after the placeholder.
+            Err(FetchError::Absent) | Ok(Err(SecretError::Empty)) => fetched.refused.previous = None,
+            Ok(Err(unusable)) => fetched.refused.previous = Some(unusable),
+            Err(unreadable) => fetched.failure = fetched.failure.or(Some(unreadable)),
+        }
+        fetched
     }
 
-    async fn version(&self, stage: &str, by: Instant) -> Result<Secrets, FetchError> {
+    /// What this version holds, or why that cannot be used; unless it cannot be read.
+    async fn version(&self, stage: &str, by: Instant) -> Result<Result<Secrets, SecretError>, FetchError> {
         let get = self.client.get_secret_value().secret_id(&self.id).version_stage(stage);
         let get = async {
             get.send().await.map_err(|error| match error.as_service_error() {
@@ -223,6 +299,6 @@ impl Stored {
             })
         };
         let value = within(by, get, FetchError::TimedOut).await?;
-        Ok(Secrets::stored(value.secret_string().ok_or(SecretError::Binary)?)?)
+        Ok(value.secret_string().ok_or(SecretError::Binary).and_then(Secrets::stored))
     }
 }

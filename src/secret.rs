@@ -1,10 +1,15 @@
 //! The signing secrets: one, or several while a rotation lasts, and never readable again once they are here.
+//!
+//! A value is used as a whole or refused as a whole. If one word of it became a key by accident,
+//! a stranger could sign with a word that is easy to guess, or SendPilot's events would get 401.
 
 use std::fmt;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use sha2::Sha256;
 
 /// HMAC-SHA-256, keyed and ready to take the signed content.
@@ -12,6 +17,13 @@ pub(crate) type Keyed = Hmac<Sha256>;
 
 /// Marks a secret whose key is the base64 that follows (Svix, Standard Webhooks).
 const PREFIX: &str = "whsec_";
+
+/// Starts of a word that has a misspelt or cut [`PREFIX`], in any letter case.
+const MISSPELT: [&str; 3] = ["whsec", "hsec_", "sec_"];
+
+/// The least bytes of a key behind `whsec_`, and the least characters of a secret without it.
+/// Standard Webhooks asks for 24 bytes; a shorter key than this is a placeholder, or cut.
+pub const MIN_LENGTH: usize = 16;
 
 /// All secrets that count at this moment; at least one.
 ///
@@ -24,64 +36,205 @@ pub struct Secrets(Vec<Secret>);
 pub(crate) struct Secret {
     /// Keys of the Svix / Standard Webhooks scheme. Two where the secret has no prefix and could be meant either way.
     pub(crate) standard: Vec<Keyed>,
-    /// Key of the scheme in SendPilot's own documentation: the secret as text, prefix and all.
-    pub(crate) documented: Keyed,
+    /// Keys of the scheme in SendPilot's own documentation: the secret as text, prefix and all. Two
+    /// if the padding of its base64 was lost, because SendPilot signs with the whole text.
+    pub(crate) documented: Vec<Keyed>,
 }
 
-/// Why a text cannot serve as signing secrets. Never carries the text.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+/// Why a text cannot serve as signing secrets. Each has the position of the word that is at fault,
+/// and says what to remove or do. Never carries the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// There is nothing but white space.
     #[error("holds no secret")]
     Empty,
+    /// A character that no secret has.
+    #[error("secret number {0} holds {1}; remove it, or copy the secret again from SendPilot")]
+    Character(usize, Foreign),
     /// A secret was copied with the quotes around it.
     #[error("secret number {0} holds a quotation mark; leave the quotes out")]
     Quoted(usize),
-    /// `whsec_` is not followed by base64 of at least one byte.
-    #[error("secret number {0} starts with whsec_, but base64 does not follow; copy it again from SendPilot")]
+    /// A placeholder such as `<secret>`, or a secret in the brackets of one.
+    #[error(
+        "secret number {0} holds an angle bracket; leave the brackets out, and replace a placeholder by the secret"
+    )]
+    Bracketed(usize),
+    /// `$NAME` or `%NAME%`, which no shell has replaced: everybody can guess the name.
+    #[error("secret number {0} is the name of a variable; put the value of the variable")]
+    Variable(usize),
+    /// Where a secret is, instead of the secret.
+    #[error("secret number {0} is an ARN; put SendPilot's webhook secret itself")]
+    Arn(usize),
+    /// The webhook's URL, for example.
+    #[error("secret number {0} is an address; put SendPilot's webhook secret")]
+    Address(usize),
+    /// The key of SendPilot's API.
+    #[error("secret number {0} is an API key of SendPilot; put the webhook's signing secret")]
+    ApiKey(usize),
+    /// `v1,whsec_...`, `NAME=whsec_...`, or two secrets with no white space between them.
+    #[error(
+        "secret number {0} holds whsec_ behind other characters; remove what is before whsec_, and put white space \
+         between secrets"
+    )]
+    Misplaced(usize),
+    /// `Whsec_...`, `whsec-...`, or the first letters are lost.
+    #[error("secret number {0} must start with exactly whsec_, in small letters; copy it again from SendPilot")]
+    Misspelt(usize),
+    /// A comment, a label or a name beside a secret.
+    #[error(
+        "secret number {0} does not start with whsec_, but another word does; remove comments, labels, and white \
+         space inside a secret"
+    )]
+    Stray(usize),
+    /// `whsec_...`, or the asterisks that a page shows for a secret.
+    #[error("secret number {0} holds *** or ..., as a placeholder or a masked copy does; copy the whole secret")]
+    Masked(usize),
+    /// `whsec_` is not followed by base64.
+    #[error(
+        "secret number {0} starts with whsec_, but base64 does not follow: it is a placeholder, or characters were \
+         added or lost; copy it again from SendPilot"
+    )]
     NotBase64(usize),
+    /// `whsec_` is followed by base64 of fewer than [`MIN_LENGTH`] bytes.
+    #[error(
+        "secret number {0} starts with whsec_, but fewer than 16 bytes follow: it is a placeholder, or too short a \
+         copy; copy the whole secret from SendPilot"
+    )]
+    FewBytes(usize),
+    /// A text of fewer than [`MIN_LENGTH`] characters.
+    #[error("secret number {0} is too short, with fewer than 16 characters; copy the whole secret from SendPilot")]
+    FewCharacters(usize),
     /// JSON, but not the JSON that is read.
-    #[error(r#"is JSON, but not {{"secrets":["whsec_..."]}}; put it in this form, or as plain text"#)]
+    #[error(
+        r#"is JSON, but not {{"secrets":["whsec_..."]}} or {{"NAME":"whsec_..."}}; use one of these forms, or plain text"#
+    )]
     Shape,
     /// Bytes, where Secrets Manager keeps texts apart from them.
     #[error("is binary; put it as text")]
     Binary,
 }
 
-/// A stored secret in its longer form.
-#[derive(Deserialize)]
-struct Stored {
-    secrets: Vec<String>,
+/// The kind of a character outside printable ASCII. Most cannot be seen, so the name has to tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Foreign {
+    /// U+FEFF, which some editors write at the start of a file.
+    ByteOrderMark,
+    /// Zero-width and direction characters.
+    Invisible,
+    /// A non-breaking space, for example. `split_ascii_whitespace` does not separate at them.
+    Space,
+    /// Typographic quotation marks, which word processors make of straight ones.
+    Quote,
+    /// A control character.
+    Control,
+    /// All others: letters of other alphabets, full-width letters, bullets, dashes.
+    Other,
+}
+
+impl Foreign {
+    fn from_char(character: char) -> Option<Self> {
+        match character {
+            '!'..='~' => None,
+            '\u{feff}' => Some(Self::ByteOrderMark),
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' => {
+                Some(Self::Invisible)
+            }
+            '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e007f}' => Some(Self::Invisible),
+            '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{2028}' | '\u{2029}' => Some(Self::Space),
+            '\u{202f}' | '\u{205f}' | '\u{3000}' => Some(Self::Space),
+            '\u{ab}' | '\u{bb}' | '\u{2018}'..='\u{201f}' | '\u{2032}'..='\u{2037}' => Some(Self::Quote),
+            '\u{2039}' | '\u{203a}' | '\u{300c}'..='\u{300f}' | '\u{ff02}' | '\u{ff07}' => Some(Self::Quote),
+            '\0'..=' ' | '\u{7f}'..='\u{9f}' => Some(Self::Control),
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ByteOrderMark => "a byte order mark",
+            Self::Invisible => "an invisible character outside ASCII",
+            Self::Space => "a non-breaking space or other white space outside ASCII",
+            Self::Quote => "a typographic quotation mark",
+            Self::Control => "a control character",
+            Self::Other => "a character outside ASCII",
+        })
+    }
+}
+
+/// The members of a JSON object. A map would hide a name that comes twice.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members, M::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl Members {
+    /// The text of `secrets`, a string or a list of strings; or of the only member, a string: the
+    /// key/value tab of Secrets Manager's console stores one pair so.
+    fn text(&self) -> Option<String> {
+        let mut named = self.0.iter().filter(|(name, _)| name == "secrets");
+        match (named.next(), named.next(), &self.0[..]) {
+            (Some((_, Value::Array(secrets))), None, _) => {
+                let secrets: Option<Vec<&str>> = secrets.iter().map(Value::as_str).collect();
+                Some(secrets?.join(" "))
+            }
+            (Some((_, Value::String(secrets))), None, _) | (None, None, [(_, Value::String(secrets))]) => {
+                Some(secrets.clone())
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Secrets {
-    /// Reads one or more secrets, separated by white space.
+    /// Reads one or more secrets, separated by white space of ASCII.
     ///
     /// # Errors
-    /// If there is none, or one of them cannot be what SendPilot shows: in quotes, or `whsec_` with no key behind it.
+    /// If there is none, or one of them cannot be what SendPilot shows. Then none of them counts.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
-        let secrets = text
-            .split_whitespace()
+        let words = text.split_ascii_whitespace();
+        let prefixed = words.clone().any(|word| word.starts_with(PREFIX));
+        let secrets = words
             .enumerate()
-            .map(|(index, secret)| match secret.contains(['"', '\'']) {
-                true => Err(SecretError::Quoted(index + 1)),
-                false => Secret::parse(secret).ok_or(SecretError::NotBase64(index + 1)),
-            })
+            .map(|(index, word)| Secret::parse(word, index + 1, prefixed))
             .collect::<Result<Vec<_>, _>>()?;
         if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(Self(secrets)) }
     }
 
-    /// Reads what Secrets Manager stores: plain text as above, or JSON, `{"secrets":["whsec_..."]}`.
+    /// Reads what Secrets Manager stores: plain text as above, or JSON, as the text of
+    /// [`SecretError::Shape`] shows it.
     ///
     /// # Errors
     /// As above, or if it is other JSON.
     pub fn stored(value: &str) -> Result<Self, SecretError> {
-        if !value.trim_start().starts_with(['{', '[']) {
+        if !value.trim_ascii_start().starts_with(['{', '[']) {
             return Self::parse(value);
         }
         // The parser's own error would quote what it found.
-        let Stored { secrets } = serde_json::from_str(value).map_err(|_| SecretError::Shape)?;
-        Self::parse(&secrets.join(" "))
+        let members: Members = serde_json::from_str(value).map_err(|_| SecretError::Shape)?;
+        Self::parse(&members.text().ok_or(SecretError::Shape)?)
     }
 
     /// These, and those of the others that are not among them.
@@ -105,17 +258,66 @@ impl Secrets {
 }
 
 impl Secret {
-    fn parse(text: &str) -> Option<Self> {
-        let standard = match text.strip_prefix(PREFIX) {
-            Some(base64) => vec![keyed(&decode(base64)?)?],
+    /// Reads the word at this position. `prefixed` says whether any word of the value starts with
+    /// [`PREFIX`]: then each must.
+    fn parse(word: &str, position: usize, prefixed: bool) -> Result<Self, SecretError> {
+        refuse_copying_accidents(word, position)?;
+        let (standard, padded) = match word.strip_prefix(PREFIX) {
+            Some(base64) => {
+                let key = decode(base64).ok_or(SecretError::NotBase64(position))?;
+                if key.len() < MIN_LENGTH {
+                    return Err(SecretError::FewBytes(position));
+                }
+                let padded = format!("{PREFIX}{}", BASE64.encode(&key));
+                (vec![key], Some(padded).filter(|padded| padded != word))
+            }
+            None if prefixed => return Err(SecretError::Stray(position)),
+            None if word.len() < MIN_LENGTH => return Err(SecretError::FewCharacters(position)),
             // Standard Webhooks libraries also decode a secret without its prefix; others take it as text.
-            None => decode(text).iter().map(Vec::as_slice).chain([text.as_bytes()]).filter_map(keyed).collect(),
+            None => {
+                let decoded = decode(word).filter(|key| key.len() >= MIN_LENGTH);
+                (decoded.into_iter().chain([word.into()]).collect(), None)
+            }
         };
-        Some(Self { standard, documented: keyed(text.as_bytes())? })
+        let documented = [word].into_iter().chain(padded.as_deref());
+        Ok(Self {
+            standard: standard.iter().filter_map(|key| keyed(key)).collect(),
+            documented: documented.filter_map(|text| keyed(text.as_bytes())).collect(),
+        })
     }
 }
 
-/// Strict, but for the padding, which people lose when they copy. An empty key would let anybody sign.
+/// Finds what comes along when people copy a secret, or what they copy in its place.
+fn refuse_copying_accidents(word: &str, position: usize) -> Result<(), SecretError> {
+    if let Some(foreign) = word.chars().find_map(Foreign::from_char) {
+        return Err(SecretError::Character(position, foreign));
+    }
+    let lower = word.to_ascii_lowercase();
+    let error = if word.contains(['"', '\'', '`']) {
+        SecretError::Quoted
+    } else if word.contains(['<', '>']) {
+        SecretError::Bracketed
+    } else if word.starts_with('$') || (word.starts_with('%') && word.ends_with('%')) {
+        SecretError::Variable
+    } else if lower.starts_with("arn:") || lower.contains("arn:aws") {
+        SecretError::Arn
+    } else if word.contains("://") {
+        SecretError::Address
+    } else if lower.contains("sp_live_") {
+        SecretError::ApiKey
+    } else if lower.rfind(PREFIX).is_some_and(|at| at > 0) {
+        SecretError::Misplaced
+    } else if !word.starts_with(PREFIX) && MISSPELT.iter().any(|start| lower.starts_with(start)) {
+        SecretError::Misspelt
+    } else if word.contains("***") || word.contains("...") {
+        SecretError::Masked
+    } else {
+        return Ok(());
+    };
+    Err(error(position))
+}
+
+/// Decodes strictly, except that the padding may be missing: people lose it when they copy.
 fn decode(base64: &str) -> Option<Vec<u8>> {
     let unpadded = base64.trim_end_matches('=');
     let encoding = if unpadded.len() == base64.len() { BASE64_NOPAD } else { BASE64 };
@@ -126,10 +328,11 @@ fn keyed(key: &[u8]) -> Option<Keyed> {
     Keyed::new_from_slice(key).ok()
 }
 
-/// By what the text of either makes of nothing, in constant time.
+/// Compares the MACs of an empty message in constant time, because the text itself is not kept.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        self.documented.clone().finalize() == other.documented.clone().finalize()
+        let [one, two] = [self, other].map(|secret| secret.documented.iter().map(|mac| mac.clone().finalize()));
+        one.eq(two)
     }
 }
 

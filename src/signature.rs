@@ -241,7 +241,7 @@ impl<'a> Signed<'a> {
                 let mut rejection = Rejection::Mismatch;
                 for (timestamp, candidate) in candidates {
                     let content = [timestamp.digits.as_bytes(), b".", body];
-                    if holds(secrets.iter().map(|secret| &secret.documented), &content, &[candidate]).is_ok() {
+                    if holds(secrets.iter().flat_map(|secret| &secret.documented), &content, &[candidate]).is_ok() {
                         match timestamp.check(now, RETRIED) {
                             Ok(()) => return Ok(Verified { body, message_id: None }),
                             Err(reason) => rejection = reason,

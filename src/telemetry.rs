@@ -112,7 +112,8 @@ metrics! {
     ColdStart Count,
     /// An event whose id belongs to another fact already. It got a delivery of its own.
     OtherBody Count,
-    /// A request that cannot be judged, because our own secret cannot be read.
+    /// A request that cannot be judged, because our own secret cannot be read or used; or any request
+    /// while the current version of the secret is refused.
     SecretUnreadable Count,
     /// A panic.
     Crashed Count,

@@ -14,7 +14,7 @@ use crate::relay::{Relay, Relayed};
 use crate::response::{MAX_BODY, Outcome, answer};
 use crate::rules::{Due, Rules};
 use crate::signature::{self, Rejection, Verified, verify};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Metric, Telemetry};
 use crate::topic::Topic;
 
 /// Where SendPilot's webhooks arrive.
@@ -56,6 +56,9 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         let mut line = self.telemetry.begin("webhook", invocation.request_id());
         let handled = self.handle(request, invocation).await;
         handled.describe(&mut line, invocation.elapsed());
+        if matches!(handled.outcome, Outcome::NoSecret { .. }) || self.keyring.refuses_current() {
+            line.count(Metric::SecretUnreadable);
+        }
         self.telemetry.end(line, handled.level(), invocation.now());
         let event_id = handled.event.as_ref().and_then(|event| event.id.as_deref());
         answer(&handled.outcome, event_id)
@@ -131,7 +134,8 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         }
     }
 
-    /// A signature that none of our secrets made may be the first by a new one.
+    /// A signature that none of our secrets made may be the first by a new one, or by one that was
+    /// stored so that nobody can use it. If it may be, it is no rejection: SendPilot tries again.
     async fn verify<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -143,12 +147,17 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             Ok(verified) => return Ok(verified),
             Err(rejection) => rejection,
         };
-        if signature::may_hold_under_another_secret(headers, invocation.now())
-            && let Some(secrets) = self.keyring.others(invocation).await
-        {
-            return Ok(verify(headers, body, &secrets, invocation.now())?);
+        if !signature::may_hold_under_another_secret(headers, invocation.now()) {
+            return Err(rejection.into());
         }
-        Err(rejection.into())
+        let rejection = match self.keyring.others(invocation).await {
+            Some(secrets) => match verify(headers, body, &secrets, invocation.now()) {
+                Ok(verified) => return Ok(verified),
+                Err(rejection) => rejection,
+            },
+            None => rejection,
+        };
+        Err(self.keyring.refused(invocation).await.map_or_else(|| rejection.into(), Outcome::from))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,12 @@ use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
 use opportunity_alerts::rules::Rules;
 use opportunity_alerts::signature::FRESH;
+use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use serde_json::{Value, json};
 use support::aws::{Aws, Fault};
-use support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
+use support::doubles::{Claiming, Publishing, Script, Settling, relay};
 use support::dynamodb::DynamoDb;
 use support::lambda::{Lambda, deployed_environment};
 use support::requests::{OTHER, SECRET, around, change, documented, http, opportunity, signed_now_with, standard};
@@ -25,6 +27,13 @@ const PLACEHOLDER: &str = r#"{"secrets":[]}"#;
 /// What a test takes, where time is told to stand.
 const MOMENT: Duration = Duration::from_secs(1);
 const FETCH: [&str; 2] = ["current", "previous"];
+/// A comment beside a secret, so that the value is refused.
+const COMMENTED: &str = "# SendPilot production\nwhsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+
+thread_local! {
+    /// The lines of the requests of this thread's test.
+    static LINES: RefCell<Vec<Value>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The receiver over a real client of Secrets Manager, at a time that a test sets.
 struct World {
@@ -53,7 +62,9 @@ impl World {
             keyring: Keyring::open(Source::Stored("webhook".into()), &sdk, START_OF_ALL).await,
             rules: Rules::default(),
             relay: relay(script, script),
-            telemetry: telemetry(),
+            telemetry: Telemetry::new("function".into(), |line| {
+                LINES.with_borrow_mut(|lines| lines.push(serde_json::from_str(line).unwrap()));
+            }),
         };
         Self { aws, webhook, now: START_OF_ALL }
     }
@@ -74,6 +85,25 @@ impl World {
     async fn event_by(&self, secret: &str) -> u16 {
         let body = opportunity("evt_1");
         self.answer(around(&body, &standard("svix", secret, "msg_1", self.now.as_secs(), body.as_bytes()))).await.0
+    }
+
+    /// The same by the key of these bytes, in both schemes, and what the answers say.
+    async fn events_by_key(&self, key: &[u8]) -> [(u16, Value); 2] {
+        let (body, now) = (opportunity("evt_1"), self.now.as_secs());
+        let prefixed = format!("whsec_{}", data_encoding::BASE64.encode(key));
+        let standard = standard("svix", &prefixed, "msg_1", now, body.as_bytes());
+        let documented = documented(std::str::from_utf8(key).unwrap(), now, body.as_bytes());
+        let mut answers = Vec::new();
+        for signature in [standard, documented] {
+            let (status, said, _) = self.answer(around(&body, &signature)).await;
+            answers.push((status, said));
+        }
+        answers.try_into().unwrap()
+    }
+
+    /// How often each request since the last time counted that the secret is unreadable.
+    fn counted(&self) -> Vec<Option<u64>> {
+        LINES.take().iter().map(|line| line["SecretUnreadable"].as_u64()).collect()
     }
 
     /// The calls since the last time.
@@ -189,13 +219,17 @@ async fn without_a_secret_nobody_gets_in_and_the_answer_says_what_to_mend() {
         (text(PLACEHOLDER), "holds no secret"),
         (text(" \n"), "holds no secret"),
         (text(r#"{"secrets":[" "]}"#), "holds no secret"),
-        (text(r#"{"webhook":"s3cr3t"}"#), shape),
-        (text(r#"{"secrets":"s3cr3t"}"#), shape),
+        (text(r#"{"webhook":"s3cr3t"}"#), "secret number 1 is too short"),
+        (text(r#"{"secrets":"s3cr3t"}"#), "secret number 1 is too short"),
+        (text(r#"{"webhook":"s3cr3t","other":"s3cr3t"}"#), shape),
         (text(r#"{"secrets":["s3cr3t",7]}"#), shape),
         (text(r#"["s3cr3t"]"#), shape),
         (text(r#"{"secrets":["s3cr3t"]"#), shape),
         (text(r#""s3cr3t""#), "secret number 1 holds a quotation mark"),
-        (text("a whsec_s3cr3t!"), "secret number 2 starts with whsec_"),
+        (text("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD whsec_s3cr3t!"), "secret number 2 starts with whsec_"),
+        (text("a whsec_s3cr3t!"), "secret number 1 does not start with whsec_"),
+        (text("\u{feff}whsec_s3cr3t!"), "secret number 1 holds a byte order mark"),
+        (text(COMMENTED), "version AWSCURRENT: secret number 1 does not start with whsec_"),
         (Some(json!({ "SecretBinary": "czNjcjN0" })), "is binary"),
         // What the SDK cannot read.
         (Some(json!({ "SecretString": { "s3cr3t": 1 } })), "does not give out"),
@@ -222,14 +256,153 @@ async fn without_a_secret_nobody_gets_in_and_the_answer_says_what_to_mend() {
 }
 
 #[tokio::test]
-async fn both_forms_of_a_value_are_read() {
+async fn every_form_of_a_value_is_read() {
     for value in [
         format!("{SECRET}\n"),
         format!("{OTHER} {SECRET}"),
         json!({ "secrets": [SECRET] }).to_string(),
         format!(" {}", json!({ "secrets": [OTHER, SECRET], "note": "x" })),
+        json!({ "secrets": SECRET }).to_string(),
+        // As the key/value tab of the console stores a pair.
+        json!({ "WEBHOOK_SECRET": SECRET }).to_string(),
     ] {
         assert_eq!(World::with(&[&value]).await.event_by(SECRET).await, 200, "{value}");
+    }
+}
+
+#[tokio::test]
+async fn no_word_of_a_refused_value_is_a_key() {
+    for value in [COMMENTED, "production # changeme", "changeme", "#", "whsec_AA==", "correct-horse-staple\n#"] {
+        // Before a good version, behind one, and alone.
+        for values in [vec![value, OTHER], vec![OTHER, value], vec![value]] {
+            let mut world = World::with(&values).await;
+            for word in value.split_whitespace().filter(|word| *word != SECRET) {
+                // The fetch out of turn, which a stranger's signature is worth, changes nothing.
+                for (status, said) in world.events_by_key(word.as_bytes()).await {
+                    assert_eq!((status, &said["outcome"]), (503, &json!("unavailable")), "{word} of {values:?}");
+                }
+            }
+            for (status, _) in world.events_by_key(&[0]).await {
+                assert_eq!(status, 503, "{values:?}");
+            }
+            world.pass(MAX_AGE);
+            assert_eq!(world.event_by(SECRET).await, 503, "nor is the secret itself");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_genuine_event_never_gets_401_because_of_how_its_secret_was_pasted() {
+    for pasted in [
+        format!("# production\n{OTHER}"),
+        format!("\u{feff}{OTHER}"),
+        format!("\u{200b}{OTHER}"),
+        format!("{OTHER}\u{a0}"),
+        format!("v1,{OTHER}"),
+        format!("NAME={OTHER}"),
+        format!("<{OTHER}>"),
+        format!("\u{201c}{OTHER}\u{201d}"),
+        format!("'{OTHER}'"),
+        format!("W{}", &OTHER[1..]),
+        OTHER[1..].to_owned(),
+        OTHER[..20].to_owned(),
+        "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf".to_owned(),
+        json!({ "WEBHOOK_SECRET": OTHER, "API_KEY": "x" }).to_string(),
+    ] {
+        // At first, in a rotation that the function has yet to see, and in one that it saw at its start.
+        let mut first = World::with(&[PLACEHOLDER, &pasted]).await;
+        let mut unseen = World::with(&[SECRET]).await;
+        unseen.aws.put_secret(&pasted);
+        let mut seen = World::with(&[SECRET, &pasted]).await;
+        for (world, earlier) in [(&mut first, None), (&mut unseen, Some(SECRET)), (&mut seen, Some(SECRET))] {
+            let body = opportunity("evt_1");
+            let now = world.now.as_secs();
+            for genuine in
+                [standard("svix", OTHER, "msg_1", now, body.as_bytes()), documented(OTHER, now, body.as_bytes())]
+            {
+                let (status, said, retry_after) = world.answer(around(&body, &genuine)).await;
+                assert_eq!((status, &said["outcome"]), (503, &json!("unavailable")), "{pasted:?}");
+                assert!(retry_after.is_some_and(|seconds| seconds <= PAUSE.as_secs()), "{pasted:?}");
+                let detail = said["detail"].as_str().unwrap();
+                assert!(detail.contains("version AWSCURRENT: "), "{pasted:?}: {detail}");
+                assert!(!detail.contains(&OTHER[6..20]), "{detail}");
+            }
+            if let Some(earlier) = earlier {
+                assert_eq!(world.event_by(earlier).await, 200, "{pasted:?}");
+            }
+            // Pasted well, it gets in as soon as a fetch is allowed.
+            world.aws.put_secret(OTHER);
+            world.pass(PAUSE + MOMENT);
+            assert_eq!(world.event_by(OTHER).await, 200, "{pasted:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn while_the_current_version_is_refused_every_request_counts_and_no_stranger_is_told_401() {
+    for refused in [COMMENTED, PLACEHOLDER] {
+        let mut world = World::with(&[OTHER, refused]).await;
+        let body = opportunity("evt_1");
+        for _ in 0..3 {
+            assert_eq!(world.event_by(OTHER).await, 200);
+            assert_eq!(world.event_by(SECRET).await, 503);
+            // Garbage cannot be genuine, whatever the secret is.
+            assert_eq!(world.answer(around(&body, &[])).await.0, 401);
+            let stale = standard("svix", SECRET, "msg_1", world.now.as_secs() - FRESH.as_secs() - 1, body.as_bytes());
+            assert_eq!(world.answer(around(&body, &stale)).await.0, 401);
+        }
+        assert_eq!(world.counted(), [Some(1); 12], "{refused}");
+        // Secrets Manager out of reach does not make a stranger of the one who may be genuine.
+        world.pass(MAX_AGE + MOMENT);
+        (0..10).for_each(|_| world.aws.next("current", Fault::Refused(400)));
+        assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 503]);
+        assert_eq!(world.counted(), [Some(1); 2], "{refused}");
+        world.aws.clear();
+        // Put well, and put twice: nothing is left to tell.
+        world.aws.put_secret(OTHER);
+        world.aws.put_secret(OTHER);
+        world.pass(PAUSE + MOMENT);
+        assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 401]);
+        assert_eq!(world.counted(), [None; 2], "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn while_only_the_previous_version_is_refused_events_cost_nothing_and_an_unknown_signature_is_answered_503() {
+    let mut world = World::with(&[COMMENTED, OTHER]).await;
+    assert_eq!(world.calls(), FETCH, "at the start");
+    let body = opportunity("evt_1");
+    for _ in 0..100 {
+        assert_eq!(world.event_by(OTHER).await, 200);
+        assert_eq!(world.answer(around(&body, &[])).await.0, 401);
+        world.pass(Duration::from_secs(2));
+    }
+    assert_eq!((world.calls(), world.counted()), (vec![], vec![None; 200]));
+    // It may be by the secret that was pasted badly before.
+    let signature = standard("svix", SECRET, "msg_1", world.now.as_secs(), body.as_bytes());
+    for _ in 0..2 * BURST {
+        let (status, said, retry_after) = world.answer(around(&body, &signature)).await;
+        assert_eq!((status, &said["outcome"]), (503, &json!("unavailable")));
+        assert!(said["detail"].as_str().unwrap().contains("version AWSPREVIOUS: secret number 1 does not"), "{said}");
+        assert!(retry_after.is_some());
+    }
+    assert_eq!(world.calls(), FETCH.repeat(BURST as usize), "no more than for any other stranger");
+    assert_eq!(world.counted(), [Some(1); 2 * BURST as usize]);
+    world.pass(MAX_AGE + MOMENT);
+    assert_eq!([world.event_by(OTHER).await, world.event_by(OTHER).await], [200, 200]);
+    assert_eq!(world.calls(), FETCH, "as with a good one");
+    // Put once more, the good one is the previous one, too.
+    world.aws.put_secret(OTHER);
+    assert_eq!(world.event_by(SECRET).await, 401);
+    assert_eq!(world.counted().last(), Some(&None));
+}
+
+#[tokio::test]
+async fn a_previous_version_that_is_absent_or_empty_changes_nothing() {
+    for values in [vec![SECRET], vec![PLACEHOLDER, SECRET], vec![" \n", SECRET], vec![r#"{"secrets":""}"#, SECRET]] {
+        let world = World::with(&values).await;
+        assert_eq!([world.event_by(SECRET).await, world.event_by(OTHER).await], [200, 401], "{values:?}");
+        assert_eq!(world.counted(), [None, None], "{values:?}");
     }
 }
 
@@ -251,7 +424,7 @@ async fn a_fetch_that_failed_takes_nothing_away_and_is_tried_again() {
     world.aws.put_secret("{");
     world.aws.put_secret("{");
     assert_eq!(world.event_by(SECRET).await, 200);
-    assert_eq!(world.event_by(OTHER).await, 401);
+    assert_eq!(world.event_by(OTHER).await, 503);
     // A rotation of which one half cannot be read, whichever it is.
     world.pass(MAX_AGE + MOMENT);
     world.aws.put_secret(SECRET);
@@ -314,7 +487,7 @@ async fn nothing_that_is_written_shows_a_secret() {
     environment.push(("AWS_LAMBDA_LOG_LEVEL", "TRACE".into()));
     let mut function = Lambda::start(environment, Duration::from_secs(10)).await;
     let mut said = Vec::new();
-    for value in [format!("'{SECRET}'"), json!({ SECRET: SECRET }).to_string(), SECRET.into()] {
+    for value in [format!("'{SECRET}'"), json!({ SECRET: [SECRET] }).to_string(), SECRET.into()] {
         said.push(function.answer(&signed_now_with(SECRET, &opportunity("evt_1"))).await.1.to_string());
         aws.put_secret(&value);
     }
@@ -325,6 +498,14 @@ async fn nothing_that_is_written_shows_a_secret() {
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let fetches: Vec<_> = lines.iter().filter(|line| line["message"] == "signing secret").collect();
     assert!(fetches.iter().any(|line| line["level"] == "ERROR" && line["held"] == 0), "{log}");
+    let failures: Vec<_> = fetches.iter().filter_map(|line| line["failure"].as_str()).collect();
+    for refused in [
+        "version AWSCURRENT: secret number 1 holds a quotation mark",
+        "version AWSPREVIOUS: secret number 1 holds a quotation mark",
+        "version AWSPREVIOUS: is JSON, but not",
+    ] {
+        assert!(failures.iter().any(|failure| failure.contains(refused)), "{refused} in {log}");
+    }
     assert!(fetches.iter().any(|line| line["level"] == "INFO" && line["held"] == 2), "{log}");
     for hidden in [shown(SECRET), shown(OTHER)].concat() {
         assert!(!log.contains(&hidden) && !said.concat().contains(&hidden), "{hidden} in {log} {said:?}");

@@ -20,7 +20,8 @@ use support::aws::Fault;
 use support::emf::{self, Metrics};
 use support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
 use support::requests::{
-    SECRET, around, change, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
+    OTHER, SECRET, around, change, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
+    signed_now_with,
 };
 use support::world::World;
 
@@ -278,6 +279,41 @@ async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
     assert_eq!(names(&metrics), ["ColdStart Count", "SecretUnreadable Count", "Unavailable Count"]);
     assert_eq!((&line["level"], &line["outcome"]), (&json!("ERROR"), &json!("unavailable")));
     assert!(line["detail"].is_string() && line["eventId"].is_null(), "{line}");
+}
+
+/// The previous version lets events in, so that nothing else would tell of the current one.
+#[tokio::test]
+async fn of_a_request_while_the_current_secret_is_refused() {
+    let world = World::new().await;
+    world.aws.put_secret(SECRET);
+    world.aws.put_secret(&format!("v1,{OTHER}"));
+    let mut function = Lambda::start(deployed_environment(&world.aws), TIMEOUT).await;
+    let mut answers = Vec::new();
+    for request in [signed_now(&change("evt_1", "DONE")), signed_now_with(OTHER, &opportunity("evt_2"))] {
+        answers.push(function.answer(&request).await.0);
+    }
+    // Put well, and twice: the secrets are the same as before, and yet a line tells that it is over.
+    world.aws.put_secret(SECRET);
+    world.aws.put_secret(SECRET);
+    answers.push(function.answer(&signed_now_with(OTHER, &opportunity("evt_2"))).await.0);
+    let log = function.log().await;
+    let lines_of_requests = lines(&log, "webhook");
+    let [(ignored, of_ignored), (unavailable, of_unavailable), (_, after)] = &lines_of_requests[..] else {
+        panic!("{log}")
+    };
+    assert_eq!(answers, [200, 503, 401]);
+    assert!(!after.contains_key("SecretUnreadable Count"), "{log}");
+    assert_eq!(lines(&log, "signing secret").last().unwrap().0["level"], "INFO");
+    assert_eq!((&ignored["level"], &unavailable["level"]), (&json!("INFO"), &json!("ERROR")));
+    for metrics in [of_ignored, of_unavailable] {
+        assert_eq!(metrics["SecretUnreadable Count"], 1.0, "{log}");
+    }
+    let (fetch, _) = &lines(&log, "signing secret")[0];
+    assert_eq!((&fetch["level"], &fetch["held"]), (&json!("ERROR"), &json!(1)));
+    let refused = "version AWSCURRENT: secret number 1 holds whsec_ behind other characters";
+    for told in [&fetch["failure"], &unavailable["detail"]] {
+        assert!(told.as_str().unwrap().contains(refused), "{log}");
+    }
 }
 
 #[tokio::test]

@@ -3,11 +3,16 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use lambda_http::http::{HeaderMap, HeaderValue};
-use opportunity_alerts::secret::{SecretError, Secrets};
+use opportunity_alerts::config::{self, ConfigError};
+use opportunity_alerts::keyring::Source;
+use opportunity_alerts::secret::{MIN_LENGTH, SecretError, Secrets};
 use opportunity_alerts::signature::{FRESH, RETRIED, Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
+use serde::Deserialize;
 use support::requests::{OTHER, SECRET, documented, headers, secrets, standard};
 
 const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
@@ -205,8 +210,119 @@ fn what_cannot_be_a_secret_is_refused_and_what_can_is_never_shown() {
     for quoted in [format!("\"{SECRET}\""), format!("'{SECRET}'")] {
         assert_eq!(Secrets::parse(&quoted).unwrap_err(), SecretError::Quoted(1));
     }
-    let shown = format!("{:?}", Secrets::parse(&format!("{SECRET} plain-text")).unwrap());
+    let shown = format!("{:?}", Secrets::parse(&format!("{SECRET} {OTHER}")).unwrap());
     assert_eq!(shown, "Secrets([Secret, Secret])");
+}
+
+/// A value of `secrets.json`, which the doctor's test reads too: the doctor follows the same rules.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    /// None if it is binary.
+    value: Option<String>,
+    /// Those that the value holds, if it is used.
+    #[serde(default)]
+    secrets: Vec<String>,
+    /// Why it is refused.
+    fault: Option<String>,
+}
+
+fn rows() -> Vec<Row> {
+    serde_json::from_str(include_str!("support/secrets.json")).unwrap()
+}
+
+/// Signature headers by this secret in each scheme.
+fn signed_by(secret: &str) -> [Vec<(String, String)>; 2] {
+    let key = match secret.strip_prefix("whsec_") {
+        Some(base64) => data_encoding::BASE64_NOPAD.decode(base64.trim_end_matches('=').as_bytes()).unwrap(),
+        None => secret.as_bytes().to_vec(),
+    };
+    let standard_form = format!("whsec_{}", data_encoding::BASE64.encode(&key));
+    [standard("svix", &standard_form, "msg_1", NOW, BODY), documented(secret, NOW, BODY)]
+}
+
+#[test]
+fn uses_each_value_as_a_whole_or_refuses_it_with_the_position_and_the_fault_and_not_the_text() {
+    let mut faults = BTreeSet::new();
+    for Row { value, secrets, fault } in rows() {
+        let Some(value) = value else {
+            assert_eq!(Some(SecretError::Binary.to_string()), fault);
+            continue;
+        };
+        match (Secrets::stored(&value), &fault) {
+            (Ok(read), None) => {
+                assert_eq!(read.count(), secrets.len(), "{value:?}");
+                for pairs in secrets.iter().flat_map(|secret| signed_by(secret)) {
+                    assert!(verify(&headers(&pairs), BODY, &read, at(NOW)).is_ok(), "{value:?}");
+                }
+            }
+            (Err(error), Some(fault)) => {
+                assert_eq!(error.to_string(), *fault, "{value:?}");
+                let told = |part: &&str| part.len() > 7 && fault.contains(part);
+                assert_eq!(value.split(|c: char| !c.is_alphanumeric()).find(told), None, "{value:?}");
+                faults.insert(fault.trim_start_matches(|character| character != ' ').to_owned());
+            }
+            (read, _) => panic!("{value:?} is {read:?}, and not {fault:?}"),
+        }
+    }
+    assert!(faults.len() > 20, "{faults:?}");
+}
+
+#[test]
+fn the_variable_follows_the_rules_of_a_stored_value() {
+    for Row { value, fault, .. } in rows() {
+        let Some(value) = value else { continue };
+        let read = config::secret(|name| (name == "WEBHOOK_SECRET").then(|| value.clone()));
+        match (read, fault) {
+            (Ok(Source::Given(_)), None) => {}
+            (Err(ConfigError::NoSecret), Some(_)) => assert!(value.trim_ascii().is_empty(), "{value:?}"),
+            (Err(error), Some(fault)) => assert_eq!(error.to_string(), format!("WEBHOOK_SECRET {fault}")),
+            (read, fault) => panic!("{value:?} is {read:?}, and not {fault:?}"),
+        }
+    }
+}
+
+#[test]
+fn refuses_a_value_with_one_unusable_word_wherever_the_word_stands() {
+    for unusable in ["#", "production", "changeme", "whsec_AA==", "correct-horse-staple", "v1,whsec_AA==", "\u{200b}"] {
+        for position in 1..=3 {
+            let mut words = [SECRET, OTHER].map(str::to_owned).to_vec();
+            words.insert(position - 1, unusable.into());
+            let error = Secrets::parse(&words.join("\n")).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("secret number {position} ")), "{unusable}: {error}");
+        }
+    }
+}
+
+#[test]
+fn no_key_has_fewer_than_sixteen_bytes_or_characters() {
+    for length in 0..=2 * MIN_LENGTH {
+        let bytes = vec![b'k'; length];
+        let prefixed = format!("whsec_{}", data_encoding::BASE64.encode(&bytes));
+        let plain = String::from_utf8(bytes).unwrap();
+        for value in [&prefixed, prefixed.trim_end_matches('='), &plain] {
+            assert_eq!(Secrets::parse(value).is_ok(), length >= MIN_LENGTH, "{value}");
+        }
+    }
+    // Of a text without the prefix, what it decodes to must be as long as behind the prefix.
+    let short = "AAAAAAAAAAAAAAAAAAAA";
+    let [decoded, _] = signed_by(&format!("whsec_{short}"));
+    let read = Secrets::parse(short).unwrap();
+    assert_eq!(verify(&headers(&decoded), BODY, &read, at(NOW)).unwrap_err(), Rejection::Mismatch);
+    for pairs in signed_by(short) {
+        assert!(verify(&headers(&pairs), BODY, &read, at(NOW)).is_ok());
+    }
+}
+
+#[test]
+fn a_secret_that_lost_its_padding_verifies_in_both_schemes() {
+    for bytes in 16..20 {
+        let whole = format!("whsec_{}", data_encoding::BASE64.encode(&vec![7; bytes]));
+        let pasted = Secrets::parse(whole.trim_end_matches('=')).unwrap();
+        for pairs in signed_by(&whole) {
+            assert!(verify(&headers(&pairs), BODY, &pasted, at(NOW)).is_ok(), "{whole}");
+        }
+    }
 }
 
 #[test]
@@ -214,8 +330,8 @@ fn a_secret_without_its_prefix_is_taken_either_way() {
     let bare = SECRET.strip_prefix("whsec_").unwrap();
     let pairs = standard("svix", SECRET, "msg_1", NOW, BODY);
     assert!(verify(&headers(&pairs), BODY, &Secrets::parse(bare).unwrap(), at(NOW)).is_ok());
-    let pairs = documented("plain text?".split(' ').next().unwrap(), NOW, BODY);
-    assert!(verify(&headers(&pairs), BODY, &Secrets::parse("plain").unwrap(), at(NOW)).is_ok());
+    let pairs = documented("a-plain-text-secret", NOW, BODY);
+    assert!(verify(&headers(&pairs), BODY, &Secrets::parse("a-plain-text-secret").unwrap(), at(NOW)).is_ok());
 }
 
 fn flipped(text: &str, bit: usize) -> Option<String> {
@@ -243,7 +359,7 @@ fn no_single_bit_can_change() {
             }
         }
         for secret in (0..SECRET.len() * 8).filter_map(|bit| flipped(SECRET, bit)) {
-            // White space would make two secrets of one, and neither is the one that signed.
+            // White space would make two words of one, of which one is refused.
             let Ok(secrets) = Secrets::parse(&secret) else { continue };
             assert!(verify(&headers(&pairs), BODY, &secrets, at(NOW)).is_err(), "{secret}");
         }
@@ -251,6 +367,28 @@ fn no_single_bit_can_change() {
 }
 
 proptest! {
+    #[test]
+    fn any_value_is_used_as_a_whole_or_refused_as_a_whole(
+        words in proptest::collection::vec("(whsec_)?[!-~]{0,40}|.{0,20}", 0..4),
+        separator in "[ \\t\\r\\n]{1,2}",
+    ) {
+        let value = words.join(&separator);
+        let usable = |word: &str| Secrets::parse(word).is_ok();
+        let words: Vec<&str> = value.split_ascii_whitespace().collect();
+        let prefixed = words.iter().filter(|word| word.starts_with("whsec_")).count();
+        match Secrets::parse(&value) {
+            Ok(secrets) => {
+                prop_assert_eq!(secrets.count(), words.len());
+                prop_assert!(words.iter().all(|word| usable(word)));
+                prop_assert!(prefixed == 0 || prefixed == words.len());
+            }
+            Err(error) => {
+                let mixed = prefixed > 0 && prefixed < words.len();
+                prop_assert!(words.is_empty() || mixed || !words.iter().all(|word| usable(word)), "{}", error);
+            }
+        }
+    }
+
     #[test]
     fn no_bytes_make_it_panic(
         id in proptest::collection::vec(any::<u8>(), 0..40),

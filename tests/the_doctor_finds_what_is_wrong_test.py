@@ -8,12 +8,13 @@ import threading
 import time
 import unittest
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from unittest import mock
 from uuid import uuid4
 
 import boto3
 
-from local_aws import request
+from local_aws import examination, request
 from local_aws.doctor import examine
 from local_aws.examination import Examination
 from local_aws.inbox import Inbox
@@ -50,6 +51,11 @@ def accepted():
     return request.read("events/message-sent.json").post(deployed.webhook_url).status == 200
 
 
+def forgery_is_refused():
+    """Whether an event by a stranger gets 401, as it does unless the function refuses a version of its secret."""
+    return request.read("events/forged.json").post(deployed.webhook_url).status == 401
+
+
 def subscriptions(topic):
     return boto3.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
 
@@ -61,6 +67,17 @@ def unsubscribe(subscription):
 def subscribe(subscription):
     wanted = {name: subscription[name] for name in ("TopicArn", "Protocol", "Endpoint")}
     boto3.client("sns").subscribe(**wanted)
+
+
+class Secrets(unittest.TestCase):
+    def test_it_judges_each_value_as_the_function_does_and_says_the_same(self):
+        for row in json.loads(Path("tests/support/secrets.json").read_text()):
+            with self.subTest(value=row["value"]):
+                try:
+                    found = {"secrets": examination._secrets_in(row["value"])}
+                except ValueError as error:
+                    found = {"fault": str(error)}
+                self.assertEqual(found, {name: row[name] for name in row if name != "value"})
 
 
 class Doctor(unittest.TestCase):
@@ -193,15 +210,17 @@ class Doctor(unittest.TestCase):
     def test_a_secret_that_is_none(self):
         self.addCleanup(self.heal_secret)
         for text, what in (
-            (EMPTY, "^there is none, "),
-            (" \n", "^there is none, "),
+            (EMPTY, "^holds no secret, and without one"),
+            (" \n", "^holds no secret, and without one"),
             ("whsec_...", "placeholder"),
             ("whsec_secret", "placeholder"),
             ("whsec_", "placeholder"),
             ("changeme", "too short"),
-            (f'"{ANOTHER_SECRET}"', "quotation marks"),
-            (f"{SAMPLE_SECRET} whsec_", "number 2 of 2"),
-            (json.dumps({"secret": ANOTHER_SECRET}), "is JSON, but not"),
+            (f'"{ANOTHER_SECRET}"', "quotation mark"),
+            (f"{SAMPLE_SECRET} whsec_", "number 2 "),
+            (f"# production\n{ANOTHER_SECRET}", "number 1 does not start with whsec_"),
+            (f"\ufeff{ANOTHER_SECRET}", "number 1 holds a byte order mark"),
+            (json.dumps({"secret": ANOTHER_SECRET, "note": ""}), "is JSON, but not"),
             (json.dumps([ANOTHER_SECRET]), "is JSON, but not"),
             (f'{{"secrets":["{ANOTHER_SECRET}"', "is JSON, but not"),
         ):
@@ -211,6 +230,14 @@ class Doctor(unittest.TestCase):
                 # As long as the function remembers one that was good, it still refuses a stranger.
                 self.assertLessEqual({"signed event"}, set(self.of("can't tell")), self.printed)
                 self.assertLessEqual(set(self.of("can't tell")), {"forged event", "signed event"}, self.printed)
+
+    def test_a_previous_version_that_the_function_refuses(self):
+        self.addCleanup(self.heal_secret)
+        deployed.secret.put(f"v1,{ANOTHER_SECRET}")
+        deployed.secret.put(SAMPLE_SECRET)
+        what = "the previous version cannot be used: secret number 1 holds whsec_ behind other characters"
+        self.assert_wrong("secret", what, "once more")
+        self.assertLessEqual(set(self.of("can't tell")), {"forged event"}, self.printed)
 
     def test_a_secret_that_is_to_be_deleted(self):
         client = boto3.client("secretsmanager")
@@ -364,9 +391,11 @@ class Doctor(unittest.TestCase):
 
     def heal_secret(self):
         """The function has the sample secret again. It looks for one six times a minute, once it has had to look often."""
+        # Twice, so that no version is left that the function refuses.
+        deployed.secret.put(SAMPLE_SECRET)
         deployed.secret.put(SAMPLE_SECRET)
         deadline = time.monotonic() + 60
-        while not accepted():
+        while not (accepted() and forgery_is_refused()):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(1)
 

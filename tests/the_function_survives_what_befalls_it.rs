@@ -438,6 +438,13 @@ async fn without_what_it_needs_it_does_not_start_and_says_which_variable_to_mend
         ("WEBHOOK_SECRET", "", "neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set"),
         ("WEBHOOK_SECRET_ID", "webhook", "both WEBHOOK_SECRET_ID and WEBHOOK_SECRET are set"),
         ("WEBHOOK_SECRET", "whsec_", "WEBHOOK_SECRET secret number 1 starts with whsec_"),
+        ("WEBHOOK_SECRET", "changeme", "WEBHOOK_SECRET secret number 1 is too short"),
+        ("WEBHOOK_SECRET", "\u{feff}changeme", "WEBHOOK_SECRET secret number 1 holds a byte order mark"),
+        (
+            "WEBHOOK_SECRET",
+            "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD # old",
+            "WEBHOOK_SECRET secret number 2 does not start with whsec_",
+        ),
         ("ALERTS_TABLE_NAME", "", "ALERTS_TABLE_NAME is not set"),
         ("AWS_REGION", "", "AWS_REGION is not set"),
         ("AWS_ACCESS_KEY_ID", "", "AWS_ACCESS_KEY_ID is not set"),

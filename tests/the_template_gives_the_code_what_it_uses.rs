@@ -187,6 +187,13 @@ fn the_secret_is_made_empty_and_can_be_one_that_is_there() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
     assert_eq!(Secrets::stored(first).unwrap_err(), SecretError::Empty);
+    // Where people paste it, they are told which tab of the console keeps it as it is.
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    assert!(secret["Properties"]["Description"].as_str().unwrap().contains("Plaintext tab"));
+    assert!(readme.contains("*Plaintext* tab"));
+    for form in [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#] {
+        assert!(readme.contains(form) && Secrets::stored(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
+    }
     let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
     let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();
     let template = support::template::load();

@@ -83,9 +83,6 @@ impl Handled {
         if self.is_genuine() {
             line.count(Metric::Genuine);
         }
-        if matches!(outcome, Outcome::NoSecret { .. }) {
-            line.count(Metric::SecretUnreadable);
-        }
         if let Some(Kind::StatusChanged(change)) = self.event.as_ref().map(|event| &event.kind) {
             line.count_by(Metric::StatusChanges, listed(change));
         }

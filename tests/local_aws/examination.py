@@ -1,5 +1,6 @@
 """What can be wrong with a deployed stack: a check for each, and how to mend what it finds."""
 
+import base64
 import http.client
 import json
 import re
@@ -15,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local_aws import request
 from local_aws.deliveries import Deliveries
 from local_aws.pending import age
-from local_aws.signature import SAMPLE_SECRET, key
+from local_aws.signature import SAMPLE_SECRET
 
 OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
 
@@ -30,7 +31,16 @@ OUTPUTS = {
     "DeadLettersUrl",
 }
 DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
-SHORTEST_SECRET = 16  # bytes; Standard Webhooks asks for 24
+SHORTEST_SECRET = 16  # bytes, or characters without whsec_; Standard Webhooks asks for 24 bytes
+WHITE_SPACE = " \t\n\f\r"  # between secrets: that of ASCII alone
+FOREIGN = {
+    "a byte order mark": "\ufeff",
+    "an invisible character outside ASCII": "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f"
+    "\U000e0000-\U000e007f",
+    "a non-breaking space or other white space outside ASCII": "\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
+    "a typographic quotation mark": "\u00ab\u00bb\u2018-\u201f\u2032-\u2037\u2039\u203a\u300c-\u300f\uff02\uff07",
+    "a control character": "\\x00-\\x1f\\x7f-\\x9f",
+}
 OLD = timedelta(minutes=15)  # the longest that the redrive waits between two attempts
 RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics come some minutes late
 
@@ -191,14 +201,18 @@ class Examination:
             raise
         try:
             secrets = _secrets_in(value.get("SecretString"))
+        except _NoSecret as error:
+            return Finding(WRONG, f"{error}, and without one the function answers 503", put)
         except ValueError as error:
             return Finding(WRONG, str(error), put)
-        if not secrets:
-            return Finding(WRONG, "there is none, and without one the function answers 503", put)
-        for number, one in enumerate(secrets, 1):
-            if fault := _fault_of(one):
-                return Finding(WRONG, f"number {number} of {len(secrets)} {fault}", put)
         self._secrets = secrets
+        if fault := _fault_of_previous(secret):
+            remedy = (
+                "Until it is replaced, the function answers 503 to a signature that it does not know, instead of 401. Put the\n"
+                "current value once more, so that it is the previous version too. If the old secret still signs, put both in one:\n"
+                '  {"secrets":["whsec_...","whsec_..."]}'
+            )
+            return Finding(WRONG, f"the previous version cannot be used: {fault}", remedy)
         if SAMPLE_SECRET in secrets and not self._local:
             return Finding(WRONG, "the sample secret of this repository, with which anybody can sign", put)
         if not all(one.startswith("whsec_") for one in secrets):
@@ -415,32 +429,130 @@ def _of_refusal(error):
     return Finding(CANT_TELL, f"{error.operation_name}: {code}: {message}", "Run this again.")
 
 
+def _fault_of_previous(secret):
+    """Why the function refuses the version before the current one; None if there is none, or it is empty."""
+    try:
+        value = _client("secretsmanager").get_secret_value(SecretId=secret, VersionStage="AWSPREVIOUS")
+        _secrets_in(value.get("SecretString"))
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+    except _NoSecret:
+        pass
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _secrets_in(text):
-    """The secrets in the value of the stack's secret, as the function reads it. No error names the value."""
+    """The secrets in a value of the stack's secret, by the rules and with the messages of `src/secret.rs`.
+
+    `tests/support/secrets.json` holds both against each other. No error names the value.
+    """
     if text is None:
         raise ValueError("is binary; put it as text")
-    if not text.lstrip().startswith(("{", "[")):
-        return text.split()
-    try:
-        secrets = json.loads(text)["secrets"]
-    except (ValueError, KeyError, TypeError):
-        secrets = None
-    if not isinstance(secrets, list) or not all(isinstance(one, str) for one in secrets):
-        raise ValueError('is JSON, but not {"secrets":["whsec_..."]}')
-    return " ".join(secrets).split()
+    if text.lstrip(WHITE_SPACE).startswith(("{", "[")):
+        text = _text_in_json(text)
+    words = [word for word in re.split(f"[{WHITE_SPACE}]+", text) if word]
+    if not words:
+        raise _NoSecret("holds no secret")
+    prefixed = any(word.startswith("whsec_") for word in words)
+    for number, word in enumerate(words, 1):
+        if fault := _accident_in(word) or _fault_of(word, prefixed):
+            raise ValueError(f"secret number {number} {fault}")
+    return words
 
 
-def _fault_of(secret):
-    """What the function, or anybody in their senses, would have against a secret; None where it may be one."""
-    if '"' in secret or "'" in secret:
-        return "has quotation marks; leave them out"
-    if not secret.startswith("whsec_"):
-        return "is too short to be one" if len(secret) < SHORTEST_SECRET else None
+class _NoSecret(ValueError):
+    """The value is empty, as the template makes it: not wrong in a previous version."""
+
+
+class _Object(list):
+    """The members of a JSON object. A dict would hide a name that comes twice."""
+
+
+def _text_in_json(text):
+    """The text of `secrets`, a string or a list of strings; or of the only member, a string."""
     try:
-        short = len(key(secret)) < SHORTEST_SECRET
+        members = json.loads(text, object_pairs_hook=_Object)
+        # Refuses what is not JSON to the function, either: NaN, and half an emoji.
+        json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
-        return "is a placeholder, or cut: base64 must follow whsec_"
-    return "is a placeholder, or cut: it is too short to be one" if short else None
+        members = None
+    if isinstance(members, _Object):
+        named = [value for name, value in members if name == "secrets"]
+        if len(named) == 1 and isinstance(named[0], str):
+            return named[0]
+        # Not an object, which is a list here, too.
+        if len(named) == 1 and type(named[0]) is list and all(isinstance(one, str) for one in named[0]):
+            return " ".join(named[0])
+        if len(members) == 1 and not named and isinstance(members[0][1], str):
+            return members[0][1]
+    raise ValueError('is JSON, but not {"secrets":["whsec_..."]} or {"NAME":"whsec_..."}; use one of these forms, or plain text')
+
+
+def _accident_in(word):
+    """What comes along when people copy a secret, or what they copy in its place; None if there is nothing."""
+    foreign = next((character for character in word if not "!" <= character <= "~"), None)
+    lower = word.lower()
+    if foreign is not None:
+        return f"holds {_kind_of(foreign)}; remove it, or copy the secret again from SendPilot"
+    if any(quote in word for quote in "\"'`"):
+        return "holds a quotation mark; leave the quotes out"
+    if "<" in word or ">" in word:
+        return "holds an angle bracket; leave the brackets out, and replace a placeholder by the secret"
+    if word.startswith("$") or (word.startswith("%") and word.endswith("%")):
+        return "is the name of a variable; put the value of the variable"
+    if lower.startswith("arn:") or "arn:aws" in lower:
+        return "is an ARN; put SendPilot's webhook secret itself"
+    if "://" in word:
+        return "is an address; put SendPilot's webhook secret"
+    if "sp_live_" in lower:
+        return "is an API key of SendPilot; put the webhook's signing secret"
+    if lower.rfind("whsec_") > 0:
+        return "holds whsec_ behind other characters; remove what is before whsec_, and put white space between secrets"
+    if not word.startswith("whsec_") and lower.startswith(("whsec", "hsec_", "sec_")):
+        return "must start with exactly whsec_, in small letters; copy it again from SendPilot"
+    if "***" in word or "..." in word:
+        return "holds *** or ..., as a placeholder or a masked copy does; copy the whole secret"
+    return None
+
+
+def _kind_of(foreign):
+    """Most cannot be seen, so the name has to tell."""
+    return next((kind for kind, characters in FOREIGN.items() if re.match(f"[{characters}]", foreign)), "a character outside ASCII")
+
+
+def _fault_of(secret, prefixed):
+    """Why a word is no secret, although nothing strange is in it; None if it is one. `prefixed` says that some word has whsec_."""
+    if secret.startswith("whsec_"):
+        try:
+            if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= SHORTEST_SECRET:
+                return None
+        except ValueError:
+            return (
+                "starts with whsec_, but base64 does not follow: it is a placeholder, or characters were added or lost; "
+                "copy it again from SendPilot"
+            )
+        return (
+            "starts with whsec_, but fewer than 16 bytes follow: it is a placeholder, or too short a copy; "
+            "copy the whole secret from SendPilot"
+        )
+    if prefixed:
+        return "does not start with whsec_, but another word does; remove comments, labels, and white space inside a secret"
+    if len(secret) < SHORTEST_SECRET:
+        return "is too short, with fewer than 16 characters; copy the whole secret from SendPilot"
+    return None
+
+
+def _strictly_decoded(encoded):
+    """The bytes of base64 whose padding is whole or missing."""
+    bare = encoded.rstrip("=")
+    padded = bare + "=" * (-len(bare) % 4)
+    decoded = base64.b64decode(padded, validate=True)
+    if encoded not in (bare, padded) or not decoded or base64.b64encode(decoded).decode() != padded:
+        raise ValueError("not base64 as it is written")
+    return decoded
 
 
 def _subscriptions(topic):
