@@ -295,9 +295,9 @@ fn refuse_copying_accidents(word: &str, position: usize) -> Result<(), SecretErr
     let lower = word.to_ascii_lowercase();
     let error = if word.contains(['"', '\'', '`']) {
         SecretError::Quoted
-    } else if word.contains(['<', '>']) {
+    } else if word.starts_with('<') || word.ends_with('>') {
         SecretError::Bracketed
-    } else if word.starts_with('$') || (word.starts_with('%') && word.ends_with('%')) {
+    } else if is_variable(word) {
         SecretError::Variable
     } else if lower.starts_with("arn:") || lower.contains("arn:aws") {
         SecretError::Arn
@@ -315,6 +315,12 @@ fn refuse_copying_accidents(word: &str, position: usize) -> Result<(), SecretErr
         return Ok(());
     };
     Err(error(position))
+}
+
+/// Whether it is `$NAME`, `${NAME}`, `$env:NAME`, the start of `$(command ...)`, or `%NAME%`.
+fn is_variable(word: &str) -> bool {
+    let name = word.strip_prefix('$').or_else(|| word.strip_prefix('%')?.strip_suffix('%'));
+    name.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || "_:{}()".contains(c)))
 }
 
 /// Decodes strictly, except that the padding may be missing: people lose it when they copy.

@@ -499,9 +499,9 @@ def _accident_in(word):
         return f"holds {_kind_of(foreign)}; remove it, or copy the secret again from SendPilot"
     if any(quote in word for quote in "\"'`"):
         return "holds a quotation mark; leave the quotes out"
-    if "<" in word or ">" in word:
+    if word.startswith("<") or word.endswith(">"):
         return "holds an angle bracket; leave the brackets out, and replace a placeholder by the secret"
-    if word.startswith("$") or (word.startswith("%") and word.endswith("%")):
+    if re.fullmatch(r"\$[A-Za-z0-9_:{}()]*|%[A-Za-z0-9_:{}()]*%", word):
         return "is the name of a variable; put the value of the variable"
     if lower.startswith("arn:") or "arn:aws" in lower:
         return "is an ARN; put SendPilot's webhook secret itself"
