@@ -54,7 +54,9 @@ pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Ru
                     &change.new_status,
                 )
             };
-            (alert, QuietId::status(workspace_id, &change.lead_id, &change.new_status))
+            // A status that SendPilot does not document may come in another letter case the next
+            // time.
+            (alert, QuietId::status(workspace_id, &change.lead_id, &change.new_status.to_ascii_uppercase()))
         }
         News::Tag { lead_id, new_tag, change } => {
             let data = LeadTagged::of(lead_id, new_tag, change);

@@ -323,6 +323,7 @@ fn event() -> impl Strategy<Value = Event> {
     (text(), maybe(), when, prop_oneof![change, tagged]).prop_map(|(id, workspace_id, when, kind)| Event {
         id: Some(id),
         event_type: "lead.updated".into(),
+        renamed: false,
         workspace_id,
         occurred_at: when.and_then(|(seconds, nanos)| {
             OffsetDateTime::from_unix_timestamp(seconds).ok()?.replace_nanosecond(nanos).ok()
