@@ -63,7 +63,7 @@ fn outcomes() -> Vec<Outcome> {
     all
 }
 
-fn rejections() -> [Rejection; 8] {
+fn rejections() -> [Rejection; 9] {
     [
         Rejection::Unsigned,
         Rejection::Incomplete("svix-id"),
@@ -73,6 +73,7 @@ fn rejections() -> [Rejection; 8] {
         Rejection::Mismatch,
         Rejection::Stale,
         Rejection::Early,
+        Rejection::NotSeconds("milliseconds"),
     ]
 }
 
