@@ -250,13 +250,13 @@ impl Line {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "strings, numbers and booleans under text names always serialize to JSON")]
     fn text(mut self, level: Level, now: Timestamp) -> String {
         // CloudWatch bills a metric for every hour in which it comes: a line that has none gets none for this alone.
         if self.cold && !self.samples.is_empty() {
             self.count(Metric::ColdStart);
         }
-        // Strings, numbers and booleans: there is nothing in it that JSON could not hold.
-        serde_json::to_string(&Written { line: &self, level, now }).unwrap_or_default()
+        serde_json::to_string(&Written { line: &self, level, now }).expect("a line is JSON")
     }
 }
 
