@@ -5,8 +5,10 @@ mod line;
 use futures_util::future::{OptionFuture, join};
 use http::{HeaderMap, Method, Request, Response};
 use lambda_http::Body;
+use tracing::Level;
 
 use crate::event::{self, Event, Malformed};
+use crate::gateway::NotARequest;
 use crate::invocation::Invocation;
 use crate::keyring::{Keyring, NoSecret};
 use crate::ledger::{Delivery, Ledger, Wanted};
@@ -15,6 +17,7 @@ use crate::response::{MAX_BODY, Outcome, answer};
 use crate::rules::{Due, Rules};
 use crate::signature::{self, Rejection, Verified, verify};
 use crate::telemetry::Telemetry;
+use crate::timestamp::Timestamp;
 use crate::topic::Topic;
 
 /// Where SendPilot's webhooks arrive.
@@ -59,6 +62,14 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         self.telemetry.end(line, handled.level(), invocation.now());
         let event_id = handled.event.as_ref().and_then(|event| event.id.as_deref());
         answer(&handled.outcome, event_id)
+    }
+
+    /// Writes the line of an invocation that brought no request. `request_id` is Lambda's id of the
+    /// invocation.
+    pub fn refuse(&self, payload: &NotARequest, request_id: &str, now: Timestamp) {
+        let mut line = self.telemetry.begin("payload", request_id);
+        line.field("failure", payload.to_string());
+        self.telemetry.end(line, Level::ERROR, now);
     }
 
     async fn handle(&self, request: &Request<Body>, invocation: &Invocation) -> Handled {
