@@ -74,7 +74,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
 
     async fn handle(&self, request: &Request<Body>, invocation: &Invocation) -> Handled {
         let body: &[u8] = request.body();
-        if request.uri().path() != PATH {
+        if !is_path(request.uri().path()) {
             return Outcome::NotFound.into();
         }
         if request.method() != Method::POST {
@@ -132,6 +132,12 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         }
         Err(rejection.into())
     }
+}
+
+/// Accepts one slash after [`PATH`]: API Gateway routes such a request to the same route, as its
+/// users report (aws-powertools/powertools-lambda-python, issue 1552 and pull request 1577).
+fn is_path(path: &str) -> bool {
+    path.strip_suffix('/').unwrap_or(path) == PATH
 }
 
 impl From<NoSecret> for Outcome {
