@@ -92,8 +92,13 @@ metrics! {
     MethodNotAllowed Count,
     /// A body that is too long.
     TooLarge Count,
-    /// A request whose signature held.
+    /// A request whose signature held, and whose event could be read and was not refused.
     Genuine Count,
+    /// A request whose signature held, and that was refused for good: its event or its timestamp
+    /// cannot be used.
+    GenuineRejected Count,
+    /// A genuine event under a name that nobody knows, whose kind the shape of its `data` decided.
+    RenamedEvents Count,
     /// An event for which an alert is due, whatever becomes of it.
     Opportunities Count,
     /// A request that no repetition can mend.
