@@ -197,8 +197,8 @@ def alarm(properties, week, area):
         label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
         size = f'width="{width - 8:.0f}" height="{height - 8:.0f}"'
         yield f'<rect x="{x:.0f}" y="{y:.0f}" {size} rx="3" fill="{fill}" stroke="{edge}"/>'
-        yield text(x + 10, y + 22, label, weight="bold")
-        yield text(x + 10, y + 40, state, edge)
+        yield text(x + 10, y + 0.42 * (height - 8), label, weight="bold")
+        yield text(x + 10, y + 0.79 * (height - 8), state, edge)
 
 
 def single_value(properties, week, area):

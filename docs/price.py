@@ -163,7 +163,7 @@ def of_a_month():
     runs = [LAMBDA_REQUEST, 0.020 * GB_SECOND["arm64"], 8 * READ_UNIT / 2, SCHEDULE, gb(0.9) * LOG_GB, KEY_REQUEST / 5]
     request, memory, reads, schedule, logs, key = (MINUTES * price for price in runs)
     fixed = {
-        ("Alarms", f"12 × {ALARM:.2f}; with `SilenceHours` one more"): [12 * ALARM] * 3,
+        ("Alarms", f"14 × {ALARM:.2f}; with `SilenceHours` one more"): [14 * ALARM] * 3,
         ("Secret", ""): [SECRET] * 3,
         (
             "Redrive",

@@ -10,6 +10,7 @@
 
 use serde::Serialize;
 use serde_json::json;
+use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
@@ -54,7 +55,9 @@ pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Ru
                     &change.new_status,
                 )
             };
-            (alert, QuietId::status(workspace_id, &change.lead_id, &change.new_status))
+            // A status that SendPilot does not document may come in another letter case the next
+            // time.
+            (alert, QuietId::status(workspace_id, &change.lead_id, &change.new_status.to_ascii_uppercase()))
         }
         News::Tag { lead_id, new_tag, change } => {
             let data = LeadTagged::of(lead_id, new_tag, change);
@@ -78,6 +81,12 @@ pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Ru
 
 fn text(raw: &Option<String>) -> Option<Text> {
     raw.as_deref().map(Text::new)
+}
+
+/// Writes a moment for people.
+#[expect(clippy::expect_used, reason = "every moment has the day, the hour and the minute that the format asks for")]
+fn when(at: OffsetDateTime) -> String {
+    at.format(&WHEN).expect("a moment that can be written")
 }
 
 /// What an alert says.
@@ -106,7 +115,7 @@ impl Alert {
         Self {
             kind: cloud_event.kind,
             cloud_event: cloud_event.json(),
-            when: cloud_event.time.and_then(|at| at.format(&WHEN).ok()),
+            when: cloud_event.time.map(when),
             id: cloud_event.id,
             event_id: Text::new(event_id),
             workspace_id: text(&event.workspace_id),

@@ -26,7 +26,7 @@
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::event::{Event, StatusChange, TagChange};
 use crate::ledger::{key_part, sha256_hex};
@@ -80,17 +80,20 @@ impl<Data: Serialize> CloudEvent<Data> {
             source: source(event.workspace_id.as_deref()),
             kind,
             subject: text(lead_id),
-            // RFC 3339 cannot say others.
-            time: event.occurred_at.filter(|at| (0..=9999).contains(&at.year())),
+            // RFC 3339 cannot write another year, nor an offset with seconds.
+            time: event
+                .occurred_at
+                .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
+                .filter(|at| (0..=9999).contains(&at.year())),
             datacontenttype: ContentType::Json,
             data,
         }
     }
 
     /// As it is published.
+    #[expect(clippy::expect_used, reason = "strings, and a time that `of` has checked, always serialize to JSON")]
     pub(crate) fn json(&self) -> String {
-        // Strings, and a time that RFC 3339 can say: there is nothing in it that JSON could not hold.
-        serde_json::to_string(self).unwrap_or_default()
+        serde_json::to_string(self).expect("a CloudEvent is JSON")
     }
 }
 

@@ -46,7 +46,7 @@ pub enum ConfigError {
     DebounceMinutes,
     /// An entry that no status of SendPilot's is ever equal to.
     #[error(
-        "ALERT_STATUSES has the entry {0:?}; statuses are capital letters, digits and underscores, with commas between them"
+        "ALERT_STATUSES has the entry {0:?}; statuses are letters, digits and underscores, with commas between them"
     )]
     AlertStatuses(String),
     /// The mapping of statuses to stages.
@@ -155,7 +155,7 @@ fn is_topic(arn: &str) -> bool {
 }
 
 fn status(entry: &str) -> Result<String, ConfigError> {
-    if is_status(entry) { Ok(entry.to_owned()) } else { Err(ConfigError::AlertStatuses(entry.to_owned())) }
+    if is_status(entry) { Ok(entry.to_ascii_uppercase()) } else { Err(ConfigError::AlertStatuses(entry.to_owned())) }
 }
 
 fn debounce(minutes: &str) -> Result<Option<Duration>, ConfigError> {

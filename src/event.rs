@@ -28,6 +28,33 @@ pub const STATUSES: [&str; 9] = [
     "DONE",
 ];
 
+/// The types of a change of status: the older and the newer documentation have one name each.
+const STATUS_TYPES: [&str; 2] = ["lead.status.changed", "lead.updated"];
+
+/// The type of a change of tag.
+const TAG_TYPE: &str = "lead.tag.updated";
+
+/// The types that SendPilot documents and this receiver does not use, under their older and newer
+/// names. They are ignored by name, whatever their `data` contains.
+const OTHER_TYPES: [&str; 13] = [
+    "message.sent",
+    "reply.received",
+    "message.received",
+    "connection.sent",
+    "connection_request.sent",
+    "connection.accepted",
+    "connection_request.accepted",
+    "campaign.started",
+    "campaign.paused",
+    "campaign.resumed",
+    "campaign.finished",
+    "lead_database.search.completed",
+    "lead_extractor.job.completed",
+];
+
+/// A byte order mark in UTF-8. JSON has none, but some senders write one.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// Longest `eventId` that is accepted, in bytes.
 pub const MAX_EVENT_ID: usize = 256;
 
@@ -36,8 +63,11 @@ pub const MAX_EVENT_ID: usize = 256;
 pub struct Event {
     /// `eventId`, the same on every retry; without one, the signed message id, which is too.
     pub id: Option<String>,
-    /// `eventType`, as it came.
+    /// `eventType`, as it came. Empty if it is missing and the shape of `data` decided the kind.
     pub event_type: String,
+    /// Whether the shape of `data` decided the kind, because no known type did. SendPilot has
+    /// renamed its events before.
+    pub renamed: bool,
     /// The workspace it happened in.
     pub workspace_id: Option<String>,
     /// When the status changed, in UTC. `None` also where the text is not ISO 8601.
@@ -57,7 +87,9 @@ pub enum Kind {
     Other,
 }
 
-/// A lead's change of status. Everything is text from outside, as it came; statuses that nobody has listed yet will come.
+/// A lead's change of status. Everything is text from outside. A status of [`STATUSES`] has
+/// SendPilot's letter case; any other status keeps its own. Neither has surrounding blanks. The
+/// other texts are as they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusChange {
     /// The lead.
@@ -114,21 +146,72 @@ pub enum Malformed {
 /// # Errors
 /// Where a field is missing that an alert cannot do without.
 pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
-    let body = Object::parse(verified.body()).map_err(Malformed::NotAnObject)?;
-    let event_type = body.text("eventType").ok_or(Malformed::Required("eventType"))?;
-    let kind = match event_type.as_str() {
-        // One fact, two names: the older and the newer documentation.
-        "lead.status.changed" | "lead.updated" => Kind::StatusChanged(status_change(&body)?),
-        "lead.tag.updated" => Kind::TagChanged(tag_change(&body)),
-        _ => Kind::Other,
+    // The signature covers the mark, so it may not be removed before.
+    let json = verified.body();
+    let body = Object::parse(json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json)).map_err(Malformed::NotAnObject)?;
+    let event_type = body.text("eventType");
+    let (kind, renamed) = match event_type.as_deref().and_then(Meaning::of) {
+        Some(Meaning::StatusChanged) => {
+            (Kind::StatusChanged(status_change(&body.object("data").ok_or(Malformed::NoData)?)?), false)
+        }
+        Some(Meaning::TagChanged) => (Kind::TagChanged(body.object("data").map(tag_change).unwrap_or_default()), false),
+        Some(Meaning::Other) => (Kind::Other, false),
+        None => match by_shape(&body) {
+            Some(kind) => (kind, true),
+            None if event_type.is_some() => (Kind::Other, false),
+            None => return Err(Malformed::Required("eventType")),
+        },
     };
     Ok(Event {
         id: event_id(&body)?.or_else(|| verified.message_id().map(str::to_owned)),
-        event_type,
+        event_type: event_type.unwrap_or_default(),
+        renamed,
         workspace_id: body.text("workspaceId"),
         occurred_at: body.text("timestamp").as_deref().and_then(moment),
         kind,
     })
+}
+
+/// The meaning of a known event type.
+#[derive(Clone, Copy)]
+enum Meaning {
+    StatusChanged,
+    TagChanged,
+    Other,
+}
+
+impl Meaning {
+    /// Compares without regard to letter case and surrounding blanks: other senders write a name
+    /// differently in a test and in production. The exact comparison comes first because it is
+    /// cheaper, and nearly every event passes it.
+    fn of(event_type: &str) -> Option<Self> {
+        Self::find(|name| name == event_type).or_else(|| {
+            let event_type = event_type.trim();
+            Self::find(|name| name.eq_ignore_ascii_case(event_type))
+        })
+    }
+
+    fn find(is: impl Fn(&str) -> bool) -> Option<Self> {
+        if STATUS_TYPES.into_iter().any(&is) {
+            Some(Self::StatusChanged)
+        } else if is(TAG_TYPE) {
+            Some(Self::TagChanged)
+        } else {
+            OTHER_TYPES.into_iter().any(is).then_some(Self::Other)
+        }
+    }
+}
+
+/// Recognizes a change of status, or else of tag, under a name that nobody knows: its `data` names
+/// the lead and the new status or tag.
+fn by_shape(body: &Object<'_>) -> Option<Kind> {
+    let data = body.object("data")?;
+    if let Ok(change) = status_change(&data) {
+        return Some(Kind::StatusChanged(change));
+    }
+    let change = tag_change(data);
+    let has_tag = change.new_tag.as_deref().is_some_and(|tag| !tag.trim().is_empty());
+    (has_tag && change.lead_id.is_some()).then_some(Kind::TagChanged(change))
 }
 
 fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
@@ -140,20 +223,30 @@ fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
     }
 }
 
-fn status_change(body: &Object<'_>) -> Result<StatusChange, Malformed> {
-    let data = body.object("data").ok_or(Malformed::NoData)?;
+fn status_change(data: &Object<'_>) -> Result<StatusChange, Malformed> {
     Ok(StatusChange {
         lead_id: data.text("leadId").ok_or(Malformed::Required("data.leadId"))?,
         campaign_id: data.text("campaignId"),
         linkedin_url: data.text("linkedinUrl"),
-        previous_status: data.text("previousStatus"),
-        new_status: data.text("newStatus").ok_or(Malformed::Required("data.newStatus"))?,
+        previous_status: data.text("previousStatus").and_then(canonical),
+        new_status: data.text("newStatus").and_then(canonical).ok_or(Malformed::Required("data.newStatus"))?,
         changed_by: data.text("changedBy"),
     })
 }
 
-fn tag_change(body: &Object<'_>) -> TagChange {
-    let Some(data) = body.object("data") else { return TagChange::default() };
+/// Returns a status of [`STATUSES`] in SendPilot's letter case, and any other as it is, both
+/// without surrounding blanks. Returns `None` if nothing is left. Everything downstream may then
+/// compare statuses as they are.
+fn canonical(text: String) -> Option<String> {
+    if STATUSES.contains(&text.as_str()) {
+        return Some(text);
+    }
+    let status = text.trim();
+    let status = STATUSES.into_iter().find(|known| known.eq_ignore_ascii_case(status)).unwrap_or(status);
+    if status == text { Some(text) } else { Some(status.to_owned()).filter(|status| !status.is_empty()) }
+}
+
+fn tag_change(data: Object<'_>) -> TagChange {
     TagChange {
         lead_id: data.text("leadId"),
         campaign_id: data.text("campaignId"),

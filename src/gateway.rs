@@ -6,6 +6,7 @@
 //! over, and only where it is fit to be: what is left out makes a forged request fail at its signature.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use data_encoding::BASE64;
 use http::uri::PathAndQuery;
@@ -13,38 +14,164 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
 use lambda_http::request::LambdaRequest;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::lossy::Lossy;
 
-/// A request in the payload format 2.0 of API Gateway's HTTP APIs, as far as it is read.
+/// An invocation's payload: a request in the payload format 2.0 of API Gateway's HTTP APIs, as far
+/// as it is read, or anything else.
+#[derive(Debug)]
+pub struct Payload(Result<Members, NotARequest>);
+
+/// Says which format a payload should have had, and which kind of payload arrived. Repeats nothing
+/// of its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the function expects an event of API Gateway's HTTP API, in payload format 2.0; {0} arrived")]
+pub struct NotARequest(&'static str);
+
+impl NotARequest {
+    const UNREADABLE: Self = Self("a payload that is not JSON, or has a member of another type than in that format,");
+}
+
+/// The members of format 2.0 that are read, and after them those by which the events of other
+/// sources are recognized.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
+/// has both payload formats, <https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html>
+/// the other events.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Payload {
-    raw_path: Lossy,
-    #[serde(default)]
-    headers: HashMap<Lossy, Lossy>,
-    request_context: Context,
+struct Members {
+    raw_path: Option<Lossy>,
+    headers: Option<HashMap<Lossy, Lossy>>,
+    request_context: Option<Context>,
     body: Option<Lossy>,
-    #[serde(default)]
-    is_base64_encoded: bool,
+    is_base64_encoded: Option<bool>,
+    http_method: Option<IgnoredAny>,
+    #[serde(rename = "Records")]
+    records: Option<Vec<Record>>,
+    #[serde(rename = "detail-type")]
+    detail_type: Option<IgnoredAny>,
+    event_type: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Context {
-    http: Http,
+    http: Option<Http>,
     stage: Option<Lossy>,
+    elb: Option<IgnoredAny>,
+    connection_id: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Http {
-    method: Lossy,
+    method: Option<Lossy>,
 }
 
-impl From<Payload> for LambdaRequest {
-    fn from(payload: Payload) -> Self {
-        let Payload { raw_path: Lossy(path), headers, request_context, body, is_base64_encoded } = payload;
+/// One of the records of an event of SQS, SNS and others; SNS alone writes the name with a capital
+/// letter.
+#[derive(Debug, Deserialize)]
+struct Record {
+    #[serde(rename = "eventSource", alias = "EventSource")]
+    event_source: Option<Lossy>,
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    /// Never fails, because the runtime would log serde's error, which may quote the payload.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(deserializer.deserialize_any(AnyJson).unwrap_or(Err(NotARequest::UNREADABLE))))
+    }
+}
+
+/// Reads an object as [`Members`], and says of anything else what it is.
+struct AnyJson;
+
+impl<'de> Visitor<'de> for AnyJson {
+    type Value = Result<Members, NotARequest>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event of API Gateway's HTTP API, in payload format 2.0")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+        Members::deserialize(MapAccessDeserializer::new(members)).map(Ok)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Err(NotARequest("a JSON array")))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Err(NotARequest("JSON's null")))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Err(NotARequest("a JSON boolean")))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Err(NotARequest("a JSON number")))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Err(NotARequest("a JSON number")))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Err(NotARequest("a JSON number")))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Err(NotARequest("a JSON string")))
+    }
+}
+
+impl Members {
+    /// Says what an object is that is not a request.
+    fn kind(&self) -> NotARequest {
+        let context = self.request_context.as_ref();
+        NotARequest(if context.is_some_and(|context| context.elb.is_some()) {
+            "an event of an Application Load Balancer"
+        } else if context.is_some_and(|context| context.connection_id.is_some()) {
+            "an event of a WebSocket API"
+        } else if self.http_method.is_some() {
+            "an event of a REST API, or of an HTTP API in payload format 1.0,"
+        } else if let Some(records) = &self.records {
+            match records.first().and_then(|record| record.event_source.as_ref()).map(|Lossy(source)| source.as_str()) {
+                Some("aws:sqs") => "an event of Amazon SQS",
+                Some("aws:sns") => "an event of Amazon SNS",
+                _ => "an event with records of another AWS service",
+            }
+        } else if self.detail_type.is_some() {
+            "an event of Amazon EventBridge"
+        } else if self.event_type.is_some() {
+            "an event of SendPilot, without the HTTP request around it,"
+        } else {
+            "a JSON object of another form"
+        })
+    }
+}
+
+impl TryFrom<Payload> for LambdaRequest {
+    type Error = NotARequest;
+
+    fn try_from(Payload(members): Payload) -> Result<Self, NotARequest> {
+        let members = members?;
+        let (path, method, stage, headers, body) = match members {
+            Members {
+                raw_path: Some(Lossy(path)),
+                request_context: Some(Context { http: Some(Http { method: Some(Lossy(method)) }), stage, .. }),
+                headers,
+                body,
+                ..
+            } => (path, method, stage, headers, body),
+            other => return Err(other.kind()),
+        };
+        let is_base64_encoded = members.is_base64_encoded.unwrap_or_default();
         // API Gateway puts a stage that has a name before the path.
-        let stage = request_context.stage.map(|Lossy(stage)| format!("/{stage}"));
+        let stage = stage.map(|Lossy(stage)| format!("/{stage}"));
         let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(&path);
         let path = Some(path).filter(|path| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok());
         let body = body.filter(|Lossy(body)| !is_base64_encoded || BASE64.decode(body.as_bytes()).is_ok());
@@ -52,13 +179,14 @@ impl From<Payload> for LambdaRequest {
         let mut request = ApiGatewayV2httpRequest::default();
         request.raw_path = path.map(str::to_owned);
         // No method that HTTP does not know is one that the route takes.
-        request.request_context.http.method = request_context.http.method.0.parse().unwrap_or(Method::OPTIONS);
+        request.request_context.http.method = method.parse().unwrap_or(Method::OPTIONS);
+        let headers = headers.into_iter().flatten();
         request.headers =
-            headers.into_iter().filter_map(|(Lossy(name), Lossy(value))| header(&name, &value)).collect::<HeaderMap>();
+            headers.filter_map(|(Lossy(name), Lossy(value))| header(&name, &value)).collect::<HeaderMap>();
         request.headers.remove(http::header::HOST);
         request.body = body.map(|Lossy(body)| body);
         request.is_base64_encoded = is_base64_encoded;
-        Self::ApiGatewayV2(request)
+        Ok(Self::ApiGatewayV2(request))
     }
 }
 

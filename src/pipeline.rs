@@ -43,7 +43,7 @@ pub enum PipelineError {
     #[error("has the entry {0:?}, which should be STATUS=stage")]
     NotAnEntry(String),
     /// A status is none.
-    #[error("has the status {0:?}, which should be capital letters, digits and underscores")]
+    #[error("has the status {0:?}, which should be letters, digits and underscores")]
     NotAStatus(String),
     /// A stage is none.
     #[error(
@@ -83,17 +83,17 @@ impl Pipeline {
             if stage.is_empty() || stage.chars().count() > MAX_STAGE || stage.chars().any(char::is_control) {
                 return Err(PipelineError::NotAStage(status));
             }
-            if stages.iter().any(|(other, _)| *other == status) {
+            if stages.iter().any(|(other, _)| other.eq_ignore_ascii_case(&status)) {
                 return Err(PipelineError::Twice(status));
             }
-            stages.push((status, stage));
+            stages.push((status.to_ascii_uppercase(), stage));
         }
         Ok(Self(stages))
     }
 
-    /// The stage of a status.
+    /// Returns the stage of a status, in whatever letter case it is.
     pub fn stage(&self, status: &str) -> &str {
-        self.0.iter().find(|(other, _)| other == status).map_or(UNKNOWN, |(_, stage)| stage)
+        self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(status)).map_or(UNKNOWN, |(_, stage)| stage)
     }
 }
 
@@ -102,9 +102,10 @@ pub(crate) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// As SendPilot writes a status. A list that has another way of writing in it would never match.
+/// Whether this can be a status of SendPilot's, in any letter case. An entry that cannot be one
+/// would never match.
 pub(crate) fn is_status(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn entry(part: &str) -> Result<(String, String), PipelineError> {

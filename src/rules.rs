@@ -9,7 +9,8 @@ use crate::stream;
 /// What the owner of this deployment wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// A lead that comes to one of these statuses from any other calls for an alert.
+    /// A lead that comes to one of these statuses from any other calls for an alert, without regard
+    /// to case.
     pub alert_statuses: Vec<String>,
     /// So does one that is given one of these tags and had another or none, without regard to case.
     pub alert_tags: Vec<String>,
@@ -92,8 +93,10 @@ impl Rules {
     fn news<'a>(&self, event: &'a Event) -> Result<Option<News<'a>>, Malformed> {
         match &event.kind {
             Kind::StatusChanged(change) => {
-                let is_change = change.previous_status.as_ref() != Some(&change.new_status);
-                Ok(Some(News::Status(change)).filter(|_| is_change && self.alert_statuses.contains(&change.new_status)))
+                let new_status = change.new_status.as_str();
+                let alerts = self.alert_statuses.iter().any(|status| status.eq_ignore_ascii_case(new_status));
+                let stays = || change.previous_status.as_deref().is_some_and(|previous| alike(previous, new_status));
+                Ok((alerts && !stays()).then_some(News::Status(change)))
             }
             Kind::TagChanged(change) => {
                 let alerts = |tag: &str| self.alert_tags.iter().any(|other| alike(other, tag));
@@ -109,7 +112,8 @@ impl Rules {
     }
 }
 
-/// Tags are typed by people.
+/// Compares without regard to case and surrounding blanks. People type tags, and a status that
+/// SendPilot does not document may come in another letter case.
 fn alike(one: &str, other: &str) -> bool {
     normal(one) == normal(other)
 }

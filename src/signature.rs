@@ -4,7 +4,7 @@
 //!
 //! | | Svix / Standard Webhooks | SendPilot's own documentation |
 //! |---|---|---|
-//! | header | `v1,<base64>` | `v1,t=<seconds>,s=<hex>`; the `v1,` may be missing |
+//! | header | `v1,<base64>` | `v1,t=<seconds>,s=<hex>`, in either letter case; the `v1,` may be missing |
 //! | several, in a rotation | separated by spaces | not documented: separated by spaces, or with an `s=` each |
 //! | signed | `{id}.{timestamp}.{body}` | `{t}.{body}` |
 //! | key | the bytes that `whsec_<base64>` decodes to | the secret as text |
@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use data_encoding::{BASE64, Encoding, HEXLOWER};
+use data_encoding::{BASE64, Encoding, HEXLOWER_PERMISSIVE};
 use hmac::Mac;
 use http::{HeaderMap, HeaderValue};
 
@@ -90,16 +90,24 @@ pub enum Rejection {
     /// Signed by us, but ahead of our clock.
     #[error("the signature is genuine but dated in the future; set the sender's clock")]
     Early,
+    /// Signed by us, but dated in this smaller unit.
+    #[error("the signature is genuine, but its timestamp must be in Unix seconds and seems to be in {0}")]
+    NotSeconds(&'static str),
 }
 
 impl Rejection {
+    /// Whether a secret of ours made the signature, which is then of the wrong age.
+    fn is_genuine(self) -> bool {
+        matches!(self, Self::Stale | Self::Early | Self::NotSeconds(_))
+    }
+
     /// The kind of rejection, for metrics and machines: `missing`, `malformed`, `mismatch` or `stale`.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unsigned | Self::Incomplete(_) => "missing",
             Self::BadId(_) | Self::BadTimestamp | Self::BadSignature => "malformed",
             Self::Mismatch => "mismatch",
-            Self::Stale | Self::Early => "stale",
+            Self::Stale | Self::Early | Self::NotSeconds(_) => "stale",
         }
     }
 }
@@ -108,7 +116,7 @@ impl Rejection {
 /// Of the documented scheme, the first four in a header are tried.
 ///
 /// # Errors
-/// With the reason, of the first signature header where there are two.
+/// With the reason; of two signature headers, that of the genuine one, or else of the first.
 pub fn verify<'a>(
     headers: &'a HeaderMap,
     body: &'a [u8],
@@ -120,6 +128,7 @@ pub fn verify<'a>(
         if let Some(signature) = headers.get(family.signature) {
             match Signed::read(family, signature, headers).and_then(|signed| signed.check(body, secrets, now)) {
                 Ok(verified) => return Ok(verified),
+                Err(reason) if reason.is_genuine() => rejection = Some(reason),
                 Err(reason) => rejection = rejection.or(Some(reason)),
             }
         }
@@ -169,10 +178,18 @@ impl<'a> Seconds<'a> {
         if now.saturating_sub(self.value) > oldest.as_secs() {
             Err(Rejection::Stale)
         } else if self.value.saturating_sub(now) > FRESH.as_secs() {
-            Err(Rejection::Early)
+            Err(self.finer_unit(now).map_or(Rejection::Early, Rejection::NotSeconds))
         } else {
             Ok(())
         }
+    }
+
+    /// Returns the unit finer than seconds in which this is a moment between half and double of
+    /// `now`. No clock is that far off. Divides only, so that no number overflows.
+    fn finer_unit(self, now: u64) -> Option<&'static str> {
+        let units = [("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
+        let fits = |per_second: u64| (now / 2..=now.saturating_mul(2)).contains(&(self.value / per_second));
+        units.into_iter().find(|(_, per_second)| fits(*per_second)).map(|(unit, _)| unit)
     }
 }
 
@@ -193,7 +210,7 @@ impl<'a> Signed<'a> {
                 Some(("t", digits)) => timestamp = Some(Seconds::read(digits)?),
                 Some(("s", hex)) => {
                     let timestamp = timestamp.ok_or(Rejection::BadSignature)?;
-                    candidates.extend(decode(&HEXLOWER, hex).map(|candidate| (timestamp, candidate)));
+                    candidates.extend(decode(&HEXLOWER_PERMISSIVE, hex).map(|candidate| (timestamp, candidate)));
                 }
                 None if *token != "v1" => return Err(Rejection::BadSignature),
                 // The version, or a field that SendPilot has yet to think of.

@@ -92,8 +92,13 @@ metrics! {
     MethodNotAllowed Count,
     /// A body that is too long.
     TooLarge Count,
-    /// A request whose signature held.
+    /// A request whose signature held, and whose event could be read and was not refused.
     Genuine Count,
+    /// A request whose signature held, and that was refused for good: its event or its timestamp
+    /// cannot be used.
+    GenuineRejected Count,
+    /// A genuine event under a name that nobody knows, whose kind the shape of its `data` decided.
+    RenamedEvents Count,
     /// An event for which an alert is due, whatever becomes of it.
     Opportunities Count,
     /// A request that no repetition can mend.
@@ -251,13 +256,13 @@ impl Line {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "strings, numbers and booleans under text names always serialize to JSON")]
     fn text(mut self, level: Level, now: Timestamp) -> String {
         // CloudWatch bills a metric for every hour in which it comes: a line that has none gets none for this alone.
         if self.cold && !self.samples.is_empty() {
             self.count(Metric::ColdStart);
         }
-        // Strings, numbers and booleans: there is nothing in it that JSON could not hold.
-        serde_json::to_string(&Written { line: &self, level, now }).unwrap_or_default()
+        serde_json::to_string(&Written { line: &self, level, now }).expect("a line is JSON")
     }
 }
 

@@ -9,6 +9,9 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
+/// 9999-12-31T23:59:59.999Z, in milliseconds.
+const LAST_OF_9999: u64 = 253_402_300_799_999;
+
 impl Timestamp {
     /// The moment that many milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
@@ -35,10 +38,13 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// As text, in UTC. Empty beyond the year 9999.
+    /// Returns this moment as text, in UTC. RFC 3339 has four digits for the year, so a later
+    /// moment becomes the last millisecond of the year 9999.
+    #[expect(clippy::expect_used, reason = "every moment from the epoch to the end of 9999 is an RFC 3339 date in UTC")]
     pub fn rfc3339(self) -> String {
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000);
-        moment.ok().and_then(|moment| moment.format(&Rfc3339).ok()).unwrap_or_default()
+        let nanoseconds = i128::from(self.0.min(LAST_OF_9999)) * 1_000_000;
+        let moment = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).expect("a moment before 10000");
+        moment.format(&Rfc3339).expect("a moment that RFC 3339 can write")
     }
 }
 

@@ -5,8 +5,10 @@ mod line;
 use futures_util::future::{OptionFuture, join};
 use http::{HeaderMap, Method, Request, Response};
 use lambda_http::Body;
+use tracing::Level;
 
 use crate::event::{self, Event, Malformed};
+use crate::gateway::NotARequest;
 use crate::invocation::Invocation;
 use crate::keyring::{Keyring, NoSecret};
 use crate::ledger::{Delivery, Ledger, Wanted};
@@ -15,6 +17,7 @@ use crate::response::{MAX_BODY, Outcome, answer};
 use crate::rules::{Due, Rules};
 use crate::signature::{self, Rejection, Verified, verify};
 use crate::telemetry::{Metric, Telemetry};
+use crate::timestamp::Timestamp;
 use crate::topic::Topic;
 
 /// Where SendPilot's webhooks arrive.
@@ -64,9 +67,17 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         answer(&handled.outcome, event_id)
     }
 
+    /// Writes the line of an invocation that brought no request. `request_id` is Lambda's id of the
+    /// invocation.
+    pub fn refuse(&self, payload: &NotARequest, request_id: &str, now: Timestamp) {
+        let mut line = self.telemetry.begin("payload", request_id);
+        line.field("failure", payload.to_string());
+        self.telemetry.end(line, Level::ERROR, now);
+    }
+
     async fn handle(&self, request: &Request<Body>, invocation: &Invocation) -> Handled {
         let body: &[u8] = request.body();
-        if request.uri().path() != PATH {
+        if !is_path(request.uri().path()) {
             return Outcome::NotFound.into();
         }
         if request.method() != Method::POST {
@@ -159,6 +170,12 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         };
         Err(self.keyring.refused(invocation).await.map_or_else(|| rejection.into(), Outcome::from))
     }
+}
+
+/// Accepts one slash after [`PATH`]: API Gateway routes such a request to the same route, as its
+/// users report (aws-powertools/powertools-lambda-python, issue 1552 and pull request 1577).
+fn is_path(path: &str) -> bool {
+    path.strip_suffix('/').unwrap_or(path) == PATH
 }
 
 impl From<NoSecret> for Outcome {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use lambda_http::Request;
@@ -10,14 +11,19 @@ use lambda_http::http::{Method, Response};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::rules::Rules;
+use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
-use support::requests::{SECRET, around, file, files, http, opportunity, payload, secrets, standard};
+use support::doubles::{Claiming, Publishing, Script, Settling, relay};
+use support::requests::{
+    OTHER, SECRET, around, documented, file, files, http, opportunity, payload, secrets, standard,
+};
 
 const NOW: u64 = 1_708_770_605;
+
+thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
 
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
@@ -25,7 +31,7 @@ async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'
         keyring: Keyring::given(secrets()),
         rules: Rules::default(),
         relay: relay(&script, &script),
-        telemetry: telemetry(),
+        telemetry: Telemetry::new("function".into(), |line| LINES.with_borrow_mut(|lines| lines.push(line.into()))),
     };
     let invocation = Invocation::new("request-1", now.after(Duration::from_secs(10)), now, [0; 8]);
     (webhook.respond(request, &invocation).await, script.calls())
@@ -96,6 +102,106 @@ async fn other_paths_and_methods_are_refused_unread() {
         let mut other = payload("opportunity");
         other["requestContext"]["http"]["method"] = method.as_str().into();
         assert_eq!(outcome(other).await, (405, "method_not_allowed".into()));
+    }
+}
+
+#[tokio::test]
+async fn accepts_one_slash_after_the_path_and_no_other_path() {
+    for (path, expected) in [
+        ("/webhooks/sendpilot/", (200, "alerted".into())),
+        ("/prod/webhooks/sendpilot/", (200, "alerted".into())),
+        ("/webhooks/sendpilot//", (404, "not_found".into())),
+        ("/webhooks/sendpilot/x", (404, "not_found".into())),
+        ("//webhooks/sendpilot", (404, "not_found".into())),
+        ("/webhooks/sendpilot%2F", (404, "not_found".into())),
+        ("/Webhooks/sendpilot", (404, "not_found".into())),
+        ("/webhooks/", (404, "not_found".into())),
+        ("/", (404, "not_found".into())),
+    ] {
+        let mut request = payload("opportunity");
+        request["requestContext"]["stage"] = "prod".into();
+        request["rawPath"] = path.into();
+        assert_eq!(outcome(request).await, expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn skips_a_byte_order_mark_once_the_signature_holds() {
+    let marked = format!("\u{feff}{}", opportunity("evt_1"));
+    assert_eq!(outcome(signed(&marked)).await, (200, "alerted".into()));
+    let mut base64 = signed(&marked);
+    base64["body"] = data_encoding::BASE64.encode(marked.as_bytes()).into();
+    base64["isBase64Encoded"] = true.into();
+    assert_eq!(outcome(base64).await, (200, "alerted".into()));
+    // The mark is signed like the rest, so it may not be added or removed on the way.
+    let mut removed = signed(&marked);
+    removed["body"] = opportunity("evt_1").into();
+    let mut added = signed(&opportunity("evt_1"));
+    added["body"] = marked.into();
+    for changed in [removed, added] {
+        assert_eq!(outcome(changed).await, (401, "unauthorized".into()));
+    }
+}
+
+#[tokio::test]
+async fn the_answer_says_that_a_timestamp_must_be_in_seconds() {
+    let body = opportunity("evt_1");
+    for headers in [
+        standard("svix", SECRET, "msg_1", NOW * 1000, body.as_bytes()),
+        documented(SECRET, NOW * 1000, body.as_bytes()),
+    ] {
+        let request = http(around(&body, &headers));
+        let (response, calls) = respond(&request, Timestamp::from_millis(NOW * 1000)).await;
+        let answer: Value = serde_json::from_str(response.body()).unwrap();
+        assert_eq!((response.status().as_u16(), &answer["reason"], calls), (401, &json!("stale"), vec![]));
+        let detail =
+            "the signature is genuine, but its timestamp must be in Unix seconds and seems to be in milliseconds";
+        assert_eq!(answer["detail"], detail);
+    }
+}
+
+/// Whether the last request was counted as genuine, and whether as genuine and rejected.
+fn counted() -> (bool, bool) {
+    let line: Value = serde_json::from_str(&LINES.take().pop().unwrap()).unwrap();
+    (!line["Genuine"].is_null(), !line["GenuineRejected"].is_null())
+}
+
+#[tokio::test]
+async fn a_genuine_event_that_is_refused_is_counted_and_no_stranger_can_be() {
+    let whole = opportunity("evt_1");
+    let unidentified = json!({"eventType": "lead.updated", "data": {"leadId": "l", "newStatus": "OPPORTUNITY"}});
+    let unidentified = unidentified.to_string();
+    for (body, seconds) in [
+        (whole.as_str(), NOW - 10_000),
+        (&whole, NOW + 10_000),
+        (&whole, NOW * 1000),
+        ("", NOW),
+        ("[]", NOW),
+        ("{}", NOW),
+        (r#"{"eventType": "lead.updated"}"#, NOW),
+        (&unidentified, NOW),
+    ] {
+        for by_a_stranger in [false, true] {
+            let secret = if by_a_stranger { OTHER } else { SECRET };
+            let id =
+                if body == unidentified { vec![] } else { standard("svix", secret, "msg_1", seconds, body.as_bytes()) };
+            for headers in [id, documented(secret, seconds, body.as_bytes())] {
+                let unsigned = headers.is_empty();
+                let (status, _) = outcome(around(body, &headers)).await;
+                assert!(status == 400 || status == 401, "{status}: {body} at {seconds}");
+                assert_eq!(counted(), (false, !by_a_stranger && !unsigned), "{body} at {seconds}");
+            }
+        }
+    }
+    for (request, genuine) in [
+        (signed(&whole), true),
+        (signed(r#"{"eventType": "message.sent"}"#), true),
+        (payload("unsigned"), false),
+        (payload("forged"), false),
+        (around(&"x".repeat(262_145), &[]), false),
+    ] {
+        outcome(request).await;
+        assert_eq!(counted(), (genuine, false));
     }
 }
 
@@ -180,7 +286,7 @@ fn half_an_emoji_anywhere_in_the_payload_is_no_reason_to_fail() {
         let changed = whole.replacen(from, to, 1);
         assert_ne!(changed, whole);
         let payload: opportunity_alerts::gateway::Payload = serde_json::from_str(&changed).unwrap();
-        let request: Request = lambda_http::request::LambdaRequest::from(payload).into();
+        let request: Request = lambda_http::request::LambdaRequest::try_from(payload).unwrap().into();
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/webhooks/sendpilot"));
     }
 }

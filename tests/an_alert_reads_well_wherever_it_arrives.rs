@@ -115,6 +115,7 @@ fn opportunity(id: &str, lead: &str, url: Option<&str>) -> Event {
     Event {
         id: Some(id.into()),
         event_type: "lead.updated".into(),
+        renamed: false,
         workspace_id: None,
         occurred_at: None,
         kind: Kind::StatusChanged(StatusChange {
@@ -254,6 +255,7 @@ proptest! {
             // The parser takes an empty one for none.
             id: Some(if id.is_empty() { "e".into() } else { id }),
             event_type: "lead.updated".into(),
+            renamed: false,
             workspace_id: present[0].then_some(workspace),
             occurred_at: when.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds % 400_000_000_000).ok()),
             kind: Kind::StatusChanged(StatusChange {

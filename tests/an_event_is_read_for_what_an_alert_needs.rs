@@ -3,7 +3,7 @@
 
 mod support;
 
-use opportunity_alerts::event::{self, Event, Kind, Malformed, StatusChange};
+use opportunity_alerts::event::{self, Event, Kind, Malformed, STATUSES, StatusChange};
 use opportunity_alerts::rules::Rules;
 use opportunity_alerts::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
@@ -115,16 +115,127 @@ fn an_alert_is_due_when_a_lead_becomes_an_opportunity_and_not_when_it_stays_one(
     for (previous, new, due) in [
         (json!("REPLY_RECEIVED"), "OPPORTUNITY", true),
         (json!(null), "OPPORTUNITY", true),
-        (json!("opportunity"), "OPPORTUNITY", true),
+        (json!(" "), "OPPORTUNITY", true),
+        (json!("opportunity"), "OPPORTUNITY", false),
         (json!("OPPORTUNITY"), "OPPORTUNITY", false),
+        (json!("OPPORTUNITY"), "opportunity\n", false),
         (json!("OPPORTUNITY"), "MEETING_BOOKED", false),
-        (json!("REPLY_RECEIVED"), "opportunity", false),
+        (json!("REPLY_RECEIVED"), "opportunity", true),
+        (json!("REPLY_RECEIVED"), "OPPORTUNITY_LOST", false),
     ] {
         let mut body = full();
         body["data"]["previousStatus"] = previous.clone();
         body["data"]["newStatus"] = new.into();
         assert_eq!(alerts(&parse(&body).unwrap()), due, "{previous} -> {new}");
     }
+}
+
+#[test]
+fn reads_a_known_status_in_sendpilots_letter_case_and_leaves_the_letters_of_any_other() {
+    for known in STATUSES {
+        for text in [known.to_lowercase(), format!(" {known}"), format!("\t{}\r\n", known.to_lowercase())] {
+            let mut body = full();
+            body["data"]["newStatus"] = text.clone().into();
+            body["data"]["previousStatus"] = text.clone().into();
+            let change = change(parse(&body).unwrap());
+            assert_eq!(
+                (change.new_status.as_str(), change.previous_status.as_deref()),
+                (known, Some(known)),
+                "{text:?}"
+            );
+        }
+    }
+    for (text, status) in [(" Negotiation Started ", "Negotiation Started"), ("Opportunity!", "Opportunity!")] {
+        let mut body = full();
+        body["data"]["newStatus"] = text.into();
+        assert_eq!(change(parse(&body).unwrap()).new_status, status);
+    }
+}
+
+#[test]
+fn knows_every_event_type_in_any_letter_case_and_with_blanks_around_it() {
+    for name in ["lead.status.changed", "lead.updated", "lead.tag.updated", "message.sent", "reply.received"] {
+        let plain = parse(&with_type(name.into())).unwrap();
+        assert!(!plain.renamed, "{name}");
+        let upper = name.to_uppercase();
+        for text in [upper.clone(), format!(" {name}\n"), format!("{}{}", &upper[..1], &name[1..])] {
+            let event = parse(&with_type(text.as_str().into())).unwrap();
+            assert_eq!(event, Event { event_type: text.clone(), ..plain.clone() }, "{text:?}");
+        }
+    }
+}
+
+/// An event that has the data of a change of status, and of a change of tag besides.
+fn with_type(event_type: Value) -> Value {
+    let mut body = full();
+    body["eventType"] = event_type;
+    body["data"]["newTag"] = "hot".into();
+    body
+}
+
+#[test]
+fn recognizes_a_renamed_change_by_its_shape() {
+    let change_of_status = parse(&with_type("lead.updated".into())).unwrap();
+    let mut tagged = with_type("lead.tag.updated".into());
+    for nothing in [json!(null), json!(7), json!(" "), json!("")] {
+        tagged["data"]["newStatus"] = nothing;
+        let change_of_tag = parse(&tagged).unwrap();
+        for name in [json!("lead.status.updated"), json!("x"), json!(" "), json!(""), json!(null), json!(7), json!({})]
+        {
+            let text = name.as_str().unwrap_or_default().to_owned();
+            let renamed = |event: &Event| Event { event_type: text.clone(), renamed: true, ..event.clone() };
+            assert_eq!(parse(&with_type(name.clone())).unwrap(), renamed(&change_of_status), "{name}");
+            let mut tagged = tagged.clone();
+            tagged["eventType"] = name.clone();
+            assert_eq!(parse(&tagged).unwrap(), renamed(&change_of_tag), "{name}");
+        }
+    }
+    let mut nameless = with_type(json!(null));
+    nameless.as_object_mut().unwrap().remove("eventType");
+    assert!(parse(&nameless).unwrap().renamed);
+}
+
+#[test]
+fn ignores_by_name_what_is_known_to_be_something_else_and_what_has_not_the_shape() {
+    for name in [
+        "message.sent",
+        "reply.received",
+        "message.received",
+        "connection.sent",
+        "connection_request.sent",
+        "connection.accepted",
+        "connection_request.accepted",
+        "campaign.started",
+        "campaign.paused",
+        "campaign.resumed",
+        "campaign.finished",
+        "lead_database.search.completed",
+        "lead_extractor.job.completed",
+    ] {
+        let event = parse(&with_type(name.into())).unwrap();
+        assert_eq!((event.kind, event.renamed), (Kind::Other, false), "{name}");
+    }
+    for data in [
+        json!(null),
+        json!([]),
+        json!({"leadId": "lead_1"}),
+        json!({"newStatus": "OPPORTUNITY"}),
+        json!({"newTag": "hot"}),
+        json!({"leadId": 7, "newStatus": "OPPORTUNITY"}),
+        json!({"leadId": "", "newTag": "hot"}),
+        json!({"leadId": "lead_1", "newStatus": ["OPPORTUNITY"]}),
+        json!({"leadId": "lead_1", "newTag": " "}),
+    ] {
+        let event = parse(&json!({"eventId": "evt_1", "eventType": "lead.renamed", "data": data})).unwrap();
+        assert_eq!((event.kind, event.renamed), (Kind::Other, false), "{data}");
+    }
+}
+
+#[test]
+fn skips_one_byte_order_mark() {
+    let body = full().to_string();
+    let marked = format!("\u{feff}{body}");
+    assert_eq!(read(marked.as_bytes()).map(Result::unwrap), read(body.as_bytes()).map(Result::unwrap));
 }
 
 #[test]
@@ -135,9 +246,13 @@ fn what_is_wrong_is_named() {
         parse(&body).unwrap_err().to_string()
     };
     for value in [json!(null), json!(""), json!(7), json!(["OPPORTUNITY"])] {
-        assert_eq!(wrong("/eventType", value.clone()), "eventType must be a string that is not empty");
+        let nameless = parse(&json!({"eventType": value, "data": {"leadId": "lead_1"}})).unwrap_err().to_string();
+        assert_eq!(nameless, "eventType must be a string that is not empty");
         assert_eq!(wrong("/data/leadId", value.clone()), "data.leadId must be a string that is not empty");
         assert_eq!(wrong("/data/newStatus", value), "data.newStatus must be a string that is not empty");
+    }
+    for blank in [" ", "\t\n", "\u{a0}"] {
+        assert_eq!(wrong("/data/newStatus", blank.into()), "data.newStatus must be a string that is not empty");
     }
     for value in [json!(null), json!([]), json!("x"), json!(["lead_1", "OPPORTUNITY"])] {
         assert_eq!(wrong("/data", value), "data must be an object");
@@ -162,7 +277,10 @@ fn what_is_wrong_is_named() {
         b"{\"eventType\":",
         b"{}{}",
         b"\xff\xfe",
-        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf",
+        b"\xef\xbb\xbf\xef\xbb\xbf{}",
+        b"{\xef\xbb\xbf}",
+        b"\xef\xbb{}",
     ] {
         let [error, _] = read(body).map(|event| event.unwrap_err().to_string());
         assert!(error.starts_with("the body must be a JSON object (line"), "{error}");

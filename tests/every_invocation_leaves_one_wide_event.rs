@@ -113,6 +113,8 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
     let mut garbled = signed_now(&opportunity("evt_1"));
     garbled["headers"]["svix-signature"] = "v2".into();
     let message_sent = json!({"eventId": "evt_5", "eventType": "message.sent"}).to_string();
+    let mut renamed: Value = serde_json::from_str(&change("evt_6", "done")).unwrap();
+    renamed["eventType"] = "lead.status.renamed".into();
     world.claimed(id("evt_held"), now().after(TIMEOUT * 6)).await;
 
     for (payload, expected) in [
@@ -166,11 +168,17 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
             ),
         ),
         (signed_now(&message_sent), expected("INFO", 200, "ignored", &["Genuine Count"])),
-        (signed_now("[]"), expected("WARN", 400, "malformed", &["Genuine Count", "Rejected Count Reason=body"])),
+        (
+            signed_now("[]"),
+            expected("WARN", 400, "malformed", &["GenuineRejected Count", "Rejected Count Reason=body"]),
+        ),
         (payload("unsigned"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=missing"])),
         (garbled, expected("WARN", 401, "unauthorized", &["Rejected Count Reason=malformed"])),
         (payload("forged"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=mismatch"])),
-        (payload("opportunity"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=stale"])),
+        (
+            payload("opportunity"),
+            expected("WARN", 401, "unauthorized", &["GenuineRejected Count", "Rejected Count Reason=stale"]),
+        ),
         (elsewhere, expected("WARN", 404, "not_found", &["Rejected Count Reason=route"])),
         (get, expected("WARN", 405, "method_not_allowed", &["Rejected Count Reason=route"])),
         (
@@ -178,6 +186,15 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
             expected("WARN", 413, "too_large", &["Rejected Count Reason=too_large"]),
         ),
         (signed_now(&opportunity("evt_refused")), expected("INFO", 200, "duplicate", REFUSED_CLAIM)),
+        (
+            signed_now(&renamed.to_string()),
+            expected(
+                "WARN",
+                200,
+                "ignored",
+                &["Genuine Count", "RenamedEvents Count", "StatusChanges Count NewStatus=DONE"],
+            ),
+        ),
     ] {
         if expected.outcome == "unavailable" {
             world.aws.next("publish", Fault::Refused(403));
@@ -342,6 +359,113 @@ async fn it_tells_of_the_event_and_its_attempts() {
 }
 
 #[tokio::test]
+async fn warns_of_an_event_under_a_name_that_nobody_knows_and_handles_it() {
+    let world = World::new().await;
+    let mut environment = environment(&world.aws);
+    environment.push(("ALERT_TAGS", "hot".into()));
+    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let mut tagged: Value = serde_json::from_str(&opportunity("evt_2")).unwrap();
+    tagged["eventType"] = "lead.tagged".into();
+    tagged["data"] = json!({"leadId": "lead_2", "newTag": "Hot"});
+    let mut nameless: Value = serde_json::from_str(&opportunity("evt_3")).unwrap();
+    nameless["eventType"] = json!(null);
+    let mut renamed: Value = serde_json::from_str(&opportunity("evt_1")).unwrap();
+    renamed["eventType"] = "lead.status.renamed".into();
+    for event in [renamed, tagged, nameless] {
+        assert_eq!(function.answer(&signed_now(&event.to_string())).await.1["outcome"], "alerted", "{event}");
+    }
+    assert_eq!(world.aws.alerts(), ["evt_1", "evt_2", "evt_3"]);
+    let lines = lines(&function.log().await, "webhook");
+    let told = lines.iter().map(|(line, metrics)| {
+        let counted = metrics.contains_key("RenamedEvents Count") && metrics.contains_key("Genuine Count");
+        json!([line["level"], line["eventType"], line["renamed"], counted])
+    });
+    let shape = |of: &str| format!("the event type is not known; its data is that of a change of {of}");
+    let expected = [
+        json!(["WARN", "lead.status.renamed", shape("status"), true]),
+        json!(["WARN", "lead.tagged", shape("tag"), true]),
+        json!(["WARN", null, shape("status"), true]),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn of_a_payload_that_is_not_a_request_and_says_what_arrived() {
+    let world = World::new().await;
+    let mut function = world.webhook().await;
+    let records = |name: &str, source: &str| json!({"Records": [{name: source, "body": "secret"}]});
+    let mut format_1 = json!({
+        "version": "1.0", "resource": "/secret", "path": "/secret", "httpMethod": "POST", "headers": {"secret": "secret"},
+        "requestContext": {"stage": "secret", "identity": {"sourceIp": "secret"}}, "body": "secret", "isBase64Encoded": false,
+    });
+    let mut expected = Vec::new();
+    for (foreign, arrived) in [
+        (format_1.clone(), "an event of a REST API, or of an HTTP API in payload format 1.0, arrived"),
+        (
+            {
+                format_1["headers"] = json!(null);
+                format_1["body"] = json!(null);
+                format_1.as_object_mut().unwrap().remove("version");
+                format_1
+            },
+            "an event of a REST API, or of an HTTP API in payload format 1.0, arrived",
+        ),
+        (
+            json!({"requestContext": {"elb": {"targetGroupArn": "secret"}}, "httpMethod": "POST", "path": "/", "body": "secret"}),
+            "an event of an Application Load Balancer arrived",
+        ),
+        (
+            json!({"requestContext": {"connectionId": "secret", "routeKey": "secret"}}),
+            "an event of a WebSocket API arrived",
+        ),
+        (records("eventSource", "aws:sqs"), "an event of Amazon SQS arrived"),
+        (records("EventSource", "aws:sns"), "an event of Amazon SNS arrived"),
+        (records("eventSource", "secret"), "an event with records of another AWS service arrived"),
+        (json!({"Records": []}), "an event with records of another AWS service arrived"),
+        (
+            json!({"version": "0", "detail-type": "secret", "source": "secret", "detail": {}}),
+            "an event of Amazon EventBridge arrived",
+        ),
+        (
+            serde_json::from_str(&opportunity("secret")).unwrap(),
+            "an event of SendPilot, without the HTTP request around it, arrived",
+        ),
+        (json!({}), "a JSON object of another form arrived"),
+        (json!({"rawPath": "/secret", "requestContext": {"http": {}}}), "a JSON object of another form arrived"),
+        (json!({"requestContext": {"http": {"method": "secret"}}}), "a JSON object of another form arrived"),
+        (json!(null), "JSON's null arrived"),
+        (json!(["secret", {"secret": 7}]), "a JSON array arrived"),
+        (json!("secret"), "a JSON string arrived"),
+        (json!(-7), "a JSON number arrived"),
+        (json!(7), "a JSON number arrived"),
+        (json!(0.7), "a JSON number arrived"),
+        (json!(true), "a JSON boolean arrived"),
+        (json!({"rawPath": ["secret"], "headers": {}}), "another type than in that format, arrived"),
+        (json!({"headers": {"secret": ["secret"]}}), "another type than in that format, arrived"),
+        (json!({"requestContext": "secret"}), "another type than in that format, arrived"),
+        (json!({"isBase64Encoded": "secret"}), "another type than in that format, arrived"),
+        (json!({"Records": "secret"}), "another type than in that format, arrived"),
+    ] {
+        let Said::Error(error) = function.invoke(&foreign).await else { panic!("{foreign} is taken for a request") };
+        assert!(error["errorMessage"].as_str().unwrap().ends_with(arrived), "{error}");
+        expected.push((json!(function.request_id), arrived));
+    }
+    // The process lives on.
+    assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, 200);
+    let log = function.log().await;
+    let lines = lines(&log, "payload");
+    assert_eq!(lines.len(), expected.len(), "{log}");
+    for ((line, metrics), (request_id, arrived)) in lines.iter().zip(expected) {
+        assert_eq!((&line["level"], &line["requestId"]), (&json!("ERROR"), &request_id), "{line}");
+        let failure = line["failure"].as_str().unwrap();
+        let format = "the function expects an event of API Gateway's HTTP API, in payload format 2.0; ";
+        assert!(failure.starts_with(format) && failure.ends_with(arrived), "{line}");
+        assert!(metrics.is_empty(), "{line}");
+    }
+    assert!(!log.contains("secret") && !log.contains("missing field"), "{log}");
+}
+
+#[tokio::test]
 async fn the_time_to_an_alert_is_counted_from_what_the_event_says() {
     let world = World::new().await;
     let mut function = world.webhook().await;
@@ -440,7 +564,9 @@ async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
     let log = function.log().await;
     let [(changed, metrics), (other, others)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
     let expected = ["ColdStart Count", "Genuine Count", "Ignored Count", "StatusChanges Count NewStatus=OTHER"];
-    assert_eq!((names(metrics), names(others)), (expected.to_vec(), vec!["Genuine Count", "Ignored Count"]));
+    // The data of an event under a hostile name is still that of a change of status.
+    let renamed = ["Genuine Count", "Ignored Count", "RenamedEvents Count", "StatusChanges Count NewStatus=OTHER"];
+    assert_eq!((names(metrics), names(others)), (expected.to_vec(), renamed.to_vec()));
     assert_eq!(changed["eventId"], hostile);
     for text in [&changed["newStatus"], &changed["previousStatus"], &other["eventType"]] {
         let text = text.as_str().unwrap();

@@ -163,7 +163,7 @@ fn every_rejection_has_its_own_reason() {
         "t=1,s=00",
         &format!("s={hex},t=1"),
         &format!("v2,t=1,s={hex}"),
-        &format!("t=1,s={}", "AB".repeat(32)),
+        &format!("t=1,s={}", "0G".repeat(32)),
     ] {
         assert_eq!(
             refused(&[("webhook-signature".into(), signature.into())], BODY),
@@ -197,8 +197,51 @@ fn a_genuine_signature_counts_for_as_long_as_its_scheme_can_produce_it() {
 }
 
 #[test]
+fn accepts_hexadecimal_in_capitals_and_mixed() {
+    let [(name, value)] = &documented(SECRET, NOW, BODY)[..] else { panic!() };
+    let (head, hex) = value.split_once("s=").unwrap();
+    let mixed: String =
+        hex.char_indices().map(|(at, c)| if at % 3 == 0 { c.to_ascii_uppercase() } else { c }).collect();
+    for hex in [hex.to_uppercase(), mixed] {
+        let headers = headers(&[(name.clone(), format!("{head}s={hex}"))]);
+        assert!(verify(&headers, BODY, &secrets(), at(NOW)).is_ok(), "{hex}");
+    }
+}
+
+#[test]
+fn says_so_if_a_genuine_timestamp_is_not_in_seconds() {
+    for (unit, per_second) in [("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)] {
+        // Also of yesterday's, and of a clock that is years ahead.
+        for seconds in [NOW, NOW - 86_400, NOW + 100_000_000] {
+            let timestamp = seconds * per_second + per_second / 2;
+            for pairs in [standard("svix", SECRET, "msg_1", timestamp, BODY), documented(SECRET, timestamp, BODY)] {
+                let rejection = refused(&pairs, BODY);
+                assert_eq!((rejection, rejection.reason()), (Rejection::NotSeconds(unit), "stale"));
+                let detail = rejection.to_string();
+                assert!(detail.contains("must be in Unix seconds") && detail.contains(unit), "{detail}");
+            }
+            for pairs in [standard("svix", OTHER, "msg_1", timestamp, BODY), documented(OTHER, timestamp, BODY)] {
+                assert_eq!(refused(&pairs, BODY), Rejection::Mismatch, "of a stranger's signature, nothing is said");
+            }
+        }
+    }
+    for seconds in [NOW + FRESH.as_secs() + 1, NOW * 100, u64::MAX] {
+        assert_eq!(refused(&documented(SECRET, seconds, BODY), BODY), Rejection::Early);
+    }
+}
+
+#[test]
 fn stale_is_only_said_of_a_genuine_signature() {
     assert_eq!(refused(&standard("svix", OTHER, "msg_1", 1, BODY), BODY), Rejection::Mismatch);
+}
+
+#[test]
+fn of_two_headers_the_genuine_one_says_why() {
+    for (first, second) in [(SECRET, OTHER), (OTHER, SECRET)] {
+        let mut both = standard("svix", first, "msg_1", 1, BODY);
+        both.extend(standard("webhook", second, "msg_1", 1, BODY));
+        assert_eq!(refused(&both, BODY), Rejection::Stale);
+    }
 }
 
 #[test]
@@ -352,6 +395,11 @@ fn no_single_bit_can_change() {
         }
         for (index, (name, value)) in pairs.iter().enumerate() {
             for value in (0..value.len() * 8).filter_map(|bit| flipped(value, bit)) {
+                // In hexadecimal, letter case is not a part of the signature.
+                let hex = value.split_once("s=").zip(pairs[index].1.split_once("s="));
+                if hex.is_some_and(|(new, old)| new.0 == old.0 && new.1.eq_ignore_ascii_case(old.1)) {
+                    continue;
+                }
                 let mut map = headers(&pairs);
                 let Ok(changed) = HeaderValue::from_str(&value) else { continue };
                 map.insert(pairs[index].0.parse::<lambda_http::http::HeaderName>().unwrap(), changed);

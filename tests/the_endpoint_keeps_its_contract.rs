@@ -63,7 +63,7 @@ fn outcomes() -> Vec<Outcome> {
     all
 }
 
-fn rejections() -> [Rejection; 8] {
+fn rejections() -> [Rejection; 9] {
     [
         Rejection::Unsigned,
         Rejection::Incomplete("svix-id"),
@@ -73,6 +73,7 @@ fn rejections() -> [Rejection; 8] {
         Rejection::Mismatch,
         Rejection::Stale,
         Rejection::Early,
+        Rejection::NotSeconds("milliseconds"),
     ]
 }
 
@@ -206,7 +207,7 @@ proptest! {
     ) {
         let others = [
             json!(null), json!(0), json!([]), json!({}), json!(""), json!("x"), json!("x".repeat(256)), json!("x".repeat(257)),
-            json!("lead.updated"), json!("lead.tag.updated"), json!("OPPORTUNITY"), json!({ "leadId": "l", "newStatus": "DONE" }),
+            json!("lead.updated"), json!("lead.tag.updated"), json!("OPPORTUNITY"), json!(" Lead.Updated"), json!("LEAD.TAG.UPDATED "), json!(" \u{a0}"), json!({ "leadId": "l", "newStatus": "DONE" }),
         ];
         for (place, other) in changes {
             let inner = body["data"].as_object().into_iter().flatten().map(|(name, _)| ("/data", name.clone()));

@@ -14,6 +14,8 @@ use opportunity_alerts::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
 use opportunity_alerts::rules::{Due, Rules};
 use opportunity_alerts::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
+use proptest::prelude::*;
+use proptest::sample::select;
 use serde_json::{Value, json};
 use support::requests::{SECRET, change, file, files, headers, secrets, standard};
 
@@ -187,7 +189,9 @@ fn what_is_wrong_is_named_with_its_variable_and_its_entry() {
             "OPPORTUNITY",
             r#"STATUS_PIPELINE has the entry "OPPORTUNITY", which should be STATUS=stage"#,
         ),
-        ("STATUS_PIPELINE", "DONE=won,done=won", r#"STATUS_PIPELINE has the status "done", which should be capital"#),
+        ("STATUS_PIPELINE", "to do=won", r#"STATUS_PIPELINE has the status "to do", which should be letters"#),
+        ("STATUS_PIPELINE", "DONE=won,done=won", "STATUS_PIPELINE has the status done twice"),
+        ("STATUS_PIPELINE", r#"{"Done": "a", "DONE": "b"}"#, "STATUS_PIPELINE has the status DONE twice"),
         ("STATUS_PIPELINE", "DONE=", "STATUS_PIPELINE has for DONE a stage that is"),
         ("STATUS_PIPELINE", "DONE=a,DONE=b", "STATUS_PIPELINE has the status DONE twice"),
         ("STATUS_PIPELINE", r#"{"DONE": "a", "DONE": "b"}"#, "STATUS_PIPELINE has the status DONE twice"),
@@ -200,6 +204,79 @@ fn what_is_wrong_is_named_with_its_variable_and_its_entry() {
     ] {
         let error = configured(&[(variable, value)]).unwrap_err().to_string();
         assert!(error.starts_with(complaint), "{value}: {error}");
+    }
+}
+
+#[test]
+fn the_variables_take_a_status_in_any_letter_case() {
+    let stream = ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status");
+    let rules = |statuses, pipeline| {
+        configured(&[stream, ("ALERT_STATUSES", statuses), ("STATUS_PIPELINE", pipeline), ("DEBOUNCE_MINUTES", "5")])
+    };
+    let canonical = rules("OPPORTUNITY,NEGOTIATION_2", "OPPORTUNITY=sql,NEGOTIATION_2=deal").unwrap();
+    for (statuses, pipeline) in [
+        ("opportunity,negotiation_2", "opportunity=sql,negotiation_2=deal"),
+        ("Opportunity, Negotiation_2", r#"{"Opportunity": "sql", "Negotiation_2": "deal"}"#),
+    ] {
+        assert_eq!(rules(statuses, pipeline).unwrap(), canonical);
+    }
+    // A status that SendPilot does not document keeps its letters; the rules do not look at their
+    // case.
+    for (previous, new, alerts) in [
+        ("OPPORTUNITY", "negotiation_2", true),
+        ("Opportunity", " Negotiation_2 ", true),
+        ("NEGOTIATION_2", "negotiation_2", false),
+        (" negotiation_2", "Negotiation_2", false),
+    ] {
+        let Due { alert, status } = due(&canonical, &from_to(previous, new));
+        assert_eq!(alert.is_some(), alerts, "{previous} -> {new}");
+        let Message::Status { attributes, .. } = status.unwrap().message else { panic!("no status") };
+        assert_eq!((attributes["newStatus"].as_str(), attributes["crmStage"].as_str()), (new.trim(), "deal"));
+    }
+    let quiet = |status| due(&canonical, &from_to("X", status)).alert.unwrap().quiet;
+    assert_eq!(quiet("negotiation_2"), quiet("NEGOTIATION_2"));
+}
+
+/// Random letter case, and blanks around it.
+fn otherwise(text: &'static str) -> impl Strategy<Value = String> {
+    let blanks = || "[ \\t\\n\u{a0}\u{2003}]{0,3}";
+    (blanks(), proptest::collection::vec(any::<bool>(), text.len()), blanks()).prop_map(
+        move |(before, upper, after)| {
+            let cased = text.chars().zip(upper).map(|(letter, upper)| match upper {
+                true => letter.to_ascii_uppercase(),
+                false => letter.to_ascii_lowercase(),
+            });
+            format!("{before}{}{after}", cased.collect::<String>())
+        },
+    )
+}
+
+fn written_otherwise(names: &'static [&'static str]) -> impl Strategy<Value = (&'static str, String)> {
+    select(names).prop_flat_map(|name| otherwise(name).prop_map(move |text| (name, text)))
+}
+
+proptest! {
+    #[test]
+    fn letter_case_and_blanks_change_nothing_in_what_is_published(
+        (name, name_otherwise) in written_otherwise(&["lead.status.changed", "lead.updated", "lead.renamed", "message.sent"]),
+        (previous, previous_otherwise) in written_otherwise(&STATUSES),
+        (new, new_otherwise) in written_otherwise(&STATUSES),
+    ) {
+        let rules = configured(&[
+            ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status"),
+            ("ALERT_STATUSES", "Opportunity,meeting_booked"),
+            ("DEBOUNCE_MINUTES", "5"),
+        ]).unwrap();
+        let published = |name: &str, previous: &str, new: &str| {
+            let mut body = from_to(previous, new);
+            body["eventType"] = name.into();
+            let Due { alert, status } = due(&rules, &body);
+            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, quiet, .. }| (id, message, quiet)))
+        };
+        let canonical = published(name, previous, new);
+        prop_assert_eq!(canonical[0].is_some(), name != "message.sent" && new != previous && ["OPPORTUNITY", "MEETING_BOOKED"].contains(&new));
+        prop_assert_eq!(canonical[1].is_some(), name != "message.sent");
+        prop_assert_eq!(published(&name_otherwise, &previous_otherwise, &new_otherwise), canonical);
     }
 }
 

@@ -13,6 +13,7 @@ use opportunity_alerts::event::{Event, Kind, STATUSES, StatusChange, TagChange};
 use opportunity_alerts::ledger::Message;
 use opportunity_alerts::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
 use opportunity_alerts::rules::Rules;
+use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -323,6 +324,7 @@ fn event() -> impl Strategy<Value = Event> {
     (text(), maybe(), when, prop_oneof![change, tagged]).prop_map(|(id, workspace_id, when, kind)| Event {
         id: Some(id),
         event_type: "lead.updated".into(),
+        renamed: false,
         workspace_id,
         occurred_at: when.and_then(|(seconds, nanos)| {
             OffsetDateTime::from_unix_timestamp(seconds).ok()?.replace_nanosecond(nanos).ok()
@@ -340,6 +342,84 @@ proptest! {
             for release in releases() {
                 prop_assert_eq!(broken_promise(&published, &release), "", "{}: {:#}", release.display(), published.1);
             }
+        }
+    }
+}
+
+/// The expression at the start of a text: until a semicolon or the closing bracket around it.
+fn expression(text: &str) -> &str {
+    let mut depth = 0;
+    let ends = |character| {
+        depth += match character {
+            '(' | '[' | '{' => 1,
+            ')' | ']' | '}' => -1,
+            _ => 0,
+        };
+        depth < 0 || depth == 0 && character == ';'
+    };
+    text.split(ends).next().unwrap()
+}
+
+/// A text that cannot be written must stop the function, not go out as an empty one that counts as
+/// published.
+#[test]
+fn no_failed_serialization_becomes_an_empty_text() {
+    let mut files = vec![PathBuf::from("src")];
+    let mut read = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        read += 1;
+        let source: String = std::fs::read_to_string(&path).unwrap().split_whitespace().collect();
+        for way in ["serde_json::to_", ".format(", "write!(", "writeln!("] {
+            for (at, _) in source.match_indices(way) {
+                let expression = expression(&source[at..]);
+                let hides = ["unwrap_or", ".ok()"].iter().any(|hiding| expression.contains(hiding));
+                assert!(!hides, "{}: {expression}", path.display());
+            }
+        }
+    }
+    assert!(read > 20);
+}
+
+#[test]
+fn a_time_that_rfc_3339_cannot_write_is_left_out_or_clamped_and_never_empties_a_text() {
+    for (millis, text) in [
+        (0, "1970-01-01T00:00:00Z"),
+        (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        (253_402_300_800_000, "9999-12-31T23:59:59.999Z"),
+        (u64::MAX, "9999-12-31T23:59:59.999Z"),
+    ] {
+        assert_eq!(Timestamp::from_millis(millis).rfc3339(), text);
+    }
+    let minute = time::UtcOffset::from_hms(0, 0, 30).unwrap();
+    for (moment, time) in [
+        (OffsetDateTime::UNIX_EPOCH.to_offset(minute), json!("1970-01-01T00:00:00Z")),
+        (time::Date::MAX.midnight().assume_utc(), json!("9999-12-31T00:00:00Z")),
+        (time::Date::MIN.midnight().assume_utc(), json!(null)),
+    ] {
+        let change = StatusChange {
+            lead_id: "lead_1".into(),
+            campaign_id: None,
+            linkedin_url: None,
+            previous_status: None,
+            new_status: "OPPORTUNITY".into(),
+            changed_by: None,
+        };
+        let event = Event {
+            id: Some("evt_1".into()),
+            event_type: "lead.updated".into(),
+            renamed: false,
+            workspace_id: None,
+            occurred_at: Some(moment),
+            kind: Kind::StatusChanged(change),
+        };
+        let published = published(&event);
+        assert!(!published.is_empty());
+        for (name, value) in published.iter().filter(|(_, value)| value["specversion"] == "1.0") {
+            assert_eq!(value["time"], time, "{name}");
         }
     }
 }

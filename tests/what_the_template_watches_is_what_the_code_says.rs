@@ -27,7 +27,7 @@ fn statuses() -> [&'static str; 10] {
 }
 
 /// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 31] = [
     "attempts",
     "debounced",
     "deliveryId",
@@ -35,6 +35,7 @@ const FIELDS: [&str; 29] = [
     "duplicates",
     "error",
     "eventId",
+    "eventType",
     "failure",
     "level",
     "location",
@@ -45,6 +46,7 @@ const FIELDS: [&str; 29] = [
     "previousStatus",
     "published",
     "reason",
+    "renamed",
     "requestId",
     "scanned",
     "status",
@@ -227,6 +229,44 @@ fn every_alarm_reaches_the_alarms_topic_and_says_what_to_do_by_what_there_is() {
 /// What stands between two marks.
 fn quoted(text: &str, mark: char) -> Vec<&str> {
     text.split(mark).skip(1).step_by(2).collect()
+}
+
+#[test]
+fn a_genuine_event_that_is_refused_or_renamed_raises_an_alarm_at_the_first_one() {
+    for (id, metric, query) in [
+        ("GenuineRejectedAlarm", Sent::GenuineRejected, "rejected and why"),
+        ("RenamedEventAlarm", Sent::RenamedEvents, "renamed events"),
+    ] {
+        let alarm = &alarms()[id];
+        assert_eq!(Metric::of_alarm(alarm).name, metric.name());
+        assert_eq!((alarm["Statistic"].as_str(), alarm["Threshold"].as_u64()), (Some("Sum"), Some(0)), "{id}");
+        assert_eq!(alarm["ComparisonOperator"].as_str(), Some("GreaterThanThreshold"), "{id}");
+        let says = yaml_serde::to_string(&alarm["AlarmDescription"]).unwrap();
+        assert!(says.contains(query) && saved_queries().contains_key(query), "{id}: {says}");
+    }
+    // A wrong payload is not the fault of the version, so only a crash or a failed start calls for
+    // the one before it.
+    let errors = yaml_serde::to_string(&alarms()["ErrorsAlarm"]["AlarmDescription"]).unwrap().replace("\n  ", " ");
+    let (first, last) = errors.split_once("Only if").unwrap();
+    assert!(first.contains("/failures") && first.contains("first") && !first.contains("deploy"), "{errors}");
+    assert!(last.contains("crash") && last.contains("deploy the version before"), "{errors}");
+}
+
+#[test]
+fn the_parameters_take_a_status_in_any_letter_case() {
+    for (parameter, values) in [
+        ("AlertStatuses", ["Opportunity, meeting_booked", "OPPORTUNITY,x_1"]),
+        ("StatusPipeline", ["Opportunity=sql, done = customer", "OPPORTUNITY=Sales qualified"]),
+    ] {
+        let pattern = load()["Parameters"][parameter]["AllowedPattern"].as_str().unwrap().to_owned();
+        // CloudFormation matches the whole value.
+        let schema = serde_json::json!({"pattern": format!("^({pattern})$")});
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        for value in values {
+            assert!(validator.is_valid(&value.into()), "{parameter}: {value}");
+        }
+        assert!(!validator.is_valid(&"Meeting booked".into()), "{parameter}");
+    }
 }
 
 #[test]

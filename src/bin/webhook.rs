@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use futures_util::future::{Either, ready};
+use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Request, RequestExt};
 use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
 use mimalloc::MiMalloc;
@@ -52,6 +54,12 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
         let invocation = Invocation::new(&context.request_id, deadline, SystemTime::now().into(), random);
         Ok::<_, Error>(webhook.respond(&request, &invocation).await)
     }));
-    let call = |event: LambdaEvent<Payload>| http.call(LambdaEvent::new(event.payload.into(), event.context));
+    let call = |LambdaEvent { payload, context }: LambdaEvent<Payload>| match LambdaRequest::try_from(payload) {
+        Ok(request) => Either::Left(http.call(LambdaEvent::new(request, context))),
+        Err(payload) => {
+            webhook.refuse(&payload, &context.request_id, SystemTime::now().into());
+            Either::Right(ready(Err(payload.into())))
+        }
+    };
     lambda_runtime::run(service_fn(call)).await
 }

@@ -25,7 +25,10 @@ impl Handled {
         let status = self.outcome.status();
         if status.is_server_error() {
             Level::ERROR
-        } else if status.is_client_error() || self.relayed().any(|one| one.other_content || one.failure.is_some()) {
+        } else if status.is_client_error()
+            || self.renamed().is_some()
+            || self.relayed().any(|one| one.other_content || one.failure.is_some())
+        {
             Level::WARN
         } else {
             Level::INFO
@@ -41,7 +44,8 @@ impl Handled {
         line.field("detail", outcome.detail());
         if let Some(event) = &self.event {
             line.field("eventId", event.id.as_deref());
-            line.field("eventType", cut(&event.event_type));
+            line.field("eventType", Some(cut(&event.event_type)).filter(|name| !name.is_empty()));
+            line.field("renamed", self.renamed());
             if let Kind::StatusChanged(change) = &event.kind {
                 line.field("previousStatus", change.previous_status.as_deref().map(cut));
                 line.field("newStatus", cut(&change.new_status));
@@ -80,8 +84,13 @@ impl Handled {
         if let Some(reason) = outcome.rejection() {
             line.count_by(Metric::Rejected, reason);
         }
-        if self.is_genuine() {
+        if self.is_genuine_and_rejected() {
+            line.count(Metric::GenuineRejected);
+        } else if self.event.is_some() {
             line.count(Metric::Genuine);
+        }
+        if self.renamed().is_some() {
+            line.count(Metric::RenamedEvents);
         }
         if let Some(Kind::StatusChanged(change)) = self.event.as_ref().map(|event| &event.kind) {
             line.count_by(Metric::StatusChanges, listed(change));
@@ -100,8 +109,19 @@ impl Handled {
         }
     }
 
-    fn is_genuine(&self) -> bool {
-        self.event.is_some() || matches!(self.outcome, Outcome::Malformed(_))
+    /// Whether the signature held and the request was refused for good. Both reasons come only
+    /// after the signature, so a stranger cannot cause them.
+    fn is_genuine_and_rejected(&self) -> bool {
+        matches!(self.outcome.rejection(), Some("body" | "stale"))
+    }
+
+    /// The kind of an event under a name that nobody knows.
+    fn renamed(&self) -> Option<&'static str> {
+        match &self.event.as_ref().filter(|event| event.renamed)?.kind {
+            Kind::StatusChanged(_) => Some("the event type is not known; its data is that of a change of status"),
+            Kind::TagChanged(_) => Some("the event type is not known; its data is that of a change of tag"),
+            Kind::Other => None,
+        }
     }
 
     /// The time since what the event tells of, where it says when that was.

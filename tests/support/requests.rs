@@ -60,7 +60,7 @@ pub fn file(name: &str) -> (Request, Timestamp) {
 /// The way of a payload through the gateway.
 pub fn http(payload: Value) -> Request {
     let payload: Payload = serde_json::from_value(payload).unwrap();
-    lambda_http::request::LambdaRequest::from(payload).into()
+    lambda_http::request::LambdaRequest::try_from(payload).unwrap().into()
 }
 
 /// An API Gateway payload around a body and its signature headers.
