@@ -283,6 +283,10 @@ impl Ledger for Process {
         Ok(Settled::NotMine)
     }
 
+    async fn discard(&self, _: Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
+        Ok(Settled::NotMine)
+    }
+
     async fn complete(&self, claim: Claim, _: Receipt) -> Result<Settled, LedgerError> {
         let publish = |facts: &mut Facts| facts.row.iter_mut().for_each(|(row, ..)| row.state = State::Published);
         self.settle("complete", claim, publish).await
