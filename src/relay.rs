@@ -3,7 +3,8 @@
 //! ```text
 //! claim ──┬─ won ──────── publish ──┬─ taken ──── complete ──▶ Alerted, or  (also where completion fails: the message is out)
 //!         │                         │                          Streamed
-//!         │                         └─ not taken ─ release ──▶ Unavailable  (also where release fails: the lease runs out)
+//!         │                         ├─ not taken ─ release ──▶ Unavailable  (also where release fails: the lease runs out)
+//!         │                         └─ stream off ─ discard ─▶ Discarded
 //!         ├─ done ───────────────────────────────────────────▶ Duplicate
 //!         ├─ in progress ────────────────────────────────────▶ InProgress
 //!         └─ no answer ──────────────────────────────────────▶ Unavailable
@@ -106,6 +107,28 @@ impl From<Outcome> for Relayed {
 }
 
 impl Relayed {
+    /// Whether the delivery's row exists for certain. From then on the delivery cannot be lost: while it is pending,
+    /// the redrive finds it. A claim that failed, or got no answer, may have left no row.
+    pub fn is_claimed(&self) -> bool {
+        match &self.failure {
+            Some(Failure::Claim(_)) => false,
+            None | Some(Failure::Publish(_) | Failure::Release { .. } | Failure::Complete(_) | Failure::Overtaken) => {
+                true
+            }
+        }
+    }
+
+    /// Whether the topic did not answer a publish in time.
+    pub fn topic_timed_out(&self) -> bool {
+        matches!(
+            &self.failure,
+            Some(
+                Failure::Publish(Unpublished::Topic(TopicError::TimedOut))
+                    | Failure::Release { cause: Unpublished::Topic(TopicError::TimedOut), .. }
+            )
+        )
+    }
+
     /// Where the claim stands, or may, nobody can do anything before its lease is over.
     fn unavailable(failure: Failure, invocation: &Invocation) -> Self {
         let retry_after = match failure {
@@ -188,8 +211,17 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
                 let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
                 Relayed { failure: unsettled(completed), ..outcome.into() }
             }
+            // As long as the stream is off, each further attempt would end here too.
+            Err(off @ TopicError::NoStream) => self.discard(claim, &off, invocation).await,
             Err(error) => self.release(claim, Unpublished::Topic(error), invocation).await,
         }
+    }
+
+    async fn discard(&self, claim: Claim, reason: &TopicError, invocation: &Invocation) -> Relayed {
+        let reason = chain(reason);
+        let discarding = self.ledger.discard(claim, &reason, invocation.now().after(self.retention));
+        let discarded = within(invocation.schedule().settle_by, discarding, LedgerError::TimedOut).await;
+        Relayed { failure: unsettled(discarded), ..Outcome::Discarded.into() }
     }
 
     async fn release(&self, claim: Claim, cause: Unpublished, invocation: &Invocation) -> Relayed {

@@ -92,12 +92,17 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         // On the heap, since most events call for nothing: what is in place is moved with every request.
         let deliver = |delivery: Delivery| Box::pin(self.relay.deliver(Wanted::Delivery(delivery), invocation));
         let [alert, status] = [alert, status].map(|delivery| OptionFuture::from(delivery.map(deliver)));
-        let (alert, status) = join(alert, status).await;
+        let (alert, mut status) = join(alert, status).await;
+        // Of the stream, a claim is enough: see `response`.
+        if let Some(status) = status.as_mut().filter(|status| status.is_claimed()) {
+            status.outcome = status.outcome.clone().once_claimed();
+        }
         let outcome_of = |relayed: &Option<Relayed>| relayed.as_ref().map(|relayed| relayed.outcome.clone());
         let outcome = match (outcome_of(&alert), outcome_of(&status)) {
             (Some(alert), Some(status)) => alert.and(status),
+            // The rules let nothing be due to a stream that is off.
+            (None, None | Some(Outcome::Discarded)) => Outcome::Ignored,
             (Some(only), None) | (None, Some(only)) => only,
-            (None, None) => Outcome::Ignored,
         };
         Handled { outcome, event: None, alert, status }
     }
