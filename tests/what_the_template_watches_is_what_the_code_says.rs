@@ -16,8 +16,15 @@ use yaml_serde::{Mapping, Value};
 
 /// What each function sends; the others are the webhook's.
 const OF_BOTH: [Sent; 2] = [Sent::ColdStart, Sent::Crashed];
-const OF_REDRIVE: [Sent; 6] =
-    [Sent::Scanned, Sent::Published, Sent::Duplicates, Sent::StillPending, Sent::OldestPendingAge, Sent::Incomplete];
+const OF_REDRIVE: [Sent; 7] = [
+    Sent::Scanned,
+    Sent::Published,
+    Sent::Duplicates,
+    Sent::StillPending,
+    Sent::OldestPendingAge,
+    Sent::OldestStreamPendingAge,
+    Sent::Incomplete,
+];
 
 const REASONS: [&str; 7] = ["missing", "malformed", "mismatch", "stale", "body", "route", "too_large"];
 
@@ -27,11 +34,12 @@ fn statuses() -> [&'static str; 10] {
 }
 
 /// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
-const FIELDS: [&str; 29] = [
+const FIELDS: [&str; 32] = [
     "attempts",
     "debounced",
     "deliveryId",
     "detail",
+    "discarded",
     "duplicates",
     "error",
     "eventId",
@@ -40,6 +48,7 @@ const FIELDS: [&str; 29] = [
     "location",
     "newStatus",
     "oldestPendingAgeSeconds",
+    "oldestStreamPendingAgeSeconds",
     "otherBody",
     "outcome",
     "previousStatus",
@@ -49,6 +58,7 @@ const FIELDS: [&str; 29] = [
     "scanned",
     "status",
     "stillPending",
+    "stoppedEarly",
     "streamFailure",
     "record.status",
     "integrationError",
