@@ -18,7 +18,8 @@
 //!                    └─ no answer ───────────────────────── release ──▶ Unavailable
 //! ```
 //!
-//! 2xx is said only when the message is out, or another's cannot be lost any more. Until then the row is `PENDING`, or was never written; wherever this function
+//! 2xx is said only when the message is out, or another's cannot be lost any more; of a message to the lead status stream,
+//! when it is claimed (see [`crate::response`]). Until then the row is `PENDING`, or was never written; wherever this function
 //! is cut off, the next attempt finds one or the other. That is SendPilot's, or the redrive's: both come this way.
 
 use std::time::Duration;
