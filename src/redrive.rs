@@ -5,8 +5,8 @@
 //! waits for nothing but the end of the last attempt: somebody has mended what kept the messages from going out.
 //!
 //! Alerts and messages to the lead status stream go in two lanes, side by side. Neither takes a place of the other, so
-//! that a stream which hangs delays no alert. A lane whose topic answers nothing soon ends for this run: each publish
-//! that is waited for in vain takes as long as hundreds that are answered.
+//! that a stream which hangs delays no alert. If a topic does not answer [`MAX_TIMEOUTS`] publishes, its lane takes up
+//! nothing more in this run: a publish without an answer takes as long as hundreds that have one.
 //!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 

@@ -108,8 +108,9 @@ impl From<Outcome> for Relayed {
 }
 
 impl Relayed {
-    /// Whether the delivery's row exists for certain. From then on the delivery cannot be lost: while it is pending,
-    /// the redrive finds it. A claim that failed, or got no answer, may have left no row.
+    /// Whether the delivery's row exists for certain: this attempt wrote it, or was refused because of it. Then the
+    /// delivery cannot be lost, since the redrive finds each row that is pending. A claim that failed, or got no answer,
+    /// may have left no row.
     pub fn is_claimed(&self) -> bool {
         match &self.failure {
             Some(Failure::Claim(_)) => false,

@@ -188,6 +188,19 @@ fn every_alarm_and_every_widget_is_on_a_metric_that_is_sent() {
 }
 
 #[test]
+fn the_age_of_what_is_pending_is_watched_by_topic() {
+    for (id, metric, condition) in [
+        ("PendingTooOldAlarm", Sent::OldestPendingAge, None),
+        ("StreamPendingTooOldAlarm", Sent::OldestStreamPendingAge, Some("StreamsStatus")),
+    ] {
+        let alarm = resource(id);
+        assert_eq!(alarm["Condition"].as_str(), condition, "{id}");
+        assert_eq!(Metric::of_alarm(&alarm["Properties"]).name, metric.name(), "{id}");
+        assert_eq!(yaml_serde::to_string(&alarm["Properties"]["Threshold"]).unwrap(), "!Ref PendingSeconds\n", "{id}");
+    }
+}
+
+#[test]
 fn every_queue_has_an_alarm_for_what_lies_in_it() {
     for queue in resources_of("AWS::SQS::Queue").keys() {
         let watches = |(_, alarm): (String, Value)| {
