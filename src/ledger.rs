@@ -1,7 +1,8 @@
 //! Who may publish which delivery, and what may follow what: the rules, free of any database.
 //!
 //! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its first claim on and
-//! `PUBLISHED` for good once its message is out, or `DEBOUNCED` or `DISCARDED` if it is not to go out. In between it belongs to the one attempt that holds its lease:
+//! `PUBLISHED` for good once its message is published, or `DEBOUNCED` or `DISCARDED` if the message is not to be published.
+//! In between it belongs to the one attempt that holds its lease:
 //!
 //! ```text
 //!             claim                  publish          complete

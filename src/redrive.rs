@@ -45,7 +45,8 @@ pub const MAX_TIMEOUTS: u32 = 3;
 /// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
-/// Due deliveries to one topic that a run takes on: more than it has time for. It bounds the memory; the rest is counted.
+/// Due deliveries to one topic that a run takes on: more than it has time for. It bounds the memory; the rest is
+/// counted.
 const MOST: usize = 50_000;
 
 /// The redrive.

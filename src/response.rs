@@ -1,7 +1,7 @@
 //! The one table: what became of a request, and what its sender is told.
 //!
 //! SendPilot takes any 2xx for final and retries all else until 77 minutes have passed. So 2xx is said only where nothing
-//! can be lost any more, 4xx where a retry can mend nothing, and 409 and 503, with `Retry-After`, where it can.
+//! can be lost any more, 4xx where a retry can fix nothing, and 409 and 503, with `Retry-After`, where it can.
 //!
 //! An alert counts once it is published. A message to the lead status stream counts once it is claimed: its row is then
 //! in the table, where nothing but a publish ends its wait while the stream is on, and the redrive publishes it without

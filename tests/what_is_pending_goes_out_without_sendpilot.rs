@@ -404,7 +404,7 @@ fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
     }
 }
 
-/// A ledger with so many rows of the stream, and an alert that is listed last; and a topic that takes alerts alone.
+/// A ledger that lists rows of the stream and, as the last one, an alert. Its topic takes alerts alone.
 struct Backlog {
     stream: usize,
 }
