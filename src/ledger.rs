@@ -1,8 +1,8 @@
 //! Who may publish which delivery, and what may follow what: the rules, free of any database.
 //!
 //! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its first claim on and
-//! `PUBLISHED` for good once its message is published, or `DEBOUNCED` or `DISCARDED` if the message is not to be published.
-//! In between it belongs to the one attempt that holds its lease:
+//! `PUBLISHED` for good once its message is published, or `DEBOUNCED` or `DISCARDED` if the message
+//! is not to be published. In between it belongs to the one attempt that holds its lease:
 //!
 //! ```text
 //!             claim                  publish          complete
@@ -211,7 +211,8 @@ impl Owner {
 }
 
 /// The right to publish one delivery, and the duty to settle it. There is one of it: it cannot be cloned, and
-/// [`Ledger::complete`], [`Ledger::debounce`], [`Ledger::discard`] or [`Ledger::release`] consumes it. What it says was fixed at the claim.
+/// [`Ledger::complete`], [`Ledger::debounce`], [`Ledger::discard`] or [`Ledger::release`] consumes
+/// it. What it says was fixed at the claim.
 #[derive(Debug)]
 #[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
 pub struct Claim {
@@ -270,7 +271,8 @@ pub enum State {
     Published,
     /// The message is not going to be out, because another alert has told the same of the same lead, or is about to.
     Debounced,
-    /// The message is not going to be published, because the lead status stream was turned off before it was.
+    /// The message is not going to be published, because the lead status stream was turned off
+    /// before it was.
     Discarded,
 }
 

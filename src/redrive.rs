@@ -4,9 +4,10 @@
 //! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up. A run that is told to hurry
 //! waits for nothing but the end of the last attempt: somebody has mended what kept the messages from going out.
 //!
-//! Alerts and messages to the lead status stream go in two lanes, side by side. Neither takes a place of the other, so
-//! that a stream which hangs delays no alert. If a topic does not answer [`MAX_TIMEOUTS`] publishes, its lane takes up
-//! nothing more in this run: a publish without an answer takes as long as hundreds that have one.
+//! Alerts and messages to the lead status stream go in two lanes, side by side. Neither takes a
+//! place of the other, so that a stream which hangs delays no alert. If a topic does not answer
+//! [`MAX_TIMEOUTS`] publishes, its lane takes up nothing more in this run: a publish without an
+//! answer takes as long as hundreds that have one.
 //!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 
@@ -32,21 +33,23 @@ use crate::topic::Topic;
 /// What one delivery gets of the run's time: as much as the webhook function has.
 pub const DELIVERY_TIME: Duration = Duration::from_secs(10);
 
-/// Alerts relayed at once. Each makes three calls, some 30 ms in all. So four publish 133 a second, and one run some six
-/// thousand. With as many of the stream, that is below the lowest of SNS's regional quotas, 300 publishes a second.
+/// Alerts relayed at once. Each makes three calls, some 30 ms in all. So four publish 133 a second,
+/// and one run some six thousand. With as many of the stream, that is below the lowest of SNS's
+/// regional quotas, 300 publishes a second.
 pub const ALERT_SLOTS: usize = 4;
 
 /// Messages to the lead status stream relayed at once.
 pub const STREAM_SLOTS: usize = 4;
 
-/// Publishes to one topic that a run waits for in vain, before it leaves the topic's other deliveries to the next run.
+/// Publishes to one topic that a run waits for in vain, before it leaves the topic's other
+/// deliveries to the next run.
 pub const MAX_TIMEOUTS: u32 = 3;
 
 /// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
-/// Due deliveries to one topic that a run takes on: more than it has time for. It bounds the memory; the rest is
-/// counted.
+/// Due deliveries to one topic that a run takes on: more than it has time for. It bounds the
+/// memory; the rest is counted.
 const MOST: usize = 50_000;
 
 /// The redrive.
@@ -88,7 +91,8 @@ pub struct Report {
     pub still_pending: u64,
     /// Since the oldest alert among them was first claimed, in seconds; 0 if there is none.
     pub oldest_pending_age_seconds: u64,
-    /// The same of messages to the lead status stream. Left out where the run found none, published or not.
+    /// The same of messages to the lead status stream. Left out where the run found none, published
+    /// or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_stream_pending_age_seconds: Option<u64>,
 }

@@ -18,9 +18,10 @@
 //!                    └─ no answer ───────────────────────── release ──▶ Unavailable
 //! ```
 //!
-//! 2xx is said only when the message is out, or another's cannot be lost any more; of a message to the lead status stream,
-//! when it is claimed (see [`crate::response`]). Until then the row is `PENDING`, or was never written; wherever this function
-//! is cut off, the next attempt finds one or the other. That is SendPilot's, or the redrive's: both come this way.
+//! 2xx is said only when the message is out, or another's cannot be lost any more; of a message to
+//! the lead status stream, when it is claimed (see [`crate::response`]). Until then the row is
+//! `PENDING`, or was never written; wherever this function is cut off, the next attempt finds one
+//! or the other. That is SendPilot's, or the redrive's: both come this way.
 
 use std::time::Duration;
 
@@ -108,9 +109,9 @@ impl From<Outcome> for Relayed {
 }
 
 impl Relayed {
-    /// Whether the delivery's row exists for certain: this attempt wrote it, or was refused because of it. Then the
-    /// delivery cannot be lost, since the redrive finds each row that is pending. A claim that failed, or got no answer,
-    /// may have left no row.
+    /// Whether the delivery's row exists for certain: this attempt wrote it, or was refused because
+    /// of it. Then the delivery cannot be lost, since the redrive finds each row that is pending. A
+    /// claim that failed, or got no answer, may have left no row.
     pub fn is_claimed(&self) -> bool {
         match &self.failure {
             Some(Failure::Claim(_)) => false,

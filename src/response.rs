@@ -1,12 +1,14 @@
 //! The one table: what became of a request, and what its sender is told.
 //!
-//! SendPilot takes any 2xx for final and retries all else until 77 minutes have passed. So 2xx is said only where nothing
-//! can be lost any more, 4xx where a retry can fix nothing, and 409 and 503, with `Retry-After`, where it can.
+//! SendPilot takes any 2xx for final and retries all else until 77 minutes have passed. So 2xx is
+//! said only where nothing can be lost any more, 4xx where a retry can fix nothing, and 409 and
+//! 503, with `Retry-After`, where it can.
 //!
-//! An alert counts once it is published. A message to the lead status stream counts once it is claimed: its row is then
-//! in the table, where nothing but a publish ends its wait while the stream is on, and the redrive publishes it without
-//! SendPilot's help. To answer 503 until the stream works again would end the alerts too: Svix disables an endpoint that
-//! fails for five days (<https://docs.svix.com/retries>).
+//! An alert counts once it is published. A message to the lead status stream counts once it is
+//! claimed: its row is then in the table, where nothing but a publish ends its wait while the
+//! stream is on, and the redrive publishes it without SendPilot's help. To answer 503 until the
+//! stream works again would end the alerts too: Svix disables an endpoint that fails for five days
+//! (<https://docs.svix.com/retries>).
 
 use std::time::Duration;
 
@@ -23,9 +25,11 @@ pub enum Outcome {
     Alerted,
     /// No alert was due, and the message to the lead status stream is out.
     Streamed,
-    /// No alert was due, and the message to the lead status stream is claimed: the redrive publishes it.
+    /// No alert was due, and the message to the lead status stream is claimed: the redrive
+    /// publishes it.
     Pending,
-    /// The message to the lead status stream is not going to be published, because the stream is off. Never an answer.
+    /// The message to the lead status stream is not going to be published, because the stream is
+    /// off. Never an answer.
     Discarded,
     /// Another alert has told the same of the same lead, or is claimed and will.
     Debounced,
@@ -68,9 +72,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The outcome of an event with two deliveries: its alert came to this, its message to the lead status stream to
-    /// `stream`. The alert decides, unless the message could not be claimed: then only another attempt of SendPilot's
-    /// can save the message.
+    /// The outcome of an event with two deliveries: its alert came to this, its message to the lead
+    /// status stream to `stream`. The alert decides, unless the message could not be claimed: then
+    /// only another attempt of SendPilot's can save the message.
     #[must_use]
     pub fn and(self, stream: Self) -> Self {
         match (self, stream) {

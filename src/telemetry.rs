@@ -72,7 +72,8 @@ metrics! {
     Alerted Count,
     /// A message to the lead status stream that got out, beside an alert too.
     Streamed Count,
-    /// A message to the lead status stream that is claimed and left to the redrive, beside an alert too.
+    /// A message to the lead status stream that is claimed and left to the redrive, beside an alert
+    /// too.
     StreamPending Count,
     /// An alert that was not sent, because another has told the same of the same lead. By a run of the redrive, too.
     Debounced Count,

@@ -238,8 +238,8 @@ async fn without_a_secret() -> (Value, Metrics) {
     line.clone()
 }
 
-/// A change that only the stream is told of; an opportunity, to both; another of the same lead, that is debounced; one that is
-/// refused by the stream alone; and a change that is.
+/// A change that only the stream is told of; an opportunity, to both; another of the same lead,
+/// that is debounced; one that is refused by the stream alone; and a change that is.
 async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
     let world = World::new().await;
     let mut environment = environment(&world.aws);

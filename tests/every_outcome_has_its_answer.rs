@@ -147,8 +147,8 @@ fn scripts() -> impl Iterator<Item = (Claiming, Publishing, Settling)> {
     })
 }
 
-/// The table of answers to an event with a message to the stream, said otherwise: 2xx if the alert is published, where one
-/// is due, and the message has a row.
+/// The table of answers to an event with a message to the stream, said otherwise: 2xx if the alert
+/// is published, where one is due, and the message has a row.
 #[tokio::test(start_paused = true)]
 async fn with_the_stream_2xx_means_that_the_alert_is_published_and_the_message_is_claimed() {
     for (claiming, publishing, settling) in scripts() {

@@ -90,8 +90,8 @@ async fn without_the_streams_topic_the_alert_is_answered_200_and_a_repetition_pu
     assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]));
 }
 
-/// However the stream's topic fails, SendPilot is answered 200 and never sends the event again. The redrive publishes what
-/// is claimed.
+/// However the stream's topic fails, SendPilot is answered 200 and never sends the event again. The
+/// redrive publishes what is claimed.
 #[tokio::test]
 async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_redrive_without_sendpilot() {
     let case = async |fault: Fault, status: &str, outcome: &str, alert: &str| {
@@ -217,7 +217,8 @@ async fn killed_between_the_two_the_redrive_sees_to_what_is_left() {
     }
 }
 
-/// Nobody waits for it any more, and a row that stays pending would hide one that somebody waits for.
+/// Nobody waits for it any more, and a row that stays pending would hide one that somebody waits
+/// for.
 #[tokio::test]
 async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_and_says_so() {
     let world = World::new().await;
@@ -251,7 +252,8 @@ async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_an
     assert!((expected..expected + 60).contains(&expires), "as a published row does: {expires}");
     assert_eq!(world.dynamodb.pending().await, []);
 
-    // No later run finds it, and SendPilot's repetition is a duplicate, though the stream is on again.
+    // No later run finds it, and SendPilot's repetition is a duplicate, though the stream is on
+    // again.
     let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("no report") };
     assert_eq!(report["scanned"], 0, "{report}");
     let log = redrive.log().await;

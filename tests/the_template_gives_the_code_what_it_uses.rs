@@ -151,7 +151,8 @@ fn with_the_stream_each_role_may_publish_to_it_besides_and_nothing_else() {
     }
 }
 
-/// CloudFormation updates what a resource refers to before the resource, and removes what is left over after all updates.
+/// CloudFormation updates what a resource refers to before the resource, and removes what is left
+/// over after all updates.
 #[test]
 fn the_permission_to_publish_to_the_stream_comes_before_the_topics_variable_and_goes_after_it() {
     // No statement of a role: that would go with the role's update, before the functions'.

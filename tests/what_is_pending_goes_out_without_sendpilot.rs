@@ -404,7 +404,8 @@ fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
     }
 }
 
-/// A ledger that lists rows of the stream and, as the last one, an alert. Its topic takes alerts alone.
+/// A ledger that lists rows of the stream and, as the last one, an alert. Its topic takes alerts
+/// alone.
 struct Backlog {
     stream: usize,
 }

@@ -82,7 +82,8 @@ const COMPLETE: &str =
 
 const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresAt = :expires REMOVE pending";
 
-/// Keeps its message, and `lastError` says why that is not published. Like a published row it expires.
+/// Keeps its message, and `lastError` says why that is not published. Like a published row it
+/// expires.
 const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
 
 /// The rule of [`may_alert`].

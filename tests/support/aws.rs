@@ -49,7 +49,8 @@ impl Fault {
 /// One call, as it came and went.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `debounce`, `complete`, `discard`, `release`, `GetSecretValue` as
+    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `debounce`, `complete`,
+    /// `discard`, `release`, `GetSecretValue` as
     /// `current`, `previous`; `Query` is `list`, `Publish` is `publish`. Of a delivery to the lead status stream, each is
     /// `status claim` and so on.
     pub operation: String,
