@@ -70,7 +70,7 @@ class Week:
         waiting = alerts_waiting + changes_waiting
         last = self.OUTAGE[-1]
         quick = [self._around(420 if count else None, 0.2) for count in out]
-        refused = self._only({self.OUTAGE[0]: changes_waiting * 4})
+        refused = self._only({self.OUTAGE[0]: alerts_waiting * 4})
         self._series = {
             **{("StatusChanges", status): counts for status, counts in changes.items()},
             "Opportunities": [
@@ -79,9 +79,11 @@ class Week:
             "Alerted": out,
             "Debounced": [int(self._dice.random() < count / 12) for count in out],
             "Streamed": streamed,
+            "StreamPending": [count if hour in self.OUTAGE else 0 for hour, count in enumerate(all_changes)],
             "Published": self._only({last: waiting}),
             "StillPending": self._only({self.OUTAGE[0]: waiting, last: waiting}),
             "OldestPendingAge": self._only({self.OUTAGE[0]: 1740, last: 3420, last + 1: 0}),
+            "OldestStreamPendingAge": self._only({self.OUTAGE[0]: 1680, last: 3360, last + 1: 0}),
             "TimeToAlert p50": quick,
             "TimeToAlert p99": [self._around(value, 0.4, 1.9) for value in quick],
             "Ignored": self._hourly(1.5),
@@ -197,8 +199,8 @@ def alarm(properties, week, area):
         label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
         size = f'width="{width - 8:.0f}" height="{height - 8:.0f}"'
         yield f'<rect x="{x:.0f}" y="{y:.0f}" {size} rx="3" fill="{fill}" stroke="{edge}"/>'
-        yield text(x + 10, y + 0.42 * (height - 8), label, weight="bold")
-        yield text(x + 10, y + 0.79 * (height - 8), state, edge)
+        yield text(x + 10, y + round(0.36 * height), label, weight="bold")
+        yield text(x + 10, y + round(0.66 * height), state, edge)
 
 
 def single_value(properties, week, area):

@@ -1,7 +1,8 @@
 //! Who may publish which delivery, and what may follow what: the rules, free of any database.
 //!
 //! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its first claim on and
-//! `PUBLISHED` for good once its message is out, or `DEBOUNCED` if it is not to go out. In between it belongs to the one attempt that holds its lease:
+//! `PUBLISHED` for good once its message is published, or `DEBOUNCED` or `DISCARDED` if the message
+//! is not to be published. In between it belongs to the one attempt that holds its lease:
 //!
 //! ```text
 //!             claim                  publish          complete
@@ -35,6 +36,9 @@ use sha2::{Digest, Sha256};
 
 use crate::timestamp::Timestamp;
 
+/// The last part of the key of a message to the lead status stream.
+const STATUS: &str = "status";
+
 /// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
 ///
 /// If SendPilot uses one event id for two different facts, the later fact has the event id
@@ -50,7 +54,12 @@ impl DeliveryId {
 
     /// The same event's message to the lead status stream: another delivery, which succeeds or fails by itself.
     pub fn status(workspace_id: Option<&str>, event_id: &str) -> Self {
-        Self::to("status", workspace_id, event_id)
+        Self::to(STATUS, workspace_id, event_id)
+    }
+
+    /// Whether it is a message to the lead status stream: its key's last part says so.
+    pub fn is_for_stream(&self) -> bool {
+        self.0.rsplit('#').next() == Some(STATUS)
     }
 
     fn to(topic: &str, workspace_id: Option<&str>, event_id: &str) -> Self {
@@ -241,8 +250,8 @@ impl Owner {
     }
 }
 
-/// The right to publish one delivery, and the duty to settle it by [`Ledger::complete`], [`Ledger::debounce`] or
-/// [`Ledger::release`]. There is one of it: it cannot be cloned. Its message is the row's.
+/// The right to publish one delivery, and the duty to settle it by [`Ledger::complete`], [`Ledger::debounce`],
+/// [`Ledger::discard`] or [`Ledger::release`]. There is one of it: it cannot be cloned. Its message is the row's.
 #[derive(Debug)]
 #[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
 pub struct Claim {
@@ -301,6 +310,9 @@ pub enum State {
     Published,
     /// The message is not going to be out, because another alert has told the same of the same lead, or is about to.
     Debounced,
+    /// The message is not going to be published, because the lead status stream was turned off
+    /// before it was.
+    Discarded,
 }
 
 /// Whether an attempt may claim a delivery.
@@ -454,6 +466,9 @@ pub enum LedgerError {
     /// The condition failed, on a row that meets it.
     #[error("the table refused what its own row allows")]
     Contradiction,
+    /// The condition failed, and the table did not return the row. So the row may belong to other content.
+    #[error("the table refused the claim and did not return the row (ReturnValuesOnConditionCheckFailure)")]
+    Unexplained,
     /// No answer in the time that the attempt has.
     #[error("the ledger did not answer in time")]
     TimedOut,
@@ -481,6 +496,14 @@ pub trait Ledger {
         &self,
         claim: &Claim,
         holder: &DeliveryId,
+        expires_at: Timestamp,
+    ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
+
+    /// Records that the message is not going to be published, and why, if the claim still holds.
+    fn discard(
+        &self,
+        claim: &Claim,
+        reason: &str,
         expires_at: Timestamp,
     ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
 

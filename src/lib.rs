@@ -36,8 +36,10 @@
 //! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not serve.
 //! 4. **Nothing for nothing.** An event that calls for nothing costs no AWS call, but for a look at the secret now and then.
 //!
-//! An event that calls for an alert and for a message to the stream is two deliveries. They are relayed at once, neither waits for the other or
-//! fails with it, and 2xx is for both.
+//! An event that calls for an alert and for a message to the stream is two deliveries. They are
+//! relayed at once, and neither waits for the other or fails with it. 2xx means that the alert is
+//! published and the message is claimed, so that the redrive publishes the message if this attempt
+//! did not.
 //!
 //! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
 //! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.

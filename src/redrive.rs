@@ -4,19 +4,26 @@
 //! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up. A run that is told to hurry
 //! waits for nothing but the end of the last attempt: somebody has mended what kept the messages from going out.
 //!
+//! Alerts and messages to the lead status stream go in two lanes, side by side. Neither takes a
+//! place of the other, so that a stream which hangs delays no alert. If a topic does not answer
+//! [`MAX_TIMEOUTS`] publishes, its lane takes up nothing more in this run: a publish without an
+//! answer takes as long as hundreds that have one.
+//!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::{StreamExt, pin_mut, stream};
+use futures_util::future::join;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, pin_mut};
 use serde::Serialize;
 use tokio::time::timeout_at;
 use tracing::{Level, error, info, warn};
 
 use crate::error::chain;
 use crate::invocation::Invocation;
-use crate::ledger::{Ledger, LedgerError, Pending, Wanted};
+use crate::ledger::{DeliveryId, Ledger, LedgerError, Pending, Wanted};
 use crate::relay::{Failure, Relay, Relayed, Steps};
 use crate::response::Outcome;
 use crate::telemetry::{Line, Metric, Telemetry};
@@ -26,14 +33,23 @@ use crate::topic::Topic;
 /// What one delivery gets of the run's time: as much as the webhook function has.
 pub const DELIVERY_TIME: Duration = Duration::from_secs(10);
 
-/// Deliveries relayed at once. Each makes three calls, some 30 ms in all, so that eight keep below the lowest of SNS's
-/// regional quotas, 300 publishes a second, and one run can do ten thousand.
-pub const CONCURRENCY: usize = 8;
+/// Alerts relayed at once. Each makes three calls, some 30 ms in all. So four publish 133 a second,
+/// and one run some six thousand. With as many of the stream, that is below the lowest of SNS's
+/// regional quotas, 300 publishes a second.
+pub const ALERT_SLOTS: usize = 4;
+
+/// Messages to the lead status stream relayed at once.
+pub const STREAM_SLOTS: usize = 4;
+
+/// Publishes to one topic that a run waits for in vain, before it leaves the topic's other
+/// deliveries to the next run.
+pub const MAX_TIMEOUTS: u32 = 3;
 
 /// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
-/// Due deliveries that one run takes on: more than it has time for. It bounds the memory; the rest is counted.
+/// Due deliveries to one topic that a run takes on: more than it has time for. It bounds the
+/// memory; the rest is counted.
 const MOST: usize = 50_000;
 
 /// The redrive.
@@ -65,24 +81,47 @@ pub struct Report {
     /// Not published, because another alert has told the same of the same lead. Left out where there is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub debounced: u64,
+    /// Not published, because the lead status stream was turned off. Left out where there is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub discarded: u64,
     /// Published by somebody else since they were listed.
     pub duplicates: u64,
     /// Pending after the run, by all it knows: held by another attempt, waiting, refused, not reached in time; or
     /// published, but not recorded as such.
     pub still_pending: u64,
-    /// Since the oldest of them was first claimed, in seconds; 0 if there is none.
+    /// Since the oldest alert among them was first claimed, in seconds; 0 if there is none.
     pub oldest_pending_age_seconds: u64,
+    /// The same of messages to the lead status stream. Left out where the run found none, published
+    /// or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_stream_pending_age_seconds: Option<u64>,
 }
 
 impl Report {
+    fn of(alerts: &Tally, stream: &Tally, now: Timestamp) -> Self {
+        let sum = |count: fn(&Tally) -> u64| count(alerts) + count(stream);
+        Self {
+            scanned: sum(|tally| tally.scanned),
+            published: sum(|tally| tally.published),
+            debounced: sum(|tally| tally.debounced),
+            discarded: sum(|tally| tally.discarded),
+            duplicates: sum(|tally| tally.duplicates),
+            still_pending: sum(|tally| tally.still_pending),
+            oldest_pending_age_seconds: alerts.oldest_age(now),
+            oldest_stream_pending_age_seconds: (stream.scanned > 0).then(|| stream.oldest_age(now)),
+        }
+    }
+
     /// A run that found nothing sends no metric: there is one every minute, for the most part of nothing.
     fn describe(&self, line: &mut Line, failure: Option<&Incomplete>) {
         line.field("scanned", self.scanned);
         line.field("published", self.published);
         line.field("debounced", Some(self.debounced).filter(|debounced| !is_zero(debounced)));
+        line.field("discarded", Some(self.discarded).filter(|discarded| !is_zero(discarded)));
         line.field("duplicates", self.duplicates);
         line.field("stillPending", self.still_pending);
         line.field("oldestPendingAgeSeconds", self.oldest_pending_age_seconds);
+        line.field("oldestStreamPendingAgeSeconds", self.oldest_stream_pending_age_seconds);
         line.field("failure", failure.map(|failure| chain(failure)));
         if self.scanned > 0 {
             line.add(Metric::Scanned, self.scanned);
@@ -93,6 +132,9 @@ impl Report {
             }
             line.add(Metric::StillPending, self.still_pending);
             line.add(Metric::OldestPendingAge, self.oldest_pending_age_seconds);
+        }
+        if let Some(age) = self.oldest_stream_pending_age_seconds {
+            line.add(Metric::OldestStreamPendingAge, age);
         }
         if failure.is_some() {
             line.count(Metric::Incomplete);
@@ -117,51 +159,43 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     /// When what is pending could not be listed, or not all of it. What could be has been relayed all the same.
     pub async fn run(&self, invocation: &Invocation, pace: Pace) -> Result<Report, Incomplete> {
         let mut line = self.telemetry.begin("redrive", invocation.request_id());
-        let Survey { due, mut tally, failure } = self.survey(invocation, pace).await;
-        let mut relays = stream::iter(due.into_iter().zip(0..))
-            .map(|(pending, number)| async move { (self.relay(&pending, number, invocation).await, pending) })
-            .buffer_unordered(CONCURRENCY);
-        while let Some((relayed, pending)) = relays.next().await {
-            let Some(Relayed { outcome, failure, .. }) = relayed else {
-                tally.stays(&pending);
-                continue;
-            };
-            match outcome {
-                Outcome::Alerted | Outcome::Streamed => tally.published += 1,
-                Outcome::Debounced => tally.debounced += 1,
-                Outcome::Duplicate => tally.duplicates += 1,
-                _ => tally.stays(&pending),
-            }
-            if matches!(failure, Some(Failure::Complete(_))) {
-                tally.stays(&pending);
-            }
-        }
-        let report = tally.report(invocation.now());
+        let Survey { alerts, stream, failure } = self.survey(invocation, pace).await;
+        // Two attempts of one run must not have one number.
+        let stream_from = alerts.due.len() as u64;
+        let (alerts, stream) = join(
+            self.work(alerts, pace, ALERT_SLOTS, 0, invocation),
+            self.work(stream, pace, STREAM_SLOTS, stream_from, invocation),
+        )
+        .await;
+        let report = Report::of(&alerts, &stream, invocation.now());
         report.describe(&mut line, failure.as_ref());
+        let stopped = [("alerts", &alerts), ("stream", &stream)].into_iter().filter(|(_, lane)| lane.stopped_early);
+        let stopped: Vec<_> = stopped.map(|(name, _)| name).collect();
+        line.field("stoppedEarly", (!stopped.is_empty()).then(|| stopped.join(", ")));
         line.field("durationMs", millis(invocation.elapsed()));
-        let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
+        let level = match (&failure, &stopped[..]) {
+            (Some(_), _) => Level::ERROR,
+            (None, []) => Level::INFO,
+            (None, _) => Level::WARN,
+        };
         self.telemetry.end(line, level, invocation.now());
         failure.map_or(Ok(report), Err)
     }
 
-    /// Lists what is pending, and picks what is due, the longest overdue first.
+    /// Lists what is pending, and picks what is due.
     async fn survey(&self, invocation: &Invocation, pace: Pace) -> Survey {
         let now = invocation.now();
         let survey_by = invocation.schedule().claim_by;
         let mut survey = Survey::default();
-        // A row that changes while it is listed can show up twice.
-        let mut due = HashMap::new();
         let listing = self.relay.ledger.pending();
         pin_mut!(listing);
         loop {
             match timeout_at(survey_by, listing.next()).await {
                 Ok(None) => break,
-                Ok(Some(Ok(pending))) if due_at(&pending, pace) <= now && due.len() < MOST => {
-                    due.insert(pending.id.clone(), pending);
-                }
                 Ok(Some(Ok(pending))) => {
-                    due.remove(&pending.id);
-                    survey.tally.stays(&pending);
+                    let lane = if pending.id.is_for_stream() { &mut survey.stream } else { &mut survey.alerts };
+                    let is_due = due_at(&pending, pace) <= now;
+                    lane.list(pending, is_due);
                 }
                 Ok(Some(Err(error))) => {
                     // Eight shards can fail for eight reasons; the run ends with one.
@@ -174,10 +208,34 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
                 }
             }
         }
-        survey.due = due.into_values().collect();
-        survey.due.sort_unstable_by_key(|pending| due_at(pending, pace));
-        survey.tally.scanned = survey.tally.still_pending + survey.due.len() as u64;
         survey
+    }
+
+    /// Relays what is due in one lane, the longest overdue first.
+    async fn work(&self, lane: Lane, pace: Pace, slots: usize, from: u64, invocation: &Invocation) -> Tally {
+        let Lane { due, mut tally } = lane;
+        let mut due: Vec<_> = due.into_values().collect();
+        due.sort_unstable_by_key(|pending| due_at(pending, pace));
+        tally.scanned = tally.still_pending + due.len() as u64;
+        let mut waiting = due.into_iter().zip(from..);
+        let mut relays = FuturesUnordered::new();
+        let mut timeouts = 0;
+        loop {
+            while relays.len() < slots
+                && timeouts < MAX_TIMEOUTS
+                && let Some((pending, number)) = waiting.next()
+            {
+                relays.push(async move { (self.relay(&pending, number, invocation).await, pending) });
+            }
+            let Some((relayed, pending)) = relays.next().await else { break };
+            timeouts += u32::from(relayed.as_ref().is_some_and(Relayed::topic_timed_out));
+            tally.count(&pending, relayed);
+        }
+        for (pending, _) in waiting {
+            tally.stopped_early = true;
+            tally.stays(&pending);
+        }
+        tally
     }
 
     /// None if no time is left.
@@ -209,9 +267,10 @@ fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
             )
         };
     }
+    // What is discarded never reaches a subscriber.
     match failure {
-        Some(_) => log!(warn),
-        None => log!(info),
+        None if relayed.outcome != Outcome::Discarded => log!(info),
+        _ => log!(warn),
     }
 }
 
@@ -227,37 +286,71 @@ fn due_at(pending: &Pending, pace: Pace) -> Timestamp {
     pending.lease_until.after(wait)
 }
 
+/// What a run found pending, by topic.
 #[derive(Default)]
 struct Survey {
-    due: Vec<Pending>,
-    tally: Tally,
+    alerts: Lane,
+    stream: Lane,
     failure: Option<Incomplete>,
 }
 
+/// The pending deliveries to one topic: those that a run takes up, and a tally of the others.
+#[derive(Default)]
+struct Lane {
+    /// By id, because a row that changes while it is listed can show up twice.
+    due: HashMap<DeliveryId, Pending>,
+    tally: Tally,
+}
+
+impl Lane {
+    fn list(&mut self, pending: Pending, is_due: bool) {
+        if is_due && self.due.len() < MOST {
+            self.due.insert(pending.id.clone(), pending);
+        } else {
+            self.due.remove(&pending.id);
+            self.tally.stays(&pending);
+        }
+    }
+}
+
+/// What became of one lane's deliveries.
 #[derive(Default)]
 struct Tally {
     scanned: u64,
     published: u64,
     debounced: u64,
+    discarded: u64,
     duplicates: u64,
     still_pending: u64,
+    /// The first claim of the oldest that is still pending.
     oldest: Option<Timestamp>,
+    /// Deliveries were left to the next run, because the topic did not answer.
+    stopped_early: bool,
 }
 
 impl Tally {
+    /// Counts a delivery that was taken up; `relayed` is None if no time was left for it.
+    fn count(&mut self, pending: &Pending, relayed: Option<Relayed>) {
+        let Some(Relayed { outcome, failure, .. }) = relayed else { return self.stays(pending) };
+        match outcome {
+            Outcome::Alerted | Outcome::Streamed => self.published += 1,
+            Outcome::Debounced => self.debounced += 1,
+            Outcome::Discarded => self.discarded += 1,
+            Outcome::Duplicate => self.duplicates += 1,
+            _ => self.stays(pending),
+        }
+        if matches!(failure, Some(Failure::Complete(_))) {
+            self.stays(pending);
+        }
+    }
+
     fn stays(&mut self, pending: &Pending) {
         self.still_pending += 1;
         self.oldest = self.oldest.into_iter().chain([pending.first_seen_at]).min();
     }
 
-    fn report(self, now: Timestamp) -> Report {
-        Report {
-            scanned: self.scanned,
-            published: self.published,
-            debounced: self.debounced,
-            duplicates: self.duplicates,
-            still_pending: self.still_pending,
-            oldest_pending_age_seconds: self.oldest.map_or(0, |oldest| now.since(oldest).as_secs()),
-        }
+    /// Since the oldest that is still pending was first claimed, in seconds; 0 if there is none.
+    fn oldest_age(&self, now: Timestamp) -> u64 {
+        self.oldest.map_or(0, |oldest| now.since(oldest).as_secs())
     }
 }

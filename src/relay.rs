@@ -3,7 +3,8 @@
 //! ```text
 //! claim ──┬─ won ──────── publish ──┬─ taken ──── complete ──▶ Alerted, or  (also where completion fails: the message is out)
 //!         │                         │                          Streamed
-//!         │                         └─ not taken ─ release ──▶ Unavailable  (also where release fails: the lease runs out)
+//!         │                         ├─ not taken ─ release ──▶ Unavailable  (also where release fails: the lease runs out)
+//!         │                         └─ stream off ─ discard ─▶ Discarded
 //!         ├─ done ───────────────────────────────────────────▶ Duplicate
 //!         ├─ in progress ────────────────────────────────────▶ InProgress
 //!         └─ no answer ──────────────────────────────────────▶ Unavailable
@@ -17,10 +18,12 @@
 //!                    └─ no answer ───────────────────────── release ──▶ Unavailable
 //! ```
 //!
-//! 2xx is said only when the message is out, or another's cannot be lost any more. Until then the row is `PENDING`, or was never written; wherever this function
-//! is cut off, the next attempt finds one or the other. That is SendPilot's, or the redrive's: both come this way.
+//! 2xx is said only when the message is out, or another's cannot be lost any more; of a message to
+//! the lead status stream, when it is claimed (see [`crate::response`]). Until then the row is
+//! `PENDING`, or was never written; wherever this function is cut off, the next attempt finds one
+//! or the other. That is SendPilot's, or the redrive's: both come this way.
 //!
-//! A completion, a debouncing or a release that fails is repeated until [`Schedule::settle_by`]: each recognises its own
+//! A completion, a debouncing, a discard or a release that fails is repeated until [`Schedule::settle_by`]: each recognises its own
 //! effect, and an alert that was published but not recorded is published again.
 //!
 //! [`Schedule::settle_by`]: crate::invocation::Schedule::settle_by
@@ -121,6 +124,29 @@ impl From<Outcome> for Relayed {
 }
 
 impl Relayed {
+    /// Whether the delivery's row exists for certain: this attempt wrote it, or was refused because
+    /// of it. Then the delivery cannot be lost, since the redrive finds each row that is pending. A
+    /// claim that failed, or got no answer, may have left no row.
+    pub fn is_claimed(&self) -> bool {
+        match &self.failure {
+            Some(Failure::Claim(_) | Failure::OtherContent) => false,
+            None | Some(Failure::Publish(_) | Failure::Release { .. } | Failure::Complete(_) | Failure::Overtaken) => {
+                true
+            }
+        }
+    }
+
+    /// Whether the topic did not answer a publish in time.
+    pub fn topic_timed_out(&self) -> bool {
+        matches!(
+            &self.failure,
+            Some(
+                Failure::Publish(Unpublished::Topic(TopicError::TimedOut))
+                    | Failure::Release { cause: Unpublished::Topic(TopicError::TimedOut), .. }
+            )
+        )
+    }
+
     /// Where the claim stands, or may, nobody can do anything before its lease is over.
     fn unavailable(failure: Failure, invocation: &Invocation) -> Self {
         let retry_after = match failure {
@@ -206,8 +232,18 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
                 let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
                 Relayed { failure: unsettled(completed), ..outcome.into() }
             }
+            // As long as the stream is off, each further attempt would end here too.
+            Err(off @ TopicError::NoStream) => self.discard(claim, &off, invocation).await,
             Err(error) => self.release(claim, Unpublished::Topic(error), invocation).await,
         }
+    }
+
+    async fn discard(&self, claim: Claim, reason: &TopicError, invocation: &Invocation) -> Relayed {
+        let reason = chain(reason);
+        let expires_at = invocation.now().after(self.retention);
+        let settle_by = invocation.schedule().settle_by;
+        let discarded = settle(settle_by, || self.ledger.discard(&claim, &reason, expires_at)).await;
+        Relayed { failure: unsettled(discarded), ..Outcome::Discarded.into() }
     }
 
     async fn release(&self, claim: Claim, cause: Unpublished, invocation: &Invocation) -> Relayed {

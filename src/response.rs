@@ -1,7 +1,14 @@
 //! The one table: what became of a request, and what its sender is told.
 //!
-//! SendPilot takes any 2xx for final and retries all else until 77 minutes have passed. So 2xx is said only where nothing is
-//! left to do, 4xx where a retry can mend nothing, and 409 and 503, with `Retry-After`, where it can.
+//! SendPilot takes any 2xx for final and retries all else until 77 minutes have passed. So 2xx is
+//! said only where nothing can be lost any more, 4xx where a retry can fix nothing, and 409 and
+//! 503, with `Retry-After`, where it can.
+//!
+//! An alert counts once it is published. A message to the lead status stream counts once it is
+//! claimed: its row is then in the table, where nothing but a publish ends its wait while the
+//! stream is on, and the redrive publishes it without SendPilot's help. To answer 503 until the
+//! stream works again would end the alerts too: Svix disables an endpoint that fails for five days
+//! (<https://docs.svix.com/retries>).
 
 use std::time::Duration;
 
@@ -18,6 +25,12 @@ pub enum Outcome {
     Alerted,
     /// No alert was due, and the message to the lead status stream is out.
     Streamed,
+    /// No alert was due, and the message to the lead status stream is claimed: the redrive
+    /// publishes it.
+    Pending,
+    /// The message to the lead status stream is not going to be published, because the stream is
+    /// off. Never an answer.
+    Discarded,
     /// Another alert has told the same of the same lead, or is claimed and will.
     Debounced,
     /// What it calls for was done already.
@@ -59,21 +72,27 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// What became of an event whose alert came to this, and its message to the lead status stream to `stream`: the worse of
-    /// the two, until after the longer wait; of two that need no retry, the alert's.
+    /// The outcome of an event with two deliveries: its alert came to this, its message to the lead
+    /// status stream to `stream`. The alert decides, unless the message could not be claimed: then
+    /// only another attempt of SendPilot's can save the message.
     #[must_use]
     pub fn and(self, stream: Self) -> Self {
         match (self, stream) {
-            (Self::Unavailable { retry_after: one }, Self::Unavailable { retry_after: other })
-            | (Self::Unavailable { retry_after: one }, Self::InProgress { retry_after: other })
-            | (Self::InProgress { retry_after: one }, Self::Unavailable { retry_after: other }) => {
-                Self::Unavailable { retry_after: one.max(other) }
-            }
-            (Self::InProgress { retry_after: one }, Self::InProgress { retry_after: other }) => {
-                Self::InProgress { retry_after: one.max(other) }
-            }
-            (_, unsafe_yet @ (Self::Unavailable { .. } | Self::InProgress { .. })) => unsafe_yet,
+            (
+                Self::Unavailable { retry_after: one } | Self::InProgress { retry_after: one },
+                Self::Unavailable { retry_after: other },
+            ) => Self::Unavailable { retry_after: one.max(other) },
+            (_, unclaimed @ Self::Unavailable { .. }) => unclaimed,
             (alert, _) => alert,
+        }
+    }
+
+    /// The outcome of a message to the lead status stream whose row is known to exist.
+    #[must_use]
+    pub fn once_claimed(self) -> Self {
+        match self {
+            Self::InProgress { .. } | Self::Unavailable { .. } => Self::Pending,
+            outcome => outcome,
         }
     }
 
@@ -91,6 +110,8 @@ impl Outcome {
         match self {
             Self::Alerted => (StatusCode::OK, "alerted"),
             Self::Streamed => (StatusCode::OK, "streamed"),
+            Self::Pending => (StatusCode::OK, "pending"),
+            Self::Discarded => (StatusCode::OK, "discarded"),
             Self::Debounced => (StatusCode::OK, "debounced"),
             Self::Duplicate => (StatusCode::OK, "duplicate"),
             Self::Ignored => (StatusCode::OK, "ignored"),
@@ -131,6 +152,7 @@ impl Outcome {
             Self::NotFound | Self::MethodNotAllowed => Some("route"),
             Self::TooLarge => Some("too_large"),
             Self::Alerted | Self::Streamed | Self::Debounced | Self::Duplicate | Self::Ignored => None,
+            Self::Pending | Self::Discarded => None,
             Self::InProgress { .. } | Self::Unavailable { .. } | Self::NoSecret { .. } => None,
         }
     }
@@ -139,11 +161,12 @@ impl Outcome {
     pub fn detail(&self) -> Option<&str> {
         match self {
             Self::Alerted | Self::Streamed | Self::Debounced | Self::Duplicate | Self::Ignored => None,
+            Self::Pending | Self::Discarded => None,
             Self::InProgress { .. } => {
                 Some("another delivery of this event is being worked on; send it again after Retry-After")
             }
             Self::Unavailable { .. } => {
-                Some("not all that this event calls for is known to be out; send it again after Retry-After")
+                Some("not every message for this event is published or safely stored; send it again after Retry-After")
             }
             Self::Malformed(detail) | Self::Unauthorized { detail, .. } | Self::NoSecret { detail, .. } => Some(detail),
             Self::NotFound => Some("webhooks are received at POST /webhooks/sendpilot"),

@@ -72,6 +72,9 @@ metrics! {
     Alerted Count,
     /// A message to the lead status stream that got out, beside an alert too.
     Streamed Count,
+    /// A message to the lead status stream that is claimed and left to the redrive, beside an alert
+    /// too.
+    StreamPending Count,
     /// An alert that was not sent, because another has told the same of the same lead. By a run of the redrive, too.
     Debounced Count,
     /// What is due was done already.
@@ -130,8 +133,10 @@ metrics! {
     Duplicates Count,
     /// Those of them that are pending after it.
     StillPending Count,
-    /// Since the oldest of them was first claimed.
+    /// The time since the oldest alert that is pending after it was first claimed.
     OldestPendingAge Seconds,
+    /// The same of messages to the lead status stream, in a run that found one.
+    OldestStreamPendingAge Seconds,
     /// A run of the redrive that does not know all that is pending.
     Incomplete Count,
 }

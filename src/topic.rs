@@ -13,7 +13,7 @@ pub enum TopicError {
     #[error("the topic did not take the message")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
     /// It is for the lead status stream, which has been turned off since it was claimed.
-    #[error("the lead status stream is off (STATUS_TOPIC_ARN is not set); turn it on again, or delete the delivery")]
+    #[error("the lead status stream is off (STATUS_TOPIC_ARN is not set), so this message is not published")]
     NoStream,
     /// No answer in the time that the attempt has.
     #[error("the topic did not answer in time")]

@@ -110,12 +110,17 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         };
         let alert = OptionFuture::from(alert.map(|delivery| deliver(delivery, |due| due.alert)));
         let status = OptionFuture::from(status.map(|delivery| deliver(delivery, |due| due.status)));
-        let (alert, status) = join(alert, status).await;
+        let (alert, mut status) = join(alert, status).await;
+        // Of the stream, a claim is enough: see `response`.
+        if let Some(status) = status.as_mut().filter(|status| status.is_claimed()) {
+            status.outcome = status.outcome.clone().once_claimed();
+        }
         let outcome_of = |relayed: &Option<Relayed>| relayed.as_ref().map(|relayed| relayed.outcome.clone());
         let outcome = match (outcome_of(&alert), outcome_of(&status)) {
             (Some(alert), Some(status)) => alert.and(status),
+            // The rules let nothing be due to a stream that is off.
+            (None, None | Some(Outcome::Discarded)) => Outcome::Ignored,
             (Some(only), None) | (None, Some(only)) => only,
-            (None, None) => Outcome::Ignored,
         };
         Handled { outcome, event: None, alert, status }
     }

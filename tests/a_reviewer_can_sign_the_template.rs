@@ -64,6 +64,10 @@ fn nothing_is_allowed_by_a_wildcard_and_nobody_but_a_service_by_a_resource() {
     }
     let roles: BTreeSet<_> = resources_of("AWS::IAM::Role").into_keys().collect();
     assert_eq!(roles, BTreeSet::from(["ChatRole", "RedriveRole", "WebhookRole"].map(str::to_owned)));
+    let policies: BTreeSet<_> = resources_of("AWS::IAM::Policy").into_keys().collect();
+    assert_eq!(policies, BTreeSet::from(["PublishToStream".to_owned()]));
+    let functions = parsed("[!Ref WebhookRole, !Ref RedriveRole]");
+    assert_eq!(resource("PublishToStream")["Properties"]["Roles"], functions, "no user and no group");
 }
 
 #[test]

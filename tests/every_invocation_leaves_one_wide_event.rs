@@ -254,8 +254,8 @@ async fn without_a_secret() -> (Value, Metrics) {
     line.clone()
 }
 
-/// A change that only the stream is told of; an opportunity, to both; another of the same lead, that is debounced; and one that
-/// is refused by the stream alone.
+/// A change that only the stream is told of; an opportunity, to both; another of the same lead,
+/// that is debounced; one that is refused by the stream alone; and a change that is.
 async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
@@ -269,13 +269,15 @@ async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
     of_another["data"]["leadId"] = "lead_2".into();
     world.aws.next("status publish", Fault::Refused(403));
     function.answer(&signed_now(&of_another.to_string())).await;
+    world.aws.next("status publish", Fault::Refused(403));
+    function.answer(&signed_now(&change("evt_5", "DONE"))).await;
     lines(&function.log().await, "webhook")
 }
 
 #[tokio::test]
 async fn of_what_became_of_the_alert_and_of_the_message_to_the_stream() {
     let told = |(line, metrics): &(Value, Metrics)| {
-        let counted = ["Alerted", "Streamed", "Debounced", "Unavailable", "Opportunities"];
+        let counted = ["Alerted", "Streamed", "StreamPending", "Debounced", "Unavailable", "Opportunities"];
         let counted = counted.into_iter().filter(|name| metrics.contains_key(&format!("{name} Count")));
         (json!([line["outcome"], line["alert"], line["stream"]]), counted.collect::<Vec<_>>())
     };
@@ -284,10 +286,15 @@ async fn of_what_became_of_the_alert_and_of_the_message_to_the_stream() {
         (json!(["streamed", null, null]), vec!["Streamed"]),
         (json!(["alerted", "alerted", "streamed"]), vec!["Alerted", "Streamed", "Opportunities"]),
         (json!(["debounced", "debounced", "streamed"]), vec!["Streamed", "Debounced", "Opportunities"]),
-        (json!(["unavailable", "alerted", "unavailable"]), vec!["Unavailable", "Opportunities"]),
+        (json!(["alerted", "alerted", "pending"]), vec!["Alerted", "StreamPending", "Opportunities"]),
+        (json!(["pending", null, null]), vec!["StreamPending"]),
     ];
     assert_eq!(lines.iter().map(told).collect::<Vec<_>>(), expected);
-    assert!(lines[3].0["streamFailure"].as_str().unwrap().starts_with("publish failed: the topic did not take"));
+    for (line, failure) in [(3, "streamFailure"), (4, "failure")] {
+        let line = &lines[line].0;
+        assert!(line[failure].as_str().unwrap().starts_with("publish failed: the topic did not take"), "{line}");
+        assert_eq!((&line["level"], &line["status"]), (&json!("WARN"), &json!(200)), "{line}");
+    }
 }
 
 #[tokio::test]
@@ -640,12 +647,26 @@ async fn of_a_run_of_the_redrive_with_metrics_only_where_there_is_something_to_t
     }
 }
 
+#[tokio::test]
+async fn of_a_run_of_the_redrive_that_finds_something_of_the_stream() {
+    let world = World::new().await;
+    world.claimed(DeliveryId::status(None, "evt_1"), now().after(TIMEOUT * 6)).await;
+    let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
+    redrive.invoke(&json!({})).await;
+    let log = redrive.log().await;
+    let [(line, metrics)] = &lines(&log, "redrive")[..] else { panic!("{log}") };
+    assert!(line["oldestStreamPendingAgeSeconds"].as_u64().unwrap() > 1_000_000_000, "{line}");
+    assert!(metrics["OldestStreamPendingAge Seconds"] > 1e9, "{line}");
+    assert_eq!((&line["oldestPendingAgeSeconds"], metrics["OldestPendingAge Seconds"]), (&json!(0), 0.0));
+}
+
 /// So that whoever watches a metric of the list watches one that comes, and none comes that nobody knows of.
 #[tokio::test]
 async fn the_metrics_that_come_are_those_that_are_listed() {
     let mut came: BTreeSet<String> = every_outcome().await.iter().flat_map(|(.., metrics)| bare(metrics)).collect();
     let world = World::new().await;
     world.claimed(id("evt_1"), Timestamp::from_millis(1)).await;
+    world.claimed(DeliveryId::status(None, "evt_1"), now().after(TIMEOUT * 6)).await;
     for _ in 0..ATTEMPTS {
         world.aws.next("list", Fault::Refused(400));
     }

@@ -21,14 +21,15 @@ from local_aws.emulator import REGION, Emulator
 from local_aws.function import LOGS
 from local_aws.stack import as_ministack_takes_it
 
+STREAM = {"StatusTopic", "StatusTopicPolicy", "PublishToStream", "StreamDeliveriesFailedAlarm", "StreamPendingTooOldAlarm"}
 # What parameters are set to, and the resources that come or go by that.
 OPTIONS = [
     ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
     ({"AlertStatuses": "OPPORTUNITY,MEETING_BOOKED"}, set()),
     ({"AlertTags": "hot lead, call back"}, set()),
     ({"DebounceMinutes": "60"}, set()),
-    ({"StatusStream": "fifo"}, {"StatusTopic", "StatusTopicPolicy", "StreamDeliveriesFailedAlarm"}),
-    ({"StatusStream": "standard"}, {"StatusTopic", "StatusTopicPolicy", "StreamDeliveriesFailedAlarm"}),
+    ({"StatusStream": "fifo"}, STREAM),
+    ({"StatusStream": "standard"}, STREAM),
     ({"StatusPipeline": "OPPORTUNITY=sales qualified, DONE=customer"}, set()),
     ({"StatusPipeline": '{"OPPORTUNITY": "sales, qualified"}'}, set()),
     ({"AlarmEmail": "operations@example.com"}, {"AlarmEmailSubscription"}),
@@ -134,6 +135,14 @@ class EveryOption(unittest.TestCase):
         self.assertNotIn("${", body)
         (shown,) = (widget for widget in json.loads(body)["widgets"] if widget["type"] == "alarm")
         self.assertEqual(set(shown["properties"]["alarms"]), {alarm["AlarmArn"] for alarm in alarms})
+
+    def test_the_functions_know_the_streams_topic_where_there_is_one(self):
+        for kind in ("off", "standard", "fifo"):
+            made = deploy(self, StatusStream=kind)
+            for function in ("WebhookFunction", "RedriveFunction"):
+                with self.subTest(kind, function=function):
+                    configuration = boto3.client("lambda").get_function_configuration(FunctionName=made[function])
+                    self.assertEqual(configuration["Environment"]["Variables"].get("STATUS_TOPIC_ARN"), made.get("StatusTopic"))
 
     def test_half_a_chat_is_refused(self):
         for part in ({"SlackWorkspaceId": "T0123ABCD"}, {"TeamsChannelId": "19%3ab6ef%40thread.tacv2"}):

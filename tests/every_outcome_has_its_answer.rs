@@ -5,15 +5,24 @@ mod support;
 
 use std::time::Duration;
 
+use futures_util::Stream;
+use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::ledger::Wanted;
+use opportunity_alerts::keyring::Keyring;
+use opportunity_alerts::ledger::{
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, Message, Pending, QuietId, Receipt, Settled,
+    Wanted,
+};
 use opportunity_alerts::relay::{Failure, Relayed, Steps};
 use opportunity_alerts::response::{Outcome, answer};
+use opportunity_alerts::rules::Rules;
 use opportunity_alerts::timestamp::Timestamp;
+use opportunity_alerts::topic::{Topic, TopicError};
+use opportunity_alerts::webhook::Webhook;
 use serde_json::{Value, json};
-use support::doubles::{Claiming, Publishing, Script, Settling, relay};
-use support::requests::delivery;
+use support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
+use support::requests::{SECRET, around, change, delivery, http, secrets, standard};
 
 const NOW: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,6 +85,133 @@ async fn in_every_combination() {
 
 fn takes_long(claiming: Claiming, publishing: Publishing, settling: Settling) -> bool {
     claiming == Claiming::Wins && (publishing == Publishing::Hangs || settling == Settling::Hangs)
+}
+
+/// A ledger and topics that do one thing for alerts and another for the lead status stream.
+struct Both {
+    alert: Script,
+    status: Script,
+}
+
+impl Both {
+    fn script(&self, id: &DeliveryId) -> &Script {
+        if id.is_for_stream() { &self.status } else { &self.alert }
+    }
+}
+
+impl Ledger for &Both {
+    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+        self.script(wanted.id()).claim(wanted, attempt).await
+    }
+
+    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+        Ok(MayAlert::Yes)
+    }
+
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<Settled, LedgerError> {
+        self.script(claim.delivery_id()).complete(claim, receipt).await
+    }
+
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<Settled, LedgerError> {
+        self.script(claim.delivery_id()).debounce(claim, holder, at).await
+    }
+
+    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<Settled, LedgerError> {
+        self.script(claim.delivery_id()).discard(claim, reason, at).await
+    }
+
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
+        self.script(claim.delivery_id()).release(claim, now, error).await
+    }
+
+    fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
+        stream::empty()
+    }
+}
+
+impl Topic for &Both {
+    async fn publish(&self, message: &Message) -> Result<String, TopicError> {
+        let script = if matches!(message, Message::Status { .. }) { &self.status } else { &self.alert };
+        script.publish(message).await
+    }
+}
+
+/// The answer to a change to this status, with the stream on.
+async fn answer_to(status: &str, both: &Both) -> (u16, String) {
+    let body = change("evt_1", status);
+    let headers = standard("svix", SECRET, "msg_1", NOW.as_secs(), body.as_bytes());
+    let webhook = Webhook {
+        keyring: Keyring::given(secrets()),
+        rules: Rules { stream: true, ..Rules::default() },
+        relay: relay(both, both),
+        telemetry: telemetry(),
+    };
+    let response = webhook.respond(&http(around(&body, &headers)), &invocation()).await;
+    let body: Value = serde_json::from_str(response.body()).unwrap();
+    (response.status().as_u16(), body["outcome"].as_str().unwrap().to_owned())
+}
+
+fn scripts() -> impl Iterator<Item = (Claiming, Publishing, Settling)> {
+    use Claiming::{FindsItInProgress, FindsItPublished, Wins};
+    let claims = [Wins, FindsItInProgress, FindsItPublished, Claiming::Fails, Claiming::Hangs];
+    let publishes = [Publishing::Succeeds, Publishing::Fails, Publishing::Hangs];
+    let settles = [Settling::IsRecorded, Settling::IsNotMine, Settling::Fails, Settling::Hangs];
+    claims.into_iter().flat_map(move |claim| {
+        publishes.into_iter().flat_map(move |publish| settles.map(|settle| (claim, publish, settle)))
+    })
+}
+
+/// The table of answers to an event with a message to the stream, said otherwise: 2xx if the alert
+/// is published, where one is due, and the message has a row.
+#[tokio::test(start_paused = true)]
+async fn with_the_stream_2xx_means_that_the_alert_is_published_and_the_message_is_claimed() {
+    for (claiming, publishing, settling) in scripts() {
+        let script = || Script::new(claiming, publishing, settling);
+        let has_row = !matches!(claiming, Claiming::Fails | Claiming::Hangs);
+        let alone = match expected(claiming, publishing) {
+            (_, 200, "alerted") => (200, "streamed"),
+            (_, 200, name) => (200, name),
+            _ if has_row => (200, "pending"),
+            (_, status, name) => (status, name),
+        };
+        let both = Both { alert: script(), status: script() };
+        let (status, name) = answer_to("DONE", &both).await;
+        assert_eq!((status, &*name), alone, "{:?}", both.status);
+        assert_eq!(both.alert.calls(), [""; 0]);
+
+        for (alert_claiming, alert_publishing, alert_settling) in scripts() {
+            let alert = Script::new(alert_claiming, alert_publishing, alert_settling);
+            let both = Both { alert, status: script() };
+            let with_alert = match expected(alert_claiming, alert_publishing) {
+                (_, status, name) if has_row => (status, name),
+                _ => (503, "unavailable"),
+            };
+            let (status, name) = answer_to("OPPORTUNITY", &both).await;
+            assert_eq!((status, &*name), with_alert, "{:?} {:?}", both.alert, both.status);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_to_a_stream_that_is_off_is_discarded_and_never_tried_again() {
+    for (settling, failure) in [
+        (Settling::IsRecorded, None),
+        (Settling::IsNotMine, Some("done, but the claim had passed to another attempt")),
+        (Settling::Fails, Some("done, but completion failed: the ledger could not settle: throttled")),
+        (Settling::Hangs, Some("done, but completion failed: the ledger did not answer in time")),
+    ] {
+        let script = || Script::new(Claiming::Wins, Publishing::FindsNoTopic, settling);
+        let (only, begun) = (script(), tokio::time::Instant::now());
+        let relayed = run(&only).await;
+        assert!(begun.elapsed() < TIMEOUT, "Lambda would have killed it");
+        assert_eq!((only.calls(), relayed.outcome), (vec!["claim", "publish", "discard"], Outcome::Discarded));
+        assert_eq!(relayed.failure.map(|failure| opportunity_alerts::error::chain(&failure)).as_deref(), failure);
+
+        let alert = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
+        let both = Both { alert, status: script() };
+        assert_eq!(answer_to("OPPORTUNITY", &both).await, (200, "alerted".into()));
+        assert_eq!(answer_to("DONE", &both).await, (200, "ignored".into()));
+    }
 }
 
 fn is_clean(claiming: Claiming, publishing: Publishing, settling: Settling) -> bool {
@@ -188,9 +324,12 @@ fn read(response: &Response<String>) -> (u16, &str, Option<&str>, Value) {
 
 #[test]
 fn a_success_is_plain_json() {
-    for (outcome, name) in
-        [(Outcome::Alerted, "alerted"), (Outcome::Duplicate, "duplicate"), (Outcome::Ignored, "ignored")]
-    {
+    for (outcome, name) in [
+        (Outcome::Alerted, "alerted"),
+        (Outcome::Pending, "pending"),
+        (Outcome::Duplicate, "duplicate"),
+        (Outcome::Ignored, "ignored"),
+    ] {
         let response = answer(&outcome, Some("evt_1"));
         assert_eq!(read(&response), (200, "application/json", None, json!({"outcome": name, "eventId": "evt_1"})));
     }

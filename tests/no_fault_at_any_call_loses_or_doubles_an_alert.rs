@@ -351,6 +351,10 @@ impl Ledger for Process {
         Ok(Settled::NotMine)
     }
 
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
+        Ok(Settled::NotMine)
+    }
+
     async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
         let publish = |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.state = State::Published);

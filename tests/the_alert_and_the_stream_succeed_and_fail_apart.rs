@@ -5,11 +5,15 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use aws_sdk_dynamodb::types::AttributeValue::S;
+use futures_util::future::join_all;
+use opportunity_alerts::aws::ATTEMPTS;
 use opportunity_alerts::event::STATUSES;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::ledger::{DeliveryId, sha256_hex};
+use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use support::aws::Fault;
 use support::lambda::{Lambda, Said, TOPIC, environment};
@@ -33,6 +37,14 @@ impl World {
 
     async fn state(&self, id: DeliveryId) -> String {
         self.dynamodb.row(&id).await.map_or("none".into(), |row| row["state"].as_s().unwrap().clone())
+    }
+
+    /// The report of one run that waits for nothing.
+    async fn redriven(&self, stream: &str) -> Value {
+        match self.redrive(stream).await.invoke(&json!({"now": true})).await {
+            Said::Response(report) => report,
+            said => panic!("no report, but {said:?}"),
+        }
     }
 
     /// Of the alert, and of the message to the stream.
@@ -64,12 +76,11 @@ async fn one_opportunity_is_one_alert_and_one_message_to_the_stream_however_ofte
 }
 
 #[tokio::test]
-async fn without_the_streams_topic_the_alert_goes_out_once_and_the_retry_publishes_only_the_streams() {
+async fn without_the_streams_topic_the_alert_is_answered_200_and_a_repetition_publishes_only_the_streams() {
     let world = World::new().await;
     let mut function = world.function(STREAM).await;
     world.aws.next("status publish", Fault::Refused(403));
-    let (status, answer) = function.answer(&event()).await;
-    assert_eq!((status, &answer["outcome"]), (503, &json!("unavailable")));
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
     assert_eq!(world.states().await, ["PUBLISHED", "PENDING"]);
     world.aws.take_calls();
     assert_eq!(function.answer(&event()).await, (200, said("duplicate")));
@@ -77,6 +88,76 @@ async fn without_the_streams_topic_the_alert_goes_out_once_and_the_retry_publish
     calls.sort();
     assert_eq!(calls, ["claim", "status claim", "status complete", "status publish"]);
     assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]));
+}
+
+/// However the stream's topic fails, SendPilot is answered 200 and never sends the event again. The
+/// redrive publishes what is claimed.
+#[tokio::test]
+async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_redrive_without_sendpilot() {
+    let case = async |fault: Fault, status: &str, outcome: &str, alert: &str| {
+        let world = World::new().await;
+        let mut function = world.function(STREAM).await;
+        world.aws.next("status publish", fault);
+        let answer = function.answer(&signed_now(&change("evt_1", status))).await;
+        assert_eq!(answer, (200, said(outcome)), "{fault:?}");
+        assert_eq!(world.states().await, [alert, "PENDING"], "{fault:?}");
+        let log = function.log().await;
+        let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        assert_eq!((&line["level"], &line["outcome"]), (&json!("WARN"), &json!(outcome)), "{line}");
+        let report = world.redriven(STREAM).await;
+        assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(0)), "{report}");
+        assert_eq!(world.states().await, [alert, "PUBLISHED"], "{fault:?}");
+        assert_eq!(world.aws.statuses(), ["evt_1"], "{fault:?}");
+    };
+    join_all([Fault::Refused(403), Fault::Refused(500), Fault::Lost, Fault::HeldBefore].map(async |fault| {
+        case(fault, "OPPORTUNITY", "alerted", "PUBLISHED").await;
+        case(fault, "NOT_INTERESTED", "pending", "none").await;
+    }))
+    .await;
+}
+
+/// A second attempt while the first one holds the stream's message.
+#[tokio::test]
+async fn a_message_that_another_attempt_has_is_answered_200_and_published_though_that_attempt_dies() {
+    join_all([("OPPORTUNITY", "duplicate"), ("DONE", "pending")].map(async |(status, outcome)| {
+        let world = World::new().await;
+        let (mut first, mut second) = (world.function(STREAM).await, world.function(STREAM).await);
+        let event = signed_now(&change("evt_1", status));
+        world.aws.next("status publish", Fault::HeldBefore);
+        first.begin(&event).await;
+        world.aws.held().await;
+        // Time for the alert to come to its end.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(second.answer(&event).await, (200, said(outcome)));
+        first.kill().await;
+        tokio::time::sleep(TIMEOUT + LEASE_MARGIN).await;
+        assert_eq!(world.redriven(STREAM).await["published"], 1);
+        assert_eq!(world.aws.statuses(), ["evt_1"]);
+    }))
+    .await;
+}
+
+/// Without a row, nobody but SendPilot knows of the message.
+#[tokio::test]
+async fn a_message_that_is_not_claimed_is_answered_503_though_the_alert_is_published() {
+    let case = async |(fault, status, outcome): (Fault, &str, &str)| {
+        let world = World::new().await;
+        let mut function = world.function(STREAM).await;
+        let event = signed_now(&change("evt_1", status));
+        (0..9).for_each(|_| world.aws.next("status claim", fault));
+        let (status, answer) = function.answer(&event).await;
+        assert_eq!((status, &answer["outcome"]), (503, &json!("unavailable")), "{fault:?}");
+        world.aws.clear();
+        assert_eq!(function.answer(&event).await, (200, said(outcome)), "{fault:?}");
+        assert_eq!(world.aws.statuses(), ["evt_1"], "{fault:?}");
+    };
+    join_all([
+        case((Fault::Refused(400), "OPPORTUNITY", "duplicate")),
+        case((Fault::Refused(400), "DONE", "streamed")),
+        case((Fault::HeldBefore, "OPPORTUNITY", "duplicate")),
+        case((Fault::HeldBefore, "DONE", "streamed")),
+    ])
+    .await;
 }
 
 #[tokio::test]
@@ -106,12 +187,12 @@ async fn neither_waits_for_the_other() {
 
 #[tokio::test]
 async fn a_call_of_the_stream_that_hangs_costs_the_alert_nothing() {
-    for call in ["status claim", "status publish"] {
+    for (call, status) in [("status claim", 503), ("status publish", 200)] {
         let world = World::new().await;
         let mut function = world.function(STREAM).await;
         (0..9).for_each(|_| world.aws.next(call, Fault::HeldBefore));
         let Said::Response(answer) = function.invoke(&event()).await else { panic!("no answer") };
-        assert_eq!(answer["statusCode"], 503, "{call}");
+        assert_eq!(answer["statusCode"], status, "{call}");
         assert_eq!(world.aws.alerts(), ["evt_1"], "{call}");
         assert_eq!(world.states().await[0], "PUBLISHED", "{call}");
     }
@@ -136,23 +217,53 @@ async fn killed_between_the_two_the_redrive_sees_to_what_is_left() {
     }
 }
 
-/// What was claimed for the stream is not lost when the stream is turned off; it goes out when it is on again.
+/// Nobody waits for it any more, and a row that stays pending would hide one that somebody waits
+/// for.
 #[tokio::test]
-async fn what_is_pending_for_a_stream_that_was_turned_off_waits_for_it_and_says_so() {
+async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_and_says_so() {
     let world = World::new().await;
+    let id = DeliveryId::status(Some("ws_abc123xyz"), "evt_1");
+    let days_30 = Duration::from_secs(30 * 86_400);
     world.aws.next("status publish", Fault::Refused(403));
+    world.aws.next("publish", Fault::Refused(403));
     assert_eq!(world.function(STREAM).await.answer(&event()).await.0, 503);
-    let Said::Response(report) = world.redrive("").await.invoke(&json!({"now": true})).await else {
-        panic!("no report")
-    };
-    assert_eq!((&report["published"], &report["stillPending"]), (&json!(0), &json!(1)), "{report}");
-    let row = world.dynamodb.row(&DeliveryId::status(Some("ws_abc123xyz"), "evt_1")).await.unwrap();
+    let message = world.dynamodb.row(&id).await.unwrap()["message"].clone();
+
+    // An error while the row is settled leaves it to the next run.
+    (0..ATTEMPTS).for_each(|_| world.aws.next("status discard", Fault::Refused(400)));
+    let report = world.redriven("").await;
+    assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(1)), "{report}");
+    world.aws.clear();
+    tokio::time::sleep(TIMEOUT / 4 + LEASE_MARGIN).await;
+
+    let begun = SystemTime::now();
+    let mut redrive = world.redrive("").await;
+    let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("no report") };
+    let expected = json!({
+        "scanned": 1, "published": 0, "discarded": 1, "duplicates": 0, "stillPending": 0,
+        "oldestPendingAgeSeconds": 0, "oldestStreamPendingAgeSeconds": 0,
+    });
+    assert_eq!(report, expected);
+    let row = world.dynamodb.row(&id).await.unwrap();
+    assert_eq!((&row["state"], &row["message"]), (&S("DISCARDED".into()), &message));
     assert!(row["lastError"].as_s().unwrap().contains("the lead status stream is off"), "{row:?}");
-    let Said::Response(report) = world.redrive(STREAM).await.invoke(&json!({"now": true})).await else {
-        panic!("no report")
+    let expires: u64 = row["expiresAt"].as_n().unwrap().parse().unwrap();
+    let expected = Timestamp::from(begun).after(days_30).as_secs();
+    assert!((expected..expected + 60).contains(&expires), "as a published row does: {expires}");
+    assert_eq!(world.dynamodb.pending().await, []);
+
+    // No later run finds it, and SendPilot's repetition is a duplicate, though the stream is on
+    // again.
+    let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("no report") };
+    assert_eq!(report["scanned"], 0, "{report}");
+    let log = redrive.log().await;
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let [delivery, ..] = &lines.filter(|line| line["message"] == "delivery").collect::<Vec<_>>()[..] else {
+        panic!("{log}")
     };
-    assert_eq!(report["published"], 1, "{report}");
-    assert_eq!(world.aws.statuses(), ["evt_1"]);
+    assert_eq!((&delivery["level"], &delivery["outcome"]), (&json!("WARN"), &json!("discarded")), "{delivery}");
+    assert_eq!(world.function(STREAM).await.answer(&event()).await, (200, said("duplicate")));
+    assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec![]));
 }
 
 #[tokio::test]
@@ -248,7 +359,7 @@ async fn a_redriven_message_is_the_same() {
     let mut function = world.function(&fifo).await;
     world.aws.next("status publish", Fault::Denied(500));
     (0..8).for_each(|_| world.aws.next("status publish", Fault::Refused(403)));
-    assert_eq!(function.answer(&event()).await.0, 503);
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
     world.aws.clear();
     world.redrive(&fifo).await.invoke(&json!({"now": true})).await;
     let published = world.aws.published();

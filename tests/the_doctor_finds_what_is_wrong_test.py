@@ -328,15 +328,18 @@ class Doctor(unittest.TestCase):
             self.assertIn("ok          redrive's runs: some in the last 10 minutes", self.printed)
             self.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
 
-    def test_an_alert_that_has_long_been_pending(self):
+    def test_what_has_long_been_pending_by_topic(self):
         table = boto3.resource("dynamodb").Table(names["DeliveriesTableName"])
         now = int(time.time() * 1000)
-        key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#alert"}
-        # In hand, so that the redrive leaves it alone.
-        row = {"state": "PENDING", "pending": "0", "leaseUntil": now + HOUR * 1000, "firstSeenAt": now - HOUR * 1000}
-        table.put_item(Item={**key, **row})
-        self.addCleanup(table.delete_item, Key=key)
-        self.assert_wrong("pending", r"1 for more than 15 minutes, the oldest for 1:00:\d\d", "make pending$")
+        said = []
+        for kind, name, hours in (("status", "messages of the stream", 2), ("alert", "alerts", 1)):
+            key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#{kind}"}
+            # Claimed, so that the redrive leaves it alone.
+            row = {"state": "PENDING", "pending": "0", "leaseUntil": now + HOUR * 1000, "firstSeenAt": now - hours * HOUR * 1000}
+            table.put_item(Item={**key, **row})
+            self.addCleanup(table.delete_item, Key=key)
+            said.insert(0, rf"{name}: 1 for more than 15 minutes, the oldest for {hours}:00:\d\d")
+            self.assert_wrong("pending", "; ".join(said), "make pending$")
 
     def test_queues_that_should_be_empty(self):
         sqs = boto3.client("sqs")

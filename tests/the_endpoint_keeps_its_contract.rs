@@ -29,6 +29,7 @@ fn outcomes() -> Vec<Outcome> {
     let others = [
         Outcome::Alerted,
         Outcome::Streamed,
+        Outcome::Pending,
         Outcome::Debounced,
         Outcome::Duplicate,
         Outcome::Ignored,
@@ -57,9 +58,11 @@ fn outcomes() -> Vec<Outcome> {
             Outcome::MethodNotAllowed => 10,
             Outcome::TooLarge => 11,
             Outcome::Unauthorized { .. } => 12,
+            Outcome::Pending => 13,
+            Outcome::Discarded => unreachable!("it is never an answer"),
         })
         .collect();
-    assert_eq!(kinds.len(), 13);
+    assert_eq!(kinds.len(), 14);
     all
 }
 

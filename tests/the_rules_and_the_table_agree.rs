@@ -22,7 +22,7 @@ fn me() -> Owner {
 /// or other content.
 fn rows() -> Vec<Option<Row>> {
     let mut rows = vec![None];
-    for state in [State::Pending, State::Published, State::Debounced] {
+    for state in [State::Pending, State::Published, State::Debounced, State::Discarded] {
         for owner in [me(), Owner::new("another", [0; 8])] {
             for lease in [999, 1000, 1001] {
                 for content in [None, Some("x"), Some("other content")] {
@@ -41,6 +41,7 @@ fn item(row: &Row) -> Item {
         State::Pending => "PENDING",
         State::Published => "PUBLISHED",
         State::Debounced => "DEBOUNCED",
+        State::Discarded => "DISCARDED",
     };
     let content = row.content_sha256.clone().map(|content| ("contentSha256".to_owned(), S(content)));
     let attributes = [
@@ -87,7 +88,7 @@ async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
 }
 
 #[tokio::test]
-async fn on_a_completion_and_on_a_release() {
+async fn on_a_completion_a_discard_and_a_release() {
     for row in rows() {
         let expected = may_settle(row.as_ref(), &me());
         let settled = if expected == MaySettle::NotMine { Settled::NotMine } else { Settled::Recorded };
@@ -98,6 +99,11 @@ async fn on_a_completion_and_on_a_release() {
         let receipt = Receipt { message_id: "m".into(), published_at: NOW, expires_at: NOW };
         assert_eq!(dynamodb.ledger().complete(&claim_of("evt", me()), &receipt).await.unwrap(), settled, "{row:?}");
         let after = if expected == MaySettle::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
+        assert_eq!(state(&dynamodb).await, after, "{row:?}");
+
+        let dynamodb = table(row.as_ref()).await;
+        assert_eq!(dynamodb.ledger().discard(&claim_of("evt", me()), "off", NOW).await.unwrap(), settled, "{row:?}");
+        let after = if expected == MaySettle::Yes { Some(S("DISCARDED".into())) } else { before.clone() };
         assert_eq!(state(&dynamodb).await, after, "{row:?}");
 
         let dynamodb = table(row.as_ref()).await;

@@ -80,8 +80,8 @@ class EitherStream:
     def test_while_the_stream_refuses_the_alert_goes_out_once_and_a_repetition_is_the_streams_alone(self):
         event = change(self.lead, "OPPORTUNITY")
         with refusing(deployed.stream_arn):
-            self.assertEqual(post(event), (503, "unavailable"))
-            self.assertEqual(post(event), (503, "unavailable"))
+            self.assertEqual(post(event), (200, "alerted"))
+            self.assertEqual(post(event), (200, "duplicate"))
             self.assertEqual((row_of(event, "alert")["state"], row_of(event, "status")["state"]), ("PUBLISHED", "PENDING"))
             self.assert_arrived([event], [])
         self.assertEqual(post(event)[0], 200)
@@ -99,8 +99,8 @@ class EitherStream:
     def test_what_sendpilot_never_sends_again_goes_out_by_the_redrive(self):
         events = [change(self.lead, status) for status in ("NOT_INTERESTED", "OPPORTUNITY")]
         with refusing(deployed.stream_arn):
-            for event in events:
-                self.assertEqual(post(event), (503, "unavailable"))
+            for event, outcome in zip(events, ("pending", "alerted")):
+                self.assertEqual(post(event), (200, outcome))
             report = deployed.redrive.run()
             self.assertEqual((report["scanned"], report["published"], report["stillPending"]), (2, 0, 2))
         report = deployed.redrive.run()

@@ -19,7 +19,7 @@ use support::aws::{Aws, Fault};
 use support::dynamodb::DynamoDb;
 use support::lambda::{Lambda, Said, deployed_environment, environment};
 use support::requests::{SECRET, change, opportunity, signed_now};
-use support::template::{function, resource};
+use support::template::{function, resource, resources_of};
 use yaml_serde::Value;
 
 /// SendPilot waits this long for an answer.
@@ -68,17 +68,11 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
 }
 
-fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
-    let role = resource(role);
+/// What the statements of a policy document allow, each action with its resource.
+fn allowed(document: &Value) -> BTreeSet<(String, String)> {
     let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
-    assert!(role["Properties"]["ManagedPolicyArns"].is_null());
-    let mut granted = BTreeSet::new();
-    for statement in role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].as_sequence().unwrap() {
-        let statement = match statement[0].as_str() {
-            Some("StreamsStatus") if streams => &statement[1],
-            Some("StreamsStatus") => continue,
-            _ => statement,
-        };
+    let mut allowed = BTreeSet::new();
+    for statement in document["Statement"].as_sequence().unwrap() {
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
         let on = match &statement["Resource"] {
@@ -89,7 +83,22 @@ fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
             Value::Sequence(actions) => actions.clone(),
             action => vec![action.clone()],
         };
-        granted.extend(actions.iter().map(|action| (action.as_str().unwrap().to_owned(), on.clone())));
+        allowed.extend(actions.iter().map(|action| (action.as_str().unwrap().to_owned(), on.clone())));
+    }
+    allowed
+}
+
+/// What a role allows itself, and with the stream, what policies of their own add.
+fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
+    let itself = resource(role);
+    assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
+    let mut granted = allowed(&itself["Properties"]["Policies"][0]["PolicyDocument"]);
+    let reference: Value = yaml_serde::from_str(&format!("!Ref {role}")).unwrap();
+    for (id, policy) in resources_of("AWS::IAM::Policy") {
+        assert_eq!(resource(&id)["Condition"].as_str(), Some("StreamsStatus"), "{id}");
+        if streams && policy["Roles"].as_sequence().unwrap().contains(&reference) {
+            granted.extend(allowed(&policy["PolicyDocument"]));
+        }
     }
     granted
 }
@@ -140,6 +149,33 @@ fn with_the_stream_each_role_may_publish_to_it_besides_and_nothing_else() {
     for role in ["WebhookRole", "RedriveRole"] {
         let besides = &granted(role, true) - &granted(role, false);
         assert_eq!(besides, [("sns:Publish".to_owned(), "!Ref StatusTopic".to_owned())].into(), "{role}");
+    }
+}
+
+/// CloudFormation updates what a resource refers to before the resource, and removes what is left
+/// over after all updates.
+#[test]
+fn the_permission_to_publish_to_the_stream_comes_before_the_topics_variable_and_goes_after_it() {
+    // No statement of a role: that would go with the role's update, before the functions'.
+    for role in ["WebhookRole", "RedriveRole"] {
+        assert!(!yaml_serde::to_string(&resource(role)).unwrap().contains("Status"), "{role}");
+        let reference = format!("!Ref {role}");
+        assert!(
+            yaml_serde::to_string(&resource("PublishToStream")["Properties"]["Roles"]).unwrap().contains(&reference)
+        );
+    }
+    let variable = "!If [StreamsStatus, !Select [0, [!Ref StatusTopic, !Ref PublishToStream]], !Ref AWS::NoValue]";
+    let variable: Value = yaml_serde::from_str(variable).unwrap();
+    for id in ["WebhookFunction", "RedriveFunction"] {
+        assert_eq!(function(id)["Environment"]["Variables"]["STATUS_TOPIC_ARN"], variable, "{id}");
+    }
+    // The redrive knows of the stream before anything is claimed for it, or it would discard that.
+    assert_eq!(resource("WebhookFunction")["DependsOn"].as_str(), Some("RedriveFunction"));
+    // By a condition that is false, `DependsOn` keeps a resource from being created.
+    for (id, resource) in support::template::load()["Resources"].as_mapping().unwrap() {
+        if let Some(on) = resource["DependsOn"].as_str() {
+            assert!(support::template::resource(on)["Condition"].is_null(), "{id:?} depends on {on}");
+        }
     }
 }
 

@@ -9,12 +9,17 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use aws_sdk_dynamodb::types::{AttributeAction, AttributeValueUpdate};
 use futures_util::future::join;
+use futures_util::stream::{self, Stream};
 use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
 use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Message, Owner, Standing, Wanted};
-use opportunity_alerts::redrive::{CONCURRENCY, Incomplete, Pace, Redrive, Report};
+use opportunity_alerts::ledger::{
+    Attempt, Claim, Claimed, Delivery, DeliveryId, Ledger, LedgerError, MayAlert, Message, Owner, Pending, QuietId,
+    Receipt, Settled, Standing, Wanted,
+};
+use opportunity_alerts::redrive::{ALERT_SLOTS, Incomplete, MAX_TIMEOUTS, Pace, Redrive, Report, STREAM_SLOTS};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::sns::{Sns, Topics};
+use opportunity_alerts::topic::{Topic, TopicError};
 use serde_json::{Value, json};
 use support::aws::{Call, Fault};
 use support::doubles::{relay, telemetry};
@@ -30,16 +35,25 @@ const MINUTE: Duration = Duration::from_secs(60);
 impl World {
     /// A delivery whose first attempt died `ago`, as its lease ended.
     async fn abandoned(&self, event: &str, ago: Duration) -> DeliveryId {
+        self.abandoned_as(delivery(event), ago).await
+    }
+
+    async fn abandoned_as(&self, delivery: Delivery, ago: Duration) -> DeliveryId {
         let end = Timestamp::from_millis(now().as_millis() - u64::try_from(ago.as_millis()).unwrap());
         let began = Timestamp::from_millis(end.as_millis() - 12_000);
         let attempt = Attempt { owner: Owner::new("dead", [0; 8]), now: began, lease_until: end };
-        let claimed = self.dynamodb.ledger().claim(Wanted::Delivery(delivery(event)), attempt).await.unwrap();
+        let claimed = self.dynamodb.ledger().claim(Wanted::Delivery(delivery), attempt).await.unwrap();
         let Standing::Won(claim) = claimed.standing else { panic!() };
         claim.delivery_id().clone()
     }
 
     async fn process(&self) -> Lambda {
         Lambda::start_redrive(&self.aws, TIMEOUT).await
+    }
+
+    /// The redrive with the lead status stream on.
+    async fn with_stream(&self, timeout: Duration) -> Lambda {
+        Lambda::start_redrive_with(&self.aws, vec![("STATUS_TOPIC_ARN", format!("{TOPIC}-status"))], timeout).await
     }
 
     /// One run, in this process, that begins at a time of the test's choosing.
@@ -87,6 +101,24 @@ fn delivery(event: &str) -> Delivery {
     let body = json!({"default": json!({"id": event}).to_string()}).to_string();
     let message = Message::Alert { subject: "New opportunity: x".into(), body };
     Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
+}
+
+/// A change of status on its way to the stream.
+fn change(event: &str) -> Delivery {
+    let message = Message::Status {
+        body: json!({"id": event}).to_string(),
+        attributes: [("newStatus".to_owned(), "DONE".to_owned())].into(),
+        group: "lead".into(),
+        deduplication: "x".into(),
+    };
+    Delivery { id: DeliveryId::status(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
+}
+
+/// The line of the last run.
+async fn line_of_run(redrive: Lambda) -> Value {
+    let log = redrive.log().await;
+    let mut lines = log.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.find(|line| line["message"] == "redrive").unwrap()
 }
 
 fn report(said: Said) -> Value {
@@ -225,13 +257,13 @@ async fn of_two_redrives_at_once_over_a_thousand_each_delivery_is_published_once
 #[tokio::test]
 async fn the_longest_overdue_goes_first_and_no_more_than_a_few_at_once() {
     let world = World::new().await;
-    let count = u32::try_from(3 * CONCURRENCY).unwrap();
+    let count = u32::try_from(6 * ALERT_SLOTS).unwrap();
     for number in 0..count {
         world.abandoned(&format!("evt_{number}"), MINUTE * (number + 1)).await;
     }
     world.run(now()).await.unwrap();
     let place = |event: &str| world.aws.alerts().iter().position(|id| id == event).unwrap();
-    let few = CONCURRENCY * 2;
+    let few = ALERT_SLOTS * 2;
     for number in 0..count {
         let expected = usize::try_from(count - 1 - number).unwrap();
         assert!(place(&format!("evt_{number}")).abs_diff(expected) < few, "{:?}", world.aws.alerts());
@@ -241,12 +273,13 @@ async fn the_longest_overdue_goes_first_and_no_more_than_a_few_at_once() {
 #[tokio::test]
 async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() {
     let world = World::new().await;
-    let count = CONCURRENCY + 2;
+    let count = ALERT_SLOTS * 10;
     for number in 0..count {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
     }
-    for _ in 0..CONCURRENCY {
-        world.aws.next("publish", Fault::HeldBefore);
+    // Of the 500 ms that each delivery has.
+    for _ in 0..count {
+        world.aws.next("publish", Fault::Delayed(Duration::from_millis(250)));
     }
     let timeout = Duration::from_secs(2);
     let mut redrive = Lambda::start_redrive(&world.aws, timeout).await;
@@ -254,10 +287,183 @@ async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() 
     let first = report(redrive.invoke(&json!({})).await);
     assert!(begun.elapsed() < timeout, "Lambda would have killed it");
     assert_eq!(first["published"].as_u64().unwrap() + first["stillPending"].as_u64().unwrap(), count as u64, "{first}");
-    assert!(first["stillPending"].as_u64().unwrap() >= CONCURRENCY as u64, "{first}");
+    assert!(first["stillPending"].as_u64().unwrap() >= ALERT_SLOTS as u64, "{first}");
+    world.aws.clear();
     let second = report(redrive.invoke(&json!({})).await);
     assert_eq!((&second["scanned"], &second["published"]), (&first["stillPending"], &first["stillPending"]));
     assert_eq!(world.aws.alerts().len(), count);
+}
+
+/// In the template's 55 seconds, each publish that hangs takes 7.5.
+#[tokio::test]
+async fn a_hanging_stream_delays_no_alert_and_is_left_to_the_next_run_after_a_few_timeouts() {
+    let world = World::new().await;
+    for number in 0..80 {
+        world.abandoned_as(change(&format!("evt_{number}")), 2 * MINUTE).await;
+        world.aws.next("status publish", Fault::HeldBefore);
+    }
+    world.abandoned("evt_alert", MINUTE).await;
+    let mut redrive = world.with_stream(Duration::from_secs(4)).await;
+    let begun = std::time::Instant::now();
+    redrive.begin(&json!({})).await;
+    while world.aws.alerts().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(3), "the alert waits for the stream");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let report = redrive.said().await;
+    let counts = ["scanned", "published", "stillPending"].map(|count| report[count].as_u64().unwrap());
+    assert_eq!(counts, [81, 1, 80], "{report}");
+    let mut calls = world.aws.calls();
+    calls.retain(|call| call.ends_with("publish"));
+    let before = calls.iter().position(|call| call == "publish").unwrap();
+    assert!(before <= STREAM_SLOTS, "the alert waits for one of {before} publishes");
+    let tried = calls.len() - 1;
+    assert!(tried < STREAM_SLOTS + MAX_TIMEOUTS as usize, "{tried} publishes were waited for");
+    let line = line_of_run(redrive).await;
+    assert_eq!((&line["stoppedEarly"], &line["level"]), (&json!("stream"), &json!("WARN")), "{line}");
+
+    world.aws.clear();
+    let mut next = world.with_stream(TIMEOUT).await;
+    let report = self::report(next.invoke(&json!({})).await);
+    assert_eq!((&report["published"], &report["stillPending"]), (&json!(80), &json!(0)), "{report}");
+    let line = line_of_run(next).await;
+    assert_eq!((&line["stoppedEarly"], &line["level"]), (&json!(null), &json!("INFO")), "{line}");
+}
+
+/// Also where the claims cannot be given back.
+#[tokio::test]
+async fn hanging_alerts_are_left_to_the_next_run_after_a_few_timeouts_and_delay_no_change_of_status() {
+    let world = World::new().await;
+    for number in 0..20 {
+        world.abandoned(&format!("evt_{number}"), 2 * MINUTE).await;
+        world.abandoned_as(change(&format!("evt_{number}")), MINUTE).await;
+        world.aws.next("publish", Fault::HeldBefore);
+        world.aws.next("release", Fault::Refused(400));
+    }
+    let mut redrive = world.with_stream(Duration::from_secs(4)).await;
+    let report = report(redrive.invoke(&json!({})).await);
+    assert_eq!((&report["published"], &report["stillPending"]), (&json!(20), &json!(20)), "{report}");
+    let tried = world.aws.calls().iter().filter(|call| *call == "publish").count();
+    assert!(tried < ALERT_SLOTS + MAX_TIMEOUTS as usize, "{tried} publishes were waited for");
+    assert_eq!(line_of_run(redrive).await["stoppedEarly"], json!("alerts"));
+    let untouched = world.dynamodb.pending().await.iter().filter(|row| row["attempts"] == N("1".into())).count();
+    assert_eq!(untouched, 20 - tried, "what is left to the next run is not claimed");
+}
+
+/// A topic that refuses at once costs a run no time.
+#[tokio::test]
+async fn a_topic_that_refuses_is_tried_for_each_delivery() {
+    let world = World::new().await;
+    for number in 0..20 {
+        world.abandoned_as(change(&format!("evt_{number}")), MINUTE).await;
+        world.aws.next("status publish", Fault::Refused(403));
+    }
+    let mut redrive = world.with_stream(TIMEOUT).await;
+    assert_eq!(report(redrive.invoke(&json!({})).await)["stillPending"], json!(20));
+    assert_eq!(world.aws.calls().iter().filter(|call| *call == "status publish").count(), 20);
+    assert_eq!(line_of_run(redrive).await["stoppedEarly"], json!(null));
+}
+
+#[tokio::test]
+async fn the_age_of_what_is_pending_is_told_by_topic() {
+    let world = World::new().await;
+    let now = now();
+    let ages = |report: &Report| (report.oldest_pending_age_seconds, report.oldest_stream_pending_age_seconds);
+    assert_eq!(ages(&world.run(now).await.unwrap()), (0, None));
+    // Claimed by living attempts, so that the run leaves both alone.
+    let held = async |delivery: Delivery, since: Duration| {
+        let id = world.abandoned_as(delivery, since - Duration::from_secs(12)).await;
+        world.set(&id, "leaseUntil", Some(N(now.after(MINUTE).as_millis().to_string()))).await;
+    };
+    held(delivery("evt_1"), 2 * MINUTE).await;
+    let (alerts, stream) = ages(&world.run(now).await.unwrap());
+    assert!((110..=120).contains(&alerts) && stream.is_none(), "{alerts} {stream:?}");
+    held(change("evt_2"), 60 * MINUTE).await;
+    held(change("evt_3"), 5 * MINUTE).await;
+    let (alerts, stream) = ages(&world.run(now).await.unwrap());
+    assert!((110..=120).contains(&alerts), "a row of the stream makes no alert old: {alerts}");
+    assert!((3590..=3600).contains(&stream.unwrap()), "{stream:?}");
+}
+
+#[test]
+fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
+    for (key, is_for_stream) in [
+        ("ws#evt#status", true),
+        ("ws#evt#more#status", true),
+        ("ws#evt#alert", false),
+        ("ws#status#alert", false),
+        ("ws#evt#alert#more", false),
+        ("ws#evt#alert-status", false),
+        ("", false),
+    ] {
+        assert_eq!(DeliveryId::stored(key.into()).is_for_stream(), is_for_stream, "{key}");
+    }
+    for part in ["status", "#status", "alert", "x#status", ""] {
+        assert!(DeliveryId::status(Some(part), part).is_for_stream(), "{part}");
+        assert!(!DeliveryId::alert(Some(part), part).is_for_stream(), "{part}");
+    }
+}
+
+/// A ledger that lists rows of the stream and, as the last one, an alert. Its topic takes alerts
+/// alone.
+struct Backlog {
+    stream: usize,
+}
+
+impl Ledger for &Backlog {
+    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+        let id = wanted.id().clone();
+        let Delivery { message, .. } = if id.is_for_stream() { change("evt") } else { delivery("evt") };
+        let standing = Standing::Won(Claim::granted(id, message, None, attempt.owner));
+        Ok(Claimed { standing, attempts: None })
+    }
+
+    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+        Ok(MayAlert::Yes)
+    }
+
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
+        Ok(Settled::Recorded)
+    }
+
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
+        Ok(Settled::Recorded)
+    }
+
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
+        Ok(Settled::Recorded)
+    }
+
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
+        Ok(Settled::Recorded)
+    }
+
+    fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
+        let ids = (0..self.stream).map(|number| DeliveryId::status(None, &number.to_string()));
+        let at = Timestamp::from_millis(0);
+        let row = move |id| Ok(Pending { id, lease_until: at, first_seen_at: at, attempts: 1 });
+        stream::iter(ids.chain([DeliveryId::alert(None, "evt")]).map(row))
+    }
+}
+
+impl Topic for &Backlog {
+    async fn publish(&self, message: &Message) -> Result<String, TopicError> {
+        match message {
+            Message::Alert { .. } => Ok("message-1".into()),
+            Message::Status { .. } => std::future::pending().await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_of_changes_keeps_an_alert_from_being_taken_up() {
+    let backlog = Backlog { stream: 50_001 };
+    let redrive = Redrive { relay: relay(&backlog, &backlog), telemetry: telemetry() };
+    let now = now();
+    let report =
+        redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, [0; 8]), Pace::Patient).await.unwrap();
+    assert_eq!((report.scanned, report.published, report.still_pending), (50_002, 1, 50_001));
+    assert_eq!(report.oldest_pending_age_seconds, 0);
 }
 
 #[tokio::test]

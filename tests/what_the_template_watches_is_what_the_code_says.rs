@@ -16,8 +16,15 @@ use yaml_serde::{Mapping, Value};
 
 /// What each function sends; the others are the webhook's.
 const OF_BOTH: [Sent; 2] = [Sent::ColdStart, Sent::Crashed];
-const OF_REDRIVE: [Sent; 6] =
-    [Sent::Scanned, Sent::Published, Sent::Duplicates, Sent::StillPending, Sent::OldestPendingAge, Sent::Incomplete];
+const OF_REDRIVE: [Sent; 7] = [
+    Sent::Scanned,
+    Sent::Published,
+    Sent::Duplicates,
+    Sent::StillPending,
+    Sent::OldestPendingAge,
+    Sent::OldestStreamPendingAge,
+    Sent::Incomplete,
+];
 
 const REASONS: [&str; 7] = ["missing", "malformed", "mismatch", "stale", "body", "route", "too_large"];
 
@@ -27,11 +34,12 @@ fn statuses() -> [&'static str; 10] {
 }
 
 /// What log lines have beside metrics: those of the functions, Lambda's report of an invocation, and the gateway's.
-const FIELDS: [&str; 31] = [
+const FIELDS: [&str; 34] = [
     "attempts",
     "debounced",
     "deliveryId",
     "detail",
+    "discarded",
     "duplicates",
     "error",
     "eventId",
@@ -41,6 +49,7 @@ const FIELDS: [&str; 31] = [
     "location",
     "newStatus",
     "oldestPendingAgeSeconds",
+    "oldestStreamPendingAgeSeconds",
     "otherBody",
     "outcome",
     "previousStatus",
@@ -51,6 +60,7 @@ const FIELDS: [&str; 31] = [
     "scanned",
     "status",
     "stillPending",
+    "stoppedEarly",
     "streamFailure",
     "record.status",
     "integrationError",
@@ -176,6 +186,19 @@ fn every_alarm_and_every_widget_is_on_a_metric_that_is_sent() {
     assert!(shown.len() > 40);
     for metric in shown {
         assert!(metric.exists(), "{metric:?}");
+    }
+}
+
+#[test]
+fn the_age_of_what_is_pending_is_watched_by_topic() {
+    for (id, metric, condition) in [
+        ("PendingTooOldAlarm", Sent::OldestPendingAge, None),
+        ("StreamPendingTooOldAlarm", Sent::OldestStreamPendingAge, Some("StreamsStatus")),
+    ] {
+        let alarm = resource(id);
+        assert_eq!(alarm["Condition"].as_str(), condition, "{id}");
+        assert_eq!(Metric::of_alarm(&alarm["Properties"]).name, metric.name(), "{id}");
+        assert_eq!(yaml_serde::to_string(&alarm["Properties"]["Threshold"]).unwrap(), "!Ref PendingSeconds\n", "{id}");
     }
 }
 

@@ -99,6 +99,10 @@ const COMPLETE: &str =
 
 const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresAt = :expires REMOVE pending";
 
+/// Keeps its message, and `lastError` says why that is not published. Like a published row it
+/// expires.
+const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
+
 /// The rule of [`may_alert`].
 const MAY_ALERT: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
 
@@ -157,12 +161,11 @@ impl DynamoDbLedger {
         now: Timestamp,
         error: &str,
     ) -> Result<Settled, LedgerError> {
-        let error: String = error.chars().take(MAX_ERROR).collect();
         let update = self
             .update(id, owner)
             .update_expression(RELEASE)
             .expression_attribute_values(":now", millis(now))
-            .expression_attribute_values(":error", string(&error));
+            .expression_attribute_values(":error", error_text(error));
         self.settle("release", owner, update).await
     }
 
@@ -227,8 +230,7 @@ impl Ledger for DynamoDbLedger {
             (MayClaim::OtherContent, _) => Standing::OtherContent,
             (MayClaim::Yes, _) if row.is_some() => return Err(LedgerError::Contradiction),
             (MayClaim::Yes, Wanted::Pending(_)) => return Err(LedgerError::Gone),
-            // No row that says why: an engine older than `ReturnValuesOnConditionCheckFailure`. Never 2xx on a guess.
-            (MayClaim::Yes, Wanted::Delivery(_)) => Standing::InProgress { until: lease_until },
+            (MayClaim::Yes, Wanted::Delivery(_)) => return Err(LedgerError::Unexplained),
         };
         Ok(Claimed { standing, attempts })
     }
@@ -280,6 +282,16 @@ impl Ledger for DynamoDbLedger {
         self.settle("debounce", claim.owner(), update).await
     }
 
+    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<Settled, LedgerError> {
+        let update = self
+            .update(claim.delivery_id(), claim.owner())
+            .update_expression(DISCARD)
+            .expression_attribute_values(":discarded", string(State::Discarded.name()))
+            .expression_attribute_values(":error", error_text(reason))
+            .expression_attribute_values(":expires", number(expires_at.as_secs()));
+        self.settle("discard", claim.owner(), update).await
+    }
+
     async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<Settled, LedgerError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
@@ -329,11 +341,14 @@ impl State {
             Self::Pending => "PENDING",
             Self::Published => "PUBLISHED",
             Self::Debounced => "DEBOUNCED",
+            Self::Discarded => "DISCARDED",
         }
     }
 
     fn named(name: &str) -> Option<Self> {
-        [Self::Pending, Self::Published, Self::Debounced].into_iter().find(|state| state.name() == name)
+        [Self::Pending, Self::Published, Self::Debounced, Self::Discarded]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
 }
 
@@ -434,7 +449,7 @@ fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
     let state = text(item, "state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
     let lease_until = match (moment(item, "leaseUntil"), state) {
         (Some(lease_until), _) => lease_until,
-        (None, State::Published | State::Debounced) => Timestamp::from_millis(0),
+        (None, State::Published | State::Debounced | State::Discarded) => Timestamp::from_millis(0),
         (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
     };
     let owner = Owner::stored(text(item, "owner").unwrap_or_default());
@@ -472,6 +487,11 @@ fn moment(item: &Item, name: &str) -> Option<Timestamp> {
 
 fn parsed<N: FromStr>(item: &Item, name: &str) -> Option<N> {
     item.get(name)?.as_n().ok()?.parse().ok()
+}
+
+/// The error text that a row keeps.
+fn error_text(error: &str) -> AttributeValue {
+    AttributeValue::S(error.chars().take(MAX_ERROR).collect())
 }
 
 fn string(text: &str) -> AttributeValue {

@@ -78,8 +78,11 @@ impl Handled {
     fn measure(&self, line: &mut Line) {
         let outcome = &self.outcome;
         line.count(metric(outcome));
-        if self.alert.is_some() && self.status.as_ref().is_some_and(|status| status.outcome == Outcome::Streamed) {
-            line.count(Metric::Streamed);
+        // Of a message to the stream alone, this is the outcome's own.
+        if let (Some(_), Some(Relayed { outcome: stream @ (Outcome::Streamed | Outcome::Pending), .. })) =
+            (&self.alert, &self.status)
+        {
+            line.count(metric(stream));
         }
         if let Some(reason) = outcome.rejection() {
             line.count_by(Metric::Rejected, reason);
@@ -135,9 +138,10 @@ fn metric(outcome: &Outcome) -> Metric {
     match outcome {
         Outcome::Alerted => Metric::Alerted,
         Outcome::Streamed => Metric::Streamed,
+        Outcome::Pending => Metric::StreamPending,
         Outcome::Debounced => Metric::Debounced,
         Outcome::Duplicate => Metric::Duplicate,
-        Outcome::Ignored => Metric::Ignored,
+        Outcome::Ignored | Outcome::Discarded => Metric::Ignored,
         Outcome::InProgress { .. } => Metric::InProgress,
         Outcome::Unavailable { .. } | Outcome::NoSecret { .. } => Metric::Unavailable,
         Outcome::Malformed(_) => Metric::Malformed,

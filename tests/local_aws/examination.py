@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws import request
 from local_aws.deliveries import Deliveries
-from local_aws.pending import age
+from local_aws.pending import age, is_for_stream
 from local_aws.signature import SAMPLE_SECRET
 
 OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
@@ -353,13 +353,18 @@ class Examination:
         return "some" if next(lines, None) else None
 
     def _nothing_old_is_pending(self):
-        ages = [age(row, self._now) for row in Deliveries(self._output("DeliveriesTableName")).pending()]
-        old = [one for one in ages if one > OLD]
+        rows = Deliveries(self._output("DeliveriesTableName")).pending()
+        old = []
+        for of_stream, kind in ((False, "alerts"), (True, "messages of the stream")):
+            ages = [age(row, self._now) for row in rows if is_for_stream(row) == of_stream]
+            ages = [one for one in ages if one > OLD]
+            if ages:
+                old.append(f"{kind}: {len(ages)} for more than {_minutes(OLD)}, the oldest for {max(ages)}")
         if old:
             listing = "make pending" if self._local else f"make pending STACK={self._stack_name}"
-            remedy = "Mend the error of each, and it goes out by itself. They stand in:" + _command(listing)
-            return Finding(WRONG, f"{len(old)} for more than {_minutes(OLD)}, the oldest for {max(old)}", remedy)
-        return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(ages)} in all")
+            remedy = "If you fix the error of each, the redrive publishes it. They are listed by:" + _command(listing)
+            return Finding(WRONG, "; ".join(old), remedy)
+        return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(rows)} in all")
 
     def _no_run_failed(self):
         remedy = "Each holds the error of one run of the redrive, and nothing to send again. When that is mended, empty the queue."

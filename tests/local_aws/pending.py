@@ -1,4 +1,4 @@
-"""`make pending`: lists what a deployed stack has not got out yet, alerts and messages of the lead status stream, the oldest first."""
+"""`make pending`: lists what a deployed stack has not published yet: alerts, then messages of the lead status stream, each the oldest first."""
 
 import argparse
 import sys
@@ -35,12 +35,17 @@ def listing(rows, now):
     if not rows:
         return "Nothing is pending."
     lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
-    for row in sorted(rows, key=_since):
+    for row in sorted(rows, key=lambda row: (is_for_stream(row), _since(row))):
         held = "(in hand)" if row["leaseUntil"] > now * 1000 else "(its last attempt died)"
         cells = (age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
         lines.append(tuple(printable(str(cell)) for cell in cells))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]
     return "\n".join("  ".join([*map(str.ljust, line, widths), line[3]]) for line in lines)
+
+
+def is_for_stream(row):
+    """Whether it is a message of the lead status stream: the last part of its key says so."""
+    return row["deliveryId"].split("#")[-1] == "status"
 
 
 def age(row, now):

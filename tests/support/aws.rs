@@ -49,7 +49,8 @@ impl Fault {
 /// One call, as it came and went.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `debounce`, `complete`, `release`, `GetSecretValue` as
+    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `debounce`, `complete`,
+    /// `discard`, `release`, `GetSecretValue` as
     /// `current`, `previous`; `Query` is `list`, `Publish` is `publish`. Of a delivery to the lead status stream, each is
     /// `status claim` and so on.
     pub operation: String,
@@ -292,6 +293,7 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
         Some("DynamoDB_20120810.UpdateItem") if text.contains("debouncedBy") => "debounce",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("attribute_not_exists") => "claim",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("publishedAt") => "complete",
+        Some("DynamoDB_20120810.UpdateItem") if text.contains("DISCARDED") => "discard",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("lastError") => "release",
         Some("DynamoDB_20120810.UpdateItem") => "takeover",
         Some("DynamoDB_20120810.Query") => "list",

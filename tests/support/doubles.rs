@@ -29,6 +29,8 @@ pub enum Publishing {
     Succeeds,
     Fails,
     Hangs,
+    /// The lead status stream is off.
+    FindsNoTopic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +111,11 @@ impl Ledger for &Script {
         self.settle().await
     }
 
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
+        self.called("discard");
+        self.settle().await
+    }
+
     async fn complete(&self, _: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
         self.called("complete");
         self.settle().await
@@ -131,6 +138,7 @@ impl Topic for &Script {
             Publishing::Succeeds => Ok("message-1".into()),
             Publishing::Fails => Err(TopicError::Failed("no such topic".into())),
             Publishing::Hangs => pending().await,
+            Publishing::FindsNoTopic => Err(TopicError::NoStream),
         }
     }
 }
