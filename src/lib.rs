@@ -55,6 +55,7 @@ pub mod invocation;
 pub mod keyring;
 pub mod ledger;
 mod lossy;
+mod members;
 pub mod pipeline;
 pub mod redrive;
 pub mod relay;

@@ -1,10 +1,8 @@
 //! From SendPilot's statuses to the stages of a CRM: SendPilot's own example, or a mapping of one's own.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+
+use crate::members::Members;
 
 /// The stage of every status that is not mapped.
 pub const UNKNOWN: &str = "unknown";
@@ -67,10 +65,12 @@ impl Pipeline {
     /// # Errors
     /// With the first entry that is unusable.
     pub fn parse(text: &str) -> Result<Self, PipelineError> {
-        let entries = if text.trim_start().starts_with('{') {
-            let Entries(entries) = serde_json::from_str(text)
+        let entries: Vec<(String, String)> = if text.trim_start().starts_with('{') {
+            let Members(members) = serde_json::from_str(text)
                 .map_err(|error| PipelineError::Json { line: error.line(), column: error.column() })?;
-            entries
+            // Treats a stage that is not a string as empty, so that `NotAStage` names its status.
+            let stage = |stage: Value| stage.as_str().unwrap_or_default().to_owned();
+            members.into_iter().map(|(status, value)| (status, stage(value))).collect()
         } else {
             list(text).map(entry).collect::<Result<_, _>>()?
         };
@@ -111,32 +111,4 @@ pub(crate) fn is_status(text: &str) -> bool {
 fn entry(part: &str) -> Result<(String, String), PipelineError> {
     let (status, stage) = part.split_once('=').ok_or_else(|| PipelineError::NotAnEntry(part.to_owned()))?;
     Ok((status.to_owned(), stage.to_owned()))
-}
-
-/// The members of a JSON object in their order, repeated ones too.
-struct Entries(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Members)
-    }
-}
-
-struct Members;
-
-impl<'de> Visitor<'de> for Members {
-    type Value = Entries;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of strings")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-        let mut entries = Vec::new();
-        while let Some((status, stage)) = map.next_entry::<_, Value>()? {
-            // What is no string is no stage, as an empty one is, and so is told of by its status.
-            entries.push((status, stage.as_str().unwrap_or_default().to_owned()));
-        }
-        Ok(Entries(entries))
-    }
 }

@@ -7,10 +7,10 @@ use std::fmt;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 use hmac::{Hmac, KeyInit, Mac};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use sha2::Sha256;
+
+use crate::members::Members;
 
 /// HMAC-SHA-256, keyed and ready to take the signed content.
 pub(crate) type Keyed = Hmac<Sha256>;
@@ -163,51 +163,6 @@ impl fmt::Display for Foreign {
     }
 }
 
-/// The members of a JSON object. A map would hide a name that comes twice.
-struct Members(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Members, M::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Object)
-    }
-}
-
-impl Members {
-    /// The text of `secrets`, a string or a list of strings; or of the only member, a string: the
-    /// key/value tab of Secrets Manager's console stores one pair so.
-    fn text(&self) -> Option<String> {
-        let mut named = self.0.iter().filter(|(name, _)| name == "secrets");
-        match (named.next(), named.next(), &self.0[..]) {
-            (Some((_, Value::Array(secrets))), None, _) => {
-                let secrets: Option<Vec<&str>> = secrets.iter().map(Value::as_str).collect();
-                Some(secrets?.join(" "))
-            }
-            (Some((_, Value::String(secrets))), None, _) | (None, None, [(_, Value::String(secrets))]) => {
-                Some(secrets.clone())
-            }
-            _ => None,
-        }
-    }
-}
-
 impl Secrets {
     /// Reads one or more secrets, separated by white space of ASCII.
     ///
@@ -233,8 +188,8 @@ impl Secrets {
             return Self::parse(value);
         }
         // The parser's own error would quote what it found.
-        let members: Members = serde_json::from_str(value).map_err(|_| SecretError::Shape)?;
-        Self::parse(&members.text().ok_or(SecretError::Shape)?)
+        let Members(members) = serde_json::from_str(value).map_err(|_| SecretError::Shape)?;
+        Self::parse(&text_in(&members).ok_or(SecretError::Shape)?)
     }
 
     /// These, and those of the others that are not among them.
@@ -254,6 +209,22 @@ impl Secrets {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Secret> {
         self.0.iter()
+    }
+}
+
+/// The text of `secrets`, a string or a list of strings; or of the only member, a string: the key/value
+/// tab of Secrets Manager's console stores one pair so.
+fn text_in(members: &[(String, Value)]) -> Option<String> {
+    let mut named = members.iter().filter(|(name, _)| name == "secrets");
+    match (named.next(), named.next(), members) {
+        (Some((_, Value::Array(secrets))), None, _) => {
+            let secrets: Option<Vec<&str>> = secrets.iter().map(Value::as_str).collect();
+            Some(secrets?.join(" "))
+        }
+        (Some((_, Value::String(secrets))), None, _) | (None, None, [(_, Value::String(secrets))]) => {
+            Some(secrets.clone())
+        }
+        _ => None,
     }
 }
 
