@@ -25,7 +25,7 @@ STREAM = {"StatusTopic", "StatusTopicPolicy", "PublishToStream", "StreamDeliveri
 # What parameters are set to, and the resources that come or go by that.
 OPTIONS = [
     ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
-    ({"AlertStatuses": "OPPORTUNITY,MEETING_BOOKED"}, set()),
+    ({"AlertStatuses": "OPPORTUNITY,Meeting_Booked"}, set()),
     ({"AlertTags": "hot lead, call back"}, set()),
     ({"DebounceMinutes": "60"}, set()),
     ({"StatusStream": "fifo"}, STREAM),
@@ -55,11 +55,12 @@ OPTIONS = [
 # What a parameter does not take.
 REFUSED = [
     ("AlertStatuses", ""),
-    ("AlertStatuses", "Opportunity"),
+    ("AlertStatuses", "Opportunity!"),
     ("AlertStatuses", "OPPORTUNITY,"),
     ("AlertTags", "hot\nlead"),
     ("DebounceMinutes", "1441"),
     ("DebounceMinutes", "-1"),
+    ("RetentionDays", "1"),
     ("StatusStream", "false"),
     ("StatusStream", "on"),
     ("StatusPipeline", "OPPORTUNITY"),
