@@ -110,6 +110,10 @@ pub enum Unpublished {
 /// When to try again what nobody holds. SendPilot's first retry comes after 5 s too.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How long the webhook function waits for the stream's topic. SNS answers within milliseconds. If the topic hangs, the
+/// function must not hold concurrent executions that alerts need. The redrive publishes the message.
+pub const STREAM_WAIT: Duration = Duration::from_secs(2);
+
 /// The pause before a failed completion, debouncing or release is repeated; each further pause is twice as long, up to
 /// [`LONGEST_PAUSE`]. The SDK has tried three times within 0.2 s by then.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -168,6 +172,9 @@ pub struct Relay<L, T> {
     pub retention: Duration,
     /// How long there is no second alert for the same lead and status, where alerts are debounced.
     pub debounce: Option<Duration>,
+    /// The longest wait for the topic of the lead status stream, if that ends before
+    /// [`Schedule::publish_by`](crate::invocation::Schedule::publish_by).
+    pub stream_wait: Duration,
 }
 
 impl<L: Ledger, T: Topic> Relay<L, T> {
@@ -218,12 +225,12 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
 
     async fn publish(&self, claim: Claim, invocation: &Invocation, steps: &mut Steps) -> Relayed {
         let schedule = invocation.schedule();
-        let outcome = match claim.message() {
-            Message::Alert { .. } => Outcome::Alerted,
-            Message::Status { .. } => Outcome::Streamed,
+        let (outcome, publish_by) = match claim.message() {
+            Message::Alert { .. } => (Outcome::Alerted, schedule.publish_by),
+            Message::Status { .. } => (Outcome::Streamed, schedule.publish_by.min(Instant::now() + self.stream_wait)),
         };
         let publishing = self.topic.publish(claim.message());
-        match timed(schedule.publish_by, publishing, TopicError::TimedOut, &mut steps.publish).await {
+        match timed(publish_by, publishing, TopicError::TimedOut, &mut steps.publish).await {
             Ok(message_id) => {
                 let published_at = invocation.now();
                 steps.published_at = Some(published_at);

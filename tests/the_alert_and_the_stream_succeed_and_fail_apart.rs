@@ -12,6 +12,7 @@ use futures_util::future::join_all;
 use opportunity_alerts::event::STATUSES;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::ledger::{DeliveryId, sha256_hex};
+use opportunity_alerts::relay::STREAM_WAIT;
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use support::aws::Fault;
@@ -195,6 +196,21 @@ async fn a_call_of_the_stream_that_hangs_costs_the_alert_nothing() {
         assert_eq!(world.aws.alerts(), ["evt_1"], "{call}");
         assert_eq!(world.states().await[0], "PUBLISHED", "{call}");
     }
+}
+
+/// Its executions are the account's, and alerts need them.
+#[tokio::test]
+async fn a_topic_of_the_stream_that_hangs_does_not_hold_the_function_for_long() {
+    let world = World::new().await;
+    let mut environment = environment(&world.aws);
+    environment.push(("STATUS_TOPIC_ARN", STREAM.into()));
+    let mut function = Lambda::start(environment, Duration::from_secs(10)).await;
+    world.aws.next("status publish", Fault::HeldBefore);
+    let begun = std::time::Instant::now();
+    assert_eq!(function.answer(&event()).await, (200, said("alerted")));
+    assert!(begun.elapsed() < STREAM_WAIT * 2, "{:?}", begun.elapsed());
+    let report = world.redriven(STREAM).await;
+    assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(0)), "{report}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use opportunity_alerts::aws::Aws;
 use opportunity_alerts::gateway::Payload;
 use opportunity_alerts::keyring::{Keyring, Source};
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::relay::Relay;
+use opportunity_alerts::relay::{Relay, STREAM_WAIT};
 use opportunity_alerts::topic::sns::Sns;
 use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
 
@@ -43,6 +43,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
             topic: Sns::new(aws.sns(), config.topics),
             retention: config.retention,
             debounce: config.debounce,
+            stream_wait: STREAM_WAIT,
         },
         telemetry,
     };

@@ -57,7 +57,13 @@ pub fn telemetry() -> Telemetry {
 
 /// The way over both, with a retention of a day and no debounce.
 pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
-    Relay { ledger, topic, retention: Duration::from_secs(86_400), debounce: None }
+    Relay {
+        ledger,
+        topic,
+        retention: Duration::from_secs(86_400),
+        debounce: None,
+        stream_wait: Duration::from_secs(10),
+    }
 }
 
 /// When the other attempt's lease ends, where the script finds one in progress.
