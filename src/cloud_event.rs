@@ -80,7 +80,8 @@ impl<Data: Serialize> CloudEvent<Data> {
             source: source(event.workspace_id.as_deref()),
             kind,
             subject: text(lead_id),
-            // RFC 3339 cannot write another year, nor an offset with seconds.
+            // RFC 3339 cannot write a year beyond 9999 or an offset with seconds. So the time is in
+            // UTC, and left out if its year does not fit.
             time: event
                 .occurred_at
                 .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
