@@ -81,7 +81,7 @@ pub struct Report {
     /// Not published, because another alert has told the same of the same lead. Left out where there is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub debounced: u64,
-    /// Not published, because the lead status stream was turned off. Left out if there is none.
+    /// Not published, because the lead status stream was turned off. Left out if it is 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub discarded: u64,
     /// Published by somebody else since they were listed.
@@ -89,8 +89,8 @@ pub struct Report {
     /// Pending after the run, by all it knows: held by another attempt, waiting, refused, not reached in time; or
     /// published, but not recorded as such.
     pub still_pending: u64,
-    /// Age of the oldest alert that is still pending, in seconds since its first claim; 0 if there
-    /// is none.
+    /// Age of the oldest alert that is still pending, in seconds since its first claim. It is 0 if
+    /// no alert is pending.
     pub oldest_pending_age_seconds: u64,
     /// The same for messages to the lead status stream. Left out if the run found no such message;
     /// 0 if it published all that it found.
@@ -351,8 +351,8 @@ impl Tally {
         self.oldest = self.oldest.into_iter().chain([pending.first_seen_at]).min();
     }
 
-    /// Returns the age of the oldest delivery that is still pending, in seconds; 0 if there is
-    /// none.
+    /// Returns the age of the oldest delivery that is still pending, in seconds. It is 0 if no
+    /// delivery is pending.
     fn oldest_age(&self, now: Timestamp) -> u64 {
         self.oldest.map_or(0, |oldest| now.since(oldest).as_secs())
     }

@@ -5,8 +5,9 @@
 //!
 //! Some events have the id of another event, which is about another lead.
 //!
-//! In the end, nothing that was claimed or confirmed is lost, and every alert that came out twice is explained: the answer
-//! to its publish was lost, or its completion failed until the deadline, or its process was killed in between.
+//! In the end, nothing that was claimed or confirmed is lost, and every doubled alert is explained.
+//! Either the answer to its publish was lost, or its completion failed until the deadline, or its
+//! process was killed in between.
 //!
 //! What befalls an event follows from the seed and its id alone, and `SEED=<number>` plays it again; who comes first does
 //! not. Time is real, and so an invocation has two seconds, and SendPilot waits a two hundredth of what it would.
