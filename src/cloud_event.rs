@@ -39,7 +39,9 @@ use crate::timestamp::Timestamp;
 pub struct CloudEvent<Data> {
     /// The version of CloudEvents.
     pub specversion: SpecVersion,
-    /// SendPilot's id of the event, escaped where it is not plain text. With `source` and `type`, what a reader knows a repetition by.
+    /// SendPilot's id of the event, escaped where it is not plain text. The later of two different
+    /// facts under one id has `~` and 16 hex digits after it. With `source` and `type`, this id
+    /// identifies a repetition.
     pub id: String,
     /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`.
     pub source: String,
