@@ -209,8 +209,8 @@ def stream():
         f"repetition makes one. Where an alert is due as well, a million of both are {cents(alert * MILLION)} more, and three calls more, at the "
         "same time.\n"
         f"With `DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {cents(QUIET_WRITES * WRITE_UNIT * MILLION)} "
-        f"for a million. The stream's metric and two alarms are {cents(METRIC + 2 * ALARM)}\n"
-        "a month. A queue's requests come on top, for whoever reads it.\n"
+        f"for a million. The stream's metric and two alarms are {cents(METRIC + 2 * ALARM)} a month;\n"
+        f"two more metrics, {cents(METRIC)} each, come only while its messages wait for the redrive. A queue's requests come on top.\n"
     )
 
 

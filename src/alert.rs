@@ -55,8 +55,8 @@ pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Ru
                     &change.new_status,
                 )
             };
-            // A status that SendPilot does not document may come in another letter case the next
-            // time.
+            // SendPilot may write an undocumented status in another letter case the next time, so
+            // the key ignores letter case.
             (alert, QuietId::status(workspace_id, &change.lead_id, &change.new_status.to_ascii_uppercase()))
         }
         News::Tag { lead_id, new_tag, change } => {
@@ -83,7 +83,7 @@ fn text(raw: &Option<String>) -> Option<Text> {
     raw.as_deref().map(Text::new)
 }
 
-/// Writes a moment for people.
+/// Formats a moment for people.
 #[expect(clippy::expect_used, reason = "every moment has the day, the hour and the minute that the format asks for")]
 fn when(at: OffsetDateTime) -> String {
     at.format(&WHEN).expect("a moment that can be written")

@@ -24,7 +24,8 @@ use crate::config::{ConfigError, required, set};
 /// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Longest wait for the answer to one try of a read, which takes milliseconds too; then the connection is taken for dead.
+/// Longest wait for the answer to one try of a read. An answer takes milliseconds, so after this
+/// wait the connection is assumed to be dead.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Tries of one operation.
@@ -122,15 +123,17 @@ impl Aws {
         &self.config
     }
 
-    /// The client of the ledger, whose requests recognise their own effect, and so may be repeated. The ledger itself
-    /// sends a request again that gets no answer, and never gives one up that may have taken effect.
+    /// The client of the ledger. Its requests may be repeated, because each recognises its own
+    /// effect. The ledger itself repeats a request that gets no answer. It never cancels one that
+    /// may have taken effect, so this client has no timeout of its own.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config);
         config.set_endpoint_url(self.dynamodb.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// The client of the signing secrets, which are only read: it soon asks again.
+    /// The client of the signing secrets. It only reads, so each try ends after [`ATTEMPT_TIMEOUT`]
+    /// and the next one starts.
     pub fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
         let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.config).timeout_config(impatient());
         config.set_endpoint_url(self.secrets_manager.clone());

@@ -39,7 +39,9 @@ use crate::timestamp::Timestamp;
 pub struct CloudEvent<Data> {
     /// The version of CloudEvents.
     pub specversion: SpecVersion,
-    /// SendPilot's id of the event, escaped where it is not plain text. With `source` and `type`, what a reader knows a repetition by.
+    /// SendPilot's id of the event, escaped where it is not plain text. The later of two different
+    /// facts under one id has `~` and 16 hex digits after it. With `source` and `type`, this id
+    /// identifies a repetition.
     pub id: String,
     /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`.
     pub source: String,
@@ -80,7 +82,8 @@ impl<Data: Serialize> CloudEvent<Data> {
             source: source(event.workspace_id.as_deref()),
             kind,
             subject: text(lead_id),
-            // RFC 3339 cannot write another year, nor an offset with seconds.
+            // RFC 3339 cannot write a year beyond 9999 or an offset with seconds. So the time is in
+            // UTC, and left out if its year does not fit.
             time: event
                 .occurred_at
                 .and_then(|at| at.checked_to_offset(UtcOffset::UTC))

@@ -19,8 +19,9 @@ pub struct Config {
     /// `ALERTS_TOPIC_ARN`: the topic of the alerts. `STATUS_TOPIC_ARN`: that of the lead status stream; unless it is set, there is no
     /// such stream.
     pub topics: Topics,
-    /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repetition is known for one. 30 days by
-    /// default, 2 at least: Svix, which delivers for SendPilot, retries for 27.6 hours.
+    /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repeated event is
+    /// recognised as a duplicate. 30 days by default, and at least 2: Svix, which delivers for
+    /// SendPilot, retries for up to 27.6 hours.
     /// <https://docs.svix.com/retries>
     pub retention: Duration,
     /// `DEBOUNCE_MINUTES`: how long there is no second alert for the same lead and status. 0, and so not at all, by default.
@@ -109,15 +110,15 @@ impl Config {
     }
 }
 
-/// `WEBHOOK_SECRET_ID`, a name or an ARN in Secrets Manager, or `WEBHOOK_SECRET`, one or more
-/// signing secrets in any form that [`Secrets::stored`] reads. The webhook function needs exactly
-/// one of the two.
+/// Reads where the signing secrets come from. `WEBHOOK_SECRET_ID` is a name or an ARN in Secrets
+/// Manager. `WEBHOOK_SECRET` holds one or more secrets in any form that [`Secrets::stored`] reads.
+/// The webhook function needs exactly one of the two.
 ///
 /// # Errors
 /// If none is set, or both are, or the secret is unusable.
 pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConfigError> {
-    // Not trimmed of Unicode's white space: a value in Secrets Manager is refused for such a
-    // character, and this one follows the same rules.
+    // White space outside ASCII counts as content here. `Secrets::stored` then refuses it, as in a
+    // value from Secrets Manager.
     let secrets = variable("WEBHOOK_SECRET").filter(|secrets| !secrets.trim_ascii().is_empty());
     match (set(&variable, "WEBHOOK_SECRET_ID"), secrets) {
         (Some(id), None) => Ok(Source::Stored(id)),

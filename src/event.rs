@@ -28,14 +28,14 @@ pub const STATUSES: [&str; 9] = [
     "DONE",
 ];
 
-/// The types of a change of status: the older and the newer documentation have one name each.
+/// Event types of a change of status. The older and the newer documentation use one name each.
 const STATUS_TYPES: [&str; 2] = ["lead.status.changed", "lead.updated"];
 
-/// The type of a change of tag.
+/// Event type of a change of tag.
 const TAG_TYPE: &str = "lead.tag.updated";
 
-/// The types that SendPilot documents and this receiver does not use, under their older and newer
-/// names. They are ignored by name, whatever their `data` contains.
+/// Event types that SendPilot documents and this receiver does not use, under their older and newer
+/// names. An event of such a type is ignored, whatever its `data` contains.
 const OTHER_TYPES: [&str; 13] = [
     "message.sent",
     "reply.received",
@@ -52,7 +52,7 @@ const OTHER_TYPES: [&str; 13] = [
     "lead_extractor.job.completed",
 ];
 
-/// A byte order mark in UTF-8. JSON has none, but some senders write one.
+/// A byte order mark in UTF-8. JSON does not allow one, but some senders write one.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Longest `eventId` that is accepted, in bytes.
@@ -63,10 +63,11 @@ pub const MAX_EVENT_ID: usize = 256;
 pub struct Event {
     /// `eventId`, the same on every retry; without one, the signed message id, which is too.
     pub id: Option<String>,
-    /// `eventType`, as it came. Empty if it is missing and the shape of `data` decided the kind.
+    /// `eventType` as received. Empty if the field is missing and the shape of `data` decided the
+    /// kind.
     pub event_type: String,
-    /// Whether the shape of `data` decided the kind, because no known type did. SendPilot has
-    /// renamed its events before.
+    /// Whether the shape of `data` decided the kind, because the event type is unknown. SendPilot
+    /// has renamed its events before.
     pub renamed: bool,
     /// The workspace it happened in.
     pub workspace_id: Option<String>,
@@ -87,9 +88,9 @@ pub enum Kind {
     Other,
 }
 
-/// A lead's change of status. Everything is text from outside. A status of [`STATUSES`] has
-/// SendPilot's letter case; any other status keeps its own. Neither has surrounding blanks. The
-/// other texts are as they came.
+/// A lead's change of status. Every field is text from outside. A status of [`STATUSES`] has
+/// SendPilot's letter case, and any other status keeps its own. Statuses have no surrounding
+/// blanks. All other fields are as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusChange {
     /// The lead.
@@ -146,7 +147,7 @@ pub enum Malformed {
 /// # Errors
 /// Where a field is missing that an alert cannot do without.
 pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
-    // The signature covers the mark, so it may not be removed before.
+    // The signature covers the byte order mark, so the mark is skipped only after verification.
     let json = verified.body();
     let body = Object::parse(json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json)).map_err(Malformed::NotAnObject)?;
     let event_type = body.text("eventType");
@@ -181,9 +182,9 @@ enum Meaning {
 }
 
 impl Meaning {
-    /// Compares without regard to letter case and surrounding blanks: other senders write a name
-    /// differently in a test and in production. The exact comparison comes first because it is
-    /// cheaper, and nearly every event passes it.
+    /// Returns the meaning of an event type, without regard to letter case and surrounding blanks.
+    /// Some senders use another letter case in test events than in production. The exact comparison
+    /// comes first, because it is cheaper and matches nearly every event.
     fn of(event_type: &str) -> Option<Self> {
         Self::find(|name| name == event_type).or_else(|| {
             let event_type = event_type.trim();
@@ -202,8 +203,8 @@ impl Meaning {
     }
 }
 
-/// Recognizes a change of status, or else of tag, under a name that nobody knows: its `data` names
-/// the lead and the new status or tag.
+/// Recognizes an event of an unknown type by its `data`. If `data` names a lead and a new status,
+/// the event is a change of status. If it names a lead and a new tag, the event is a change of tag.
 fn by_shape(body: &Object<'_>) -> Option<Kind> {
     let data = body.object("data")?;
     if let Ok(change) = status_change(&data) {
@@ -234,9 +235,9 @@ fn status_change(data: &Object<'_>) -> Result<StatusChange, Malformed> {
     })
 }
 
-/// Returns a status of [`STATUSES`] in SendPilot's letter case, and any other as it is, both
-/// without surrounding blanks. Returns `None` if nothing is left. Everything downstream may then
-/// compare statuses as they are.
+/// Returns a status without surrounding blanks: one of [`STATUSES`] in SendPilot's letter case, any
+/// other in its own. Returns `None` if nothing is left. Other modules can then compare documented
+/// statuses directly.
 fn canonical(text: String) -> Option<String> {
     if STATUSES.contains(&text.as_str()) {
         return Some(text);

@@ -19,13 +19,13 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::lossy::Lossy;
 
-/// An invocation's payload: a request in the payload format 2.0 of API Gateway's HTTP APIs, as far
-/// as it is read, or anything else.
+/// An invocation's payload: the members that are read of a request in payload format 2.0 of API
+/// Gateway's HTTP APIs, or the kind of anything else.
 #[derive(Debug)]
 pub struct Payload(Result<Members, NotARequest>);
 
-/// Says which format a payload should have had, and which kind of payload arrived. Repeats nothing
-/// of its content.
+/// A payload of the wrong format. The message names the expected format and the kind of payload
+/// that arrived, and never quotes its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the function expects an event of API Gateway's HTTP API, in payload format 2.0; {0} arrived")]
 pub struct NotARequest(&'static str);
@@ -34,11 +34,10 @@ impl NotARequest {
     const UNREADABLE: Self = Self("a payload that is not JSON, or has a member of another type than in that format,");
 }
 
-/// The members of format 2.0 that are read, and after them those by which the events of other
-/// sources are recognized.
-/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
-/// has both payload formats, <https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html>
-/// the other events.
+/// The members of format 2.0 that are read, and then the members that identify events of other
+/// sources. Both payload formats are documented at
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>,
+/// the other events at <https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html>.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Members {
@@ -69,7 +68,7 @@ struct Http {
     method: Option<Lossy>,
 }
 
-/// One of the records of an event of SQS, SNS and others; SNS alone writes the name with a capital
+/// A record of an event of SQS, SNS or another service. Only SNS writes the name with a capital
 /// letter.
 #[derive(Debug, Deserialize)]
 struct Record {
@@ -84,7 +83,7 @@ impl<'de> Deserialize<'de> for Payload {
     }
 }
 
-/// Reads an object as [`Members`], and says of anything else what it is.
+/// Reads an object as [`Members`]. Of any other JSON value, returns the kind.
 struct AnyJson;
 
 impl<'de> Visitor<'de> for AnyJson {
@@ -129,7 +128,7 @@ impl<'de> Visitor<'de> for AnyJson {
 }
 
 impl Members {
-    /// Says what an object is that is not a request.
+    /// Returns the kind of an object that is not a request.
     fn kind(&self) -> NotARequest {
         let context = self.request_context.as_ref();
         NotARequest(if context.is_some_and(|context| context.elb.is_some()) {

@@ -14,10 +14,10 @@
 //! Both versions count, `AWSCURRENT` and `AWSPREVIOUS`, so a rotation is one `put-secret-value`. Until a fetch has brought
 //! something, nobody gets in. From then on, a fetch that failed, in whole or in part, takes nothing away.
 //!
-//! Each version is judged apart. While one is refused, the other lets events in. A signature that
-//! no secret made is not rejected meanwhile: it may be by the secret that was pasted badly. A
-//! refused current version is a failure, and every request counts it. A refused previous version is
-//! fetched no sooner than a good one.
+//! Each version is checked separately. While one version is refused, the other one still counts. If
+//! no usable secret made a signature meanwhile, the answer is 503 instead of 401, because SendPilot
+//! may sign with the refused secret. A refused current version is a failure, and every request
+//! counts it. A refused previous version causes no additional fetch.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -64,7 +64,8 @@ pub struct Keyring {
     stored: Option<Stored>,
     /// Locked while a fetch lasts: whoever comes meanwhile waits for it, instead of fetching too.
     held: Mutex<Held>,
-    /// Whether the current version is refused, so that a request need not lock `held` to ask.
+    /// Whether the current version is refused. Kept outside `held`, so that a request can read it
+    /// without the lock.
     refuses_current: AtomicBool,
 }
 
@@ -90,7 +91,7 @@ struct Held {
     full_at: Timestamp,
 }
 
-/// Why each version is refused. A previous version that is absent or empty is not.
+/// Why each version is refused. A previous version that is absent or empty is not refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Refused {
     current: Option<SecretError>,
@@ -104,16 +105,16 @@ impl Refused {
     }
 }
 
-/// What a fetch brought.
+/// The result of a fetch.
 struct Fetched {
-    /// Those of the versions that can be used.
+    /// The secrets of the versions that can be used.
     secrets: Option<Secrets>,
     refused: Refused,
     /// Why a version could not be read, or why the current one is refused.
     failure: Option<FetchError>,
 }
 
-/// The labels of Secrets Manager for the two versions that count.
+/// Secrets Manager's labels of the two versions that count.
 const CURRENT: &str = "AWSCURRENT";
 const PREVIOUS: &str = "AWSPREVIOUS";
 
@@ -189,21 +190,22 @@ impl Keyring {
         self.refresh(&mut held, stored, invocation).await.then(|| held.secrets.clone()).flatten()
     }
 
-    /// Why a signature that no secret made may be genuine all the same: a version is refused, and
-    /// SendPilot may sign with the secret in it. None if no version is.
+    /// Returns why a signature that no usable secret made may still be genuine: a version is
+    /// refused, and SendPilot may sign with the secret in that version. Returns `None` if no
+    /// version is refused.
     pub async fn refused(&self, invocation: &Invocation) -> Option<NoSecret> {
         let held = self.held.lock().await;
         let detail = held.refused.errors().next()?.to_string();
         Some(NoSecret { retry_after: held.wait(invocation.now()), detail })
     }
 
-    /// Whether the current version is refused. Each request counts this while it lasts, because the
-    /// previous version lets events in meanwhile, and nothing else would tell.
+    /// Whether the current version is refused. Every request counts this fault while it lasts. The
+    /// previous version still lets events in, so nothing else would show the fault.
     pub fn refuses_current(&self) -> bool {
         self.refuses_current.load(Ordering::Relaxed)
     }
 
-    /// Fetches both versions, and tells whether that changes anything.
+    /// Fetches both versions. Returns whether anything has changed.
     async fn refresh(&self, held: &mut Held, stored: &Stored, invocation: &Invocation) -> bool {
         let fetched = stored.fetch(held.refused, invocation.schedule().secrets_by).await;
         let changed = held.learn(fetched, invocation.now());
@@ -261,7 +263,8 @@ impl Stored {
     /// What both versions hold, and what went wrong with either. In this order: a rotation in between makes the current one
     /// the previous one, and it is found all the same.
     ///
-    /// `before` says why versions were refused so far, and still holds for one that cannot be read.
+    /// `before` says why versions are refused so far. A version that cannot be read keeps its
+    /// entry.
     async fn fetch(&self, before: Refused, by: Instant) -> Fetched {
         let mut fetched = Fetched { secrets: None, refused: before, failure: None };
         match self.version(CURRENT, by).await {
@@ -288,7 +291,8 @@ impl Stored {
         fetched
     }
 
-    /// What this version holds, or why that cannot be used; unless it cannot be read.
+    /// Returns the secrets in this version, or why the version is refused. Fails if the version
+    /// cannot be read.
     async fn version(&self, stage: &str, by: Instant) -> Result<Result<Secrets, SecretError>, FetchError> {
         let get = self.client.get_secret_value().secret_id(&self.id).version_stage(stage);
         let get = async {

@@ -1,8 +1,9 @@
 //! Who may publish which delivery, and what may follow what: the rules, free of any database.
 //!
-//! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its first claim on and
-//! `PUBLISHED` for good once its message is published, or `DEBOUNCED` or `DISCARDED` if the message
-//! is not to be published. In between it belongs to the one attempt that holds its lease:
+//! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its
+//! first claim. It becomes `PUBLISHED` once its message is published, or `DEBOUNCED` or `DISCARDED`
+//! if the message is not to be published. A pending row belongs to the attempt that holds its
+//! lease:
 //!
 //! ```text
 //!             claim                  publish          complete
@@ -36,13 +37,14 @@ use sha2::{Digest, Sha256};
 
 use crate::timestamp::Timestamp;
 
-/// The last part of the key of a message to the lead status stream.
+/// Last part of the key of a message to the lead status stream.
 const STATUS: &str = "status";
 
 /// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
 ///
 /// If SendPilot uses one event id for two different facts, the later fact has the event id
-/// `{eventId}~{hash}`: see [`Delivery::content_sha256`].
+/// `{eventId}~{hash}`: see [`Delivery::content_sha256`]. A very long key is hashed as a whole,
+/// except its last part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(String);
 
@@ -57,7 +59,7 @@ impl DeliveryId {
         Self::to(STATUS, workspace_id, event_id)
     }
 
-    /// Whether it is a message to the lead status stream: its key's last part says so.
+    /// Whether this is a message to the lead status stream. The key's last part says so.
     pub fn is_for_stream(&self) -> bool {
         self.0.rsplit('#').next() == Some(STATUS)
     }
@@ -77,12 +79,13 @@ impl DeliveryId {
     }
 }
 
-/// Longest key, in bytes: half of DynamoDB's limit of 2,048 for a partition key.
+/// Longest key that is stored unhashed, in bytes: half of DynamoDB's limit of 2,048 for a partition
+/// key.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_KEY: usize = 1024;
 
-/// A key that no other parts or kind give. Long parts that need escapes could exceed DynamoDB's limit
-/// together, which would refuse the row every time: such a key is hashed as a whole.
+/// Returns a key that no other parts and no other kind produce. A key above [`MAX_KEY`] is hashed
+/// as a whole: DynamoDB would refuse a key beyond its limit on every attempt.
 fn row_key(parts: &[&str], kind: &str) -> String {
     let mut key = String::new();
     for part in parts {
@@ -90,7 +93,7 @@ fn row_key(parts: &[&str], kind: &str) -> String {
         key.push('#');
     }
     if key.len() > MAX_KEY {
-        // Two parts, where every other key has at least three.
+        // This key has two parts and every other key at least three, so they never collide.
         key = format!("%sha256:{}#", sha256_hex(key.as_bytes()));
     }
     key + kind
@@ -112,8 +115,8 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-/// Hash of the parts of a fact, in lower-case hex. Each part counts with its length, so that no two
-/// lists of parts are hashed alike.
+/// Hashes the parts of a fact, in lower-case hex. The length of each part is hashed too, so that
+/// two different lists of parts never give the same input.
 pub(crate) fn content_sha256(parts: &[Option<&str>]) -> String {
     let hash = parts.iter().fold(Sha256::new(), |hash, part| match part {
         None => hash.chain_update(u64::MAX.to_be_bytes()),
@@ -183,8 +186,9 @@ pub struct Delivery {
     pub id: DeliveryId,
     /// What to publish.
     pub message: Message,
-    /// Hash of what the event says: the lead, the campaign, and the statuses or tags. Under one event id,
-    /// the same content is the same fact. Other content is another fact, and a delivery of its own.
+    /// Hash of the event's content: the lead, the campaign, and the statuses or tags. Two events
+    /// with one id and the same content are the same fact. Other content is another fact, which
+    /// gets a delivery of its own.
     pub content_sha256: String,
     /// The quiet period that it has to respect, where alerts are debounced.
     pub quiet: Option<QuietId>,
@@ -208,7 +212,8 @@ impl Wanted {
         }
     }
 
-    /// The content that the row must have. A pending row is taken whatever its content is.
+    /// Returns the content hash that the row must have. Returns `None` if the row is claimed by its
+    /// key alone, whatever its content is.
     pub fn content_sha256(&self) -> Option<&str> {
         match self {
             Self::Delivery(delivery) => Some(&delivery.content_sha256),
@@ -250,8 +255,9 @@ impl Owner {
     }
 }
 
-/// The right to publish one delivery, and the duty to settle it by [`Ledger::complete`], [`Ledger::debounce`],
-/// [`Ledger::discard`] or [`Ledger::release`]. There is one of it: it cannot be cloned. Its message is the row's.
+/// The right to publish one delivery, and the duty to end it with [`Ledger::complete`],
+/// [`Ledger::debounce`], [`Ledger::discard`] or [`Ledger::release`]. A claim cannot be cloned. Its
+/// message is the one that the row holds.
 #[derive(Debug)]
 #[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
 pub struct Claim {
@@ -297,7 +303,7 @@ pub struct Row {
     pub owner: Owner,
     /// Until when it holds it.
     pub lease_until: Timestamp,
-    /// The content it was claimed with first. Rows of older versions have none.
+    /// Content hash of the first claim. Rows of older versions have none.
     pub content_sha256: Option<String>,
 }
 
@@ -310,8 +316,7 @@ pub enum State {
     Published,
     /// The message is not going to be out, because another alert has told the same of the same lead, or is about to.
     Debounced,
-    /// The message is not going to be published, because the lead status stream was turned off
-    /// before it was.
+    /// The message is never published, because the lead status stream was turned off first.
     Discarded,
 }
 
@@ -425,7 +430,8 @@ pub enum Standing {
     },
     /// Nobody any more: nothing is left to do.
     Done,
-    /// Another fact under the same event id. This one needs a delivery of its own.
+    /// The row belongs to another fact under the same event id. This fact needs a delivery of its
+    /// own.
     OtherContent,
 }
 
@@ -466,7 +472,8 @@ pub enum LedgerError {
     /// The condition failed, on a row that meets it.
     #[error("the table refused what its own row allows")]
     Contradiction,
-    /// The condition failed, and the table did not return the row. So the row may belong to other content.
+    /// The condition failed, and the table did not return the row, which may belong to other
+    /// content.
     #[error("the table refused the claim and did not return the row (ReturnValuesOnConditionCheckFailure)")]
     Unexplained,
     /// No answer in the time that the attempt has.
@@ -499,7 +506,7 @@ pub trait Ledger {
         expires_at: Timestamp,
     ) -> impl Future<Output = Result<Settled, LedgerError>> + Send;
 
-    /// Records that the message is not going to be published, and why, if the claim still holds.
+    /// Records that the message is never published, and why, if the claim still holds.
     fn discard(
         &self,
         claim: &Claim,

@@ -31,15 +31,16 @@
 //!
 //! 1. **Nothing lost.** Once an opportunity has been claimed, it is published, whether or not SendPilot ever comes back,
 //!    however the function dies, and however long SNS is down. SendPilot is told 2xx only when the alert is out.
-//! 2. **Once.** One alert per event. A second publish happens only where a publish took effect and the proof of it was
-//!    lost: a crash, or a lost answer, between publish and completion. It carries the same alert id.
+//! 2. **Once.** One alert per event. A second publish happens only if a publish took effect and its
+//!    proof was lost: the answer was lost, the function crashed before the completion, or the
+//!    completion failed until its deadline. The second publish has the same bytes and the same id.
 //! 3. **Nobody else.** Only a holder of the signing secret gets in; without a secret the function does not serve.
 //! 4. **Nothing for nothing.** An event that calls for nothing costs no AWS call, but for a look at the secret now and then.
 //!
-//! An event that calls for an alert and for a message to the stream is two deliveries. They are
-//! relayed at once, and neither waits for the other or fails with it. 2xx means that the alert is
-//! published and the message is claimed, so that the redrive publishes the message if this attempt
-//! did not.
+//! An event that needs an alert and a message to the stream has two deliveries. Both are relayed at
+//! the same time, and neither waits for the other or fails with it. SendPilot gets 2xx once the
+//! alert is published and the message is claimed. If this attempt does not publish the message, the
+//! redrive does.
 //!
 //! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
 //! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.

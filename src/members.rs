@@ -1,4 +1,4 @@
-//! A JSON object as a list. A map would hide a name that comes twice.
+//! A JSON object as a list of its members. A map would hide a repeated name.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-/// The members of a JSON object in their order, repeated ones too.
+/// The members of a JSON object in their order, including repeated names.
 pub(crate) struct Members(pub(crate) Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Members {

@@ -91,7 +91,7 @@ impl Pipeline {
         Ok(Self(stages))
     }
 
-    /// Returns the stage of a status, in whatever letter case it is.
+    /// Returns the stage of a status, without regard to letter case.
     pub fn stage(&self, status: &str) -> &str {
         self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(status)).map_or(UNKNOWN, |(_, stage)| stage)
     }
@@ -102,8 +102,8 @@ pub(crate) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Whether this can be a status of SendPilot's, in any letter case. An entry that cannot be one
-/// would never match.
+/// Whether a text can be one of SendPilot's statuses, in any letter case. Any other entry would
+/// never match.
 pub(crate) fn is_status(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

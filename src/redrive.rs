@@ -4,10 +4,10 @@
 //! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up. A run that is told to hurry
 //! waits for nothing but the end of the last attempt: somebody has mended what kept the messages from going out.
 //!
-//! Alerts and messages to the lead status stream go in two lanes, side by side. Neither takes a
-//! place of the other, so that a stream which hangs delays no alert. If a topic does not answer
-//! [`MAX_TIMEOUTS`] publishes, its lane takes up nothing more in this run: a publish without an
-//! answer takes as long as hundreds that have one.
+//! Alerts and messages to the lead status stream are relayed in two lanes at the same time. Each
+//! lane has slots of its own, so a stream topic that hangs delays no alert. If a topic does not
+//! answer [`MAX_TIMEOUTS`] publishes, its lane starts no further delivery in this run. One publish
+//! without an answer takes as long as hundreds with one.
 //!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 
@@ -33,23 +33,23 @@ use crate::topic::Topic;
 /// What one delivery gets of the run's time: as much as the webhook function has.
 pub const DELIVERY_TIME: Duration = Duration::from_secs(10);
 
-/// Alerts relayed at once. Each makes three calls, some 30 ms in all. So four publish 133 a second,
-/// and one run some six thousand. With as many of the stream, that is below the lowest of SNS's
-/// regional quotas, 300 publishes a second.
+/// Alerts relayed at the same time. An alert makes three calls, about 30 ms in all. So four slots
+/// publish 133 alerts a second, and one run about six thousand. Together with [`STREAM_SLOTS`] the
+/// rate stays below SNS's lowest regional quota, 300 publishes a second.
 pub const ALERT_SLOTS: usize = 4;
 
-/// Messages to the lead status stream relayed at once.
+/// Messages to the lead status stream relayed at the same time.
 pub const STREAM_SLOTS: usize = 4;
 
-/// Publishes to one topic that a run waits for in vain, before it leaves the topic's other
-/// deliveries to the next run.
+/// Number of publishes to one topic that may time out in a run. The topic's other deliveries then
+/// wait for the next run.
 pub const MAX_TIMEOUTS: u32 = 3;
 
 /// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
-/// Due deliveries to one topic that a run takes on: more than it has time for. It bounds the
-/// memory; the rest is counted.
+/// Maximum number of due deliveries to one topic that a run takes up: more than it has time for.
+/// This limit bounds the memory. Further deliveries are only counted.
 const MOST: usize = 50_000;
 
 /// The redrive.
@@ -81,7 +81,7 @@ pub struct Report {
     /// Not published, because another alert has told the same of the same lead. Left out where there is none.
     #[serde(skip_serializing_if = "is_zero")]
     pub debounced: u64,
-    /// Not published, because the lead status stream was turned off. Left out where there is none.
+    /// Not published, because the lead status stream was turned off. Left out if it is 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub discarded: u64,
     /// Published by somebody else since they were listed.
@@ -89,10 +89,11 @@ pub struct Report {
     /// Pending after the run, by all it knows: held by another attempt, waiting, refused, not reached in time; or
     /// published, but not recorded as such.
     pub still_pending: u64,
-    /// Since the oldest alert among them was first claimed, in seconds; 0 if there is none.
+    /// Age of the oldest alert that is still pending, in seconds since its first claim. It is 0 if
+    /// no alert is pending.
     pub oldest_pending_age_seconds: u64,
-    /// The same of messages to the lead status stream. Left out where the run found none, published
-    /// or not.
+    /// The same for messages to the lead status stream. Left out if the run found no such message;
+    /// 0 if it published all that it found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_stream_pending_age_seconds: Option<u64>,
 }
@@ -160,7 +161,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     pub async fn run(&self, invocation: &Invocation, pace: Pace) -> Result<Report, Incomplete> {
         let mut line = self.telemetry.begin("redrive", invocation.request_id());
         let Survey { alerts, stream, failure } = self.survey(invocation, pace).await;
-        // Two attempts of one run must not have one number.
+        // The number is part of the owner token, so no two attempts of a run may share one.
         let stream_from = alerts.due.len() as u64;
         let (alerts, stream) = join(
             self.work(alerts, pace, ALERT_SLOTS, 0, invocation),
@@ -182,7 +183,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         failure.map_or(Ok(report), Err)
     }
 
-    /// Lists what is pending, and picks what is due.
+    /// Lists the pending deliveries to both topics, and picks those that are due.
     async fn survey(&self, invocation: &Invocation, pace: Pace) -> Survey {
         let now = invocation.now();
         let survey_by = invocation.schedule().claim_by;
@@ -211,7 +212,8 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         survey
     }
 
-    /// Relays what is due in one lane, the longest overdue first.
+    /// Relays the due deliveries of one lane, the longest overdue first. Numbers the attempts from
+    /// `from` on.
     async fn work(&self, lane: Lane, pace: Pace, slots: usize, from: u64, invocation: &Invocation) -> Tally {
         let Lane { due, mut tally } = lane;
         let mut due: Vec<_> = due.into_values().collect();
@@ -267,7 +269,7 @@ fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
             )
         };
     }
-    // What is discarded never reaches a subscriber.
+    // A discarded message never reaches a subscriber, so its line is a warning.
     match failure {
         None if relayed.outcome != Outcome::Discarded => log!(info),
         _ => log!(warn),
@@ -286,7 +288,7 @@ fn due_at(pending: &Pending, pace: Pace) -> Timestamp {
     pending.lease_until.after(wait)
 }
 
-/// What a run found pending, by topic.
+/// The pending deliveries that a run found, by topic.
 #[derive(Default)]
 struct Survey {
     alerts: Lane,
@@ -297,7 +299,7 @@ struct Survey {
 /// The pending deliveries to one topic: those that a run takes up, and a tally of the others.
 #[derive(Default)]
 struct Lane {
-    /// By id, because a row that changes while it is listed can show up twice.
+    /// By id, because a row that changes while it is listed can appear twice.
     due: HashMap<DeliveryId, Pending>,
     tally: Tally,
 }
@@ -313,7 +315,7 @@ impl Lane {
     }
 }
 
-/// What became of one lane's deliveries.
+/// The results of one lane's deliveries.
 #[derive(Default)]
 struct Tally {
     scanned: u64,
@@ -322,14 +324,14 @@ struct Tally {
     discarded: u64,
     duplicates: u64,
     still_pending: u64,
-    /// The first claim of the oldest that is still pending.
+    /// When the oldest delivery that is still pending was first claimed.
     oldest: Option<Timestamp>,
-    /// Deliveries were left to the next run, because the topic did not answer.
+    /// Whether deliveries were left to the next run, because the topic did not answer.
     stopped_early: bool,
 }
 
 impl Tally {
-    /// Counts a delivery that was taken up; `relayed` is None if no time was left for it.
+    /// Counts a delivery that was taken up. `relayed` is `None` if no time was left for it.
     fn count(&mut self, pending: &Pending, relayed: Option<Relayed>) {
         let Some(Relayed { outcome, failure, .. }) = relayed else { return self.stays(pending) };
         match outcome {
@@ -349,7 +351,8 @@ impl Tally {
         self.oldest = self.oldest.into_iter().chain([pending.first_seen_at]).min();
     }
 
-    /// Since the oldest that is still pending was first claimed, in seconds; 0 if there is none.
+    /// Returns the age of the oldest delivery that is still pending, in seconds. It is 0 if no
+    /// delivery is pending.
     fn oldest_age(&self, now: Timestamp) -> u64 {
         self.oldest.map_or(0, |oldest| now.since(oldest).as_secs())
     }

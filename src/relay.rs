@@ -18,13 +18,15 @@
 //!                    └─ no answer ───────────────────────── release ──▶ Unavailable
 //! ```
 //!
-//! 2xx is said only when the message is out, or another's cannot be lost any more; of a message to
-//! the lead status stream, when it is claimed (see [`crate::response`]). Until then the row is
-//! `PENDING`, or was never written; wherever this function is cut off, the next attempt finds one
-//! or the other. That is SendPilot's, or the redrive's: both come this way.
+//! SendPilot gets 2xx for an alert once it is published, or once it is debounced, because the other
+//! alert cannot be lost any more. A message to the lead status stream only has to be claimed: see
+//! [`crate::response`]. Before that, the row is `PENDING` or does not exist. If this function is
+//! cut off, the next attempt starts from there: SendPilot's or the redrive's, as both use this
+//! module.
 //!
-//! A completion, a debouncing, a discard or a release that fails is repeated until [`Schedule::settle_by`]: each recognises its own
-//! effect, and an alert that was published but not recorded is published again.
+//! If a completion, a debounce, a discard or a release fails, it is repeated until
+//! [`Schedule::settle_by`]. A repetition is safe, because each operation recognises its own effect.
+//! It is needed, because an alert that was published but not recorded is published again.
 //!
 //! [`Schedule::settle_by`]: crate::invocation::Schedule::settle_by
 
@@ -44,7 +46,7 @@ use crate::topic::{Topic, TopicError};
 pub struct Relayed {
     /// What to answer.
     pub outcome: Outcome,
-    /// The event's id belongs to another fact.
+    /// Whether the event's id belongs to another fact.
     pub other_content: bool,
     /// What went wrong on the way, if anything did.
     pub failure: Option<Failure>,
@@ -110,15 +112,17 @@ pub enum Unpublished {
 /// When to try again what nobody holds. SendPilot's first retry comes after 5 s too.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How long the webhook function waits for the stream's topic. SNS answers within milliseconds. If the topic hangs, the
-/// function must not hold concurrent executions that alerts need. The redrive publishes the message.
+/// How long the webhook function waits for the stream's topic. SNS answers within milliseconds. If
+/// the topic hangs, the function must not hold concurrent executions that alerts need. The redrive
+/// publishes the message.
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
 
-/// The pause before a failed completion, debouncing or release is repeated; each further pause is twice as long, up to
-/// [`LONGEST_PAUSE`]. The SDK has tried three times within 0.2 s by then.
+/// The pause before a failed completion, debounce, discard or release is repeated. Each further
+/// pause is twice as long, up to [`LONGEST_PAUSE`]. Before each pause, the SDK has tried three
+/// times within 0.2 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest such pause.
+/// The longest pause between two repetitions.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 impl From<Outcome> for Relayed {
@@ -128,9 +132,9 @@ impl From<Outcome> for Relayed {
 }
 
 impl Relayed {
-    /// Whether the delivery's row exists for certain: this attempt wrote it, or was refused because
-    /// of it. Then the delivery cannot be lost, since the redrive finds each row that is pending. A
-    /// claim that failed, or got no answer, may have left no row.
+    /// Whether the delivery's row certainly exists: this attempt wrote the row, or the row refused
+    /// this attempt. Then the delivery cannot be lost, because the redrive finds every pending row.
+    /// A claim that failed or got no answer may have left no row.
     pub fn is_claimed(&self) -> bool {
         match &self.failure {
             Some(Failure::Claim(_) | Failure::OtherContent) => false,
@@ -140,7 +144,7 @@ impl Relayed {
         }
     }
 
-    /// Whether the topic did not answer a publish in time.
+    /// Whether the topic did not answer the publish in time.
     pub fn topic_timed_out(&self) -> bool {
         matches!(
             &self.failure,
@@ -239,7 +243,7 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
                 let completed = timed(schedule.settle_by, completing, LedgerError::TimedOut, &mut steps.complete).await;
                 Relayed { failure: unsettled(completed), ..outcome.into() }
             }
-            // As long as the stream is off, each further attempt would end here too.
+            // While the stream is off, every further attempt would end here too.
             Err(off @ TopicError::NoStream) => self.discard(claim, &off, invocation).await,
             Err(error) => self.release(claim, Unpublished::Topic(error), invocation).await,
         }
@@ -265,7 +269,7 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
     }
 }
 
-/// Repeats what failed, until it is recorded or its time is over.
+/// Repeats an operation of the ledger that fails, until it succeeds or `settle_by` has passed.
 async fn settle<F>(settle_by: Instant, settle: impl Fn() -> F) -> Result<Settled, LedgerError>
 where
     F: Future<Output = Result<Settled, LedgerError>>,

@@ -1,13 +1,13 @@
 //! The one table: what became of a request, and what its sender is told.
 //!
-//! SendPilot takes any 2xx for final and retries all else until 77 minutes have passed. So 2xx is
-//! said only where nothing can be lost any more, 4xx where a retry can fix nothing, and 409 and
-//! 503, with `Retry-After`, where it can.
+//! SendPilot takes any 2xx as final and retries everything else until 77 minutes have passed. So
+//! the answer is 2xx only if nothing can be lost any more. It is 4xx if a retry cannot help, and
+//! 409 or 503 with `Retry-After` if a retry can.
 //!
-//! An alert counts once it is published. A message to the lead status stream counts once it is
-//! claimed: its row is then in the table, where nothing but a publish ends its wait while the
-//! stream is on, and the redrive publishes it without SendPilot's help. To answer 503 until the
-//! stream works again would end the alerts too: Svix disables an endpoint that fails for five days
+//! An alert has to be published for a 2xx. A message to the lead status stream only has to be
+//! claimed. Its row is then pending, and the redrive publishes it without SendPilot's help; only
+//! turning the stream off ends the wait otherwise. If the answer were 503 until the stream works
+//! again, alerts would stop too: Svix disables an endpoint that fails for five days
 //! (<https://docs.svix.com/retries>).
 
 use std::time::Duration;
@@ -25,11 +25,11 @@ pub enum Outcome {
     Alerted,
     /// No alert was due, and the message to the lead status stream is out.
     Streamed,
-    /// No alert was due, and the message to the lead status stream is claimed: the redrive
+    /// No alert was due. The message to the lead status stream is claimed, and the redrive
     /// publishes it.
     Pending,
-    /// The message to the lead status stream is not going to be published, because the stream is
-    /// off. Never an answer.
+    /// The message to the lead status stream is never published, because the stream is off.
+    /// SendPilot never gets this as an answer.
     Discarded,
     /// Another alert has told the same of the same lead, or is claimed and will.
     Debounced,
@@ -72,9 +72,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The outcome of an event with two deliveries: its alert came to this, its message to the lead
-    /// status stream to `stream`. The alert decides, unless the message could not be claimed: then
-    /// only another attempt of SendPilot's can save the message.
+    /// Returns the outcome of an event with two deliveries. `self` is the outcome of the alert,
+    /// `stream` that of the message to the lead status stream. The alert decides, unless the
+    /// message could not be claimed: then only SendPilot's next attempt can save the message.
     #[must_use]
     pub fn and(self, stream: Self) -> Self {
         match (self, stream) {
@@ -87,7 +87,7 @@ impl Outcome {
         }
     }
 
-    /// The outcome of a message to the lead status stream whose row is known to exist.
+    /// Returns the outcome of a message to the lead status stream whose row certainly exists.
     #[must_use]
     pub fn once_claimed(self) -> Self {
         match self {

@@ -9,8 +9,8 @@ use crate::stream;
 /// What the owner of this deployment wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// A lead that comes to one of these statuses from any other calls for an alert, without regard
-    /// to case.
+    /// An alert is due if a lead comes to one of these statuses from any other. Letter case does
+    /// not matter.
     pub alert_statuses: Vec<String>,
     /// So does one that is given one of these tags and had another or none, without regard to case.
     pub alert_tags: Vec<String>,
@@ -52,8 +52,9 @@ pub(crate) enum News<'a> {
 }
 
 impl News<'_> {
-    /// What makes this the same fact under one event id: not the bytes of the request and not its time, which a retry
-    /// may change. Statuses and tags count as they are compared.
+    /// Hashes the content that makes two events with one id the same fact. The bytes and the time
+    /// of a request do not count, because a retry may change them. Statuses and tags are hashed in
+    /// the form in which the rules compare them.
     pub(crate) fn content_sha256(&self) -> String {
         let (kind, lead_id, campaign_id, previous, new) = match self {
             Self::Status(change) => {
@@ -69,7 +70,7 @@ impl News<'_> {
 }
 
 impl Rules {
-    /// What this event calls for.
+    /// Returns the deliveries that are due for this event.
     ///
     /// # Errors
     /// If something is due, but the event does not say of which lead, or nothing identifies the event, so that a repetition could not be
@@ -112,13 +113,13 @@ impl Rules {
     }
 }
 
-/// Compares without regard to case and surrounding blanks. People type tags, and a status that
-/// SendPilot does not document may come in another letter case.
+/// Compares without regard to letter case and surrounding blanks. People type tags, and SendPilot
+/// may write an undocumented status in another letter case.
 fn alike(one: &str, other: &str) -> bool {
     normal(one) == normal(other)
 }
 
-/// A status or a tag without regard to case and surrounding blanks.
+/// Returns a status or a tag in small letters and without surrounding blanks.
 pub(crate) fn normal(text: &str) -> String {
     text.trim().to_lowercase()
 }

@@ -1,7 +1,8 @@
 //! The signing secrets: one, or several while a rotation lasts, and never readable again once they are here.
 //!
-//! A value is used as a whole or refused as a whole. If one word of it became a key by accident,
-//! a stranger could sign with a word that is easy to guess, or SendPilot's events would get 401.
+//! A value is used as a whole or refused as a whole. If one word of a bad value became a key, a
+//! stranger could guess that word and sign with it. Or genuine events would get 401, because the
+//! key is the wrong one.
 
 use std::fmt;
 
@@ -18,11 +19,12 @@ pub(crate) type Keyed = Hmac<Sha256>;
 /// Marks a secret whose key is the base64 that follows (Svix, Standard Webhooks).
 const PREFIX: &str = "whsec_";
 
-/// Starts of a word that has a misspelt or cut [`PREFIX`], in any letter case.
+/// Starts of a word whose [`PREFIX`] is misspelt or cut, in any letter case.
 const MISSPELT: [&str; 3] = ["whsec", "hsec_", "sec_"];
 
-/// The least bytes of a key behind `whsec_`, and the least characters of a secret without it.
-/// Standard Webhooks asks for 24 bytes; a shorter key than this is a placeholder, or cut.
+/// Minimum length of a key behind `whsec_` in bytes, and of a secret without `whsec_` in
+/// characters. Standard Webhooks asks for 24 bytes. A shorter key than this is a placeholder, or a
+/// part of a key.
 pub const MIN_LENGTH: usize = 16;
 
 /// All secrets that count at this moment; at least one.
@@ -36,36 +38,37 @@ pub struct Secrets(Vec<Secret>);
 pub(crate) struct Secret {
     /// Keys of the Svix / Standard Webhooks scheme. Two where the secret has no prefix and could be meant either way.
     pub(crate) standard: Vec<Keyed>,
-    /// Keys of the scheme in SendPilot's own documentation: the secret as text, prefix and all. Two
-    /// if the padding of its base64 was lost, because SendPilot signs with the whole text.
+    /// Keys of the scheme in SendPilot's own documentation: the secret as text, including the
+    /// prefix. There are two if the padding of its base64 was lost, because SendPilot signs with
+    /// the whole text.
     pub(crate) documented: Vec<Keyed>,
 }
 
-/// Why a text cannot serve as signing secrets. Each has the position of the word that is at fault,
-/// and says what to remove or do. Never carries the text.
+/// Why a value cannot be used as signing secrets. The message gives the position of the faulty word
+/// and says what to remove or do. It never quotes the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// There is nothing but white space.
     #[error("holds no secret")]
     Empty,
-    /// A character that no secret has.
+    /// A character that no secret contains.
     #[error("secret number {0} holds {1}; remove it, or copy the secret again from SendPilot")]
     Character(usize, Foreign),
     /// A secret was copied with the quotes around it.
     #[error("secret number {0} holds a quotation mark; leave the quotes out")]
     Quoted(usize),
-    /// A placeholder such as `<secret>`, or a secret in the brackets of one.
+    /// A placeholder such as `<secret>`, or a secret in angle brackets.
     #[error(
         "secret number {0} holds an angle bracket; leave the brackets out, and replace a placeholder by the secret"
     )]
     Bracketed(usize),
-    /// `$NAME` or `%NAME%`, which no shell has replaced: everybody can guess the name.
+    /// `$NAME` or `%NAME%`, which no shell has replaced. Anyone can guess the name.
     #[error("secret number {0} is the name of a variable; put the value of the variable")]
     Variable(usize),
-    /// Where a secret is, instead of the secret.
+    /// The ARN of a secret, instead of the secret.
     #[error("secret number {0} is an ARN; put SendPilot's webhook secret itself")]
     Arn(usize),
-    /// The webhook's URL, for example.
+    /// An address, such as the webhook's URL.
     #[error("secret number {0} is an address; put SendPilot's webhook secret")]
     Address(usize),
     /// The key of SendPilot's API.
@@ -77,7 +80,7 @@ pub enum SecretError {
          between secrets"
     )]
     Misplaced(usize),
-    /// `Whsec_...`, `whsec-...`, or the first letters are lost.
+    /// `Whsec_...`, `whsec-...`, or a prefix without its first letters.
     #[error("secret number {0} must start with exactly whsec_, in small letters; copy it again from SendPilot")]
     Misspelt(usize),
     /// A comment, a label or a name beside a secret.
@@ -114,20 +117,22 @@ pub enum SecretError {
     Binary,
 }
 
-/// The kind of a character outside printable ASCII. Most cannot be seen, so the name has to tell.
+/// The kind of a character outside printable ASCII. Most of these characters are invisible, so the
+/// message names the kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// U+FEFF, which some editors write at the start of a file.
     ByteOrderMark,
     /// Zero-width and direction characters.
     Invisible,
-    /// A non-breaking space, for example. `split_ascii_whitespace` does not separate at them.
+    /// White space outside ASCII, such as a non-breaking space. `split_ascii_whitespace` does not
+    /// split there.
     Space,
-    /// Typographic quotation marks, which word processors make of straight ones.
+    /// Typographic quotation marks, which word processors put in place of straight ones.
     Quote,
     /// A control character.
     Control,
-    /// All others: letters of other alphabets, full-width letters, bullets, dashes.
+    /// Any other character: letters of other alphabets, full-width letters, bullets, dashes.
     Other,
 }
 
@@ -164,10 +169,11 @@ impl fmt::Display for Foreign {
 }
 
 impl Secrets {
-    /// Reads one or more secrets, separated by white space of ASCII.
+    /// Reads one or more secrets, separated by ASCII white space.
     ///
     /// # Errors
-    /// If there is none, or one of them cannot be what SendPilot shows. Then none of them counts.
+    /// If there is no secret, or one of them cannot be a secret of SendPilot's. Then none of them
+    /// counts.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let words = text.split_ascii_whitespace();
         let prefixed = words.clone().any(|word| word.starts_with(PREFIX));
@@ -178,8 +184,8 @@ impl Secrets {
         if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(Self(secrets)) }
     }
 
-    /// Reads what Secrets Manager stores: plain text as above, or JSON, as the text of
-    /// [`SecretError::Shape`] shows it.
+    /// Reads a value from Secrets Manager: plain text as in [`Secrets::parse`], or JSON in one of
+    /// the forms that the message of [`SecretError::Shape`] shows.
     ///
     /// # Errors
     /// As above, or if it is other JSON.
@@ -212,8 +218,9 @@ impl Secrets {
     }
 }
 
-/// The text of `secrets`, a string or a list of strings; or of the only member, a string: the key/value
-/// tab of Secrets Manager's console stores one pair so.
+/// Returns the text of the member `secrets`, a string or a list of strings. If there is no such
+/// member, returns the only member, a string: the Key/value tab of Secrets Manager's console stores
+/// one pair in this form.
 fn text_in(members: &[(String, Value)]) -> Option<String> {
     let mut named = members.iter().filter(|(name, _)| name == "secrets");
     match (named.next(), named.next(), members) {
@@ -230,7 +237,7 @@ fn text_in(members: &[(String, Value)]) -> Option<String> {
 
 impl Secret {
     /// Reads the word at this position. `prefixed` says whether any word of the value starts with
-    /// [`PREFIX`]: then each must.
+    /// [`PREFIX`]. If so, every word must.
     fn parse(word: &str, position: usize, prefixed: bool) -> Result<Self, SecretError> {
         refuse_copying_accidents(word, position)?;
         let (standard, padded) = match word.strip_prefix(PREFIX) {
@@ -258,7 +265,7 @@ impl Secret {
     }
 }
 
-/// Finds what comes along when people copy a secret, or what they copy in its place.
+/// Refuses what people copy together with a secret, or instead of it.
 fn refuse_copying_accidents(word: &str, position: usize) -> Result<(), SecretError> {
     if let Some(foreign) = word.chars().find_map(Foreign::from_char) {
         return Err(SecretError::Character(position, foreign));
@@ -288,13 +295,13 @@ fn refuse_copying_accidents(word: &str, position: usize) -> Result<(), SecretErr
     Err(error(position))
 }
 
-/// Whether it is `$NAME`, `${NAME}`, `$env:NAME`, the start of `$(command ...)`, or `%NAME%`.
+/// Whether a word is `$NAME`, `${NAME}`, `$env:NAME`, the start of `$(command ...)`, or `%NAME%`.
 fn is_variable(word: &str) -> bool {
     let name = word.strip_prefix('$').or_else(|| word.strip_prefix('%')?.strip_suffix('%'));
     name.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || "_:{}()".contains(c)))
 }
 
-/// Decodes strictly, except that the padding may be missing: people lose it when they copy.
+/// Decodes strictly, except that the padding may be missing, because people lose it when they copy.
 fn decode(base64: &str) -> Option<Vec<u8>> {
     let unpadded = base64.trim_end_matches('=');
     let encoding = if unpadded.len() == base64.len() { BASE64_NOPAD } else { BASE64 };

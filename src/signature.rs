@@ -90,13 +90,13 @@ pub enum Rejection {
     /// Signed by us, but ahead of our clock.
     #[error("the signature is genuine but dated in the future; set the sender's clock")]
     Early,
-    /// Signed by us, but dated in this smaller unit.
+    /// Signed by one of our secrets, but the timestamp is in this unit instead of seconds.
     #[error("the signature is genuine, but its timestamp must be in Unix seconds and seems to be in {0}")]
     NotSeconds(&'static str),
 }
 
 impl Rejection {
-    /// Whether a secret of ours made the signature, which is then of the wrong age.
+    /// Whether one of our secrets made the signature, so that only its age is wrong.
     fn is_genuine(self) -> bool {
         matches!(self, Self::Stale | Self::Early | Self::NotSeconds(_))
     }
@@ -116,7 +116,8 @@ impl Rejection {
 /// Of the documented scheme, the first four in a header are tried.
 ///
 /// # Errors
-/// With the reason; of two signature headers, that of the genuine one, or else of the first.
+/// With the reason. If there are two signature headers, the reason is that of the genuine one, or
+/// else of the first one.
 pub fn verify<'a>(
     headers: &'a HeaderMap,
     body: &'a [u8],
@@ -184,8 +185,8 @@ impl<'a> Seconds<'a> {
         }
     }
 
-    /// Returns the unit finer than seconds in which this is a moment between half and double of
-    /// `now`. No clock is that far off. Divides only, so that no number overflows.
+    /// Returns the unit finer than seconds in which this timestamp is between half and double of
+    /// `now`. No clock is that far off. The timestamp is only divided, so nothing overflows.
     fn finer_unit(self, now: u64) -> Option<&'static str> {
         let units = [("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)];
         let fits = |per_second: u64| (now / 2..=now.saturating_mul(2)).contains(&(self.value / per_second));

@@ -72,8 +72,8 @@ metrics! {
     Alerted Count,
     /// A message to the lead status stream that got out, beside an alert too.
     Streamed Count,
-    /// A message to the lead status stream that is claimed and left to the redrive, beside an alert
-    /// too.
+    /// A message to the lead status stream that is claimed and left to the redrive, whether or not
+    /// an alert was due too.
     StreamPending Count,
     /// An alert that was not sent, because another has told the same of the same lead. By a run of the redrive, too.
     Debounced Count,
@@ -95,12 +95,12 @@ metrics! {
     MethodNotAllowed Count,
     /// A body that is too long.
     TooLarge Count,
-    /// A request whose signature held, and whose event could be read and was not refused.
+    /// A request with a valid signature, whose event could be read and was not refused.
     Genuine Count,
-    /// A request whose signature held, and that was refused for good: its event or its timestamp
-    /// cannot be used.
+    /// A request with a valid signature that was refused for good, because of its event or its
+    /// timestamp.
     GenuineRejected Count,
-    /// A genuine event under a name that nobody knows, whose kind the shape of its `data` decided.
+    /// A genuine event of an unknown type, whose kind the shape of its `data` decided.
     RenamedEvents Count,
     /// An event for which an alert is due, whatever becomes of it.
     Opportunities Count,
@@ -118,10 +118,10 @@ metrics! {
     TimeToAlert Milliseconds,
     /// The first invocation of a process.
     ColdStart Count,
-    /// An event whose id belongs to another fact already. It got a delivery of its own.
+    /// An event whose id already belongs to another fact. It gets a delivery of its own.
     OtherBody Count,
-    /// A request that cannot be judged, because our own secret cannot be read or used; or any request
-    /// while the current version of the secret is refused.
+    /// A request that cannot be verified, because our own secret cannot be read or used. While the
+    /// current version of the secret is refused, every request.
     SecretUnreadable Count,
     /// A panic.
     Crashed Count,
@@ -133,9 +133,9 @@ metrics! {
     Duplicates Count,
     /// Those of them that are pending after it.
     StillPending Count,
-    /// The time since the oldest alert that is pending after it was first claimed.
+    /// Age of the oldest alert that is pending after the run, since its first claim.
     OldestPendingAge Seconds,
-    /// The same of messages to the lead status stream, in a run that found one.
+    /// The same for messages to the lead status stream, from a run that found one.
     OldestStreamPendingAge Seconds,
     /// A run of the redrive that does not know all that is pending.
     Incomplete Count,

@@ -38,8 +38,8 @@ impl Timestamp {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Returns this moment as text, in UTC. RFC 3339 has four digits for the year, so a later
-    /// moment becomes the last millisecond of the year 9999.
+    /// Returns this moment as text, in UTC. RFC 3339 has four digits for the year, so a moment
+    /// after the year 9999 becomes the last millisecond of that year.
     #[expect(clippy::expect_used, reason = "every moment from the epoch to the end of 9999 is an RFC 3339 date in UTC")]
     pub fn rfc3339(self) -> String {
         let nanoseconds = i128::from(self.0.min(LAST_OF_9999)) * 1_000_000;

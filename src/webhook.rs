@@ -67,7 +67,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         answer(&handled.outcome, event_id)
     }
 
-    /// Writes the line of an invocation that brought no request. `request_id` is Lambda's id of the
+    /// Logs an invocation whose payload is not a request. `request_id` is Lambda's id of the
     /// invocation.
     pub fn refuse(&self, payload: &NotARequest, request_id: &str, now: Timestamp) {
         let mut line = self.telemetry.begin("payload", request_id);
@@ -111,22 +111,23 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         let alert = OptionFuture::from(alert.map(|delivery| deliver(delivery, |due| due.alert)));
         let status = OptionFuture::from(status.map(|delivery| deliver(delivery, |due| due.status)));
         let (alert, mut status) = join(alert, status).await;
-        // Of the stream, a claim is enough: see `response`.
+        // For a message to the stream, a claim is enough: see `response`.
         if let Some(status) = status.as_mut().filter(|status| status.is_claimed()) {
             status.outcome = status.outcome.clone().once_claimed();
         }
         let outcome_of = |relayed: &Option<Relayed>| relayed.as_ref().map(|relayed| relayed.outcome.clone());
         let outcome = match (outcome_of(&alert), outcome_of(&status)) {
             (Some(alert), Some(status)) => alert.and(status),
-            // The rules let nothing be due to a stream that is off.
+            // The rules make no message for a stream that is off, so `Discarded` cannot occur here.
             (None, None | Some(Outcome::Discarded)) => Outcome::Ignored,
             (Some(only), None) | (None, Some(only)) => only,
         };
         Handled { outcome, event: None, alert, status }
     }
 
-    /// If another fact has the event's id already, this one gets an id of its own, the same at every retry. No lead may
-    /// be lost because SendPilot used an id twice. `of` picks the delivery's topic.
+    /// Relays one delivery. If the event's id already belongs to another fact, relays this fact
+    /// under an id of its own, which is the same on every retry. So no lead is lost if SendPilot
+    /// uses an id twice. `of` picks the delivery to the same topic.
     async fn deliver_one(
         &self,
         event: &Event,
@@ -145,13 +146,14 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
                 let relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
                 Relayed { other_content: true, ..relayed }
             }
-            // The same event calls for the same.
+            // The rules decide alike for the same event, so this arm is never reached.
             Ok(None) | Err(_) => relayed,
         }
     }
 
-    /// A signature that none of our secrets made may be the first by a new one, or by one that was
-    /// stored so that nobody can use it. If it may be, it is no rejection: SendPilot tries again.
+    /// Verifies the signature. If none of our secrets made it, SendPilot may already use a new
+    /// secret, so the secrets are fetched again. If a stored version is refused, the answer is 503
+    /// instead of 401, so that SendPilot tries again.
     async fn verify<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -177,8 +179,9 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
     }
 }
 
-/// Accepts one slash after [`PATH`]: API Gateway routes such a request to the same route, as its
-/// users report (aws-powertools/powertools-lambda-python, issue 1552 and pull request 1577).
+/// Whether a path is [`PATH`], with or without one slash after it. API Gateway sends both to the
+/// same route, as its users report (aws-powertools/powertools-lambda-python, issue 1552 and pull
+/// request 1577).
 fn is_path(path: &str) -> bool {
     path.strip_suffix('/').unwrap_or(path) == PATH
 }

@@ -183,7 +183,7 @@ async fn every_answer_to_a_claim_says_how_many_there_were() {
     assert_eq!(attempts(event(), 5, START).await, Some(3), "published");
 }
 
-/// Whatever the first one's state is: its row and its message stay as they are.
+/// In every state of the first fact, its row and its message stay unchanged.
 #[tokio::test]
 async fn other_content_under_one_id_never_takes_the_row_over() {
     let dynamodb = DynamoDb::start().await;
@@ -206,7 +206,7 @@ async fn other_content_under_one_id_never_takes_the_row_over() {
     assert!(matches!(claim(&ledger, "evt_1", attempt(7, START)).await, Standing::Done));
 }
 
-/// The configuration may have changed since the first claim, or the event's words.
+/// Since the first claim, the configuration or the text of the event may have changed.
 #[tokio::test]
 async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim() {
     let dynamodb = DynamoDb::start().await;
@@ -224,7 +224,7 @@ async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim(
     for (wanted, owner) in [
         (Wanted::Delivery(first.clone()), 1),
         (Wanted::Delivery(changed.clone()), 2),
-        // The answer was lost, and the attempt asks again.
+        // The answer was lost, and the attempt sends the request again.
         (Wanted::Delivery(changed.clone()), 2),
         (Wanted::Pending(first.id.clone()), 3),
         (Wanted::Delivery(changed), 4),
@@ -254,7 +254,7 @@ async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
         let claimed = ledger.claim(Wanted::Delivery(delivery), attempt(1, START)).await.unwrap();
         let Standing::Won(claim) = claimed.standing else { panic!() };
         ledger.quiet(&claim, &quiet, START, START.after(LEASE)).await.unwrap();
-        // No other lead, status or kind has it.
+        // No other lead, status or kind has the same key.
         let others = [
             QuietId::status(Some(&part), &part, "OPPORTUNITY"),
             QuietId::status(Some(&part), "lead_1", &part),

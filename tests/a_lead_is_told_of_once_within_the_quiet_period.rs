@@ -78,13 +78,13 @@ async fn of_fifty_events_at_once_one_alerts() {
     assert_eq!(world.aws.alerts().len(), 1);
 }
 
-/// Otherwise the redrive would take it up, after the period perhaps.
+/// Otherwise the redrive would take up the debounced alert, perhaps after the quiet period.
 #[tokio::test]
 async fn a_debouncing_that_is_throttled_for_a_while_is_repeated() {
     let world = World::new().await;
     let mut function = world.function().await;
     assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
-    // The SDK tries three times each time.
+    // Nine throttles are three repetitions, because the SDK tries three times for each.
     (0..9).for_each(|_| world.aws.next("debounce", Fault::Throttled));
     assert_eq!(function.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "debounced");
     assert!(world.dynamodb.pending().await.is_empty());

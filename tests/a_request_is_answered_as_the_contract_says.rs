@@ -133,7 +133,7 @@ async fn skips_a_byte_order_mark_once_the_signature_holds() {
     base64["body"] = data_encoding::BASE64.encode(marked.as_bytes()).into();
     base64["isBase64Encoded"] = true.into();
     assert_eq!(outcome(base64).await, (200, "alerted".into()));
-    // The mark is signed like the rest, so it may not be added or removed on the way.
+    // The signature covers the byte order mark, so nobody may add or remove it on the way.
     let mut removed = signed(&marked);
     removed["body"] = opportunity("evt_1").into();
     let mut added = signed(&opportunity("evt_1"));
@@ -160,7 +160,7 @@ async fn the_answer_says_that_a_timestamp_must_be_in_seconds() {
     }
 }
 
-/// Whether the last request was counted as genuine, and whether as genuine and rejected.
+/// Returns whether the last request was counted as genuine, and whether as genuine and rejected.
 fn counted() -> (bool, bool) {
     let line: Value = serde_json::from_str(&LINES.take().pop().unwrap()).unwrap();
     (!line["Genuine"].is_null(), !line["GenuineRejected"].is_null())

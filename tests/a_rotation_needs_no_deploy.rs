@@ -27,11 +27,11 @@ const PLACEHOLDER: &str = r#"{"secrets":[]}"#;
 /// What a test takes, where time is told to stand.
 const MOMENT: Duration = Duration::from_secs(1);
 const FETCH: [&str; 2] = ["current", "previous"];
-/// A comment beside a secret, so that the value is refused.
+/// A value that is refused because of the comment beside the secret.
 const COMMENTED: &str = "# SendPilot production\nwhsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 thread_local! {
-    /// The lines of the requests of this thread's test.
+    /// The log lines of the requests in this thread's test.
     static LINES: RefCell<Vec<Value>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -87,7 +87,7 @@ impl World {
         self.answer(around(&body, &standard("svix", secret, "msg_1", self.now.as_secs(), body.as_bytes()))).await.0
     }
 
-    /// The same by the key of these bytes, in both schemes, and what the answers say.
+    /// Sends an event signed with the key of these bytes, in both schemes. Returns the answers.
     async fn events_by_key(&self, key: &[u8]) -> [(u16, Value); 2] {
         let (body, now) = (opportunity("evt_1"), self.now.as_secs());
         let prefixed = format!("whsec_{}", data_encoding::BASE64.encode(key));
@@ -101,7 +101,7 @@ impl World {
         answers.try_into().unwrap()
     }
 
-    /// How often each request since the last time counted that the secret is unreadable.
+    /// Returns how often each request since the last call counted `SecretUnreadable`.
     fn counted(&self) -> Vec<Option<u64>> {
         LINES.take().iter().map(|line| line["SecretUnreadable"].as_u64()).collect()
     }
@@ -263,7 +263,7 @@ async fn every_form_of_a_value_is_read() {
         json!({ "secrets": [SECRET] }).to_string(),
         format!(" {}", json!({ "secrets": [OTHER, SECRET], "note": "x" })),
         json!({ "secrets": SECRET }).to_string(),
-        // As the key/value tab of the console stores a pair.
+        // The form in which the console's Key/value tab stores a pair.
         json!({ "WEBHOOK_SECRET": SECRET }).to_string(),
     ] {
         assert_eq!(World::with(&[&value]).await.event_by(SECRET).await, 200, "{value}");
@@ -273,11 +273,12 @@ async fn every_form_of_a_value_is_read() {
 #[tokio::test]
 async fn no_word_of_a_refused_value_is_a_key() {
     for value in [COMMENTED, "production # changeme", "changeme", "#", "whsec_AA==", "correct-horse-staple\n#"] {
-        // Before a good version, behind one, and alone.
+        // The bad value is the previous version, the current version, and the only one.
         for values in [vec![value, OTHER], vec![OTHER, value], vec![value]] {
             let mut world = World::with(&values).await;
             for word in value.split_whitespace().filter(|word| *word != SECRET) {
-                // The fetch out of turn, which a stranger's signature is worth, changes nothing.
+                // A stranger's signature causes a fetch out of turn, and that fetch changes
+                // nothing.
                 for (status, said) in world.events_by_key(word.as_bytes()).await {
                     assert_eq!((status, &said["outcome"]), (503, &json!("unavailable")), "{word} of {values:?}");
                 }
@@ -309,7 +310,8 @@ async fn a_genuine_event_never_gets_401_because_of_how_its_secret_was_pasted() {
         "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf".to_owned(),
         json!({ "WEBHOOK_SECRET": OTHER, "API_KEY": "x" }).to_string(),
     ] {
-        // At first, in a rotation that the function has yet to see, and in one that it saw at its start.
+        // The bad value is the first secret, comes by a rotation after the start, or by one before
+        // it.
         let mut first = World::with(&[PLACEHOLDER, &pasted]).await;
         let mut unseen = World::with(&[SECRET]).await;
         unseen.aws.put_secret(&pasted);
@@ -330,7 +332,7 @@ async fn a_genuine_event_never_gets_401_because_of_how_its_secret_was_pasted() {
             if let Some(earlier) = earlier {
                 assert_eq!(world.event_by(earlier).await, 200, "{pasted:?}");
             }
-            // Pasted well, it gets in as soon as a fetch is allowed.
+            // Once the secret is stored correctly, the event gets in as soon as a fetch is allowed.
             world.aws.put_secret(OTHER);
             world.pass(PAUSE + MOMENT);
             assert_eq!(world.event_by(OTHER).await, 200, "{pasted:?}");
@@ -346,19 +348,19 @@ async fn while_the_current_version_is_refused_every_request_counts_and_no_strang
         for _ in 0..3 {
             assert_eq!(world.event_by(OTHER).await, 200);
             assert_eq!(world.event_by(SECRET).await, 503);
-            // Garbage cannot be genuine, whatever the secret is.
+            // A request without a signature cannot be genuine under any secret.
             assert_eq!(world.answer(around(&body, &[])).await.0, 401);
             let stale = standard("svix", SECRET, "msg_1", world.now.as_secs() - FRESH.as_secs() - 1, body.as_bytes());
             assert_eq!(world.answer(around(&body, &stale)).await.0, 401);
         }
         assert_eq!(world.counted(), [Some(1); 12], "{refused}");
-        // Secrets Manager out of reach does not make a stranger of the one who may be genuine.
+        // If Secrets Manager cannot be reached, an event that may be genuine still gets 503.
         world.pass(MAX_AGE + MOMENT);
         (0..10).for_each(|_| world.aws.next("current", Fault::Refused(400)));
         assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 503]);
         assert_eq!(world.counted(), [Some(1); 2], "{refused}");
         world.aws.clear();
-        // Put well, and put twice: nothing is left to tell.
+        // The good value is stored twice, so no version is refused any more.
         world.aws.put_secret(OTHER);
         world.aws.put_secret(OTHER);
         world.pass(PAUSE + MOMENT);
@@ -378,7 +380,7 @@ async fn while_only_the_previous_version_is_refused_events_cost_nothing_and_an_u
         world.pass(Duration::from_secs(2));
     }
     assert_eq!((world.calls(), world.counted()), (vec![], vec![None; 200]));
-    // It may be by the secret that was pasted badly before.
+    // The previous version is refused, and the signature may be by the secret in that version.
     let signature = standard("svix", SECRET, "msg_1", world.now.as_secs(), body.as_bytes());
     for _ in 0..2 * BURST {
         let (status, said, retry_after) = world.answer(around(&body, &signature)).await;
@@ -391,7 +393,7 @@ async fn while_only_the_previous_version_is_refused_events_cost_nothing_and_an_u
     world.pass(MAX_AGE + MOMENT);
     assert_eq!([world.event_by(OTHER).await, world.event_by(OTHER).await], [200, 200]);
     assert_eq!(world.calls(), FETCH, "as with a good one");
-    // Put once more, the good one is the previous one, too.
+    // The good value is stored once more, so it is the previous version too.
     world.aws.put_secret(OTHER);
     assert_eq!(world.event_by(SECRET).await, 401);
     assert_eq!(world.counted().last(), Some(&None));

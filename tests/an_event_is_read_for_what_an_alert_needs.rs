@@ -165,7 +165,7 @@ fn knows_every_event_type_in_any_letter_case_and_with_blanks_around_it() {
     }
 }
 
-/// An event that has the data of a change of status, and of a change of tag besides.
+/// Returns an event of this type, with the data of a change of status and of a change of tag.
 fn with_type(event_type: Value) -> Value {
     let mut body = full();
     body["eventType"] = event_type;

@@ -3,10 +3,11 @@
 //! timeout. SendPilot delivers some events twice at once, keeps to its retry schedule, and a third of the time never comes
 //! back. The redrive runs on, two at a time.
 //!
-//! Some events carry the id of another event, about another lead.
+//! Some events have the id of another event, which is about another lead.
 //!
-//! In the end, nothing that was claimed or confirmed is lost, and every alert that came out twice is explained: the answer
-//! to its publish was lost, or its completion failed until the deadline, or its process was killed in between.
+//! In the end, nothing that was claimed or confirmed is lost, and every doubled alert is explained.
+//! Either the answer to its publish was lost, or its completion failed until the deadline, or its
+//! process was killed in between.
 //!
 //! What befalls an event follows from the seed and its id alone, and `SEED=<number>` plays it again; who comes first does
 //! not. Time is real, and so an invocation has two seconds, and SendPilot waits a two hundredth of what it would.
@@ -37,8 +38,8 @@ const REDRIVE_TIMEOUT: Duration = Duration::from_secs(8);
 const REDRIVE_PAUSE: Duration = Duration::from_millis(500);
 const FASTER: u32 = 200;
 
-/// When a completion that failed may be given up, counted from the claim: at 95 % of the attempt's time, less a pause and
-/// the SDK's tries.
+/// How long an attempt must at least repeat a completion that fails, counted from the claim: 95 %
+/// of the attempt's time, less a pause and the SDK's tries.
 const REPEATED_FOR: Duration = Duration::from_millis(1300);
 
 /// How long the redrive may take for what is left when SendPilot has ended.
@@ -73,7 +74,8 @@ fn life(seed: u64, about: impl Hash, odds: f64, longest: u64) -> Duration {
     if dice.f64() < odds { Duration::from_millis(dice.u64(0..longest)) } else { Duration::MAX }
 }
 
-/// The id of an event. One in twenty has that of the event before, which is about another lead.
+/// Returns the id of an event. One event in twenty has the id of the event before, which is about
+/// another lead.
 fn event_id(seed: u64, number: usize) -> String {
     let shares = dice(seed, ("id", number)).f64() < 0.05;
     format!("evt_{}", number - usize::from(shares && number > 0))
@@ -83,7 +85,7 @@ fn lead(number: usize) -> String {
     format!("lead_{number}")
 }
 
-/// The lead of an alert, in its row or as it was published.
+/// Returns the lead of an alert, from its row or from the published message.
 fn lead_of(message: &str) -> String {
     let bodies: Value = serde_json::from_str(message).unwrap();
     let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
@@ -96,7 +98,7 @@ struct World {
     dynamodb: DynamoDb,
     webhooks: Fleet,
     redrives: Fleet,
-    /// By lead.
+    /// When the first attempt of each event began, by lead.
     begun: Mutex<HashMap<String, Instant>>,
     /// The leads whose events were answered 2xx.
     told: Mutex<HashSet<String>>,
@@ -200,8 +202,9 @@ impl World {
         let completions: Vec<_> = journal.iter().filter(|call| call.operation == "complete").collect();
         let completed: HashSet<_> =
             completions.iter().filter(|call| call.took_effect).map(|call| &call.owner).collect();
-        // A completion is an excuse only if it failed until its deadline: it was repeated until then, or beside one that
-        // was never answered. One that was refused because somebody had taken over is none.
+        // A completion is an excuse only if it failed until its deadline. It was repeated until
+        // then, or one of its tries was never answered. A completion that was refused because
+        // another attempt had taken over is not an excuse.
         let failed = |owner: &String| {
             let own: Vec<_> = completions.iter().filter(|call| call.owner == *owner).collect();
             let met_fault = own.iter().any(|call| !call.took_effect && !call.heard);
@@ -234,7 +237,7 @@ impl World {
         let proven = |publishes: &[&Call]| publishes.len() - publishes.iter().filter(proof_lost).count();
         let unexplained = doubled.iter().filter(|(_, publishes)| proven(publishes) > 1);
         let story = |event: &str| journal.iter().filter(|call| call.event == event).cloned().collect::<Vec<_>>();
-        // Of one delivery the message is the same, and of one lead the delivery.
+        // Every publish of a delivery has the same message, and every alert on a lead the same id.
         let (mut bodies, mut ids) = (HashMap::<_, HashSet<_>>::new(), HashMap::<_, HashSet<_>>::new());
         for alert in alerts {
             ids.entry(lead_of(&alert)).or_default().insert(support::aws::event_id(&alert));
@@ -268,14 +271,15 @@ struct Verdict {
     /// Never claimed, and SendPilot was never told 2xx: it has the event in its list of failures.
     never_here: usize,
     alerted: usize,
-    /// Alerted under an id of their own, because another lead had that of the event.
+    /// Alerts that were published under an id of their own, because another lead had the event's
+    /// id.
     shared_ids: usize,
     lost: Vec<String>,
     still_pending: usize,
     doubled: usize,
     /// All calls about each of them.
     unexplained: Vec<Vec<Call>>,
-    /// Published under one id as different messages, or one lead under two ids.
+    /// Different messages under one id, or one lead under two ids.
     told_apart: usize,
     calls: usize,
     faults: usize,

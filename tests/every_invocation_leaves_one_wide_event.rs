@@ -254,8 +254,9 @@ async fn without_a_secret() -> (Value, Metrics) {
     line.clone()
 }
 
-/// A change that only the stream is told of; an opportunity, to both; another of the same lead,
-/// that is debounced; one that is refused by the stream alone; and a change that is.
+/// Returns the lines of five events. A change goes to the stream alone. An opportunity goes to both
+/// topics. A second opportunity of the same lead is debounced. The stream refuses the message of
+/// another opportunity, and that of another change.
 async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
@@ -305,7 +306,7 @@ async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
     assert!(line["detail"].is_string() && line["eventId"].is_null(), "{line}");
 }
 
-/// The previous version lets events in, so that nothing else would tell of the current one.
+/// The previous version lets events in, so nothing else would show that the current one is refused.
 #[tokio::test]
 async fn of_a_request_while_the_current_secret_is_refused() {
     let world = World::new().await;
@@ -316,7 +317,8 @@ async fn of_a_request_while_the_current_secret_is_refused() {
     for request in [signed_now(&change("evt_1", "DONE")), signed_now_with(OTHER, &opportunity("evt_2"))] {
         answers.push(function.answer(&request).await.0);
     }
-    // Put well, and twice: the secrets are the same as before, and yet a line tells that it is over.
+    // The good value is stored twice. The usable secrets stay the same, but a line says that no
+    // version is refused any more.
     world.aws.put_secret(SECRET);
     world.aws.put_secret(SECRET);
     answers.push(function.answer(&signed_now_with(OTHER, &opportunity("evt_2"))).await.0);
@@ -457,7 +459,7 @@ async fn of_a_payload_that_is_not_a_request_and_says_what_arrived() {
         assert!(error["errorMessage"].as_str().unwrap().ends_with(arrived), "{error}");
         expected.push((json!(function.request_id), arrived));
     }
-    // The process lives on.
+    // The process still handles requests.
     assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, 200);
     let log = function.log().await;
     let lines = lines(&log, "payload");
@@ -571,7 +573,7 @@ async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
     let log = function.log().await;
     let [(changed, metrics), (other, others)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
     let expected = ["ColdStart Count", "Genuine Count", "Ignored Count", "StatusChanges Count NewStatus=OTHER"];
-    // The data of an event under a hostile name is still that of a change of status.
+    // The event type is hostile text, but the data still has the shape of a change of status.
     let renamed = ["Genuine Count", "Ignored Count", "RenamedEvents Count", "StatusChanges Count NewStatus=OTHER"];
     assert_eq!((names(metrics), names(others)), (expected.to_vec(), renamed.to_vec()));
     assert_eq!(changed["eventId"], hostile);

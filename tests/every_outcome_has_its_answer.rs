@@ -63,7 +63,7 @@ async fn in_every_combination() {
                 let begun = tokio::time::Instant::now();
                 let relayed = run(&script).await;
                 assert!(begun.elapsed() < TIMEOUT, "{case}: Lambda would have killed it");
-                // What fails to be recorded is repeated until its time is over.
+                // A completion or a release that fails is repeated until its deadline.
                 let repeats = claiming == Wins && settling == Settling::Fails;
                 let mut called = script.calls();
                 assert_eq!(called.len() > 3, repeats, "{case}: {called:?}");
@@ -87,7 +87,7 @@ fn takes_long(claiming: Claiming, publishing: Publishing, settling: Settling) ->
     claiming == Claiming::Wins && (publishing == Publishing::Hangs || settling == Settling::Hangs)
 }
 
-/// A ledger and topics that do one thing for alerts and another for the lead status stream.
+/// A ledger and topics that behave differently for alerts and for the lead status stream.
 struct Both {
     alert: Script,
     status: Script,
@@ -136,7 +136,7 @@ impl Topic for &Both {
     }
 }
 
-/// The answer to a change to this status, with the stream on.
+/// Returns the answer to a change to this status, with the stream on.
 async fn answer_to(status: &str, both: &Both) -> (u16, String) {
     let body = change("evt_1", status);
     let headers = standard("svix", SECRET, "msg_1", NOW.as_secs(), body.as_bytes());
@@ -161,8 +161,8 @@ fn scripts() -> impl Iterator<Item = (Claiming, Publishing, Settling)> {
     })
 }
 
-/// The table of answers to an event with a message to the stream, said otherwise: 2xx if the alert
-/// is published, where one is due, and the message has a row.
+/// States the table of answers for events with a message to the stream as one rule. The answer is
+/// 2xx if the message has a row and the alert, if one is due, is published.
 #[tokio::test(start_paused = true)]
 async fn with_the_stream_2xx_means_that_the_alert_is_published_and_the_message_is_claimed() {
     for (claiming, publishing, settling) in scripts() {

@@ -2,17 +2,21 @@
 //! break where they are told to. A call is told apart by its number, so that all of them can be walked through; the time
 //! is tokio's, paused, so that hours take no time.
 //!
-//! One opportunity is delivered, perhaps twice at once, at any distance that changes who comes first. The second request
-//! may be the same, or be read under another configuration, or tell another fact under the same event id. SendPilot keeps
-//! to its retry schedule, or never comes back. The redrive runs every minute, alone or two at once, until nothing is pending.
+//! One opportunity is delivered once or twice. The second request comes at any distance that
+//! changes the order of the calls. It is the same, or read under another configuration, or another
+//! fact under the same event id. SendPilot keeps to its retry schedule, or never comes back. The
+//! redrive runs every minute, alone or two at once, until nothing is pending.
 //!
 //! What must hold in the end, whatever broke:
 //!
-//! - **Told.** 2xx is said only after a publish of that lead's alert took effect; never 4xx but 409.
-//! - **Nothing lost.** An alert is published if a claim took effect, and if SendPilot came back. Its row is `PUBLISHED`.
-//! - **Once.** A delivery has no more publishes beyond the first than proofs of one were lost: its answer, or a completion
-//!   that failed until its deadline. One that failed sooner must have been repeated.
-//! - **The same.** Every publish of a delivery is the message of its first claim.
+//! - **Told.** SendPilot gets 2xx only after a publish of that lead's alert took effect, and no 4xx
+//!   except 409.
+//! - **Nothing lost.** An alert is published if a claim took effect or SendPilot came back. Its row
+//!   is `PUBLISHED` in the end.
+//! - **Once.** Each publish of a delivery after the first one needs a lost proof: an answer that
+//!   was lost, or a completion that failed until its deadline. A completion that failed sooner must
+//!   have been repeated.
+//! - **The same.** Every publish of a delivery has the message of its first claim.
 //! - **In time.** Who is not killed comes to an end before Lambda would kill it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -56,7 +60,7 @@ const REDRIVE_EVERY: Duration = Duration::from_secs(60);
 /// What a request takes on its way, and its answer on the way back.
 const ONE_WAY: Duration = Duration::from_millis(10);
 
-/// Of the first request, and of the second one if that is another fact.
+/// The lead of the first request, and that of the second one if it is another fact.
 const LEADS: [&str; 2] = ["lead_abc123", "lead_other"];
 
 /// Later than anything that two or three faults can bring about.
@@ -101,17 +105,17 @@ enum Flaw {
     CompletionGivenUp,
     /// A takeover stores its own message.
     MessageOverwritten,
-    /// Whatever comes under one event id is taken for the same fact.
+    /// Every event under one id is taken for the same fact.
     ContentIgnored,
     /// Nobody looks after what is pending.
     NoRedrive,
 }
 
-/// What the second request is.
+/// How the second request differs from the first one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Copy {
     Same,
-    /// The same event, while the function has another pipeline, and so would write another message.
+    /// The same event, but the function has another pipeline and would write another message.
     Reconfigured,
     /// Another lead under the same event id.
     OtherFact,
@@ -119,14 +123,15 @@ enum Copy {
 
 #[derive(Debug, Clone, Copy)]
 struct Scenario {
-    /// What is delivered so much later under the same event id, if anything is.
+    /// The second request under the same event id, if there is one, and how much later it comes.
     second: Option<(Copy, Duration)>,
     sendpilot_returns: bool,
     redrives_at_once: usize,
     flaw: Flaw,
 }
 
-/// A second request that comes at the same time, between any two steps of the first delivery, and after it.
+/// Returns scenarios with a second request: at the same time, between any two steps of the first
+/// delivery, and after it.
 fn scenarios(flaw: Flaw) -> Vec<Scenario> {
     let times = [0, 15, 35, 55, 75].map(Duration::from_millis);
     let mut seconds: Vec<_> = times.into_iter().map(|after| Some((Copy::Same, after))).chain([None]).collect();
@@ -136,7 +141,7 @@ fn scenarios(flaw: Flaw) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     for second in seconds {
         for (sendpilot_returns, redrives_at_once) in [(true, 1), (false, 1), (false, 2)] {
-            // Two redrives at once are tried enough with the same event.
+            // Two redrives at once are tried only with the same event, which is enough.
             if redrives_at_once == 1 || second.is_none_or(|(copy, _)| copy == Copy::Same) {
                 scenarios.push(Scenario { second, sendpilot_returns, redrives_at_once, flaw });
             }
@@ -157,7 +162,7 @@ struct Stored {
 struct Facts {
     calls: Vec<&'static str>,
     rows: HashMap<DeliveryId, Stored>,
-    /// The messages of first claims that took effect.
+    /// The messages of the first claims that took effect.
     claimed: Vec<Message>,
     published: Vec<Message>,
     /// The message of each publish whose proof was lost.
@@ -174,7 +179,7 @@ impl Facts {
     }
 }
 
-/// Whether it is the alert on this lead.
+/// Whether a message is the alert on this lead.
 fn is_on(message: &Message, lead: &str) -> bool {
     let Message::Alert { body, .. } = message else { panic!("not an alert") };
     body.contains(lead)
@@ -184,7 +189,7 @@ struct World {
     scenario: Scenario,
     plan: Vec<(usize, Fault)>,
     began: Instant,
-    /// The first request, the same on another lead.
+    /// The first request, and the same request about another lead.
     requests: Arc<[Request; 2]>,
     facts: Mutex<Facts>,
 }
@@ -244,7 +249,8 @@ impl Process {
             let fault = self.world.plan.iter().find(|(at, _)| *at == number).map(|(_, fault)| *fault);
             let lost = match name {
                 "publish" => [FailsAfter, HangsAfter, ArrivesLate, ArrivesVeryLate, DiesAfter].as_slice(),
-                // One that fails is repeated, so it is no excuse. One that hangs does so until its deadline.
+                // A completion that fails is repeated, so it is no excuse. One that hangs does so
+                // until its deadline.
                 "complete" => &[HangsBefore, ArrivesLate, ArrivesVeryLate, DiesBefore],
                 _ => &[],
             };
@@ -537,7 +543,8 @@ fn explore(
     }
 }
 
-/// With so many faults where the second request is the same, or there is none; and where it is not.
+/// Explores all scenarios with up to `faults` faults. If the second request differs from the first
+/// one, the limit is `faults_of_other_requests`.
 fn explore_all(flaw: Flaw, faults: usize, faults_of_other_requests: usize) -> Verdict {
     // Under the signature that is good for two hours, one request does for all retries.
     let requests = Arc::new(LEADS.map(|lead| {

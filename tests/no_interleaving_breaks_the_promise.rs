@@ -7,8 +7,8 @@
 //!   any time, side by side, and try any row: the index may show them one of long ago.
 //! - **Faults.** A request may never arrive, or at any later time, though its sender is long dead: the rules need no
 //!   limit to that. The sender hears nothing. It asks again under the same token (the ledger, not the topic), gives up,
-//!   or dies. A lost answer is a request that arrives at once, unheard. A completion is given up at the end of the
-//!   attempt's time only: one that was given up sooner excuses no second publish.
+//!   or dies. A lost answer is a request that arrives at once, unheard. An attempt gives up a
+//!   completion only at the end of its time. If it gave up sooner, a second publish is not excused.
 //! - **Time.** It passes at any moment. An attempt ends when its time is over; its lease counts from its beginning, not
 //!   from the claim, and outlives it by the margin. Any two clocks may differ by as much.
 //!
@@ -59,7 +59,7 @@ const BROKEN: [(Protocol, &str); 13] = [
     (RecordThenWork, P1),             // writes at the claim that all is done
     (LookThenInsert, P5),             // claims without a lease: whatever is not published
     (LeaseAlone, P2),                 // claims without a state: whatever nobody holds
-    (CompleteOnce, P5),               // gives a completion up when it fails
+    (CompleteOnce, P5),               // gives up a completion when it fails once
     (DeleteOnFailure, P4),            // removes the row when it failed
     (UnconditionalRelease, P3),       // releases without asking whose the claim is
     (UnconditionalCompletion, P5),    // completes without asking whose the claim is
@@ -72,7 +72,7 @@ const BROKEN: [(Protocol, &str); 13] = [
 const ALLOWED: u64 = 2;
 const MARGIN: u64 = 1;
 
-/// What is left of an attempt's time at its end.
+/// The part of an attempt's time, in ticks, in which the attempt may give up.
 const LAST: u64 = 1;
 
 /// Times are counted from now: a tick moves them all into the past, and time needs no end. What would be less than 0 is
@@ -115,7 +115,7 @@ struct Attempt {
     out: bool,
     /// Its completion took effect.
     recorded: bool,
-    /// It gave up its completion, though there was time to repeat it.
+    /// It gave up its completion, although there was time to repeat it.
     gave_up: bool,
     /// It told SendPilot 2xx.
     told: bool,

@@ -211,7 +211,7 @@ fn accepts_hexadecimal_in_capitals_and_mixed() {
 #[test]
 fn says_so_if_a_genuine_timestamp_is_not_in_seconds() {
     for (unit, per_second) in [("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)] {
-        // Also of yesterday's, and of a clock that is years ahead.
+        // Timestamps of today, of yesterday, and of a clock that is years ahead.
         for seconds in [NOW, NOW - 86_400, NOW + 100_000_000] {
             let timestamp = seconds * per_second + per_second / 2;
             for pairs in [standard("svix", SECRET, "msg_1", timestamp, BODY), documented(SECRET, timestamp, BODY)] {
@@ -257,16 +257,17 @@ fn what_cannot_be_a_secret_is_refused_and_what_can_is_never_shown() {
     assert_eq!(shown, "Secrets([Secret, Secret])");
 }
 
-/// A value of `secrets.json`, which the doctor's test reads too: the doctor follows the same rules.
+/// A value of `secrets.json`. The doctor's test reads the same file, because the doctor has the
+/// same rules.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
-    /// None if it is binary.
+    /// `None` if the value is binary.
     value: Option<String>,
-    /// Those that the value holds, if it is used.
+    /// The secrets in the value, if the value is used.
     #[serde(default)]
     secrets: Vec<String>,
-    /// Why it is refused.
+    /// Why the value is refused.
     fault: Option<String>,
 }
 
@@ -274,7 +275,7 @@ fn rows() -> Vec<Row> {
     serde_json::from_str(include_str!("support/secrets.json")).unwrap()
 }
 
-/// Signature headers by this secret in each scheme.
+/// Returns signature headers made with this secret, in each scheme.
 fn signed_by(secret: &str) -> [Vec<(String, String)>; 2] {
     let key = match secret.strip_prefix("whsec_") {
         Some(base64) => data_encoding::BASE64_NOPAD.decode(base64.trim_end_matches('=').as_bytes()).unwrap(),
@@ -347,7 +348,8 @@ fn no_key_has_fewer_than_sixteen_bytes_or_characters() {
             assert_eq!(Secrets::parse(value).is_ok(), length >= MIN_LENGTH, "{value}");
         }
     }
-    // Of a text without the prefix, what it decodes to must be as long as behind the prefix.
+    // Without the prefix, the decoded bytes are a key only if they are as long as a key behind the
+    // prefix.
     let short = "AAAAAAAAAAAAAAAAAAAA";
     let [decoded, _] = signed_by(&format!("whsec_{short}"));
     let read = Secrets::parse(short).unwrap();
@@ -395,7 +397,7 @@ fn no_single_bit_can_change() {
         }
         for (index, (name, value)) in pairs.iter().enumerate() {
             for value in (0..value.len() * 8).filter_map(|bit| flipped(value, bit)) {
-                // In hexadecimal, letter case is not a part of the signature.
+                // Hexadecimal in another letter case is the same signature.
                 let hex = value.split_once("s=").zip(pairs[index].1.split_once("s="));
                 if hex.is_some_and(|(new, old)| new.0 == old.0 && new.1.eq_ignore_ascii_case(old.1)) {
                     continue;
@@ -407,7 +409,7 @@ fn no_single_bit_can_change() {
             }
         }
         for secret in (0..SECRET.len() * 8).filter_map(|bit| flipped(SECRET, bit)) {
-            // White space would make two words of one, of which one is refused.
+            // White space splits the secret into two words, and one of them is refused.
             let Ok(secrets) = Secrets::parse(&secret) else { continue };
             assert!(verify(&headers(&pairs), BODY, &secrets, at(NOW)).is_err(), "{secret}");
         }

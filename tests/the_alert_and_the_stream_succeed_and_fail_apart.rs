@@ -39,7 +39,7 @@ impl World {
         self.dynamodb.row(&id).await.map_or("none".into(), |row| row["state"].as_s().unwrap().clone())
     }
 
-    /// The report of one run that waits for nothing.
+    /// Returns the report of one run that takes up every pending delivery at once.
     async fn redriven(&self, stream: &str) -> Value {
         match self.redrive(stream).await.invoke(&json!({"now": true})).await {
             Said::Response(report) => report,
@@ -90,8 +90,8 @@ async fn without_the_streams_topic_the_alert_is_answered_200_and_a_repetition_pu
     assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]));
 }
 
-/// However the stream's topic fails, SendPilot is answered 200 and never sends the event again. The
-/// redrive publishes what is claimed.
+/// If the stream's topic fails in any way, SendPilot still gets 200 and never sends the event
+/// again. The redrive publishes the message.
 #[tokio::test]
 async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_redrive_without_sendpilot() {
     let case = async |fault: Fault, status: &str, outcome: &str, alert: &str| {
@@ -116,7 +116,7 @@ async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_
     .await;
 }
 
-/// A second attempt while the first one holds the stream's message.
+/// The second attempt comes while the first one holds the claim of the stream's message.
 #[tokio::test]
 async fn a_message_that_another_attempt_has_is_answered_200_and_published_though_that_attempt_dies() {
     join_all([("OPPORTUNITY", "duplicate"), ("DONE", "pending")].map(async |(status, outcome)| {
@@ -126,7 +126,7 @@ async fn a_message_that_another_attempt_has_is_answered_200_and_published_though
         world.aws.next("status publish", Fault::HeldBefore);
         first.begin(&event).await;
         world.aws.held().await;
-        // Time for the alert to come to its end.
+        // By then the alert is published and completed.
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(second.answer(&event).await, (200, said(outcome)));
         first.kill().await;
@@ -137,7 +137,7 @@ async fn a_message_that_another_attempt_has_is_answered_200_and_published_though
     .await;
 }
 
-/// Without a row, nobody but SendPilot knows of the message.
+/// Without a row, only SendPilot knows of the message.
 #[tokio::test]
 async fn a_message_that_is_not_claimed_is_answered_503_though_the_alert_is_published() {
     let case = async |(fault, status, outcome): (Fault, &str, &str)| {
@@ -232,8 +232,8 @@ async fn killed_between_the_two_the_redrive_sees_to_what_is_left() {
     }
 }
 
-/// Nobody waits for it any more, and a row that stays pending would hide one that somebody waits
-/// for.
+/// Nobody waits for the message any more. A row that stayed pending would hide another row that
+/// somebody waits for.
 #[tokio::test]
 async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_and_says_so() {
     let world = World::new().await;
@@ -244,7 +244,7 @@ async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_an
     assert_eq!(world.function(STREAM).await.answer(&event()).await.0, 503);
     let message = world.dynamodb.row(&id).await.unwrap()["message"].clone();
 
-    // Errors until the deadline, while the row is settled, leave it to the next run.
+    // If the discard fails until its deadline, the row is left to the next run.
     (0..99).for_each(|_| world.aws.next("status discard", Fault::Refused(400)));
     let report = world.redriven("").await;
     assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(1)), "{report}");
@@ -267,7 +267,7 @@ async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_an
     assert!((expected..expected + 60).contains(&expires), "as a published row does: {expires}");
     assert_eq!(world.dynamodb.pending().await, []);
 
-    // No later run finds it, and SendPilot's repetition is a duplicate, though the stream is on
+    // No later run finds the row. SendPilot's repetition is a duplicate, even with the stream on
     // again.
     let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("no report") };
     assert_eq!(report["scanned"], 0, "{report}");

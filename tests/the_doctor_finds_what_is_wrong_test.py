@@ -52,7 +52,7 @@ def accepted():
 
 
 def forgery_is_refused():
-    """Whether an event by a stranger gets 401, as it does unless the function refuses a version of its secret."""
+    """Whether a stranger's event gets 401. It gets 503 while the function refuses a version of its secret."""
     return request.read("events/forged.json").post(deployed.webhook_url).status == 401
 
 
@@ -394,7 +394,7 @@ class Doctor(unittest.TestCase):
 
     def heal_secret(self):
         """The function has the sample secret again. It looks for one six times a minute, once it has had to look often."""
-        # Twice, so that no version is left that the function refuses.
+        # Twice, so that the function refuses neither version.
         deployed.secret.put(SAMPLE_SECRET)
         deployed.secret.put(SAMPLE_SECRET)
         deadline = time.monotonic() + 60

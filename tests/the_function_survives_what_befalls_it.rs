@@ -170,7 +170,7 @@ async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
     }
 }
 
-/// The SDK's own tries are over within 0.2 seconds.
+/// The SDK's own tries end within 0.2 seconds, so the throttling outlasts them.
 #[tokio::test]
 async fn a_completion_that_is_throttled_for_a_while_is_repeated_and_doubles_nothing() {
     for throttled in [Duration::from_millis(150), Duration::from_millis(600), Duration::from_secs(2)] {
@@ -187,7 +187,7 @@ async fn a_completion_that_is_throttled_for_a_while_is_repeated_and_doubles_noth
     }
 }
 
-/// Each answer comes later than a request is waited for before it is sent again.
+/// Each answer takes longer than the function waits before it sends a request again.
 #[tokio::test]
 async fn a_table_that_takes_long_over_every_write_keeps_no_alert() {
     let slow = |call: &Call, _| (call.operation != "publish").then_some(Fault::Delayed(Duration::from_millis(1300)));
@@ -200,7 +200,8 @@ async fn a_table_that_takes_long_over_every_write_keeps_no_alert() {
     }
 }
 
-/// SendPilot's retries renew the time, and may count, order and space differently.
+/// SendPilot's retries have a new time. They may also have a counter, another order or other
+/// spacing.
 #[tokio::test]
 async fn a_retry_with_other_bytes_and_another_time_is_a_duplicate() {
     let world = World::new().await;
@@ -224,7 +225,7 @@ async fn two_leads_under_one_event_id_are_both_alerted_once() {
     let world = World::new().await;
     let mut function = world.function().await;
     let [one, two] = ["lead_1", "lead_2"].map(|lead| signed_now(&opportunity_of("evt_1", lead)));
-    // The first one is claimed, and SNS refuses it: its message must stay.
+    // The first fact is claimed, and SNS refuses its message. The row must keep the message.
     world.aws.next("publish", Fault::Refused(403));
     assert_eq!(function.answer(&one).await.0, 503);
     assert_eq!(function.answer(&two).await, (200, said("alerted")));
@@ -241,7 +242,7 @@ async fn two_leads_under_one_event_id_are_both_alerted_once() {
     assert_eq!(row["state"].as_s().unwrap(), "PUBLISHED");
 }
 
-/// The id and the lead of an alert, as a program reads it.
+/// Returns the id and the lead of an alert, as a program reads it.
 fn read(message: &str) -> (String, String) {
     let bodies: Value = serde_json::from_str(message).unwrap();
     let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
@@ -269,7 +270,7 @@ async fn many_at_once_under_one_event_id_lose_no_lead() {
     assert_eq!(published, ["lead_0", "lead_1", "lead_2"]);
 }
 
-/// Between two attempts somebody deploys another pipeline, and SendPilot another spelling.
+/// Between two attempts, somebody deploys another pipeline and SendPilot changes the letter case.
 #[tokio::test]
 async fn every_publish_of_a_delivery_is_the_same_whatever_changed_meanwhile() {
     let world = World::new().await;

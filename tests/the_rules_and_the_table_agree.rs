@@ -18,8 +18,8 @@ fn me() -> Owner {
     Owner::new("me", [0; 8])
 }
 
-/// No row; or any state, mine or another's, with a lease that is over, ends now, or lives, and with no content, the same
-/// or other content.
+/// Returns every row that the rules can tell apart, and no row. A row has any state, and is mine or
+/// another's. Its lease is over, ends now, or lasts. It has no content, the same, or other content.
 fn rows() -> Vec<Option<Row>> {
     let mut rows = vec![None];
     for state in [State::Pending, State::Published, State::Debounced, State::Discarded] {

@@ -68,7 +68,7 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
 }
 
-/// What the statements of a policy document allow, each action with its resource.
+/// Returns what the statements of a policy document allow: each action with its resource.
 fn allowed(document: &Value) -> BTreeSet<(String, String)> {
     let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
     let mut allowed = BTreeSet::new();
@@ -88,7 +88,7 @@ fn allowed(document: &Value) -> BTreeSet<(String, String)> {
     allowed
 }
 
-/// What a role allows itself, and with the stream, what policies of their own add.
+/// Returns what a role allows. With the stream on, this includes what separate policies add.
 fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
     let itself = resource(role);
     assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
@@ -152,11 +152,12 @@ fn with_the_stream_each_role_may_publish_to_it_besides_and_nothing_else() {
     }
 }
 
-/// CloudFormation updates what a resource refers to before the resource, and removes what is left
-/// over after all updates.
+/// CloudFormation updates a resource after those that it refers to. It removes old resources after
+/// all updates.
 #[test]
 fn the_permission_to_publish_to_the_stream_comes_before_the_topics_variable_and_goes_after_it() {
-    // No statement of a role: that would go with the role's update, before the functions'.
+    // A statement in a role would disappear with the role's update, before the functions are
+    // updated.
     for role in ["WebhookRole", "RedriveRole"] {
         assert!(!yaml_serde::to_string(&resource(role)).unwrap().contains("Status"), "{role}");
         let reference = format!("!Ref {role}");
@@ -169,9 +170,10 @@ fn the_permission_to_publish_to_the_stream_comes_before_the_topics_variable_and_
     for id in ["WebhookFunction", "RedriveFunction"] {
         assert_eq!(function(id)["Environment"]["Variables"]["STATUS_TOPIC_ARN"], variable, "{id}");
     }
-    // The redrive knows of the stream before anything is claimed for it, or it would discard that.
+    // The redrive gets the topic before anything is claimed for the stream. Otherwise it would
+    // discard it.
     assert_eq!(resource("WebhookFunction")["DependsOn"].as_str(), Some("RedriveFunction"));
-    // By a condition that is false, `DependsOn` keeps a resource from being created.
+    // If a condition leaves a resource out, CloudFormation does not create what depends on it.
     for (id, resource) in support::template::load()["Resources"].as_mapping().unwrap() {
         if let Some(on) = resource["DependsOn"].as_str() {
             assert!(support::template::resource(on)["Condition"].is_null(), "{id:?} depends on {on}");
@@ -223,7 +225,7 @@ fn the_secret_is_made_empty_and_can_be_one_that_is_there() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
     assert_eq!(Secrets::stored(first).unwrap_err(), SecretError::Empty);
-    // Where people paste it, they are told which tab of the console keeps it as it is.
+    // Both texts name the tab of the console that stores the secret unchanged.
     let readme = std::fs::read_to_string("README.md").unwrap();
     assert!(secret["Properties"]["Description"].as_str().unwrap().contains("Plaintext tab"));
     assert!(readme.contains("*Plaintext* tab"));

@@ -220,8 +220,7 @@ fn the_variables_take_a_status_in_any_letter_case() {
     ] {
         assert_eq!(rules(statuses, pipeline).unwrap(), canonical);
     }
-    // A status that SendPilot does not document keeps its letters; the rules do not look at their
-    // case.
+    // An undocumented status keeps its letter case, and the rules ignore letter case.
     for (previous, new, alerts) in [
         ("OPPORTUNITY", "negotiation_2", true),
         ("Opportunity", " Negotiation_2 ", true),
@@ -237,7 +236,7 @@ fn the_variables_take_a_status_in_any_letter_case() {
     assert_eq!(quiet("negotiation_2"), quiet("NEGOTIATION_2"));
 }
 
-/// Random letter case, and blanks around it.
+/// Generates a text in random letter case, with blanks around it.
 fn otherwise(text: &'static str) -> impl Strategy<Value = String> {
     let blanks = || "[ \\t\\n\u{a0}\u{2003}]{0,3}";
     (blanks(), proptest::collection::vec(any::<bool>(), text.len()), blanks()).prop_map(

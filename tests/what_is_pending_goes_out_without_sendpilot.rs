@@ -51,7 +51,7 @@ impl World {
         Lambda::start_redrive(&self.aws, TIMEOUT).await
     }
 
-    /// The redrive with the lead status stream on.
+    /// Starts the redrive with the lead status stream on.
     async fn with_stream(&self, timeout: Duration) -> Lambda {
         Lambda::start_redrive_with(&self.aws, vec![("STATUS_TOPIC_ARN", format!("{TOPIC}-status"))], timeout).await
     }
@@ -103,7 +103,7 @@ fn delivery(event: &str) -> Delivery {
     Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
 }
 
-/// A change of status on its way to the stream.
+/// Returns the delivery of a change of status to the stream.
 fn change(event: &str) -> Delivery {
     let message = Message::Status {
         body: json!({"id": event}).to_string(),
@@ -114,7 +114,7 @@ fn change(event: &str) -> Delivery {
     Delivery { id: DeliveryId::status(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
 }
 
-/// The line of the last run.
+/// Returns the log line of the last run.
 async fn line_of_run(redrive: Lambda) -> Value {
     let log = redrive.log().await;
     let mut lines = log.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -277,7 +277,7 @@ async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() 
     for number in 0..count {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
     }
-    // Of the 500 ms that each delivery has.
+    // Each delivery has 500 ms.
     for _ in 0..count {
         world.aws.next("publish", Fault::Delayed(Duration::from_millis(250)));
     }
@@ -294,7 +294,7 @@ async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() 
     assert_eq!(world.aws.alerts().len(), count);
 }
 
-/// In the template's 55 seconds, each publish that hangs takes 7.5.
+/// With the template's 55 seconds, each publish that hangs takes 7.5 seconds.
 #[tokio::test]
 async fn a_hanging_stream_delays_no_alert_and_is_left_to_the_next_run_after_a_few_timeouts() {
     let world = World::new().await;
@@ -330,7 +330,7 @@ async fn a_hanging_stream_delays_no_alert_and_is_left_to_the_next_run_after_a_fe
     assert_eq!((&line["stoppedEarly"], &line["level"]), (&json!(null), &json!("INFO")), "{line}");
 }
 
-/// Also where the claims cannot be given back.
+/// The run also stops early if the claims cannot be released.
 #[tokio::test]
 async fn hanging_alerts_are_left_to_the_next_run_after_a_few_timeouts_and_delay_no_change_of_status() {
     let world = World::new().await;
@@ -350,7 +350,7 @@ async fn hanging_alerts_are_left_to_the_next_run_after_a_few_timeouts_and_delay_
     assert_eq!(untouched, 20 - tried, "what is left to the next run is not claimed");
 }
 
-/// A topic that refuses at once costs a run no time.
+/// A topic that refuses immediately takes none of the run's time.
 #[tokio::test]
 async fn a_topic_that_refuses_is_tried_for_each_delivery() {
     let world = World::new().await;
@@ -370,7 +370,7 @@ async fn the_age_of_what_is_pending_is_told_by_topic() {
     let now = now();
     let ages = |report: &Report| (report.oldest_pending_age_seconds, report.oldest_stream_pending_age_seconds);
     assert_eq!(ages(&world.run(now).await.unwrap()), (0, None));
-    // Claimed by living attempts, so that the run leaves both alone.
+    // Attempts that are still running have claimed both, so the run leaves both alone.
     let held = async |delivery: Delivery, since: Duration| {
         let id = world.abandoned_as(delivery, since - Duration::from_secs(12)).await;
         world.set(&id, "leaseUntil", Some(N(now.after(MINUTE).as_millis().to_string()))).await;
@@ -404,8 +404,7 @@ fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
     }
 }
 
-/// A ledger that lists rows of the stream and, as the last one, an alert. Its topic takes alerts
-/// alone.
+/// A ledger that lists rows of the stream and then one alert, with a topic that takes only alerts.
 struct Backlog {
     stream: usize,
 }
@@ -507,7 +506,7 @@ async fn what_can_be_listed_goes_out_and_what_cannot_is_an_error() {
 async fn what_is_out_but_not_recorded_is_reported_as_both() {
     let world = World::new().await;
     world.abandoned("evt_1", MINUTE).await;
-    // Until its deadline, which is that of a quarter of the run.
+    // The completion fails until its deadline. A delivery has a quarter of the run.
     (0..99).for_each(|_| world.aws.next("complete", Fault::Refused(500)));
     let mut redrive = Lambda::start_redrive(&world.aws, Duration::from_secs(4)).await;
     let report = report(redrive.invoke(&json!({})).await);

@@ -346,7 +346,7 @@ proptest! {
     }
 }
 
-/// The expression at the start of a text: until a semicolon or the closing bracket around it.
+/// Returns the expression at the start of a text: up to a semicolon or the bracket that closes it.
 fn expression(text: &str) -> &str {
     let mut depth = 0;
     let ends = |character| {
@@ -360,8 +360,8 @@ fn expression(text: &str) -> &str {
     text.split(ends).next().unwrap()
 }
 
-/// A text that cannot be written must stop the function, not go out as an empty one that counts as
-/// published.
+/// If a text cannot be serialized, the function must stop. Otherwise it would publish an empty text
+/// and count that as a success.
 #[test]
 fn no_failed_serialization_becomes_an_empty_text() {
     let mut files = vec![PathBuf::from("src")];

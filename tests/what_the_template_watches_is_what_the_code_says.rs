@@ -267,8 +267,8 @@ fn a_genuine_event_that_is_refused_or_renamed_raises_an_alarm_at_the_first_one()
         let says = yaml_serde::to_string(&alarm["AlarmDescription"]).unwrap();
         assert!(says.contains(query) && saved_queries().contains_key(query), "{id}: {says}");
     }
-    // A wrong payload is not the fault of the version, so only a crash or a failed start calls for
-    // the one before it.
+    // A wrong payload is not the fault of the deployed version. So only after a crash or a failed
+    // start does the mail advise to deploy the version before.
     let errors = yaml_serde::to_string(&alarms()["ErrorsAlarm"]["AlarmDescription"]).unwrap().replace("\n  ", " ");
     let (first, last) = errors.split_once("Only if").unwrap();
     assert!(first.contains("/failures") && first.contains("first") && !first.contains("deploy"), "{errors}");
@@ -282,7 +282,7 @@ fn the_parameters_take_a_status_in_any_letter_case() {
         ("StatusPipeline", ["Opportunity=sql, done = customer", "OPPORTUNITY=Sales qualified"]),
     ] {
         let pattern = load()["Parameters"][parameter]["AllowedPattern"].as_str().unwrap().to_owned();
-        // CloudFormation matches the whole value.
+        // CloudFormation matches the pattern with the whole value.
         let schema = serde_json::json!({"pattern": format!("^({pattern})$")});
         let validator = jsonschema::validator_for(&schema).unwrap();
         for value in values {

@@ -26,11 +26,12 @@
 //! what to publish.
 //!
 //! A refused condition returns the row that refused it (`ALL_OLD`), so that [`may_claim`] and [`may_settle`] can say why
-//! without another read, which could see a later row. Every request may be sent twice: the second one finds the effect of
-//! the first in that row.
+//! without another read, which could see a later row. Every request may be sent twice: the second
+//! one finds the effect of the first in that row.
 //!
-//! The first claim writes the message, the content and the quiet period of a delivery, and they stay. So every attempt
-//! publishes the same bytes, whatever an event or the configuration says by then.
+//! The first claim of a delivery writes the message, the content hash and the key of the quiet
+//! period. No later claim changes them. So every attempt publishes the same bytes, even if a retry
+//! has another body or the configuration has changed.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -58,27 +59,29 @@ use crate::timestamp::Timestamp;
 /// capping the table.
 pub const PENDING_SHARDS: u8 = 8;
 
-/// Rows of one page of a listing. A page of the 1 MB that DynamoDB would return takes a small function close to
-/// [`PATIENCE`] to read, with one for each shard at once.
+/// Rows of one page of a listing. One page of each shard is read at the same time. With DynamoDB's
+/// pages of 1 MB, a small function would need nearly [`PATIENCE`] to read them.
 const PAGE: i32 = 1000;
 
-/// How long an answer is waited for before the request is sent again beside the first one. DynamoDB answers within
-/// milliseconds, so the connection may be dead.
+/// How long a request waits for an answer before the same request is sent again in parallel.
+/// DynamoDB answers within milliseconds, so a silent connection may be dead.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The most tries of one request that are under way at once. An event's two deliveries leave two connections open, and
-/// both may be dead.
+/// Maximum number of parallel tries of one request. An event's two deliveries leave two open
+/// connections, and both may be dead, so two tries would not be enough.
 const TRIES: usize = 4;
 
 /// The longest error text that a row keeps, in characters.
 const MAX_ERROR: usize = 500;
 
-/// The arms of [`may_claim`]: nobody ever claimed it; or the last claim of the same content ended without a completion.
+/// The condition of [`may_claim`]: the row does not exist; or the row has the same content, is
+/// pending, and its lease is over.
 const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
      AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
 
-/// A takeover counts up `attempts` and keeps what the first claim wrote of the delivery. `pending` puts the row into the
-/// sparse index. There is no `expiresAt`: what is pending never expires.
+/// A takeover increments `attempts` and keeps the message, the content hash and the quiet period of
+/// the first claim. `pending` puts the row into the sparse index. A pending row has no `expiresAt`,
+/// so it never expires.
 const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
      message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
      firstSeenAt = if_not_exists(firstSeenAt, :now)";
@@ -99,8 +102,8 @@ const COMPLETE: &str =
 
 const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresAt = :expires REMOVE pending";
 
-/// Keeps its message, and `lastError` says why that is not published. Like a published row it
-/// expires.
+/// Keeps the message, and `lastError` says why the message is not published. The row expires as a
+/// published row does.
 const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
 
 /// The rule of [`may_alert`].
@@ -136,12 +139,14 @@ impl DynamoDbLedger {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
-    /// Hands out a claim that was won. `item` is the row before it, or with it; what the first claim wrote counts.
+    /// Returns the claim of an attempt that has won. `item` is the row before the claim, or after
+    /// it if a repeated request found its own effect. Values of the first claim take precedence.
     async fn won(&self, wanted: Wanted, owner: Owner, now: Timestamp, item: &Item) -> Result<Standing, LedgerError> {
         let (message, quiet) = (read_message(item), text(item, "quiet").map(QuietId::stored));
         let (id, message, quiet) = match (wanted, message) {
             (Wanted::Delivery(delivery), message) => {
-                // No row, or one that nobody can publish: the event says what to publish.
+                // If there was no row, or its message cannot be read, the event's message is
+                // published.
                 (delivery.id, message.unwrap_or(delivery.message), quiet.or(delivery.quiet))
             }
             (Wanted::Pending(id), Ok(message)) => (id, message, quiet),
@@ -402,9 +407,10 @@ fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
     AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
-/// Sends a request, and sends it again beside the others each time that [`PATIENCE`] has passed without an answer, up to
-/// [`TRIES`]. No try is given up: it may have taken effect with its answer on the way. The first success counts, and an
-/// error only if no other try is under way. The caller sets the deadline.
+/// Sends a request. Each time that [`PATIENCE`] passes without an answer, sends the same request
+/// again in parallel, up to [`TRIES`]. No try is cancelled, because it may have taken effect while
+/// its answer is on the way. Returns the first success, or an error once no other try is running.
+/// The caller sets the deadline.
 async fn until_answered<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() -> F) -> Result<T, E> {
     let mut tries = FuturesUnordered::from_iter([send()]);
     loop {
@@ -417,7 +423,8 @@ async fn until_answered<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() 
     }
 }
 
-/// What became of a conditional write. The row is as it was before; empty if there is none, or none that was asked for.
+/// The result of a conditional write, with the row as it was before the write. The row is empty if
+/// it did not exist, or if the request did not ask for it.
 enum Answer {
     TookEffect(Item),
     Refused(Item),
@@ -489,7 +496,7 @@ fn parsed<N: FromStr>(item: &Item, name: &str) -> Option<N> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-/// The error text that a row keeps.
+/// Returns an error text, cut to the length that a row keeps.
 fn error_text(error: &str) -> AttributeValue {
     AttributeValue::S(error.chars().take(MAX_ERROR).collect())
 }

@@ -78,7 +78,7 @@ impl Handled {
     fn measure(&self, line: &mut Line) {
         let outcome = &self.outcome;
         line.count(metric(outcome));
-        // Of a message to the stream alone, this is the outcome's own.
+        // If the message to the stream is the only delivery, the outcome's own metric counts it.
         if let (Some(_), Some(Relayed { outcome: stream @ (Outcome::Streamed | Outcome::Pending), .. })) =
             (&self.alert, &self.status)
         {
@@ -112,13 +112,13 @@ impl Handled {
         }
     }
 
-    /// Whether the signature held and the request was refused for good. Both reasons come only
+    /// Whether a request with a valid signature was refused for good. Both reasons are checked only
     /// after the signature, so a stranger cannot cause them.
     fn is_genuine_and_rejected(&self) -> bool {
         matches!(self.outcome.rejection(), Some("body" | "stale"))
     }
 
-    /// The kind of an event under a name that nobody knows.
+    /// Returns what an event of an unknown type was recognised as.
     fn renamed(&self) -> Option<&'static str> {
         match &self.event.as_ref().filter(|event| event.renamed)?.kind {
             Kind::StatusChanged(_) => Some("the event type is not known; its data is that of a change of status"),

@@ -31,8 +31,8 @@ OUTPUTS = {
     "DeadLettersUrl",
 }
 DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
-SHORTEST_SECRET = 16  # bytes, or characters without whsec_; Standard Webhooks asks for 24 bytes
-WHITE_SPACE = " \t\n\f\r"  # between secrets: that of ASCII alone
+SHORTEST_SECRET = 16  # bytes behind whsec_, or characters without whsec_; Standard Webhooks asks for 24 bytes
+WHITE_SPACE = " \t\n\f\r"  # separates secrets; only ASCII white space does
 FOREIGN = {
     "a byte order mark": "\ufeff",
     "an invisible character outside ASCII": "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f"
@@ -208,8 +208,8 @@ class Examination:
         self._secrets = secrets
         if fault := _fault_of_previous(secret):
             remedy = (
-                "Until it is replaced, the function answers 503 to a signature that it does not know, instead of 401. Put the\n"
-                "current value once more, so that it is the previous version too. If the old secret still signs, put both in one:\n"
+                "Meanwhile the function answers 503 instead of 401 to a signature that no usable secret made. Put the current value\n"
+                "once more, so that it is the previous version too. If the old secret still signs, put both secrets in one value:\n"
                 '  {"secrets":["whsec_...","whsec_..."]}'
             )
             return Finding(WRONG, f"the previous version cannot be used: {fault}", remedy)
@@ -362,7 +362,7 @@ class Examination:
                 old.append(f"{kind}: {len(ages)} for more than {_minutes(OLD)}, the oldest for {max(ages)}")
         if old:
             listing = "make pending" if self._local else f"make pending STACK={self._stack_name}"
-            remedy = "If you fix the error of each, the redrive publishes it. They are listed by:" + _command(listing)
+            remedy = "If you fix the last error of each, the redrive publishes it. This lists them:" + _command(listing)
             return Finding(WRONG, "; ".join(old), remedy)
         return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(rows)} in all")
 
@@ -435,7 +435,7 @@ def _of_refusal(error):
 
 
 def _fault_of_previous(secret):
-    """Why the function refuses the version before the current one; None if there is none, or it is empty."""
+    """Returns why the function refuses the previous version. None if it is usable, absent or empty."""
     try:
         value = _client("secretsmanager").get_secret_value(SecretId=secret, VersionStage="AWSPREVIOUS")
         _secrets_in(value.get("SecretString"))
@@ -450,9 +450,9 @@ def _fault_of_previous(secret):
 
 
 def _secrets_in(text):
-    """The secrets in a value of the stack's secret, by the rules and with the messages of `src/secret.rs`.
+    """Returns the secrets in a value of the stack's secret, by the rules and with the messages of `src/secret.rs`.
 
-    `tests/support/secrets.json` holds both against each other. No error names the value.
+    Tests check both against `tests/support/secrets.json`. No error quotes the value.
     """
     if text is None:
         raise ValueError("is binary; put it as text")
@@ -469,18 +469,18 @@ def _secrets_in(text):
 
 
 class _NoSecret(ValueError):
-    """The value is empty, as the template makes it: not wrong in a previous version."""
+    """The value is empty, as the template creates it. In a previous version that is no fault."""
 
 
 class _Object(list):
-    """The members of a JSON object. A dict would hide a name that comes twice."""
+    """The members of a JSON object. A dict would hide a repeated name."""
 
 
 def _text_in_json(text):
-    """The text of `secrets`, a string or a list of strings; or of the only member, a string."""
+    """Returns the text of `secrets`, a string or a list of strings. Without it, that of the only member, a string."""
     try:
         members = json.loads(text, object_pairs_hook=_Object)
-        # Refuses what is not JSON to the function, either: NaN, and half an emoji.
+        # Refuses what the function's JSON parser refuses too: NaN, and half of a surrogate pair.
         json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
         members = None
@@ -488,7 +488,7 @@ def _text_in_json(text):
         named = [value for name, value in members if name == "secrets"]
         if len(named) == 1 and isinstance(named[0], str):
             return named[0]
-        # Not an object, which is a list here, too.
+        # Only a JSON array is a plain list. A JSON object is an _Object, which is a list too.
         if len(named) == 1 and type(named[0]) is list and all(isinstance(one, str) for one in named[0]):
             return " ".join(named[0])
         if len(members) == 1 and not named and isinstance(members[0][1], str):
@@ -497,7 +497,7 @@ def _text_in_json(text):
 
 
 def _accident_in(word):
-    """What comes along when people copy a secret, or what they copy in its place; None if there is nothing."""
+    """Returns what people copied together with a secret, or instead of it. None if there is no such accident."""
     foreign = next((character for character in word if not "!" <= character <= "~"), None)
     lower = word.lower()
     if foreign is not None:
@@ -524,12 +524,12 @@ def _accident_in(word):
 
 
 def _kind_of(foreign):
-    """Most cannot be seen, so the name has to tell."""
+    """Returns the kind of a character outside printable ASCII. Most are invisible, so the message names the kind."""
     return next((kind for kind, characters in FOREIGN.items() if re.match(f"[{characters}]", foreign)), "a character outside ASCII")
 
 
 def _fault_of(secret, prefixed):
-    """Why a word is no secret, although nothing strange is in it; None if it is one. `prefixed` says that some word has whsec_."""
+    """Returns why a word without a copying accident is not a secret. None if it is one. `prefixed`: some word has whsec_."""
     if secret.startswith("whsec_"):
         try:
             if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= SHORTEST_SECRET:
@@ -551,7 +551,7 @@ def _fault_of(secret, prefixed):
 
 
 def _strictly_decoded(encoded):
-    """The bytes of base64 whose padding is whole or missing."""
+    """Returns the bytes of base64 whose padding is complete or missing."""
     bare = encoded.rstrip("=")
     padded = bare + "=" * (-len(bare) % 4)
     decoded = base64.b64decode(padded, validate=True)

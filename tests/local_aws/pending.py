@@ -1,4 +1,4 @@
-"""`make pending`: lists what a deployed stack has not published yet: alerts, then messages of the lead status stream, each the oldest first."""
+"""`make pending`: lists what a deployed stack has not published yet. Alerts come first, then messages of the stream, each the oldest first."""
 
 import argparse
 import sys
@@ -44,7 +44,7 @@ def listing(rows, now):
 
 
 def is_for_stream(row):
-    """Whether it is a message of the lead status stream: the last part of its key says so."""
+    """Whether a row is a message of the lead status stream. The last part of its key says so."""
     return row["deliveryId"].split("#")[-1] == "status"
 
 

@@ -62,7 +62,7 @@ pub struct Call {
     /// What a release gives as its reason.
     pub reason: String,
     pub at: Instant,
-    /// What befell it.
+    /// The fault that the call met.
     pub fault: Option<Fault>,
     pub took_effect: bool,
     pub heard: bool,

@@ -78,7 +78,7 @@ pub fn opportunity(event_id: &str) -> String {
     change(event_id, "OPPORTUNITY")
 }
 
-/// The delivery of its alert.
+/// Returns the delivery of the alert of the sample opportunity, under this event id.
 pub fn opportunity_delivery(event_id: &str) -> Delivery {
     let body = opportunity(event_id).into_bytes();
     let headers = headers(&documented(SECRET, 1_708_770_605, &body));
@@ -86,7 +86,7 @@ pub fn opportunity_delivery(event_id: &str) -> Delivery {
     Rules::default().due(&event::parse(&verified).unwrap()).unwrap().alert.unwrap()
 }
 
-/// An opportunity with this event id, on this lead.
+/// Returns an opportunity with this event id, about this lead.
 pub fn opportunity_of(event_id: &str, lead_id: &str) -> String {
     opportunity(event_id).replace("lead_abc123", lead_id)
 }
@@ -142,7 +142,7 @@ pub fn headers(pairs: &[(String, String)]) -> HeaderMap {
     pairs.collect::<HeaderMap>()
 }
 
-/// Some delivery with this content.
+/// Returns a delivery with this event id and this content.
 pub fn delivery(event_id: &str, content: &str) -> Delivery {
     Delivery {
         id: DeliveryId::alert(Some("ws"), event_id),

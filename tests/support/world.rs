@@ -13,7 +13,7 @@ impl World {
         Self::with_fate(|_, _| None).await
     }
 
-    /// One in which `fate` rules over the calls to AWS.
+    /// Returns a world in which `fate` decides which calls to AWS fail.
     pub async fn with_fate(fate: impl Fn(&Call, usize) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let dynamodb = DynamoDb::start().await;
         let aws = Aws::with_fate(&dynamodb.url, fate).await;
