@@ -39,8 +39,8 @@ pub(crate) struct Secret {
     /// Keys of the Svix / Standard Webhooks scheme. Two where the secret has no prefix and could be meant either way.
     pub(crate) standard: Vec<Keyed>,
     /// Keys of the scheme in SendPilot's own documentation: the secret as text, including the
-    /// prefix. There are two if the padding of its base64 was lost, because SendPilot signs with
-    /// the whole text.
+    /// prefix. There are two if the prefix or the padding of its base64 was lost, because SendPilot
+    /// signs with the whole text.
     pub(crate) documented: Vec<Keyed>,
 }
 
@@ -240,7 +240,7 @@ impl Secret {
     /// [`PREFIX`]. If so, every word must.
     fn parse(word: &str, position: usize, prefixed: bool) -> Result<Self, SecretError> {
         refuse_copying_accidents(word, position)?;
-        let (standard, padded) = match word.strip_prefix(PREFIX) {
+        let (standard, whole) = match word.strip_prefix(PREFIX) {
             Some(base64) => {
                 let key = decode(base64).ok_or(SecretError::NotBase64(position))?;
                 if key.len() < MIN_LENGTH {
@@ -254,10 +254,11 @@ impl Secret {
             // Standard Webhooks libraries also decode a secret without its prefix; others take it as text.
             None => {
                 let decoded = decode(word).filter(|key| key.len() >= MIN_LENGTH);
-                (decoded.into_iter().chain([word.into()]).collect(), None)
+                let with_prefix = decoded.as_ref().map(|key| format!("{PREFIX}{}", BASE64.encode(key)));
+                (decoded.into_iter().chain([word.into()]).collect(), with_prefix)
             }
         };
-        let documented = [word].into_iter().chain(padded.as_deref());
+        let documented = [word].into_iter().chain(whole.as_deref());
         Ok(Self {
             standard: standard.iter().filter_map(|key| keyed(key)).collect(),
             documented: documented.filter_map(|text| keyed(text.as_bytes())).collect(),
