@@ -11,6 +11,7 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
 use crate::lossy::Lossy;
 use crate::signature::Verified;
+use crate::text::trim;
 
 /// The status that makes a lead a sales opportunity.
 pub const OPPORTUNITY: &str = "OPPORTUNITY";
@@ -187,7 +188,7 @@ impl Meaning {
     /// comes first, because it is cheaper and matches nearly every event.
     fn of(event_type: &str) -> Option<Self> {
         Self::find(|name| name == event_type).or_else(|| {
-            let event_type = event_type.trim();
+            let event_type = trim(event_type);
             Self::find(|name| name.eq_ignore_ascii_case(event_type))
         })
     }
@@ -211,7 +212,7 @@ fn by_shape(body: &Object<'_>) -> Option<Kind> {
         return Some(Kind::StatusChanged(change));
     }
     let change = tag_change(data);
-    let has_tag = change.new_tag.as_deref().is_some_and(|tag| !tag.trim().is_empty());
+    let has_tag = change.new_tag.as_deref().is_some_and(|tag| !trim(tag).is_empty());
     (has_tag && change.lead_id.is_some()).then_some(Kind::TagChanged(change))
 }
 
@@ -242,7 +243,7 @@ fn canonical(text: String) -> Option<String> {
     if STATUSES.contains(&text.as_str()) {
         return Some(text);
     }
-    let status = text.trim();
+    let status = trim(&text);
     let status = STATUSES.into_iter().find(|known| known.eq_ignore_ascii_case(status)).unwrap_or(status);
     if status == text { Some(text) } else { Some(status.to_owned()).filter(|status| !status.is_empty()) }
 }

@@ -5,6 +5,7 @@ use crate::event::{Event, Kind, Malformed, OPPORTUNITY, StatusChange, TagChange}
 use crate::ledger::{Delivery, content_sha256};
 use crate::pipeline::Pipeline;
 use crate::stream;
+use crate::text::trim;
 
 /// What the owner of this deployment wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,5 +122,5 @@ fn alike(one: &str, other: &str) -> bool {
 
 /// Returns a status or a tag in small letters and without surrounding blanks.
 pub(crate) fn normal(text: &str) -> String {
-    text.trim().to_lowercase()
+    trim(text).to_lowercase()
 }

@@ -70,6 +70,12 @@ fn visible(character: char) -> Option<char> {
     }
 }
 
+/// Without blanks around it, and without characters around it that nobody sees: what a reader takes for a name is then
+/// compared as that name.
+pub(crate) fn trim(text: &str) -> &str {
+    text.trim_matches(|character: char| character.is_whitespace() || visible(character).is_none())
+}
+
 /// At most `max` UTF-16 units, with an ellipsis where something was cut.
 pub(crate) fn clip(text: &str, max: usize) -> String {
     let units = |character: char| character.len_utf16();

@@ -116,6 +116,8 @@ fn the_tags_that_alert_are_a_list_without_regard_to_case() {
         (json!(null), json!("Hot Lead"), true),
         (json!("cold"), json!("hot lead "), true),
         (json!("demo"), json!("HOT LEAD"), true),
+        (json!("demo"), json!("\u{feff}hot lead\u{200b}"), true),
+        (json!("\u{2060}Hot Lead"), json!("Hot Lead"), false),
         (json!("Hot lead"), json!("Hot Lead"), false),
         (json!(null), json!("Hot Leads"), false),
         (json!("Hot Lead"), json!(null), false),
@@ -236,9 +238,9 @@ fn the_variables_take_a_status_in_any_letter_case() {
     assert_eq!(quiet("negotiation_2"), quiet("NEGOTIATION_2"));
 }
 
-/// Generates a text in random letter case, with blanks around it.
+/// Generates a text in random letter case. Around it are blanks and characters that nobody sees.
 fn otherwise(text: &'static str) -> impl Strategy<Value = String> {
-    let blanks = || "[ \\t\\n\u{a0}\u{2003}]{0,3}";
+    let blanks = || "[ \\t\\n\u{a0}\u{2003}\u{200b}\u{feff}]{0,3}";
     (blanks(), proptest::collection::vec(any::<bool>(), text.len()), blanks()).prop_map(
         move |(before, upper, after)| {
             let cased = text.chars().zip(upper).map(|(letter, upper)| match upper {
