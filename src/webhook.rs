@@ -12,7 +12,7 @@ use crate::gateway::NotARequest;
 use crate::invocation::Invocation;
 use crate::keyring::{Keyring, NoSecret};
 use crate::ledger::{Delivery, Ledger, Wanted};
-use crate::relay::{Relay, Relayed};
+use crate::relay::{Failure, Relay, Relayed};
 use crate::response::{MAX_BODY, Outcome, answer};
 use crate::rules::{Due, Rules};
 use crate::signature::{self, Rejection, Verified, verify};
@@ -22,6 +22,9 @@ use crate::topic::Topic;
 
 /// Where SendPilot's webhooks arrive.
 pub const PATH: &str = "/webhooks/sendpilot";
+
+/// The most ids of its own that are tried for an event whose id belongs to another fact.
+const MAX_OWN_IDS: usize = 4;
 
 /// The receiver.
 #[derive(Debug)]
@@ -128,6 +131,8 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
     /// Relays one delivery. If the event's id already belongs to another fact, relays this fact
     /// under an id of its own, which is the same on every retry. So no lead is lost if SendPilot
     /// uses an id twice. `of` picks the delivery to the same topic.
+    ///
+    /// An event may have come with that very id. Then the hash is appended once more.
     async fn deliver_one(
         &self,
         event: &Event,
@@ -135,20 +140,21 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         of: fn(Due) -> Option<Delivery>,
         invocation: &Invocation,
     ) -> Relayed {
-        let event_id = format!("{}~{:.16}", event.id.as_deref().unwrap_or_default(), delivery.content_sha256);
-        let relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
-        if !relayed.other_content {
-            return relayed;
-        }
-        let event = Event { id: Some(event_id), ..event.clone() };
-        match self.rules.due(&event).map(of) {
-            Ok(Some(delivery)) => {
-                let relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
-                Relayed { other_content: true, ..relayed }
+        let hash = format!("~{:.16}", delivery.content_sha256);
+        let mut relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
+        let mut event_id = event.id.clone().unwrap_or_default();
+        for _ in 0..MAX_OWN_IDS {
+            if !matches!(relayed.failure, Some(Failure::OtherContent)) {
+                break;
             }
-            // The rules decide alike for the same event, so this arm is never reached.
-            Ok(None) | Err(_) => relayed,
+            event_id.push_str(&hash);
+            let event = Event { id: Some(event_id.clone()), ..event.clone() };
+            // The rules decide alike for the same event, so this never breaks.
+            let Ok(Some(delivery)) = self.rules.due(&event).map(of) else { break };
+            let again = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
+            relayed = Relayed { other_content: true, ..again };
         }
+        relayed
     }
 
     /// Verifies the signature. If none of our secrets made it, SendPilot may already use a new

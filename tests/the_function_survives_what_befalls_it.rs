@@ -242,6 +242,28 @@ async fn two_leads_under_one_event_id_are_both_alerted_once() {
     assert_eq!(row["state"].as_s().unwrap(), "PUBLISHED");
 }
 
+/// Nothing keeps a sender from an id that looks like ours.
+#[tokio::test]
+async fn a_lead_is_alerted_though_an_event_came_with_the_very_id_that_it_would_get() {
+    let world = World::new().await;
+    let mut function = world.function().await;
+    let mut alerted = async |event_id: &str, lead: &str| {
+        let answer = function.answer(&signed_now(&opportunity_of(event_id, lead))).await;
+        assert_eq!((answer.0, &answer.1["outcome"]), (200, &json!("alerted")), "{event_id} {lead}");
+        read(&world.aws.published().last().unwrap()["Message"])
+    };
+    alerted("evt_1", "lead_1").await;
+    let own = alerted("evt_1", "lead_2").await.0;
+    // The same under another id, whose own id somebody else has already.
+    let taken = own.replace("evt_1", "evt_2");
+    for (event_id, lead) in [(&*taken, "lead_3"), ("evt_2", "lead_1"), ("evt_2", "lead_2")] {
+        assert_eq!(alerted(event_id, lead).await.1, lead, "{event_id}");
+    }
+    assert_eq!(world.alerts().len(), 5);
+    let again = function.answer(&signed_now(&opportunity_of("evt_2", "lead_2"))).await;
+    assert_eq!((again.0, &again.1["outcome"]), (200, &json!("duplicate")));
+}
+
 /// Returns the id and the lead of an alert, as a program reads it.
 fn read(message: &str) -> (String, String) {
     let bodies: Value = serde_json::from_str(message).unwrap();
