@@ -70,8 +70,8 @@ fn visible(character: char) -> Option<char> {
     }
 }
 
-/// Returns the text without surrounding blanks and invisible characters. So what a person reads as a
-/// name is compared as that name.
+/// Returns the text without surrounding blanks and invisible characters. So what a person reads as
+/// a name is compared as that name.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|character: char| character.is_whitespace() || visible(character).is_none())
 }

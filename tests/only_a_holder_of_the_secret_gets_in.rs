@@ -373,7 +373,7 @@ fn a_secret_that_lost_its_padding_verifies_in_both_schemes() {
 #[test]
 fn a_secret_without_its_prefix_is_taken_either_way() {
     let bare = SECRET.strip_prefix("whsec_").unwrap();
-    // SendPilot signs by its documentation with the whole text, although a copy has lost the prefix.
+    // SendPilot signs with the whole text, although a copy has lost the prefix.
     for pairs in [standard("svix", SECRET, "msg_1", NOW, BODY), documented(SECRET, NOW, BODY)] {
         assert!(verify(&headers(&pairs), BODY, &Secrets::parse(bare).unwrap(), at(NOW)).is_ok(), "{pairs:?}");
     }
