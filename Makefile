@@ -8,9 +8,10 @@ SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" >
 ARCH ?= arm64
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Not `cargo run`, whose variables would have crates built anew where this builds the function.
-BENCH = cargo build --quiet --locked --profile bench --package bench && $(TARGET)/release/bench
+BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
+BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 
-.PHONY: help run demo journey send pending doctor test test-rust test-release test-deployed test-examples model chaos load growth bench instructions \
+.PHONY: help run demo journey send pending doctor test test-rust test-release test-deployed test-examples model chaos load growth bench instructions instructions-build \
 	lint lint-rust lint-template lint-contracts lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
@@ -78,6 +79,10 @@ bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, me
 
 instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes goes without valgrind
 	@$(BENCH) instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
+
+instructions-build: # Only compile what `make instructions` measures, and what measures it
+	cargo build --quiet --locked --release --bin webhook
+	$(BUILD_BENCH)
 
 lint: lint-rust lint-template lint-contracts lint-crates # Format, clippy, docs, the linters of template and contracts, the crates' licences and origins
 
