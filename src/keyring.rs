@@ -21,7 +21,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
@@ -64,9 +63,6 @@ pub struct Keyring {
     stored: Option<Stored>,
     /// Locked while a fetch lasts: whoever comes meanwhile waits for it, instead of fetching too.
     held: Mutex<Held>,
-    /// Whether the current version is refused. Kept outside `held`, so that a request can read it
-    /// without the lock.
-    refuses_current: AtomicBool,
 }
 
 /// A secret in Secrets Manager.
@@ -151,14 +147,13 @@ impl Keyring {
         let begun = Instant::now();
         let fetched = stored.fetch(held.refused, begun + START).await;
         held.learn(fetched, now.after(begun.elapsed()));
-        let refuses_current = held.refused.current.is_some().into();
-        Self { stored: Some(stored), held: Mutex::new(held), refuses_current }
+        Self { stored: Some(stored), held: Mutex::new(held) }
     }
 
     /// These, and no others.
     pub fn given(secrets: Secrets) -> Self {
         let held = Held::new(Some(Arc::new(secrets)), Timestamp::from_millis(0));
-        Self { stored: None, held: Mutex::new(held), refuses_current: false.into() }
+        Self { stored: None, held: Mutex::new(held) }
     }
 
     /// The secrets that count now, fetched anew where it is time to.
@@ -172,7 +167,7 @@ impl Keyring {
         if let Some(stored) = &self.stored
             && due
         {
-            self.refresh(&mut held, stored, invocation).await;
+            held.refresh(stored, invocation).await;
         }
         held.secrets.clone().ok_or_else(|| NoSecret {
             retry_after: held.wait(invocation.now()),
@@ -187,7 +182,7 @@ impl Keyring {
         if !held.take(invocation.now()) {
             return None;
         }
-        self.refresh(&mut held, stored, invocation).await.then(|| held.secrets.clone()).flatten()
+        held.refresh(stored, invocation).await.then(|| held.secrets.clone()).flatten()
     }
 
     /// Returns why a signature that no usable secret made may still be genuine: a version is
@@ -201,22 +196,20 @@ impl Keyring {
 
     /// Whether the current version is refused. Every request counts this fault while it lasts. The
     /// previous version still lets events in, so nothing else would show the fault.
-    pub fn refuses_current(&self) -> bool {
-        self.refuses_current.load(Ordering::Relaxed)
-    }
-
-    /// Fetches both versions. Returns whether anything has changed.
-    async fn refresh(&self, held: &mut Held, stored: &Stored, invocation: &Invocation) -> bool {
-        let fetched = stored.fetch(held.refused, invocation.schedule().secrets_by).await;
-        let changed = held.learn(fetched, invocation.now());
-        self.refuses_current.store(held.refused.current.is_some(), Ordering::Relaxed);
-        changed
+    pub async fn refuses_current(&self) -> bool {
+        self.held.lock().await.refused.current.is_some()
     }
 }
 
 impl Held {
     fn new(secrets: Option<Arc<Secrets>>, now: Timestamp) -> Self {
         Self { secrets, fetched_at: now, failure: None, refused: Refused::default(), full_at: now }
+    }
+
+    /// Fetches both versions. Returns whether anything has changed.
+    async fn refresh(&mut self, stored: &Stored, invocation: &Invocation) -> bool {
+        let fetched = stored.fetch(self.refused, invocation.schedule().secrets_by).await;
+        self.learn(fetched, invocation.now())
     }
 
     /// Takes a fetch out of the bucket, if there is one in it.

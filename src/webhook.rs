@@ -2,6 +2,8 @@
 
 mod line;
 
+use std::borrow::Cow;
+
 use futures_util::future::{OptionFuture, join};
 use http::{HeaderMap, Method, Request, Response};
 use lambda_http::Body;
@@ -62,7 +64,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         let mut line = self.telemetry.begin("webhook", invocation.request_id());
         let handled = self.handle(request, invocation).await;
         handled.describe(&mut line, invocation.elapsed());
-        if matches!(handled.outcome, Outcome::NoSecret { .. }) || self.keyring.refuses_current() {
+        if matches!(handled.outcome, Outcome::NoSecret { .. }) || self.keyring.refuses_current().await {
             line.count(Metric::SecretUnreadable);
         }
         self.telemetry.end(line, handled.level(), invocation.now());
@@ -142,13 +144,12 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
     ) -> Relayed {
         let hash = format!("~{:.16}", delivery.content_sha256);
         let mut relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
-        let mut event_id = event.id.clone().unwrap_or_default();
+        let mut event = Cow::Borrowed(event);
         for _ in 0..MAX_OWN_IDS {
             if !matches!(relayed.failure, Some(Failure::OtherContent)) {
                 break;
             }
-            event_id.push_str(&hash);
-            let event = Event { id: Some(event_id.clone()), ..event.clone() };
+            event.to_mut().id.get_or_insert_default().push_str(&hash);
             // The rules decide alike for the same event, so this never breaks.
             let Ok(Some(delivery)) = self.rules.due(&event).map(of) else { break };
             let again = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;

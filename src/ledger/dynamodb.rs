@@ -26,8 +26,8 @@
 //! what to publish.
 //!
 //! A refused condition returns the row that refused it (`ALL_OLD`), so that [`may_claim`] and [`may_settle`] can say why
-//! without another read, which could see a later row. Every request may be sent twice: the second
-//! one finds the effect of the first in that row.
+//! without another read, which could see a later row. Every request may be sent several times: a
+//! later one finds the effect of an earlier one in that row.
 //!
 //! The first claim of a delivery writes the message, the content hash and the key of the quiet
 //! period. No later claim changes them. So every attempt publishes the same bytes, even if a retry
