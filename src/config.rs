@@ -6,6 +6,7 @@ use tracing::Level;
 
 use crate::event::OPPORTUNITY;
 use crate::keyring::Source;
+use crate::pace::AlertRate;
 use crate::pipeline::{Pipeline, PipelineError, is_status, list};
 use crate::rules::Rules;
 use crate::secret::{SecretError, Secrets};
@@ -26,6 +27,9 @@ pub struct Config {
     pub retention: Duration,
     /// `DEBOUNCE_MINUTES`: how long there is no second alert for the same lead and status. 0, and so not at all, by default.
     pub debounce: Option<Duration>,
+    /// `ALERTS_PER_SECOND`: the number of alerts that all processes together publish per second. 5
+    /// by default. `None` if it is 0: alerts are not paced.
+    pub alert_rate: Option<AlertRate>,
 }
 
 /// Which variable keeps the function from starting, and why. Never carries a secret.
@@ -53,6 +57,9 @@ pub enum ConfigError {
     /// The mapping of statuses to stages.
     #[error("STATUS_PIPELINE {0}")]
     StatusPipeline(#[from] PipelineError),
+    /// Not a number of alerts per second.
+    #[error("ALERTS_PER_SECOND must be a whole number from 0 to {}", AlertRate::MAX)]
+    AlertsPerSecond,
     /// No number of days.
     #[error("RETENTION_DAYS must be a whole number from 2 to 3650")]
     RetentionDays,
@@ -86,6 +93,7 @@ impl Config {
             topics: Topics { alerts, status },
             retention: retention(set(&variable, "RETENTION_DAYS").as_deref().unwrap_or("30"))?,
             debounce: debounce(set(&variable, "DEBOUNCE_MINUTES").as_deref().unwrap_or("0"))?,
+            alert_rate: alert_rate(set(&variable, "ALERTS_PER_SECOND").as_deref().unwrap_or("5"))?,
         })
     }
 
@@ -162,6 +170,14 @@ fn status(entry: &str) -> Result<String, ConfigError> {
 fn debounce(minutes: &str) -> Result<Option<Duration>, ConfigError> {
     let minutes: u64 = minutes.parse().ok().filter(|minutes| *minutes <= 1440).ok_or(ConfigError::DebounceMinutes)?;
     Ok(Some(Duration::from_secs(minutes * 60)).filter(|debounce| !debounce.is_zero()))
+}
+
+fn alert_rate(per_second: &str) -> Result<Option<AlertRate>, ConfigError> {
+    match per_second.parse() {
+        Ok(0) => Ok(None),
+        Ok(rate) => AlertRate::new(rate).map(Some).ok_or(ConfigError::AlertsPerSecond),
+        Err(_) => Err(ConfigError::AlertsPerSecond),
+    }
 }
 
 fn retention(days: &str) -> Result<Duration, ConfigError> {

@@ -44,6 +44,9 @@ pub struct Schedule {
     pub secrets_by: Instant,
     /// The claim. Later than that, too little time is left to publish.
     pub claim_by: Instant,
+    /// The start of an alert's slot, and the wait for it. Later than that, too little time is left
+    /// to publish.
+    pub pace_by: Instant,
     /// The publish. Later than that, its result could not be recorded any more.
     pub publish_by: Instant,
     /// Completion or release. Later than that, the answer could not get out any more.
@@ -105,6 +108,6 @@ impl Invocation {
     /// How the time of one request, or of one delivery, is shared out.
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
-        Schedule { secrets_by: by(20), claim_by: by(35), publish_by: by(75), settle_by: by(95) }
+        Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), settle_by: by(95) }
     }
 }

@@ -23,6 +23,9 @@
 //!
 //! [`may_claim`] and [`may_settle`] are the rules. [`dynamodb`] asks the table to hold to the same two as conditions, and
 //! calls them to understand a refusal; a test holds both against one another over random rows.
+//!
+//! Two more rules bear on an alert that is claimed: [`may_alert`], if alerts are debounced, and
+//! [`may_take_slot`], if they are paced (see [`crate::pace`]).
 
 pub mod dynamodb;
 
@@ -35,6 +38,7 @@ use futures_util::Stream;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
+use crate::pace::Slot;
 use crate::timestamp::Timestamp;
 
 /// Last part of the key of a message to the lead status stream.
@@ -398,6 +402,12 @@ pub fn may_alert(period: Option<&QuietPeriod>, delivery: &DeliveryId, now: Times
     }
 }
 
+/// The rule of a slot: whether `owner` has it or may take it, if `holder` has it. An attempt that
+/// asks again, because the answer was lost, still has its slot.
+pub fn may_take_slot(holder: Option<&Owner>, owner: &Owner) -> bool {
+    holder.is_none_or(|holder| holder == owner)
+}
+
 /// The proof that a message is out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
@@ -494,6 +504,10 @@ pub trait Ledger {
         now: Timestamp,
         until: Timestamp,
     ) -> impl Future<Output = Result<MayAlert, LedgerError>> + Send;
+
+    /// Takes a slot for the claim's alert if [`may_take_slot`] allows it. Returns whether the claim
+    /// has the slot.
+    fn take_slot(&self, claim: &Claim, slot: Slot) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
     /// Records that the message is out, if the claim still holds.
     fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<Settled, LedgerError>> + Send;

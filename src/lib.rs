@@ -20,6 +20,7 @@
 //! | [`pipeline`] | from a status to the stage of a CRM |
 //! | [`redrive`] | lists what is pending though nobody holds it, and relays that |
 //! | [`relay`] | claims a delivery, publishes it, completes it; or releases it |
+//! | [`pace`] | gives each alert a slot, so that they are not published too fast |
 //! | [`invocation`] | shares out the time that Lambda gives |
 //! | [`ledger`] | the rules of a claim; [`ledger::dynamodb`] holds a table to them |
 //! | [`topic`] | where messages go; [`topic::sns`] sends them there |
@@ -57,6 +58,7 @@ pub mod keyring;
 pub mod ledger;
 mod lossy;
 mod members;
+pub mod pace;
 pub mod pipeline;
 pub mod redrive;
 pub mod relay;

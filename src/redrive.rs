@@ -5,7 +5,7 @@
 //! waits for nothing but the end of the last attempt: somebody has mended what kept the messages from going out.
 //!
 //! Alerts and messages to the lead status stream are relayed in two lanes at the same time. Each
-//! lane has slots of its own, so a stream topic that hangs delays no alert. If a topic does not
+//! lane has workers of its own, so a stream topic that hangs delays no alert. If a topic does not
 //! answer [`MAX_TIMEOUTS`] publishes, its lane starts no further delivery in this run. One publish
 //! without an answer takes as long as hundreds with one.
 //!
@@ -18,7 +18,7 @@ use futures_util::future::join;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, pin_mut};
 use serde::Serialize;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 use tracing::{Level, error, info, warn};
 
 use crate::error::chain;
@@ -30,16 +30,22 @@ use crate::telemetry::{Line, Metric, Telemetry};
 use crate::timestamp::{Timestamp, millis};
 use crate::topic::Topic;
 
-/// What one delivery gets of the run's time: as much as the webhook function has.
-pub const DELIVERY_TIME: Duration = Duration::from_secs(10);
+/// The time of one delivery in a run. It is longer than the webhook function's timeout of 10 s, and
+/// half of it may be spent on the wait for a slot. So if new alerts take all slots that the webhook
+/// function can reach, the redrive still reaches later slots, and no pending alert starves.
+pub const DELIVERY_TIME: Duration = Duration::from_secs(12);
 
-/// Alerts relayed at the same time. An alert makes three calls, about 30 ms in all. So four slots
-/// publish 133 alerts a second, and one run about six thousand. Together with [`STREAM_SLOTS`] the
+/// The pause of a worker whose alert found no slot. Without the pause, the run would claim and
+/// release its whole backlog.
+const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Alerts relayed at the same time. An alert makes three calls, about 30 ms in all. So four workers
+/// publish 133 alerts a second if alerts are not paced. Together with [`STREAM_WORKERS`] the
 /// rate stays below SNS's lowest regional quota, 300 publishes a second.
-pub const ALERT_SLOTS: usize = 4;
+pub const ALERT_WORKERS: usize = 4;
 
 /// Messages to the lead status stream relayed at the same time.
-pub const STREAM_SLOTS: usize = 4;
+pub const STREAM_WORKERS: usize = 4;
 
 /// Number of publishes to one topic that may time out in a run. The topic's other deliveries then
 /// wait for the next run.
@@ -164,8 +170,8 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         // The number is part of the owner token, so no two attempts of a run may share one.
         let stream_from = alerts.due.len() as u64;
         let (alerts, stream) = join(
-            self.work(alerts, pace, ALERT_SLOTS, 0, invocation),
-            self.work(stream, pace, STREAM_SLOTS, stream_from, invocation),
+            self.work(alerts, pace, ALERT_WORKERS, 0, invocation),
+            self.work(stream, pace, STREAM_WORKERS, stream_from, invocation),
         )
         .await;
         let report = Report::of(&alerts, &stream, invocation.now());
@@ -214,7 +220,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
 
     /// Relays the due deliveries of one lane, the longest overdue first. Numbers the attempts from
     /// `from` on.
-    async fn work(&self, lane: Lane, pace: Pace, slots: usize, from: u64, invocation: &Invocation) -> Tally {
+    async fn work(&self, lane: Lane, pace: Pace, workers: usize, from: u64, invocation: &Invocation) -> Tally {
         let Lane { due, mut tally } = lane;
         let mut due: Vec<_> = due.into_values().collect();
         due.sort_unstable_by_key(|pending| due_at(pending, pace));
@@ -223,7 +229,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         let mut relays = FuturesUnordered::new();
         let mut timeouts = 0;
         loop {
-            while relays.len() < slots
+            while relays.len() < workers
                 && timeouts < MAX_TIMEOUTS
                 && let Some((pending, number)) = waiting.next()
             {
@@ -246,13 +252,16 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
         let wanted = Wanted::Pending(pending.id.clone());
         let relayed = self.relay.deliver(wanted, &part).await;
         log(pending, &relayed, part.request_id());
+        if relayed.found_no_slot() {
+            sleep(NO_SLOT_PAUSE).await;
+        }
         Some(relayed)
     }
 }
 
 /// The line of one delivery. Times go by the names that they have as metrics of the webhook.
 fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
-    let Steps { attempts, claim, publish, complete, .. } = relayed.steps;
+    let Steps { attempts, claim, pace, publish, complete, .. } = relayed.steps;
     let failure = relayed.failure.as_ref().map(|failure| chain(failure));
     macro_rules! log {
         ($level:ident) => {
@@ -262,6 +271,7 @@ fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
                 outcome = relayed.outcome.name(),
                 attempts,
                 ClaimTime = claim.map(millis),
+                PaceTime = pace.map(millis),
                 PublishTime = publish.map(millis),
                 CompleteTime = complete.map(millis),
                 failure,

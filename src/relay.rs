@@ -18,6 +18,14 @@
 //!                    └─ no answer ───────────────────────── release ──▶ Unavailable
 //! ```
 //!
+//! If alerts are paced, the attempt takes a slot before it publishes an alert, and waits for the slot:
+//!
+//! ```text
+//! won ────── slot ──┬─ taken ── wait for its start ── publish …
+//!                   ├─ another's ── the next slot …
+//!                   └─ none free in the attempt's time, or no answer ── release ──▶ Unavailable
+//! ```
+//!
 //! SendPilot gets 2xx for an alert once it is published, or once it is debounced, because the other
 //! alert cannot be lost any more. A message to the lead status stream only has to be claimed: see
 //! [`crate::response`]. Before that, the row is `PENDING` or does not exist. If this function is
@@ -32,11 +40,12 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
 use crate::ledger::{Claim, Claimed, Ledger, LedgerError, MayAlert, Message, Receipt, Settled, Standing, Wanted};
+use crate::pace::AlertRate;
 use crate::response::Outcome;
 use crate::timestamp::Timestamp;
 use crate::topic::{Topic, TopicError};
@@ -61,6 +70,8 @@ pub struct Steps {
     pub attempts: Option<u32>,
     /// The claim.
     pub claim: Option<Duration>,
+    /// From the claim of an alert to its slot.
+    pub pace: Option<Duration>,
     /// The publish.
     pub publish: Option<Duration>,
     /// When the topic took the message.
@@ -107,6 +118,12 @@ pub enum Unpublished {
     /// It was not published, because nobody could say whether another alert has told the same.
     #[error("debounce failed")]
     Quiet(#[source] LedgerError),
+    /// It was not published, because the ledger gave no slot.
+    #[error("pacing failed")]
+    Pace(#[source] LedgerError),
+    /// It was not published, because other alerts have all slots of the attempt's time.
+    #[error("more alerts are due than ALERTS_PER_SECOND allows, so this one waits for another attempt")]
+    NoSlot,
 }
 
 /// When to try again what nobody holds. SendPilot's first retry comes after 5 s too.
@@ -144,6 +161,14 @@ impl Relayed {
         }
     }
 
+    /// Whether the alert was not published only because no slot was free.
+    pub fn found_no_slot(&self) -> bool {
+        matches!(
+            &self.failure,
+            Some(Failure::Publish(Unpublished::NoSlot) | Failure::Release { cause: Unpublished::NoSlot, .. })
+        )
+    }
+
     /// Whether the topic did not answer the publish in time.
     pub fn topic_timed_out(&self) -> bool {
         matches!(
@@ -176,6 +201,8 @@ pub struct Relay<L, T> {
     pub retention: Duration,
     /// How long there is no second alert for the same lead and status, where alerts are debounced.
     pub debounce: Option<Duration>,
+    /// The number of alerts per second over all processes, if alerts are paced.
+    pub alert_rate: Option<AlertRate>,
     /// The longest wait for the topic of the lead status stream, if that ends before
     /// [`Schedule::publish_by`](crate::invocation::Schedule::publish_by).
     pub stream_wait: Duration,
@@ -211,12 +238,12 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
     /// After the claim, so that whoever is refused knows that the holder's alert cannot be lost any more.
     async fn see_to_quiet(&self, claim: Claim, invocation: &Invocation, steps: &mut Steps) -> Relayed {
         let Some((period, debounce)) = claim.quiet().zip(self.debounce) else {
-            return self.publish(claim, invocation, steps).await;
+            return self.pace(claim, invocation, steps).await;
         };
         let now = invocation.now();
         let asking = self.ledger.quiet(&claim, period, now, now.after(debounce));
         match within(invocation.schedule().claim_by, asking, LedgerError::TimedOut).await {
-            Ok(MayAlert::Yes) => self.publish(claim, invocation, steps).await,
+            Ok(MayAlert::Yes) => self.pace(claim, invocation, steps).await,
             Ok(MayAlert::Debounced(holder)) => {
                 let expires_at = now.after(self.retention);
                 let settle_by = invocation.schedule().settle_by;
@@ -224,6 +251,45 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
                 Relayed { failure: unsettled(debounced), ..Outcome::Debounced.into() }
             }
             Err(error) => self.release(claim, Unpublished::Quiet(error), invocation).await,
+        }
+    }
+
+    /// Publishes an alert in a slot of its own. A message to the stream needs none.
+    async fn pace(&self, claim: Claim, invocation: &Invocation, steps: &mut Steps) -> Relayed {
+        if let (Message::Alert { .. }, Some(rate)) = (claim.message(), self.alert_rate) {
+            let began = Instant::now();
+            let slot = self.wait_for_slot(&claim, rate, invocation).await;
+            steps.pace = Some(began.elapsed());
+            if let Err(cause) = slot {
+                return self.release(claim, cause, invocation).await;
+            }
+        }
+        self.publish(claim, invocation, steps).await
+    }
+
+    /// Takes the first free slot and waits for its start.
+    async fn wait_for_slot(&self, claim: &Claim, rate: AlertRate, invocation: &Invocation) -> Result<(), Unpublished> {
+        let pace_by = invocation.schedule().pace_by;
+        let mut slot = rate.slot_at(invocation.now());
+        loop {
+            let asked_at = invocation.now();
+            let starts_at = Instant::now() + slot.start().since(asked_at);
+            if starts_at > pace_by {
+                return Err(Unpublished::NoSlot);
+            }
+            let taken = within(pace_by, self.ledger.take_slot(claim, slot), LedgerError::TimedOut).await;
+            if taken.map_err(Unpublished::Pace)? {
+                sleep_until(starts_at).await;
+                let now = invocation.now();
+                if slot.is_usable(now) {
+                    return Ok(());
+                }
+                // The ledger answered too late for this slot. The next slot is as far ahead as the
+                // ledger is slow.
+                slot = rate.slot_at(now.after(now.since(asked_at)));
+            } else {
+                slot = rate.next(slot).max(rate.slot_at(invocation.now()));
+            }
         }
     }
 

@@ -85,6 +85,9 @@ metrics! {
     InProgress Count,
     /// The ledger, the topic or the secret did not do its part.
     Unavailable Count,
+    /// A request answered 503 only because no slot was free for its alert. The redrive publishes
+    /// the alert.
+    NoSlot Count,
     /// No event.
     Malformed Count,
     /// Not signed by a secret of ours, or not now.

@@ -14,6 +14,7 @@ use opportunity_alerts::ledger::{
     Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, Message, Pending, QuietId, Receipt, Settled,
     Wanted,
 };
+use opportunity_alerts::pace::Slot;
 use opportunity_alerts::relay::{Failure, Relayed, Steps};
 use opportunity_alerts::response::{Outcome, answer};
 use opportunity_alerts::rules::Rules;
@@ -106,6 +107,10 @@ impl Ledger for &Both {
 
     async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
+    }
+
+    async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
+        self.script(claim.delivery_id()).take_slot(claim, slot).await
     }
 
     async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<Settled, LedgerError> {

@@ -2,7 +2,7 @@
 //! break where they are told to. A call is told apart by its number, so that all of them can be walked through; the time
 //! is tokio's, paused, so that hours take no time.
 //!
-//! One opportunity is delivered once or twice. The second request comes at any distance that
+//! One opportunity is delivered once or twice. Alerts are paced, as by default, or not. The second request comes at any distance that
 //! changes the order of the calls. It is the same, or read under another configuration, or another
 //! fact under the same event id. SendPilot keeps to its retry schedule, or never comes back. The
 //! redrive runs every minute, alone or two at once, until nothing is pending.
@@ -16,13 +16,15 @@
 //! - **Once.** Each publish of a delivery after the first one needs a lost proof: an answer that
 //!   was lost, or a completion that failed until its deadline. A completion that failed sooner must
 //!   have been repeated.
+//! - **Not too fast.** If alerts are paced, each publish has a slot of its own, and starts within one
+//!   second of the slot's start.
 //! - **The same.** Every publish of a delivery has the message of its first claim.
 //! - **In time.** Who is not killed comes to an end before Lambda would kill it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::iter::once;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -36,11 +38,13 @@ use lambda_http::Request;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::keyring::Keyring;
 use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Pending, QuietId,
-    Receipt, Row, Settled, Standing, State, Wanted, may_claim, may_settle,
+    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Owner, Pending,
+    QuietId, Receipt, Row, Settled, Standing, State, Wanted, may_claim, may_settle, may_take_slot,
 };
+use opportunity_alerts::pace::{AlertRate, Slot};
 use opportunity_alerts::pipeline::Pipeline;
 use opportunity_alerts::redrive::{Pace, Redrive};
+use opportunity_alerts::relay::Relay;
 use opportunity_alerts::rules::Rules;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::{Topic, TopicError};
@@ -54,7 +58,7 @@ const EPOCH: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 
 /// As in `template.yaml`.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
-const REDRIVE_TIMEOUT: Duration = Duration::from_secs(55);
+const REDRIVE_TIMEOUT: Duration = Duration::from_secs(72);
 const REDRIVE_EVERY: Duration = Duration::from_secs(60);
 
 /// What a request takes on its way, and its answer on the way back.
@@ -107,6 +111,8 @@ enum Flaw {
     MessageOverwritten,
     /// Every event under one id is taken for the same fact.
     ContentIgnored,
+    /// An attempt takes a slot that another attempt has.
+    SlotShared,
     /// Nobody looks after what is pending.
     NoRedrive,
 }
@@ -127,13 +133,16 @@ struct Scenario {
     second: Option<(Copy, Duration)>,
     sendpilot_returns: bool,
     redrives_at_once: usize,
+    /// Alerts per second. At one alert a second, two leads never share a slot by chance.
+    rate: Option<AlertRate>,
     flaw: Flaw,
 }
 
 /// Returns scenarios with a second request: at the same time, between any two steps of the first
-/// delivery, and after it.
+/// delivery, and after it. Without a pace, only the first few of these times are tried, because an
+/// alert then takes the same calls except one.
 fn scenarios(flaw: Flaw) -> Vec<Scenario> {
-    let times = [0, 15, 35, 55, 75].map(Duration::from_millis);
+    let times = [0, 15, 35, 55, 75, 95].map(Duration::from_millis);
     let mut seconds: Vec<_> = times.into_iter().map(|after| Some((Copy::Same, after))).chain([None]).collect();
     for copy in [Copy::Reconfigured, Copy::OtherFact] {
         seconds.extend([times[0], times[2]].map(|after| Some((copy, after))));
@@ -143,7 +152,12 @@ fn scenarios(flaw: Flaw) -> Vec<Scenario> {
         for (sendpilot_returns, redrives_at_once) in [(true, 1), (false, 1), (false, 2)] {
             // Two redrives at once are tried only with the same event, which is enough.
             if redrives_at_once == 1 || second.is_none_or(|(copy, _)| copy == Copy::Same) {
-                scenarios.push(Scenario { second, sendpilot_returns, redrives_at_once, flaw });
+                let rate = AlertRate::new(1);
+                let paced = Scenario { second, sendpilot_returns, redrives_at_once, rate, flaw };
+                scenarios.push(paced);
+                if second.is_none_or(|(_, after)| after < times[2]) {
+                    scenarios.push(Scenario { rate: None, ..paced });
+                }
             }
         }
     }
@@ -165,6 +179,9 @@ struct Facts {
     /// The messages of the first claims that took effect.
     claimed: Vec<Message>,
     published: Vec<Message>,
+    slots: BTreeMap<Slot, Owner>,
+    /// When each publish was started.
+    publish_starts: Vec<Timestamp>,
     /// The message of each publish whose proof was lost.
     lost_proofs: Vec<Message>,
     /// Still on their way.
@@ -174,6 +191,16 @@ struct Facts {
 }
 
 impl Facts {
+    /// Whether some publish had no slot of its own at its start.
+    fn is_too_fast(&self) -> bool {
+        let mut slots: Vec<_> = self.slots.keys().collect();
+        // Starts come in the order of time, so each takes the earliest slot that it can use.
+        !self.publish_starts.iter().all(|&at| {
+            let usable = slots.iter().position(|slot| slot.start() <= at && slot.is_usable(at));
+            usable.map(|slot| slots.remove(slot)).is_some()
+        })
+    }
+
     fn is_published(&self, lead: &str) -> bool {
         self.published.iter().any(|message| is_on(message, lead))
     }
@@ -353,6 +380,19 @@ impl Ledger for Process {
         Ok(MayAlert::Yes)
     }
 
+    async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
+        let owner = claim.owner().clone();
+        let flaw = self.world.scenario.flaw;
+        let take = move |facts: &mut Facts| {
+            let may = may_take_slot(facts.slots.get(&slot), &owner) || flaw == SlotShared;
+            if may {
+                facts.slots.insert(slot, owner);
+            }
+            may
+        };
+        self.call("slot", None, take).await.ok_or(LedgerError::Failed("take a slot", "broken".into()))
+    }
+
     async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
         Ok(Settled::NotMine)
     }
@@ -396,6 +436,8 @@ impl Ledger for Process {
 impl Topic for Process {
     async fn publish(&self, message: &Message) -> Result<String, TopicError> {
         let published = message.clone();
+        let now = self.world.now();
+        self.world.facts().publish_starts.push(now);
         let published = self.call("publish", Some(message), move |facts| facts.published.push(published)).await;
         match published {
             None if self.world.scenario.flaw != FailureSwallowed => Err(TopicError::Failed("broken".into())),
@@ -423,7 +465,8 @@ async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
         let (ledger, topic) = (process.clone(), process.clone());
         let (keyring, telemetry) = (Keyring::given(secrets()), telemetry());
         let rules = Rules { pipeline: Pipeline::parse(pipeline).unwrap(), ..Rules::default() };
-        let webhook = Webhook { keyring, rules, relay: relay(ledger, topic), telemetry };
+        let relay = Relay { alert_rate: world.scenario.rate, ..relay(ledger, topic) };
+        let webhook = Webhook { keyring, rules, relay, telemetry };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.requests[which], &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {
@@ -447,7 +490,8 @@ async fn redrive(world: &Arc<World>, all_sent: &Notify) {
         sent = sent || futures_util::poll!(&mut all_sent).is_ready();
         join_all((0..runs).map(|number| async move {
             let process = Process::new(world);
-            let redrive = Redrive { relay: relay(process.clone(), process.clone()), telemetry: telemetry() };
+            let relay = Relay { alert_rate: world.scenario.rate, ..relay(process.clone(), process.clone()) };
+            let redrive = Redrive { relay, telemetry: telemetry() };
             let now = world.now();
             let id = format!("redrive {number} at {}", now.as_millis());
             let invocation = Invocation::new(&id, now.after(REDRIVE_TIMEOUT), now, [0; 8]);
@@ -501,6 +545,7 @@ fn play(scenario: Scenario, plan: &[(usize, Fault)], requests: &Arc<[Request; 2]
                 "SendPilot came back, and the alert was never published",
             ),
             (facts.rows.values().any(pending), "a row is not PUBLISHED in the end"),
+            (scenario.rate.is_some() && facts.is_too_fast(), "published without a slot of its own"),
             (facts.published.iter().any(doubled), "published again, and no proof was lost"),
             (
                 facts.published.iter().any(|message| !facts.claimed.contains(message)),
@@ -544,8 +589,8 @@ fn explore(
 }
 
 /// Explores all scenarios with up to `faults` faults. If the second request differs from the first
-/// one, the limit is `faults_of_other_requests`.
-fn explore_all(flaw: Flaw, faults: usize, faults_of_other_requests: usize) -> Verdict {
+/// one, or alerts are not paced, the limit is `fewer_faults`.
+fn explore_all(flaw: Flaw, faults: usize, fewer_faults: usize) -> Verdict {
     // Under the signature that is good for two hours, one request does for all retries.
     let requests = Arc::new(LEADS.map(|lead| {
         let body = opportunity_of("evt_1", lead);
@@ -559,9 +604,9 @@ fn explore_all(flaw: Flaw, faults: usize, faults_of_other_requests: usize) -> Ve
                 loop {
                     let seen = flaw != Flawless && !all.lock().unwrap().violations.is_empty();
                     let Some(scenario) = scenarios.lock().unwrap().pop().filter(|_| !seen) else { break };
-                    let faults = match scenario.second {
-                        Some((Copy::Reconfigured | Copy::OtherFact, _)) => faults_of_other_requests,
-                        Some((Copy::Same, _)) | None => faults,
+                    let faults = match scenario {
+                        Scenario { second: Some((Copy::Same, _)) | None, rate: Some(_), .. } => faults,
+                        _ => fewer_faults,
                     };
                     let mut verdict = Verdict::default();
                     explore(scenario, &mut Vec::new(), faults, &requests, &mut verdict);
@@ -604,6 +649,7 @@ fn and_the_oracles_see_what_is_wrong() {
         CompletionGivenUp,
         MessageOverwritten,
         ContentIgnored,
+        SlotShared,
         NoRedrive,
     ] {
         let violations = explore_all(flaw, 1, 1).violations;

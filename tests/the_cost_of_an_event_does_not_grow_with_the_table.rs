@@ -40,7 +40,7 @@ const PAGE: usize = 1000;
 
 /// As in `template.yaml`.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const REDRIVE_TIMEOUT: Duration = Duration::from_secs(55);
+const REDRIVE_TIMEOUT: Duration = Duration::from_secs(72);
 
 /// A call to AWS inside a region, generously.
 const ROUND_TRIP: Duration = Duration::from_millis(10);

@@ -32,6 +32,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
             topic: Sns::new(aws.sns(), config.topics),
             retention: config.retention,
             debounce: config.debounce,
+            alert_rate: config.alert_rate,
             // A topic that is slow, but answers, must get its messages in the end.
             stream_wait: DELIVERY_TIME,
         },

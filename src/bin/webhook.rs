@@ -43,6 +43,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
             topic: Sns::new(aws.sns(), config.topics),
             retention: config.retention,
             debounce: config.debounce,
+            alert_rate: config.alert_rate,
             stream_wait: STREAM_WAIT,
         },
         telemetry,

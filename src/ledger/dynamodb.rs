@@ -22,6 +22,15 @@
 //!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, still not out, is debounced
 //! ```
 //!
+//! If alerts are paced, there is a row per slot, with the key `{start in ms}#slot`. One attempt has it
+//! forever:
+//!
+//! ```text
+//!   slot      by A   no row: A has the slot
+//!             by B ────────────────✗ A has it: B asks for the next slot
+//!             by A ────────────────✓ again, because the answer was lost
+//! ```
+//!
 //! A takeover by key alone has the second arm of the claim's condition and not the first: a row that is gone says no more
 //! what to publish.
 //!
@@ -53,6 +62,7 @@ use super::{
     QuietId, QuietPeriod, Receipt, Row, Settled, Standing, State, Wanted, may_alert, may_claim, may_settle,
 };
 use crate::error::chain;
+use crate::pace::Slot;
 use crate::timestamp::Timestamp;
 
 /// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from
@@ -111,6 +121,15 @@ const MAY_ALERT: &str = "attribute_not_exists(deliveryId) OR holder = :delivery 
 
 const QUIET: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
 
+/// The rule of [`may_take_slot`](super::may_take_slot).
+const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
+
+const TAKE_SLOT: &str = "SET #owner = :me, expiresAt = :expires";
+
+/// How long the row of a slot is kept after the slot's start. No clock of Lambda's is off by as
+/// much, so nobody can take the slot again.
+const SLOT_KEPT: Duration = Duration::from_secs(3600);
+
 /// Released, never deleted: the row is the redrive's only way to know of the delivery.
 const RELEASE: &str = "SET leaseUntil = :now, lastError = :error";
 
@@ -127,11 +146,12 @@ impl DynamoDbLedger {
         Self { client, table }
     }
 
+    fn update_row(&self, key: &str) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&self.table).key("deliveryId", string(key))
+    }
+
     fn update(&self, id: &DeliveryId, owner: &Owner) -> UpdateItemFluentBuilder {
-        self.client
-            .update_item()
-            .table_name(&self.table)
-            .key("deliveryId", string(id.as_str()))
+        self.update_row(id.as_str())
             .expression_attribute_names("#state", "state")
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":pending", string(State::Pending.name()))
@@ -249,10 +269,7 @@ impl Ledger for DynamoDbLedger {
     ) -> Result<MayAlert, LedgerError> {
         let delivery = claim.delivery_id();
         let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key("deliveryId", string(period.as_str()))
+            .update_row(period.as_str())
             .condition_expression(MAY_ALERT)
             .update_expression(QUIET)
             .expression_attribute_values(":delivery", string(delivery.as_str()))
@@ -269,6 +286,23 @@ impl Ledger for DynamoDbLedger {
                 debounced => Ok(debounced),
             },
             Err(error) => Err(LedgerError::Failed("see to the quiet period", error.into())),
+        }
+    }
+
+    async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
+        // A delivery's key has at least three parts, so it is never that of a slot.
+        let key = format!("{}#slot", slot.start().as_millis());
+        let update = self
+            .update_row(&key)
+            .condition_expression(MAY_TAKE_SLOT)
+            .update_expression(TAKE_SLOT)
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":me", string(claim.owner().as_str()))
+            .expression_attribute_values(":expires", number(slot.start().after(SLOT_KEPT).as_secs()));
+        match send(update).await {
+            Ok(Answer::TookEffect(_)) => Ok(true),
+            Ok(Answer::Refused(_)) => Ok(false),
+            Err(error) => Err(LedgerError::Failed("take a slot", error.into())),
         }
     }
 

@@ -23,7 +23,7 @@ impl Handled {
     /// An error where we failed, a warning where the sender did or something is odd.
     pub(super) fn level(&self) -> Level {
         let status = self.outcome.status();
-        if status.is_server_error() {
+        if status.is_server_error() && !self.only_lacks_a_slot() {
             Level::ERROR
         } else if status.is_client_error()
             || self.renamed().is_some()
@@ -59,6 +59,7 @@ impl Handled {
         }
         if let Some(main) = self.relayed().next() {
             line.field("attempts", main.steps.attempts);
+            line.field("PaceTime", main.steps.pace.map(millis));
             line.field("failure", failure(main));
         }
         line.field("otherBody", self.other_content().then_some("the same event id came with other content"));
@@ -83,6 +84,9 @@ impl Handled {
             (&self.alert, &self.status)
         {
             line.count(metric(stream));
+        }
+        if self.only_lacks_a_slot() {
+            line.count(Metric::NoSlot);
         }
         if let Some(reason) = outcome.rejection() {
             line.count_by(Metric::Rejected, reason);
@@ -110,6 +114,11 @@ impl Handled {
         if self.other_content() {
             line.count(Metric::OtherBody);
         }
+    }
+
+    /// Whether the answer is 503 only because no slot was free for the alert.
+    fn only_lacks_a_slot(&self) -> bool {
+        self.alert.as_ref().is_some_and(Relayed::found_no_slot) && self.status.as_ref().is_none_or(Relayed::is_claimed)
     }
 
     /// Whether a request with a valid signature was refused for good. Both reasons are checked only

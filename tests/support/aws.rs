@@ -49,7 +49,7 @@ impl Fault {
 /// One call, as it came and went.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `debounce`, `complete`,
+    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `slot`, `debounce`, `complete`,
     /// `discard`, `release`, `GetSecretValue` as
     /// `current`, `previous`; `Query` is `list`, `Publish` is `publish`. Of a delivery to the lead status stream, each is
     /// `status claim` and so on.
@@ -290,6 +290,7 @@ fn read(headers: &HeaderMap, body: &[u8]) -> Call {
     let text = String::from_utf8_lossy(body);
     let operation = match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
         Some("DynamoDB_20120810.UpdateItem") if text.contains("quietUntil") => "quiet",
+        Some("DynamoDB_20120810.UpdateItem") if text.contains("#slot") => "slot",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("debouncedBy") => "debounce",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("attribute_not_exists") => "claim",
         Some("DynamoDB_20120810.UpdateItem") if text.contains("publishedAt") => "complete",

@@ -10,6 +10,7 @@ use opportunity_alerts::ledger::{
     Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, Message, Pending, QuietId, Receipt, Settled,
     Standing, Wanted,
 };
+use opportunity_alerts::pace::Slot;
 use opportunity_alerts::relay::Relay;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
@@ -55,13 +56,14 @@ pub fn telemetry() -> Telemetry {
     Telemetry::new("function".into(), |_| ())
 }
 
-/// The way over both, with a retention of a day and no debounce.
+/// The way over both, with a retention of a day, no debounce and no pace.
 pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
     Relay {
         ledger,
         topic,
         retention: Duration::from_secs(86_400),
         debounce: None,
+        alert_rate: None,
         stream_wait: Duration::from_secs(10),
     }
 }
@@ -110,6 +112,11 @@ impl Ledger for &Script {
 
     async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
+    }
+
+    async fn take_slot(&self, _: &Claim, _: Slot) -> Result<bool, LedgerError> {
+        self.called("slot");
+        Ok(true)
     }
 
     async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {

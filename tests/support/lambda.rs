@@ -58,13 +58,15 @@ pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
     environment
 }
 
-/// The environment that `template.yaml` gives the function. Each process knows AWS under a path of its own.
+/// The environment that `template.yaml` gives the function, except that alerts are not paced. Each process knows AWS
+/// under a path of its own.
 pub fn deployed_environment(aws: &Aws) -> Vec<(&'static str, String)> {
     static PROCESSES: AtomicU32 = AtomicU32::new(0);
     let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
     vec![
         ("ALERTS_TABLE_NAME", TABLE.into()),
         ("ALERTS_TOPIC_ARN", TOPIC.into()),
+        ("ALERTS_PER_SECOND", "0".into()),
         ("WEBHOOK_SECRET_ID", "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf".into()),
         ("AWS_ENDPOINT_URL", format!("{}/{process}", aws.url)),
         ("AWS_REGION", "us-east-1".into()),

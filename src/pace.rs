@@ -1,0 +1,80 @@
+//! How fast alerts are published, counted over all processes: one alert per slot.
+//!
+//! SNS deactivates an email subscription that receives more than 10 messages a second
+//! (<https://docs.aws.amazon.com/sns/latest/dg/sns-email-notifications.html>). So an attempt takes a
+//! slot before it publishes an alert. A slot is an interval of `1 / rate` seconds, counted from the
+//! Unix epoch, so that all processes agree on its bounds:
+//!
+//! ```text
+//! 5 alerts a second   |  0 ms  | 200 ms | 400 ms | 600 ms | 800 ms |
+//! alert A at 130 ms      A publishes at once
+//! alert B at 140 ms               B publishes at 200 ms
+//! ```
+//!
+//! [`may_take_slot`](crate::ledger::may_take_slot) decides who has a slot. If another attempt has
+//! it, the attempt tries the next slot, and so on. Attempts therefore publish in the order in which
+//! they ask, and none is overtaken again and again.
+//!
+//! A publish starts within one second of its slot's start. So no second sees more than twice the
+//! rate, even if the ledger answers slowly. With a fast ledger, no second sees more than the rate
+//! and one.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::timestamp::Timestamp;
+
+/// How long after its start a slot can be used.
+const USABLE: Duration = Duration::from_secs(1);
+
+/// The number of alerts that are published per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlertRate(NonZeroU64);
+
+impl AlertRate {
+    /// The highest rate. At this rate a slot lasts 10 ms, which is about what DynamoDB needs to
+    /// answer.
+    pub const MAX: u64 = 100;
+
+    /// Returns the rate of this number of alerts per second. Returns `None` if it is 0 or above
+    /// [`AlertRate::MAX`].
+    pub fn new(per_second: u64) -> Option<Self> {
+        NonZeroU64::new(per_second).filter(|rate| rate.get() <= Self::MAX).map(Self)
+    }
+
+    /// Returns the slot in which `now` lies.
+    pub fn slot_at(self, now: Timestamp) -> Slot {
+        // A clock can be far off, so the product must not overflow.
+        let number = u128::from(now.as_millis()) * u128::from(self.0.get()) / 1000;
+        self.slot(number)
+    }
+
+    /// Returns the slot after `slot`.
+    pub fn next(self, slot: Slot) -> Slot {
+        let number = u128::from(slot.start.as_millis()) * u128::from(self.0.get()) / 1000;
+        self.slot(number + 1)
+    }
+
+    fn slot(self, number: u128) -> Slot {
+        let start = (number * 1000).div_ceil(self.0.get().into());
+        Slot { start: Timestamp::from_millis(u64::try_from(start).unwrap_or(u64::MAX)) }
+    }
+}
+
+/// An interval in which one alert is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    start: Timestamp,
+}
+
+impl Slot {
+    /// The moment from which on the alert may be published.
+    pub fn start(self) -> Timestamp {
+        self.start
+    }
+
+    /// Whether the alert may still be published at `now`.
+    pub fn is_usable(self, now: Timestamp) -> bool {
+        now.since(self.start) < USABLE
+    }
+}
