@@ -13,6 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use opportunity_alerts::aws::ATTEMPTS;
 use opportunity_alerts::ledger::{Attempt, Delivery, DeliveryId, Ledger, Owner, Standing, Wanted};
+use opportunity_alerts::pace::AlertRate;
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use support::aws::Fault;
 use support::emf::{self, Metrics};
 use support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
 use support::requests::{
-    OTHER, SECRET, around, change, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
+    OTHER, SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
     signed_now_with,
 };
 use support::world::World;
@@ -252,6 +253,37 @@ async fn without_a_secret() -> (Value, Metrics) {
     let log = function.log().await;
     let [line] = &lines(&log, "webhook")[..] else { panic!("{log}") };
     line.clone()
+}
+
+/// Returns the line of an alert that finds no free slot.
+async fn without_a_slot() -> (Value, Metrics) {
+    let world = World::new().await;
+    let rate = AlertRate::new(1).unwrap();
+    let mut slot = rate.slot_at(now());
+    for _ in 0..10 {
+        let claim = claim_of("evt_other", Owner::new("other", [1; 8]));
+        assert!(world.dynamodb.ledger().take_slot(&claim, slot).await.unwrap());
+        slot = rate.next(slot);
+    }
+    let mut environment = environment(&world.aws);
+    environment.push(("ALERTS_PER_SECOND", "1".into()));
+    let mut function = Lambda::start(environment, TIMEOUT).await;
+    assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, 503);
+    let [line] = &lines(&function.log().await, "webhook")[..] else { panic!() };
+    line.clone()
+}
+
+/// It is no error of ours, and says how long it looked for a slot.
+#[tokio::test]
+async fn of_an_alert_that_finds_no_free_slot() {
+    let (line, metrics) = without_a_slot().await;
+    assert_eq!(
+        (&line["level"], &line["outcome"], &line["attempts"]),
+        (&json!("WARN"), &json!("unavailable"), &json!(1))
+    );
+    assert!(line["failure"].as_str().unwrap().contains("ALERTS_PER_SECOND"), "{line}");
+    assert!(line["PaceTime"].as_u64().unwrap() < 1000, "{line}");
+    assert_eq!((metrics["NoSlot Count"], metrics["Unavailable Count"]), (1.0, 1.0));
 }
 
 /// Returns the lines of five events. A change goes to the stream alone. An opportunity goes to both
@@ -683,6 +715,7 @@ async fn the_metrics_that_come_are_those_that_are_listed() {
         came.extend(bare(metrics));
     }
     came.extend(bare(&without_a_secret().await.1));
+    came.extend(bare(&without_a_slot().await.1));
     came.extend(with_a_stream_and_debounce().await.iter().flat_map(|(_, metrics)| bare(metrics)));
     let listed: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name().to_owned()).collect();
     assert_eq!(came, listed);

@@ -197,6 +197,8 @@ async fn whoever_waits_longer_than_another_outlives_it() {
     assert!(settle - publish >= 2 * PATIENCE, "a completion that got no answer could not be repeated");
     assert!(timeout < gateway && gateway < SENDPILOT);
     let lease = invocation.attempt().lease_until.since(now);
+    assert!(schedule.pace_by > schedule.claim_by && schedule.publish_by - schedule.pace_by > 2 * PATIENCE);
+    assert!(redrive::DELIVERY_TIME >= Duration::from_secs(timeout + 2), "webhooks could take all slots in its reach");
     assert!(lease > Duration::from_secs(timeout), "the living would be overtaken");
     assert!(lease < Duration::from_secs(30), "SendPilot's second retry would find the lease of a dead attempt");
     // What is assumed where the runtime names no deadline.
@@ -204,14 +206,17 @@ async fn whoever_waits_longer_than_another_outlives_it() {
     assert_eq!(unstated.attempt().lease_until.since(now), lease);
 }
 
+/// So a backlog drains without a gap between two runs.
 #[test]
-fn one_redrive_is_over_before_the_next_begins_and_takes_up_nothing_it_has_no_time_for() {
+fn a_redrive_takes_up_deliveries_until_the_next_one_begins_and_none_it_has_no_time_for() {
     let function = function("RedriveFunction");
     let schedule = &function["Events"]["EveryMinute"]["Properties"];
     assert_eq!(schedule["ScheduleExpression"].as_str(), Some("rate(1 minute)"));
     assert_eq!(schedule["OmitName"].as_bool(), Some(true), "two stacks would want one name");
     let timeout = Duration::from_secs(function["Timeout"].as_u64().unwrap());
-    assert!(timeout < Duration::from_secs(60));
+    let minute = Duration::from_secs(60);
+    assert!(timeout - redrive::DELIVERY_TIME >= minute, "nothing is taken up before the next run");
+    assert!(timeout < minute * 2, "the next run would be given up, where one execution is reserved");
     assert!(redrive::DELIVERY_TIME * 4 <= timeout, "each delivery would get less than that");
     // What is older than a minute or failed is done by the next run.
     for retries in [&function["EventInvokeConfig"], &schedule["RetryPolicy"]] {
