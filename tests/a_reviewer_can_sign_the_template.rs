@@ -195,3 +195,32 @@ fn chat_gets_alerts_and_alarms_and_may_do_nothing() {
     let properties = role["Properties"].as_mapping().unwrap();
     assert!(properties.keys().eq([&Value::from("AssumeRolePolicyDocument")]), "a permission");
 }
+
+/// The guide's commands of this kind, each a line or, with its continuations, several.
+fn guide_commands(start: &str) -> Vec<String> {
+    let readme = std::fs::read_to_string("README.md").unwrap().replace("\\\n", "");
+    // The doctor's own output is an example. Its commands are tested where the doctor is.
+    let (guide, _) = readme.split_once("### Is all well?").unwrap();
+    let commands = guide.match_indices(start).map(|(at, _)| guide[at..].split(['`', '\n']).next().unwrap().to_owned());
+    commands.collect()
+}
+
+#[test]
+fn the_guide_makes_no_subscription_that_loses_alerts_or_that_anybody_can_end() {
+    let subscribing = guide_commands("aws sns subscribe ");
+    assert!(subscribing.len() >= 7, "{subscribing:?}");
+    for command in subscribing {
+        assert!(command.contains("$REDRIVE}\""), "no dead-letter queue: {command}");
+    }
+    let confirming = guide_commands("aws sns confirm-subscription ");
+    for topic in ["AlertsTopicArn", "AlarmsTopicArn"] {
+        let of_topic: Vec<_> = confirming.iter().filter(|command| command.contains(topic)).collect();
+        assert!(!of_topic.is_empty(), "{topic}");
+        assert!(of_topic.iter().all(|command| command.contains("--authenticate-on-unsubscribe true")), "{of_topic:?}");
+    }
+    let outputs = load()["Outputs"].as_mapping().unwrap().clone();
+    for command in guide_commands("$(output ") {
+        let name = command.trim_start_matches("$(output ").split(')').next().unwrap().to_owned();
+        assert!(outputs.contains_key(name.as_str()), "no output {name}");
+    }
+}
