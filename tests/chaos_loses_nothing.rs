@@ -9,7 +9,9 @@
 //! Either the answer to its publish was lost, or its completion failed until the deadline, or its
 //! process was killed in between.
 //!
-//! What befalls an event follows from the seed and its id alone, and `SEED=<number>` plays it again; who comes first does
+//! Alerts are paced. No second sees more than twice the rate.
+//!
+//! What befalls an event, except its requests for a slot, follows from the seed and its id alone, and `SEED=<number>` plays it again; who comes first does
 //! not. Time is real, and so an invocation has two seconds, and SendPilot waits a two hundredth of what it would.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -36,7 +38,10 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Each delivery in a run gets a quarter of it.
 const REDRIVE_TIMEOUT: Duration = Duration::from_secs(8);
 const REDRIVE_PAUSE: Duration = Duration::from_millis(500);
+const SECOND: Duration = Duration::from_secs(1);
 const FASTER: u32 = 200;
+/// The pace, in alerts per second.
+const RATE: usize = 50;
 
 /// How long an attempt must at least repeat a completion that fails, counted from the claim: 95 %
 /// of the attempt's time, less a pause and the SDK's tries.
@@ -108,8 +113,9 @@ impl World {
     async fn new(seed: u64) -> Self {
         let dynamodb = DynamoDb::start().await;
         let aws = Aws::with_fate(&dynamodb.url, move |call, number| befalls(seed, call, number)).await;
-        let webhooks = Fleet::new(Function::Webhook, 4, &aws, WEBHOOK_TIMEOUT);
-        let redrives = Fleet::new(Function::Redrive, 2, &aws, REDRIVE_TIMEOUT);
+        let rate = vec![("ALERTS_PER_SECOND", RATE.to_string())];
+        let webhooks = Fleet::new(Function::Webhook, 4, &aws, WEBHOOK_TIMEOUT).with(rate.clone());
+        let redrives = Fleet::new(Function::Redrive, 2, &aws, REDRIVE_TIMEOUT).with(rate);
         Self { seed, aws, dynamodb, webhooks, redrives, begun: Mutex::default(), told: Mutex::default() }
     }
 
@@ -229,7 +235,9 @@ impl World {
             self.aws.published().into_iter().map(|mut publish| publish.remove("Message").unwrap()).collect();
         let alerted: HashSet<_> = alerts.iter().map(|alert| lead_of(alert)).collect();
         let rows = self.dynamodb.rows().await;
-        let of_rows = rows.iter().map(|row| lead_of(row["message"].as_m().unwrap()["Message"].as_s().unwrap()));
+        // The row of a slot has no message.
+        let messages = rows.iter().filter_map(|row| row.get("message"));
+        let of_rows = messages.map(|message| lead_of(message.as_m().unwrap()["Message"].as_s().unwrap()));
         let must_be_out = &of_rows.collect::<HashSet<_>>() | &told;
         let unpublished = claimed.iter().filter(|event| !published.contains_key(*event));
         let lost = unpublished.chain(must_be_out.iter().filter(|lead| !alerted.contains(*lead))).cloned().collect();
@@ -246,6 +254,10 @@ impl World {
         let first = |lead: &str| ids[lead].iter().map(|event| published[event][0].at).min().unwrap();
         let mut times: Vec<_> = alerted.iter().map(|lead| first(lead) - begun[lead]).collect();
         times.sort();
+        let mut publishes: Vec<_> =
+            journal.iter().filter(|call| call.operation == "publish").map(|call| call.at).collect();
+        publishes.sort();
+        let in_a_second = |from: &Instant| publishes.iter().filter(|at| (*from..*from + SECOND).contains(*at)).count();
         let many = |sets: &HashMap<String, HashSet<String>>| sets.values().filter(|set| set.len() > 1).count();
         Verdict {
             events: begun.len(),
@@ -260,6 +272,7 @@ impl World {
             calls: journal.len(),
             faults: journal.iter().filter(|call| !call.heard).count(),
             killed: killed.len(),
+            most_in_a_second: publishes.iter().map(in_a_second).max().unwrap_or(0),
             times,
         }
     }
@@ -284,6 +297,8 @@ struct Verdict {
     calls: usize,
     faults: usize,
     killed: usize,
+    /// The most publishes in any window of one second.
+    most_in_a_second: usize,
     times: Vec<Duration>,
 }
 
@@ -315,6 +330,7 @@ async fn check(events: usize) {
         ("lost", verdict.lost.len().to_string()),
         ("doubled, the proof of the first being lost", (verdict.doubled - verdict.unexplained.len()).to_string()),
         ("doubled without that", verdict.unexplained.len().to_string()),
+        ("publishes in any second, at most", verdict.most_in_a_second.to_string()),
         ("time to alert, half of them", verdict.time(50)),
         ("time to alert, 99 in 100", verdict.time(99)),
         ("time to alert, all", verdict.time(100)),
@@ -326,6 +342,7 @@ async fn check(events: usize) {
     assert!(verdict.unexplained.is_empty(), "SEED={seed}: {:#?}", verdict.unexplained);
     assert_eq!((verdict.still_pending, verdict.told_apart), (0, 0), "SEED={seed}");
     assert_eq!(verdict.alerted + verdict.never_here, events, "SEED={seed}");
+    assert!(verdict.most_in_a_second <= 2 * RATE, "SEED={seed}");
     assert!(verdict.shared_ids > events / 100, "SEED={seed} shares too few ids to prove anything");
     assert!(verdict.faults > events / 10 && verdict.killed > events / 100, "SEED={seed} is too calm to prove anything");
 }

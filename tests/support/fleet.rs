@@ -20,6 +20,8 @@ pub struct Fleet {
     function: Function,
     aws: Aws,
     timeout: Duration,
+    /// What each process has in its environment besides.
+    more: Vec<(&'static str, String)>,
     idle: Mutex<Vec<Lambda>>,
     places: Semaphore,
     killed: Mutex<HashSet<String>>,
@@ -32,10 +34,16 @@ impl Fleet {
             function,
             aws: aws.clone(),
             timeout,
+            more: Vec::new(),
             idle: Mutex::default(),
             places: Semaphore::new(size),
             killed: Mutex::default(),
         }
+    }
+
+    /// The same, with more in the environment of each process.
+    pub fn with(self, more: Vec<(&'static str, String)>) -> Self {
+        Self { more, ..self }
     }
 
     /// Has one of the processes handle an event, and kills it at its timeout, or after `life` if that is less.
@@ -44,8 +52,10 @@ impl Fleet {
         let idle = self.idle.lock().unwrap().pop();
         let mut lambda = match (idle, self.function) {
             (Some(lambda), _) => lambda,
-            (None, Function::Webhook) => Lambda::start(environment(&self.aws), self.timeout).await,
-            (None, Function::Redrive) => Lambda::start_redrive(&self.aws, self.timeout).await,
+            (None, Function::Webhook) => {
+                Lambda::start([environment(&self.aws), self.more.clone()].concat(), self.timeout).await
+            }
+            (None, Function::Redrive) => Lambda::start_redrive_with(&self.aws, self.more.clone(), self.timeout).await,
         };
         let said = lambda.invoke_for(life.min(self.timeout), payload).await;
         match said {
