@@ -28,8 +28,9 @@ SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLIO
 
 # Measured by `make bench`: milliseconds of one whole vCPU, which is what 1,769 MB buy.
 VCPU = 1769
-CPU_IGNORED, CPU_ALERT = 0.04, 0.33
-CPU_COLD = 5.2  # from the start of the process to the end of its first alert, with the secret stored
+CPU_IGNORED, CPU_STREAMED = 0.04, 0.33
+CPU_ALERT = 0.44  # 1.33 times as much, for the slot
+CPU_COLD = 5.3  # from the start of the process to the end of its first alert, with the secret stored
 
 # Assumed: milliseconds, inside a region.
 CALL = 5  # to DynamoDB, SNS or Secrets Manager
@@ -39,7 +40,7 @@ LAMBDA = 1  # what Lambda itself adds to an invocation
 # Assumed of an event and of a month.
 LOGGED = 2.5  # kB: the function's line of 0.6, the gateway's, and Lambda's own
 ANSWERED = 0.5  # kB
-WRITES, ROW = 8, 3  # units of a claim and a completion, each 3 for the row and 1 for the index; kB
+WRITES, ROW = 9, 3  # units of a claim and a completion, each 3 for the row and 1 for the index, and 1 of a slot; kB
 STREAM_WRITES, STREAM_ROW = 6, 2  # the same of a message to the lead status stream: 2 for its row
 STREAMED = 1  # kB: the message and its attributes
 QUIET_WRITES = 1  # the row of a quiet period, of less than 1 kB
@@ -54,9 +55,11 @@ class Function:
         self.gb, self.share = memory / 1024, min(1, memory / VCPU)  # it has one thread, and so no use for more
         self.second = self.gb * GB_SECOND[architecture]
         self.ignored = LAMBDA + CPU_IGNORED / self.share
-        self.warm = LAMBDA + 3 * CALL + CPU_ALERT / self.share
+        self.streamed = LAMBDA + 3 * CALL + CPU_STREAMED / self.share
+        # Alone in its second, an alert does not wait for its slot.
+        self.warm = LAMBDA + 4 * CALL + CPU_ALERT / self.share
         # First come the two versions of the secret, and meanwhile the connections.
-        self.cold = LAMBDA + CONNECT + 5 * CALL + CPU_COLD / self.share
+        self.cold = LAMBDA + CONNECT + 6 * CALL + CPU_COLD / self.share
 
     def billed(self, opportunities):
         """Of an average event. What begins is billed as a whole millisecond."""
@@ -144,7 +147,7 @@ def of_a_month():
         (
             "DynamoDB",
             f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for the row and 1 for "
-            f"the index each; {ROW} kB for a month at {TABLE_GB}, and {BACKUP_GB:.2f} for its backup)",
+            f"the index each, and the slot 1; {ROW} kB for a month at {TABLE_GB}, and {BACKUP_GB:.2f} for its backup)",
         ): each(opportunities * DELIVERY),
         (
             "SNS",
@@ -184,7 +187,7 @@ def of_a_month():
 def of_the_stream():
     """What a million changes of status cost that need no alert, by the kind of the stream."""
     function = Function(default_memory())
-    ignored, streamed = (function.price(ceil(milliseconds)) for milliseconds in (function.ignored, function.warm))
+    ignored, streamed = (function.price(ceil(milliseconds)) for milliseconds in (function.ignored, function.streamed))
     publish = [0, PUBLISH, FIFO_PUBLISH + gb(STREAMED) * FIFO_PUBLISH_GB]
     delivery = [0, 0, FIFO_DELIVERY + gb(STREAMED) * FIFO_DELIVERY_GB]
     parts = {
@@ -206,8 +209,9 @@ def stream():
     return (
         f"{markdown(of_the_stream())}\n"
         "With the stream off, a change that needs no alert makes no call to AWS; with it on, three: claim, publish, complete. A\n"
-        f"repetition makes one. Where an alert is due as well, a million of both are {cents(alert * MILLION)} more, and three calls more, at the "
+        f"repetition makes one. Where an alert is due as well, a million of both are {cents(alert * MILLION)} more, and four calls more, at the "
         "same time.\n"
+        f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {cents(WRITE_UNIT * MILLION)} for a million.\n"
         f"With `DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {cents(QUIET_WRITES * WRITE_UNIT * MILLION)} "
         f"for a million. The stream's metric and two alarms are {cents(METRIC + 2 * ALARM)} a month;\n"
         f"two more metrics, {cents(METRIC)} each, come only while its messages wait for the redrive. A queue's requests come on top.\n"
