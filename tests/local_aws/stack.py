@@ -12,7 +12,14 @@ from local_aws.function import architecture, run_sam
 
 NAME = "sendpilot-opportunity-alerts"
 # As the template has them. A second deploy leaves a parameter that it is not given as the first one set it.
-DEFAULTS = {"StatusStream": "off", "StatusPipeline": "", "AlertStatuses": "OPPORTUNITY", "AlertTags": "", "DebounceMinutes": 0}
+DEFAULTS = {
+    "StatusStream": "off",
+    "StatusPipeline": "",
+    "AlertStatuses": "OPPORTUNITY",
+    "AlertTags": "",
+    "DebounceMinutes": 0,
+    "AlertsPerSecond": 5,
+}
 ALARM_EMAIL = "operations@example.com"  # gets nothing: ministack sends no mail
 
 # ministack knows nothing of these, and a deployment that has one fails.
