@@ -9,6 +9,9 @@
 //! answer [`MAX_TIMEOUTS`] publishes, its lane starts no further delivery in this run. One publish
 //! without an answer takes as long as hundreds with one.
 //!
+//! If alerts are paced, a run publishes them in the same slots as the webhook function
+//! ([`crate::pace`]). The runs overlap a little, so a backlog drains at the configured rate.
+//!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 
 use std::collections::HashMap;
