@@ -14,7 +14,8 @@ class Message:
 
     message_id: str
     subject: str  # None where it has none, as those of the lead status stream
-    event: dict  # the body for programs: a CloudEvent
+    text: str  # the body for programs, as it arrived
+    event: dict  # the same, read: a CloudEvent
     attributes: dict  # text by name
     group: str  # of the messages whose order counts; None where there is none
 
@@ -72,6 +73,7 @@ def _read(received):
     return Message(
         message_id=envelope["MessageId"],
         subject=envelope.get("Subject"),
+        text=envelope["Message"],
         event=json.loads(envelope["Message"]),
         attributes={name: attribute["Value"] for name, attribute in envelope.get("MessageAttributes", {}).items()},
         group=received.get("Attributes", {}).get("MessageGroupId"),

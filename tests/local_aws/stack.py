@@ -72,8 +72,22 @@ def as_ministack_takes_it(template):
 
 def outputs(stack_name):
     """The outputs of a deployed stack, by name."""
-    found = boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]["Outputs"]
-    return {output["OutputKey"]: output["OutputValue"] for output in found}
+    return outputs_of(described(stack_name))
+
+
+def described(stack_name):
+    """A deployed stack as CloudFormation describes it."""
+    return boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
+
+
+def outputs_of(stack):
+    """The outputs of a described stack, by name."""
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def parameters_of(stack):
+    """The parameters of a described stack, by name."""
+    return {one["ParameterKey"]: one.get("ParameterValue") for one in stack.get("Parameters", [])}
 
 
 def _create_routes():

@@ -1,0 +1,48 @@
+"""The subscriptions of a topic."""
+
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+
+def client(service):
+    """A client for somebody who waits for the answer."""
+    return boto3.client(service, config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 3}))
+
+
+def pages(service, operation, items, **asked):
+    """The items of all pages of a listing."""
+    for page in client(service).get_paginator(operation).paginate(**asked):
+        yield from page[items]
+
+
+def subscriptions(topic):
+    """A subscription that was ended stays listed for some days, with "Deleted" for its ARN."""
+    listed = pages("sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic)
+    return [one for one in listed if one["SubscriptionArn"] != "Deleted"]
+
+
+def confirmed(subscription):
+    """While it waits, SNS lists it as PendingConfirmation, and ministack as if it did not, so that one has to ask."""
+    arn = subscription["SubscriptionArn"]
+    if not arn.startswith("arn:"):
+        return False
+    try:
+        attributes = client("sns").get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    except ClientError:
+        return True
+    return attributes.get("PendingConfirmation") != "true"
+
+
+def described(subscription):
+    return f"{subscription['Protocol']} {address(subscription)}"
+
+
+def address(subscription):
+    """Where to. Of a URL only the host: what follows it is often a password."""
+    if subscription["Protocol"] not in ("http", "https"):
+        return subscription["Endpoint"]
+    url = urlsplit(subscription["Endpoint"])
+    return f"{url.scheme}://{url.hostname}/..."
