@@ -54,7 +54,7 @@ test-release: tools # How a release is packed, that all it takes is pinned, and 
 test-deployed: tools # Against the deployed template on a local AWS
 	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
 		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
-		tests/the_stream_carries_every_change_test.py
+		tests/alerts_are_sent_again_test.py tests/the_stream_carries_every_change_test.py
 
 test-examples: tools # The consumers in examples/, deployed to a local AWS
 	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py

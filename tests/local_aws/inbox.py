@@ -43,8 +43,12 @@ class Inbox:
             ],
         }
         self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": json.dumps(policy)})
+        # As every subscription has to have one. Nothing gets there, since the inbox takes everything.
+        dead_letters = self._sqs.create_queue(QueueName=f"dead-letters-{name}", Attributes=kind)["QueueUrl"].rsplit("/", 1)[-1]
+        redrive = {"deadLetterTargetArn": attributes["QueueArn"].replace(name, dead_letters)}
         filtered = {"FilterPolicy": json.dumps(filter_policy)} if filter_policy else {}
-        subscription = {"Protocol": "sqs", "Endpoint": attributes["QueueArn"], "Attributes": filtered}
+        wanted = {"RedrivePolicy": json.dumps(redrive), **filtered}
+        subscription = {"Protocol": "sqs", "Endpoint": attributes["QueueArn"], "Attributes": wanted}
         boto3.client("sns").subscribe(TopicArn=topic_arn, **subscription)
 
     def receive(self, wait=0):

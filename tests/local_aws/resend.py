@@ -108,7 +108,7 @@ class Resend:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            raise Refused(f"There is no {printable(stack_name)} here. Deploy it, or give its name: STACK=... {LOG_IN}") from None
+            raise Refused(f"There is no {printable(stack_name)} here. Deploy it, or give its name with STACK. {LOG_IN}") from None
         names = outputs_of(stack)
         self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
         try:
@@ -267,14 +267,15 @@ def fault_of(row, kind):
 def is_of(row, event):
     """Whether a row belongs to the event. A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook.rs`."""
     suffix = f"~{row.get('contentSha256', '')[:16]}"
-    ids = {key_part(event + suffix * times) for times in range(MAX_OWN_IDS + 1)}
+    ids = [event + suffix * times for times in range(MAX_OWN_IDS + 1)]
+    in_keys = [key_part(one) for one in ids]
     parts = row["deliveryId"].split("#")
     if len(parts) == 3:
-        return parts[1] in ids
-    # A very long key is hashed as a whole. The message has the event's id in the form that keys have.
+        return parts[1] in in_keys
+    # A very long key is hashed as a whole. The message has the id as it is, or escaped as in a key.
     try:
         body = row["message"]["Message"]
-        return json.loads(body if parts[-1] == "status" else bodies(row)["default"])["id"] in ids
+        return json.loads(body if parts[-1] == "status" else bodies(row)["default"])["id"] in ids + in_keys
     except (LookupError, TypeError, ValueError):
         return False
 

@@ -47,6 +47,7 @@ def deploy(template, emulator, **parameters):
     stream_arn = deployed.get("StatusTopicArn")
     if stream_arn and stream_arn.endswith(".fifo"):
         _make_fifo(stream_arn)
+    _confirm(deployed["AlertsTopicArn"], deployed["AlarmsTopicArn"])
     url = urlsplit(deployed["WebhookUrl"])
     api_id = url.hostname.split(".")[0]
     return Stack(
@@ -127,3 +128,18 @@ def _create_routes():
 def _make_fifo(topic_arn):
     """Does what ministack leaves out: of a topic in a template, it reads the name, and not that it is a FIFO topic."""
     boto3.client("sns").set_topic_attributes(TopicArn=topic_arn, AttributeName="FifoTopic", AttributeValue="true")
+
+
+def _confirm(*topic_arns):
+    """Does what ministack leaves out: says of a template's e-mail subscription how it was confirmed.
+
+    It confirms each by itself, and says that of one that was subscribed by the API: by somebody who is logged in.
+    """
+    sns = boto3.client("sns")
+    for topic_arn in topic_arns:
+        for subscription in sns.list_subscriptions_by_topic(TopicArn=topic_arn)["Subscriptions"]:
+            attributes = sns.get_subscription_attributes(SubscriptionArn=subscription["SubscriptionArn"])["Attributes"]
+            if subscription["Protocol"] == "email" and "ConfirmationWasAuthenticated" not in attributes:
+                redrive = {"RedrivePolicy": attributes["RedrivePolicy"]} if "RedrivePolicy" in attributes else {}
+                sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+                sns.subscribe(TopicArn=topic_arn, Protocol="email", Endpoint=subscription["Endpoint"], Attributes=redrive)

@@ -24,16 +24,24 @@ def subscriptions(topic):
     return [one for one in listed if one["SubscriptionArn"] != "Deleted"]
 
 
-def confirmed(subscription):
-    """While it waits, SNS lists it as PendingConfirmation, and ministack as if it did not, so that one has to ask."""
+def attributes(subscription):
+    """Returns the attributes, or None while it waits for confirmation.
+
+    SNS lists such a subscription as PendingConfirmation. ministack lists it with its ARN, and says so only in its attributes.
+    """
     arn = subscription["SubscriptionArn"]
     if not arn.startswith("arn:"):
-        return False
+        return None
+    found = client("sns").get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    return None if found.get("PendingConfirmation") == "true" else found
+
+
+def confirmed(subscription):
+    """Whether it gets messages. If that cannot be seen, it counts as confirmed."""
     try:
-        attributes = client("sns").get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+        return attributes(subscription) is not None
     except ClientError:
         return True
-    return attributes.get("PendingConfirmation") != "true"
 
 
 def described(subscription):
