@@ -206,9 +206,9 @@ class Resend(unittest.TestCase):
         self.assertTrue(self.printed.endswith("3 of 3 alerts were published again.\n"), self.printed)
 
     def test_the_pace_is_that_of_the_stack(self):
-        inbox = Inbox(deployed.topic_arn)
         for _ in range(3):
             self.alert()
+        inbox = Inbox(deployed.topic_arn)
 
         def with_pace(text):
             return lambda parsed, **_: parsed["Stacks"][0]["Parameters"].append({"ParameterKey": "AlertsPerSecond", "ParameterValue": text})
@@ -221,31 +221,29 @@ class Resend(unittest.TestCase):
             self.assertEqual(self.status, 0, self.printed)
             self.assertTrue(at_least < took < at_most, f"{took} s at {text}")
             self.assertEqual("The pace is 1 alerts a second" in self.printed, text == "1")
-        self.assertEqual(len(inbox.collect(expected=9)), 9)
+        self.assertEqual(len(inbox.collect(expected=6)), 6)
 
     def test_an_event_is_found_by_its_id_with_every_fact_that_came_under_it(self):
-        inbox = Inbox(deployed.topic_arn)
-        for event_id in (request.fresh("evt"), f"{request.fresh('evt')}#50%~\u00e9", request.fresh("evt") + "x" * 225):
-            with self.subTest(event_id):
-                first = change(request.fresh("lead"), "OPPORTUNITY").with_event_id(event_id)
-                second = change(request.fresh("lead"), "OPPORTUNITY").with_event_id(event_id)
-                another = change(request.fresh("lead"), "OPPORTUNITY").with_event_id(f"{event_id}x")
-                for event in (first, second, another):
-                    self.assertEqual(event.post(deployed.webhook_url).outcome(), "alerted")
-                came = {message.text for message in inbox.collect(expected=3)}
-                self.resend("--event", event_id, "--yes")
-                self.assertEqual(self.status, 0, self.printed)
-                again = inbox.collect(expected=2)
-                self.assertLess({message.text for message in again}, came)
-                self.assertEqual(
-                    {message.event["subject"] for message in again},
-                    {json.loads(event.body)["data"]["leadId"] for event in (first, second)},
-                )
+        inbox, expected = Inbox(deployed.topic_arn), []
+        ids = [request.fresh("evt"), f"{request.fresh('evt')}#50%~\u00e9", request.fresh("evt") + "x" * 225]
+        for event_id in ids:
+            # Two facts with one id, and one with an id that only begins like it.
+            for lead, id_ in (("lead_1", event_id), ("lead_2", event_id), ("lead_3", f"{event_id}x")):
+                event = change(request.fresh(lead), "OPPORTUNITY").with_event_id(id_)
+                self.assertEqual(event.post(deployed.webhook_url).outcome(), "alerted")
+                expected += [json.loads(event.body)["data"]["leadId"]] if id_ == event_id else []
+        came = inbox.collect(expected=9)
+        for event_id in ids:
+            self.resend("--event", event_id, "--yes")
+            self.assertEqual(self.status, 0, self.printed)
+            self.assertIn("2 of 2 alerts were published again.", self.printed)
+        again = inbox.collect(expected=6)
+        self.assertCountEqual([message.event["subject"] for message in again], expected)
+        self.assertLess({message.text for message in again}, {message.text for message in came})
         self.resend("--event", "evt_that_never_came", "--yes")
         self.assertEqual((self.status, self.printed), (1, "There is no published alert to send again.\n"))
 
     def test_what_is_not_published_or_cannot_be_read_is_said_and_not_sent(self):
-        inbox = Inbox(deployed.topic_arn)
         now = int(time.time() * 1000)
         message = {"Subject": "s", "Message": json.dumps({"default": "{}"}), "MessageStructure": "json"}
         published = {"state": "PUBLISHED", "publishedAt": now, "message": message}
@@ -272,13 +270,14 @@ class Resend(unittest.TestCase):
         self.assertTrue(self.printed.endswith("There is no published alert to send again.\n"), self.printed)
         # One that can be sent is sent all the same.
         row = self.alert()
+        inbox = Inbox(deployed.topic_arn)
         self.resend("--yes")
         self.assertEqual(self.status, 1, self.printed)
-        self.assert_same(inbox.collect(expected=2), [row, row])
+        self.assert_same(inbox.collect(expected=1), [row])
 
     def test_it_asks_first(self):
-        inbox = Inbox(deployed.topic_arn)
         rows = [self.alert(), self.alert()]
+        inbox = Inbox(deployed.topic_arn)
         self.resend()
         self.assertEqual(self.status, 2)
         self.assertIn("there is no terminal to ask on. YES=yes sends", self.printed)
@@ -286,7 +285,7 @@ class Resend(unittest.TestCase):
             self.resend(terminal=answer)
             self.assertEqual((self.status, self.asked), (2, ["Send these 2 alerts again? [y/N] "]))
             self.assertTrue(self.printed.endswith("Nothing was sent.\n"), self.printed)
-        self.assertEqual(len(inbox.collect(expected=2)), 2)
+        self.assertEqual(inbox.receive(), [])
         self.resend(terminal="y")
         self.assertEqual(self.status, 0, self.printed)
         self.assert_same(sorted(inbox.collect(expected=2), key=lambda one: self.printed.index(one.message_id)), rows)
@@ -300,9 +299,8 @@ class Resend(unittest.TestCase):
             self.assertIn("Give either SINCE=2h", errors.getvalue())
 
     def test_a_publish_that_fails_is_not_repeated_and_stops_no_other(self):
-        inbox = Inbox(deployed.topic_arn)
         rows = [self.alert() for _ in range(3)]
-        self.assertEqual(len(inbox.collect(expected=3)), 3)
+        inbox = Inbox(deployed.topic_arn)
         sent = []
 
         def fail_once(request, **_):
@@ -317,9 +315,8 @@ class Resend(unittest.TestCase):
         self.assertEqual(len(inbox.collect(expected=2)), 2)
 
     def test_ctrl_c_stops_it_between_two_alerts_and_says_so(self):
-        inbox = Inbox(deployed.topic_arn)
         rows = [self.alert() for _ in range(3)]
-        self.assertEqual(len(inbox.collect(expected=3)), 3)
+        inbox = Inbox(deployed.topic_arn)
         sent = []
 
         def interrupt(request, **_):
