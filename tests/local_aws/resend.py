@@ -190,10 +190,10 @@ class Resend:
 
     def _show_pace(self, number):
         """How long the pace makes it last. A publish itself takes some hundredths of a second."""
-        if self._rate:
+        if self._rate and number > 1:
             seconds = -(-(number - 1) // self._rate)
             lasting = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
-            print(f"The pace is {float(self._rate):g} alerts a second (AlertsPerSecond), so it takes at least {lasting}.")
+            print(f"The pace is {float(self._rate):g} alerts a second (AlertsPerSecond), so it takes about {lasting}.")
 
     def _ask(self, number):
         if not sys.stdin.isatty():
