@@ -9,7 +9,8 @@ import boto3
 class Deliveries:
     """One row per alert and per message to the lead status stream, as the function wrote it.
 
-    The rows of quiet periods and of slots are in the same table. They have neither a state nor a message.
+    The rows of quiet periods and of slots are in the same table. They have neither a state nor a
+    message.
     """
 
     def __init__(self, table_name):
@@ -24,14 +25,14 @@ class Deliveries:
         return self._scan(IndexName="pending")
 
     def matching(self, expression, values):
-        """The rows that a filter lets through. DynamoDB reads, and bills, the whole table."""
+        """Returns the rows that a filter lets through. DynamoDB reads, and bills, the whole table."""
         # Both are reserved words of DynamoDB.
         names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
         named = {"ExpressionAttributeNames": names} if names else {}
         return self._scan(ConsistentRead=True, FilterExpression=expression, ExpressionAttributeValues=values, **named)
 
     def _scan(self, **asked):
-        """The rows of all pages. A page with no row that matches may still have a next page."""
+        """Returns the rows of all pages. A page without rows may still have a next page."""
         rows, page = [], self._table.scan(**asked)
         while True:
             rows += page["Items"]

@@ -123,7 +123,7 @@ class Examination:
         return replace(finding, what=f"{title}: {finding.what}")
 
     def _of_refusal(self, error):
-        """What AWS's refusal of a call means."""
+        """Returns the finding that AWS's refusal of a call amounts to."""
         code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         if action := missing_permission(error):
             return Finding(CANT_TELL, f"{code}: {message}", f"Grant {action} to whom your shell is logged in as.")
@@ -134,9 +134,11 @@ class Examination:
         return Finding(CANT_TELL, f"{error.operation_name}: {code}: {message}", "Run this again.")
 
     def _put_back(self):
-        """The commands of a drift-aware change set, each parameter as it is.
+        """Returns the commands of a drift-aware change set, which keeps each parameter as it is.
 
-        Which changes it sees: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html
+        <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html>
+        It does not make a deleted e-mail subscription again:
+        <https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2455>
         """
         stack = self._stack["StackName"]
         change_set = f"put-back-{int(self._now)}"
@@ -144,7 +146,8 @@ class Examination:
         kept = " ".join(f"ParameterKey={key},UsePreviousValue=true" for key in parameters_of(self._stack))
         create = "--deployment-mode REVERT_DRIFT --use-previous-template --capabilities CAPABILITY_IAM"
         lines = [
-            "A plain `sam deploy` does not see what was changed by hand. A drift-aware change set finds it and puts it back:",
+            "A plain `sam deploy` does not see what was changed by hand. A drift-aware change set finds it and puts",
+            "it back:",
             f"  aws cloudformation create-change-set {name} --change-set-type UPDATE {create}"
             + (f" --parameters {kept}" if kept else ""),
             f"  aws cloudformation wait change-set-create-complete {name}",
@@ -152,7 +155,7 @@ class Examination:
             "If it lists what is missing, and nothing that shall stay:",
             f"  aws cloudformation execute-change-set {name}",
             f"  aws cloudformation wait stack-update-complete --stack-name {shlex.quote(stack)}",
-            "It does not restore e-mail subscriptions. Run this again afterwards, which says how to subscribe.",
+            "It does not restore an e-mail subscription. Run the doctor again, which says how to subscribe.",
         ]
         return "\n".join(lines)
 
@@ -176,7 +179,8 @@ class Examination:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            return Finding(WRONG, f"there is no {self._stack_name} here", f"Deploy it, or give its name with STACK. {LOG_IN}")
+            remedy = f"Deploy it, or give its name with STACK. {LOG_IN}"
+            return Finding(WRONG, f"there is no {self._stack_name} here", remedy)
         self._stack = stack
         self._outputs = outputs_of(stack)
         status = stack["StackStatus"]
@@ -196,7 +200,8 @@ class Examination:
         try:
             answer = request.read("events/forged.json").with_event_id(request.fresh("evt")).post(url)
         except (OSError, ValueError, http.client.HTTPException) as error:
-            return Finding(WRONG, f"{url} does not answer: {error}", f"If other sites answer, the API was removed.\n{self._put_back()}")
+            remedy = f"If other sites answer, the API was removed.\n{self._put_back()}"
+            return Finding(WRONG, f"{url} does not answer: {error}", remedy)
         if answer.outcome():
             self._to_forged = answer
             return Finding(OK, f"{url} answers")
@@ -205,11 +210,15 @@ class Examination:
             return Finding(WRONG, what, f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.")
         if answer.status >= 500:
             return Finding(WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}")
-        # A drift-aware change set may not see a route, which is part of the API's `Body`.
-        api = self._resource("WebhookApi")
-        integration = f"aws apigatewayv2 get-integrations --api-id {shlex.quote(api)} --query 'Items[0].IntegrationId' --output text"
-        route = f'create-route --api-id {shlex.quote(api)} --route-key "POST /webhooks/sendpilot" --target "integrations/$({integration})"'
-        remedy = f"If only its route was removed, this makes it again:\n  aws apigatewayv2 {route}\nOtherwise: {self._put_back()}"
+        # Whether a drift-aware change set sees a route is not documented: it is part of the API's `Body`.
+        api = shlex.quote(self._resource("WebhookApi"))
+        integration = f"aws apigatewayv2 get-integrations --api-id {api} --query 'Items[0].IntegrationId' --output text"
+        route = f'--route-key "POST /webhooks/sendpilot" --target "integrations/$({integration})"'
+        remedy = (
+            "If only its route was removed, this makes it again:\n"
+            f"  aws apigatewayv2 create-route --api-id {api} {route}\n"
+            f"If more was removed:\n{self._put_back()}"
+        )
         return Finding(WRONG, what, remedy)
 
     def _secret_is_one(self):
@@ -223,7 +232,7 @@ class Examination:
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
             if code == "ResourceNotFoundException":
-                return Finding(WRONG, message, f"{put}\nIf there is no such secret any more: {self._put_back()}")
+                return Finding(WRONG, message, f"{put}\nIf there is no such secret any more:\n{self._put_back()}")
             if code == "InvalidRequestException":
                 restore = _command("aws secretsmanager restore-secret --secret-id {}", secret)
                 return Finding(WRONG, message, f"If it is marked for deletion:{restore}")
@@ -237,9 +246,9 @@ class Examination:
         self._secrets = secrets
         if fault := _fault_of_previous(secret):
             remedy = (
-                "Meanwhile the function answers 503 instead of 401 to a signature that no usable secret made. Put the current value\n"
-                "once more, so that it is the previous version too. If the old secret still signs, put both secrets in one value, with\n"
-                f"white space between them.{put.partition(':')[2]}"
+                "Meanwhile the function answers 503 instead of 401 to a signature that no usable secret made. Put the\n"
+                "current value once more, so that it is the previous version too. If the old secret still signs, put\n"
+                f"both secrets in one value, with white space between them.{put.partition(':')[2]}"
             )
             return Finding(WRONG, f"the previous version cannot be used: {fault}", remedy)
         if SAMPLE_SECRET in secrets and not self._local:
@@ -302,7 +311,8 @@ class Examination:
             return Finding(CANT_TELL, what, "Set the clock of this machine.")
         if answer.status == 401:
             remedy = "The function knows other secrets than the stack's. One that was just put it may not have seen yet: run this again"
-            return Finding(WRONG, what, f"{remedy} in some minutes.\nIf that does not help, its variables were changed.\n{self._put_back()}")
+            remedy += f" in some minutes.\nIf that does not help, its variables were changed.\n{self._put_back()}"
+            return Finding(WRONG, what, remedy)
         return Finding(WRONG, what, f"Why stands in:{self._logs('webhook')}")
 
     def _logs(self, function):
@@ -314,14 +324,14 @@ class Examination:
         email = self._parameter(email_parameter)
         missing = email and email.lower() not in {one["Endpoint"].lower() for one in listed}
         if not missing and not listed:
-            remedy = f"Subscribe somebody:{self._subscribe(topic, 'email')}"
+            remedy = f"Subscribe somebody. It asks for an e-mail address:{self._subscribe(topic, 'email')}"
             return Finding(WRONG, "there is none: nobody would hear", remedy)
         if not missing or any(not one["SubscriptionArn"].startswith("arn:") for one in listed):
             return self._of_subscriptions(topic, listed)
         remedy = (
-            "Nobody confirmed it in 48 hours, or the link under a mail that ends it was followed, as mail scanners do. A deploy\n"
-            f"does not subscribe it again while {email_parameter} stays the same. Subscribe it by hand:"
-            f"{self._subscribe(topic, 'email', email)}\n{self._still_named(email_parameter)}"
+            "Nobody confirmed it in 48 hours, or somebody followed the link under a mail that ends it, as mail scanners\n"
+            f"do. A deploy does not subscribe it again while {email_parameter} stays the same. Subscribe it by hand:"
+            f"{self._subscribe(topic, 'email', email)}\n{_still_named(email_parameter)}"
         )
         return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed", remedy)
 
@@ -329,109 +339,116 @@ class Examination:
         topic = self._output("StatusTopicArn")
         listed = subscriptions(topic)
         if not listed:
-            remedy = "Subscribe what shall get every change of status, or deploy with StatusStream=off. The endpoint is the ARN of a queue:"
-            remedy += self._subscribe(topic, "sqs")
+            remedy = (
+                "Subscribe what shall get every change of status, or deploy with StatusStream=off. It asks for the ARN of\n"
+                f"a queue:{self._subscribe(topic, 'sqs')}"
+            )
             return Finding(WRONG, "there is none: every change is published, and nothing gets it", remedy)
         return self._of_subscriptions(topic, listed)
 
     def _of_subscriptions(self, topic, listed):
-        """Whether each is confirmed, cannot be ended by anybody who gets a mail, and keeps what could not be delivered."""
+        """Returns the finding on subscriptions that are there.
+
+        Each must be confirmed and have a dead-letter queue. An e-mail subscription must have been
+        confirmed by somebody who was logged in, or the link under each of its mails ends it.
+        """
         of = [(one, attributes(one)) for one in listed]
         if waiting := [one for one, found in of if found is None]:
-            first = waiting[0]
-            remedy = f"It is good for 48 hours. This sends its owner another message:{self._subscribe(topic, first['Protocol'], first)}"
+            again = self._subscribe(topic, waiting[0]["Protocol"], waiting[0])
+            remedy = f"It is good for 48 hours. This sends its owner another message:{again}"
             return Finding(WRONG, f"not confirmed: {', '.join(map(described, waiting))}", remedy)
         mails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
         endable = [one for one, authenticated in mails if authenticated == "false"]
-        losing = [one for one, found in of if "deadLetterTargetArn" not in found.get("RedrivePolicy", "") and one not in endable]
+        losing = [one for one, found in of if "deadLetterTargetArn" not in found.get("RedrivePolicy", "")]
         what, remedies = [], []
         if endable:
             what.append(f"can be ended by anybody who gets one of its mails: {', '.join(map(described, endable))}")
             remedies += self._protect(topic, endable)
-        if losing:
+        # Those that have to be subscribed again get the queue with that.
+        if losing := [one for one in losing if one not in endable]:
             what.append(f"without a dead-letter queue: {', '.join(map(described, losing))}")
             remedies += self._attach(topic, losing)
         if what:
             return Finding(WRONG, "; ".join(what), "\n".join(remedies))
         if unknown := [one for one, authenticated in mails if authenticated != "true"]:
-            what = f"it is not said whether anybody can end them: {', '.join(map(described, unknown))}"
-            return Finding(CANT_TELL, what, "SNS does not list ConfirmationWasAuthenticated among the attributes of these subscriptions.")
+            what = f"it is not known whether anybody can end them: {', '.join(map(described, unknown))}"
+            return Finding(CANT_TELL, what, "SNS does not say ConfirmationWasAuthenticated of these subscriptions.")
         protocols = sorted({one["Protocol"] for one in listed})
         return Finding(OK, f"{len(listed)}, all confirmed: {', '.join(protocols)}")
 
     def _protect(self, topic, endable):
-        """How to make a subscription that needs a login to be ended: only at its confirmation.
+        """Yields how to make a subscription that only somebody who is logged in can end.
 
-        https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html
+        SNS decides that at the confirmation. AWS documents no way to change it later.
+        <https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html>
         """
         yield (
-            "The link under each mail ends it. Mail scanners follow links, and so may anybody to whom a mail was forwarded. Only a\n"
-            "new confirmation changes that. So end the subscription and subscribe again. `make resend` sends what it misses meanwhile."
+            "The link under each mail ends it. Mail scanners follow links, and so may anybody to whom a mail was\n"
+            "forwarded. Only a new confirmation changes that. So end the subscription, and subscribe again."
         )
+        if topic == self._outputs.get("AlertsTopicArn"):
+            yield "Afterwards, `make resend` sends the alerts that it missed meanwhile."
         for one in endable:
             yield _command("aws sns unsubscribe --subscription-arn {}", one["SubscriptionArn"])[1:]
             yield self._subscribe(topic, one["Protocol"], one)[1:]
             for parameter in ("AlertEmail", "AlarmEmail"):
-                if one["Endpoint"].lower() == (self._parameter(parameter) or "").lower():
-                    yield self._still_named(parameter)
+                if one["Endpoint"].lower() == self._parameter(parameter, "").lower():
+                    yield _still_named(parameter)
 
     def _attach(self, topic, losing):
-        """How to give subscriptions a dead-letter queue. https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html"""
+        """Yields how to give subscriptions a dead-letter queue.
+
+        <https://docs.aws.amazon.com/sns/latest/dg/sns-configure-dead-letter-queue.html>
+        """
         queue, make_queue = self._dead_letters(topic)
         yield f"What SNS cannot deliver to it is lost. With a dead-letter queue, it is kept:{make_queue}"
         for one in losing:
-            policy = json.dumps({"deadLetterTargetArn": queue})
-            command = "aws sns set-subscription-attributes --attribute-name RedrivePolicy --subscription-arn {} --attribute-value {}"
-            yield _command(command, one["SubscriptionArn"], policy)[1:]
-
-    def _still_named(self, parameter):
-        """What is known of a subscription that takes the place of the template's own.
-
-        The physical id of the template's own is the ARN of the subscription that ended, and an e-mail subscription that was deleted
-        by hand is not made again: https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2455
-        """
-        return (
-            f"The stack still names the subscription that ended, and deploys leave this one alone while {parameter} stays the same. If\n"
-            "you change it, end this one by hand."
-        )
+            yield _command(
+                "aws sns set-subscription-attributes --subscription-arn {} --attribute-name RedrivePolicy --attribute-value {}",
+                one["SubscriptionArn"],
+                json.dumps({"deadLetterTargetArn": queue}),
+            )[1:]
 
     def _subscribe(self, topic, protocol, whom=None):
-        """The commands that subscribe an address, or a listed subscription's. Without one, they ask for it.
+        """Returns the commands that subscribe an address, or that of a listed subscription.
 
-        An e-mail is confirmed by the token in the link of SNS's mail, so that no link can end the subscription later.
+        Without one, they ask for it. An e-mail subscription is confirmed by the token in the link of
+        SNS's mail, so that no link can end it later.
         """
         endpoint = whom if isinstance(whom, str) else None
         # The address of an http(s) endpoint may hold a password, so it is not shown.
         if isinstance(whom, dict) and protocol not in ("http", "https"):
             endpoint = whom["Endpoint"]
-        queue, make_queue = self._dead_letters(topic)
+        queue, commands = self._dead_letters(topic)
         redrive = json.dumps({"RedrivePolicy": json.dumps({"deadLetterTargetArn": queue})})
-        command = f"aws sns subscribe --topic-arn {{}} --protocol {{}} --attributes {{}} --notification-endpoint {'{}' if endpoint else ''}"
+        command = "aws sns subscribe --topic-arn {} --protocol {} --attributes {} --notification-endpoint "
         if endpoint:
-            commands = make_queue + _command(command, topic, protocol, redrive, endpoint)
+            commands += _command(command + "{}", topic, protocol, redrive, endpoint)
         else:
             read = "read -rs ENDPOINT" if protocol in ("http", "https") else "read -r ENDPOINT"
-            commands = make_queue + _command(f'{read} && {command}"$ENDPOINT"', topic, protocol, redrive)
+            commands += _command(f'{read} && {command}"$ENDPOINT"', topic, protocol, redrive)
         if protocol not in EMAIL:
             return commands
-        confirm = 'read -r LINK && TOKEN="${{LINK##*Token=}}" && aws sns confirm-subscription --authenticate-on-unsubscribe true'
+        # The braces of the shell are doubled for `_command`.
+        token = 'read -r LINK && TOKEN="${{LINK##*Token=}}"'
+        confirm = 'aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token "${{TOKEN%%&*}}"'
         return (
-            f"{commands}\nDo not follow the link in the mail that comes (look among the junk). Copy its address, and paste it when this asks:"
-            + _command(f'{confirm} --topic-arn {{}} --token "${{{{TOKEN%%&*}}}}"', topic)
+            f"{commands}\nDo not follow the link in the mail that comes (look among the junk). Copy its address, and paste\n"
+            f"that when this asks for it:{_command(f'{token} && {confirm}', topic)}"
         )
 
     def _dead_letters(self, topic):
-        """The ARN of the dead-letter queue for a topic's subscriptions, and the command that makes it if the stack has none.
+        """Returns the ARN of the dead-letter queue for a topic's subscriptions, and how to make it.
 
-        Subscriptions of a FIFO topic take a FIFO queue: https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html
+        Subscriptions of a FIFO topic take a FIFO queue, and the stack has none:
+        <https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html>
         """
-        of_topic = topic.split(":")
-        name = self._output("DeadLettersUrl").rsplit("/", 1)[-1]
-        if topic.endswith(".fifo"):
-            name = f"{self._stack['StackName'][:60]}-dead-letters.fifo"
-        queue = ":".join([*of_topic[:2], "sqs", *of_topic[3:5], name])
+        _, partition, _, region, account, _ = topic.split(":")
         if not topic.endswith(".fifo"):
-            return queue, ""
+            name = self._output("DeadLettersUrl").rsplit("/", 1)[-1]
+            return f"arn:{partition}:sqs:{region}:{account}:{name}", ""
+        name = f"{self._stack['StackName'][:60]}-dead-letters.fifo"
+        queue = f"arn:{partition}:sqs:{region}:{account}:{name}"
         may_send = {
             "Effect": "Allow",
             "Principal": {"Service": "sns.amazonaws.com"},
@@ -449,7 +466,7 @@ class Examination:
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
-            remedy = f"Enable it in the console, under Amazon EventBridge, Schedules. Or: {self._put_back()}"
+            remedy = f"Enable it in the console, under Amazon EventBridge, Schedules, or:\n{self._put_back()}"
             return Finding(WRONG, f"{name} is {schedule['State']}: what is pending waits for SendPilot", remedy)
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
 
@@ -671,6 +688,18 @@ def _strictly_decoded(encoded):
     if encoded not in (bare, padded) or not decoded or base64.b64encode(decoded).decode() != padded:
         raise ValueError("not base64 as it is written")
     return decoded
+
+
+def _still_named(parameter):
+    """Says what becomes of a subscription that takes the place of the template's own.
+
+    CloudFormation knows a subscription by its ARN, and acts on it only if its properties change:
+    <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sns-subscription.html>
+    """
+    return (
+        f"The stack still names the subscription that ended. Deploys leave the new one alone while {parameter} stays\n"
+        "the same. If you change it, end the new one by hand."
+    )
 
 
 def _said(answer):

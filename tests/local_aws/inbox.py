@@ -43,8 +43,9 @@ class Inbox:
             ],
         }
         self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": json.dumps(policy)})
-        # As every subscription has to have one. Nothing gets there, since the inbox takes everything.
-        dead_letters = self._sqs.create_queue(QueueName=f"dead-letters-{name}", Attributes=kind)["QueueUrl"].rsplit("/", 1)[-1]
+        # The doctor demands one of every subscription. It stays empty, since the inbox takes everything.
+        dead_letters = f"dead-letters-{name}"
+        self._sqs.create_queue(QueueName=dead_letters, Attributes=kind)
         redrive = {"deadLetterTargetArn": attributes["QueueArn"].replace(name, dead_letters)}
         filtered = {"FilterPolicy": json.dumps(filter_policy)} if filter_policy else {}
         wanted = {"RedrivePolicy": json.dumps(redrive), **filtered}

@@ -1,8 +1,9 @@
-"""The pace of alerts, which all processes keep together: at most `AlertsPerSecond` of them in a second.
+"""The pace of alerts, over all processes: at most `AlertsPerSecond` of them in a second.
 
-The rules are those of the functions. With rate r, a second has r slots, counted from the Unix epoch. A slot has a row in the
-deliveries table, with the key `{start in ms}#slot`. Whoever wants to publish an alert takes a slot by one conditional write,
-waits until the slot starts, and publishes. A slot serves one alert, and only within a second of its start.
+The rules are those of the functions. With rate r, a second has r slots, counted from the Unix
+epoch. A slot has a row in the deliveries table, with the key `{start in ms}#slot`. To publish an
+alert, a process takes a slot by one conditional write, waits until the slot starts, and publishes.
+A slot serves one alert, and only within a second of its start.
 """
 
 import secrets
@@ -24,12 +25,12 @@ class WrongClock(Exception):
 
 
 def slot_at(now, rate):
-    """The number of the slot that a moment is in. Moments are in milliseconds since the Unix epoch."""
+    """Returns the number of the slot that a moment is in. A moment is in milliseconds."""
     return now * rate // 1000
 
 
 def start_of(slot, rate):
-    """The first millisecond of a slot."""
+    """Returns the first millisecond of a slot."""
     return -(-slot * 1000 // rate)
 
 
@@ -48,13 +49,14 @@ class Pace:
         while self._rate:
             start = self._take()
             self._clock.sleep(max(0, start - self._now()) / 1000)
-            # Late if the answer took long, or the machine slept. By then others publish in their own slots.
+            # It is late if the answer took long or the machine slept. Other alerts have the time
+            # that it is now.
             if self._now() < start + USABLE:
                 return
 
     def _take(self):
-        # Of this alert alone, so that no other alert is let into the same slot. If boto3 repeats a write, it finds its own
-        # token and succeeds.
+        # The token is new for every alert, so that no second alert gets into the same slot. If
+        # boto3 repeats a write that took effect, the write finds its own token and succeeds.
         owner = f"resend/{secrets.token_hex(8)}"
         while True:
             slot = max(slot_at(self._now(), self._rate), self._next)
@@ -63,7 +65,7 @@ class Pace:
                 return start
 
     def _write(self, start, owner):
-        """Whether the slot was free, and so is taken now."""
+        """Takes a slot. Returns whether it was free."""
         before = self._now()
         try:
             answer = self._table.update_item(
@@ -87,7 +89,7 @@ class Pace:
         ahead, behind = before / 1000 - theirs - 1, theirs - self._now() / 1000
         if max(ahead, behind) > MAX_SKEW:
             way = f"{ahead:.0f} seconds ahead of" if ahead > behind else f"{behind:.0f} seconds behind"
-            raise WrongClock(f"The clock of this machine is {way} AWS's, so it cannot keep the pace. Set the clock first.")
+            raise WrongClock(f"The clock of this machine is {way} AWS's, so it cannot keep the pace. Set it first.")
 
     def _now(self):
         return int(self._clock.time() * 1000)

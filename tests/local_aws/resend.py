@@ -1,6 +1,7 @@
-"""`make resend`: publishes stored alerts again, with the same ids and bytes, to everybody who is subscribed now.
+"""`make resend`: publishes stored alerts again, with the same ids and bytes.
 
-Exits with 0 if all were published, with 1 if one was not, and with 2 if it did not begin.
+Everybody who is subscribed now gets them. Exits with 0 if all were published, with 1 if one was
+not, and with 2 if it did not begin.
 """
 
 import argparse
@@ -27,7 +28,9 @@ from local_aws.stack import NAME, described, outputs_of, parameters_of
 from local_aws.subscribers import confirmed, subscriptions
 
 UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
-GIVE_ONE = "Give either SINCE=2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or EVENT=<the event's id>, and not both."
+GIVE_ONE = (
+    "Give either SINCE=2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or EVENT=<the event's id>, and not both."
+)
 # A row without a readable time of publishing is found too, so that it can be reported.
 SINCE = (
     "publishedAt >= :since OR (#state <> :published AND firstSeenAt >= :since) "
@@ -52,19 +55,23 @@ class Refused(Exception):
 
 @dataclass
 class Found:
-    """What a look into the table came to."""
+    """The rows that a look into the table found."""
 
-    sendable: list  # of rows, the oldest first
-    left_out: dict  # how many, by state
-    unreadable: dict  # why, by delivery id
+    sendable: list  # rows, the oldest first
+    left_out: dict  # numbers of rows, by state
+    unreadable: dict  # reasons, by delivery id
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stack", help="a deployed stack; without it, what `make run` runs")
-    parser.add_argument("--since", help="what was published since then: 90m, 2h, 3d, or a time such as 2026-11-25T18:00:00Z")
+    parser.add_argument(
+        "--since", help="what was published since then: 90m, 2h, 3d, or a time such as 2026-11-25T18:00:00Z"
+    )
     parser.add_argument("--event", help="what was published for the event with this id")
-    parser.add_argument("--stream", action="store_true", help="the messages of the lead status stream instead of the alerts")
+    parser.add_argument(
+        "--stream", action="store_true", help="the messages of the lead status stream instead of the alerts"
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     given = parser.parse_args(arguments)
     try:
@@ -80,11 +87,17 @@ def main(arguments=None):
     except (BotoCoreError, ClientError) as error:
         print(said(error), file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing was sent.", file=sys.stderr)
+        status = 130
     sys.exit(status)
 
 
 def moment(text, now):
-    """Milliseconds since the Unix epoch, `now` included, of a text such as 2h or 2026-11-25T18:00:00Z."""
+    """Returns the moment that a text such as 2h or 2026-11-25T18:00:00Z means.
+
+    Moments, `now` too, are in milliseconds since the Unix epoch.
+    """
     if span := re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text):
         return int(now) - int(span[1]) * UNITS[span[2]]
     try:
@@ -108,23 +121,31 @@ class Resend:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            raise Refused(f"There is no {printable(stack_name)} here. Deploy it, or give its name with STACK. {LOG_IN}") from None
+            raise Refused(
+                f"There is no {printable(stack_name)} here. Deploy it, or give its name with STACK. {LOG_IN}"
+            ) from None
         names = outputs_of(stack)
         self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
         try:
             self._table_name = names["DeliveriesTableName"]
             if stream and "StatusTopicArn" not in names:
-                raise Refused(f"The lead status stream of {printable(stack_name)} is off, so there is no topic to publish to.")
+                raise Refused(
+                    f"The lead status stream of {printable(stack_name)} is off, so there is no topic to publish to."
+                )
             self._topic = names["StatusTopicArn" if stream else "AlertsTopicArn"]
         except KeyError as missing:
-            raise Refused(f"{printable(stack_name)} is not a stack of this template: it has no output {missing}.") from None
+            raise Refused(
+                f"{printable(stack_name)} is not a stack of this template: it has no output {missing}."
+            ) from None
         # Only alerts are paced.
         self._rate = 0 if stream else Fraction(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)
         # A publish without an answer may have reached the topic. A retry would publish it twice.
-        self._sns = boto3.client("sns", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1}))
+        self._sns = boto3.client(
+            "sns", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
+        )
 
     def run(self, since, event, yes):
-        """Looks, shows, asks, and sends. Returns the exit status."""
+        """Finds the rows, shows them, asks, and publishes. Returns the exit status."""
         found = self.find(since, event)
         self._show(found)
         if not found.sendable:
@@ -137,7 +158,10 @@ class Resend:
         return self._send(found.sendable) or (1 if found.unreadable else 0)
 
     def find(self, since, event):
-        """The rows of the topic that were published since then, or belong to the event."""
+        """Finds what was published to the topic since then, or for the event.
+
+        A scan reads, and DynamoDB bills, the whole table: there is no index of published rows.
+        """
         deliveries = Deliveries(self._table_name)
         if event:
             rows = deliveries.matching(OF_EVENT, {":id": key_part(event), ":hashed": "%sha256:"})
@@ -184,12 +208,13 @@ class Resend:
                 f"`make doctor` says how.\n  {self._topic}"
             )
         protocols = ", ".join(sorted({one["Protocol"] for one in hearing}))
-        print(f"Confirmed subscriptions: {len(hearing)} ({protocols}). All of them get each {self._noun}, also a second time.")
+        print(f"Confirmed subscriptions: {len(hearing)} ({protocols}).")
+        print(f"All of them get each {self._noun}, also those that got it before.")
         if self._topic.endswith(".fifo"):
             print("A FIFO topic takes a message that it got less than five minutes ago, and delivers it to nobody.")
 
     def _show_pace(self, number):
-        """How long the pace makes it last. A publish itself takes some hundredths of a second."""
+        """Says how long it takes. A publish itself takes some hundredths of a second."""
         if self._rate and number > 1:
             seconds = -(-(number - 1) // self._rate)
             lasting = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
@@ -198,16 +223,17 @@ class Resend:
     def _ask(self, number):
         if not sys.stdin.isatty():
             raise Refused("Nothing was sent: there is no terminal to ask on. YES=yes sends without a question.")
+        these = f"this {self._noun}" if number == 1 else f"these {number} {self._noun}s"
         try:
-            answer = input(f"Send {f'this {self._noun}' if number == 1 else f'these {number} {self._noun}s'} again? [y/N] ")
-        except (EOFError, KeyboardInterrupt):
+            answer = input(f"Send {these} again? [y/N] ")
+        except EOFError:
             print()
             answer = ""
         if answer.strip().lower() not in ("y", "yes"):
             raise Refused("Nothing was sent.")
 
     def _send(self, rows):
-        """Publishes each, and says so at once. Returns the exit status."""
+        """Publishes each, and reports it at once. Returns the exit status."""
         pace = Pace(self._table_name, self._rate)
         published, failed, delivery = 0, 0, None
         try:
@@ -242,7 +268,7 @@ class Resend:
         return f"{published} of {len(rows)} {self._noun}s {'was' if published == 1 else 'were'} published again.{rest}"
 
     def _publish(self, message):
-        """The request of `src/topic/sns.rs`, from the row alone. Returns SNS's id of the message."""
+        """Makes the request of `src/topic/sns.rs` from a row. Returns SNS's id of the message."""
         request = {name: message[name] for name in (STATUS if self._kind == "status" else ALERT)}
         if not self._topic.endswith(".fifo"):
             request.pop("MessageDeduplicationId", None)
@@ -265,8 +291,11 @@ def fault_of(row, kind):
 
 
 def is_of(row, event):
-    """Whether a row belongs to the event. A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook.rs`."""
-    suffix = f"~{row.get('contentSha256', '')[:16]}"
+    """Returns whether a row belongs to the event.
+
+    A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook.rs`.
+    """
+    suffix = f"~{str(row.get('contentSha256', ''))[:16]}"
     ids = [event + suffix * times for times in range(MAX_OWN_IDS + 1)]
     in_keys = [key_part(one) for one in ids]
     parts = row["deliveryId"].split("#")
@@ -281,15 +310,17 @@ def is_of(row, event):
 
 
 def key_part(part):
-    """A part of a key as `src/ledger.rs` stores it."""
-    encoded = part.encode()
+    """Returns a part of a key as `src/ledger.rs` stores it."""
+    encoded = part.encode(errors="surrogateescape")
     if len(encoded) > 256:
         return f"%sha256:{hashlib.sha256(encoded).hexdigest()}"
-    return "".join(chr(byte) if b" " <= bytes([byte]) <= b"~" and byte not in b"#%" else f"%{byte:02X}" for byte in encoded)
+    return "".join(
+        chr(byte) if b" " <= bytes([byte]) <= b"~" and byte not in b"#%" else f"%{byte:02X}" for byte in encoded
+    )
 
 
 def at(row):
-    """When it was published, for people."""
+    """Returns when a row's message was published, for people."""
     try:
         return f"{datetime.fromtimestamp(int(row['publishedAt']) // 1000, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
     except (OverflowError, OSError, ValueError):
@@ -297,7 +328,7 @@ def at(row):
 
 
 def said(error):
-    """Why AWS did not do it, and what to grant if a permission is missing."""
+    """Says why a call failed, and what to grant if a permission is missing."""
     if not isinstance(error, ClientError):
         # Any other error comes before a request, such as that of a shell that is not logged in.
         hint = UNKNOWN if isinstance(error, HTTPClientError) else "" if isinstance(error, ConnectionError) else LOG_IN
@@ -308,11 +339,12 @@ def said(error):
         return printable(f"{what} Grant {action} to whom your shell is logged in as.")
     if NOT_LOGGED_IN.search(code):
         return printable(f"{what} {LOG_IN}")
-    return printable(f"{what} {UNKNOWN}" if error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500 else what)
+    failed_itself = error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
+    return printable(f"{what} {UNKNOWN}" if failed_itself else what)
 
 
 def hopeless(error):
-    """Whether every other publish would be refused for the same reason."""
+    """Returns whether every other publish would be refused for the same reason."""
     return bool(missing_permission(error) or NOT_LOGGED_IN.search(error.response["Error"]["Code"]))
 
 

@@ -131,9 +131,10 @@ def _make_fifo(topic_arn):
 
 
 def _confirm(*topic_arns):
-    """Does what ministack leaves out: says of a template's e-mail subscription how it was confirmed.
+    """Does what ministack leaves out: records how a template's e-mail subscription was confirmed.
 
-    It confirms each by itself, and says that of one that was subscribed by the API: by somebody who is logged in.
+    ministack confirms each by itself. It records only of one that the API subscribed that somebody
+    who was logged in confirmed it.
     """
     sns = boto3.client("sns")
     for topic_arn in topic_arns:
@@ -142,4 +143,5 @@ def _confirm(*topic_arns):
             if subscription["Protocol"] == "email" and "ConfirmationWasAuthenticated" not in attributes:
                 redrive = {"RedrivePolicy": attributes["RedrivePolicy"]} if "RedrivePolicy" in attributes else {}
                 sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
-                sns.subscribe(TopicArn=topic_arn, Protocol="email", Endpoint=subscription["Endpoint"], Attributes=redrive)
+                wanted = {"Protocol": "email", "Endpoint": subscription["Endpoint"], "Attributes": redrive}
+                sns.subscribe(TopicArn=topic_arn, **wanted)

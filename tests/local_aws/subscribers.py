@@ -19,15 +19,19 @@ def pages(service, operation, items, **asked):
 
 
 def subscriptions(topic):
-    """A subscription that was ended stays listed for some days, with "Deleted" for its ARN."""
+    """Returns a topic's subscriptions, without those that ended.
+
+    A subscription that ended stays listed for some days, with "Deleted" for its ARN.
+    """
     listed = pages("sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic)
     return [one for one in listed if one["SubscriptionArn"] != "Deleted"]
 
 
 def attributes(subscription):
-    """Returns the attributes, or None while it waits for confirmation.
+    """Returns the attributes, or None while the subscription waits for confirmation.
 
-    SNS lists such a subscription as PendingConfirmation. ministack lists it with its ARN, and says so only in its attributes.
+    SNS lists such a subscription as PendingConfirmation. ministack lists it with its ARN, and only
+    the attributes say that it waits.
     """
     arn = subscription["SubscriptionArn"]
     if not arn.startswith("arn:"):
@@ -37,7 +41,7 @@ def attributes(subscription):
 
 
 def confirmed(subscription):
-    """Whether it gets messages. If that cannot be seen, it counts as confirmed."""
+    """Returns whether a subscription gets messages. Returns True if that cannot be seen."""
     try:
         return attributes(subscription) is not None
     except ClientError:
@@ -49,7 +53,7 @@ def described(subscription):
 
 
 def address(subscription):
-    """Where to. Of a URL only the host: what follows it is often a password."""
+    """Returns the endpoint. Of a URL, returns only the host: what follows is often a password."""
     if subscription["Protocol"] not in ("http", "https"):
         return subscription["Endpoint"]
     url = urlsplit(subscription["Endpoint"])
