@@ -375,6 +375,10 @@ class Doctor(unittest.TestCase):
         self.assertEqual(found, ([], ["alarms' subscribers"], 2), self.printed)
 
     def test_a_subscription_without_a_dead_letter_queue(self):
+        def of_somebody_else(parsed, **_):
+            for subscription in parsed["Subscriptions"]:
+                subscription["Owner"] = "111122223333"
+
         sns = boto3.client("sns")
         (email,) = subscriptions(names["AlarmsTopicArn"])
         queue = subscriptions(deployed.topic_arn)[0]
@@ -385,6 +389,9 @@ class Doctor(unittest.TestCase):
                 what = f"without a dead-letter queue: {subscription['Protocol']} {subscription['Endpoint']}$"
                 self.assert_wrong(title, what, "What SNS cannot deliver to it is lost")
                 (attach,) = self.commands()
+                with hooked("after-call.sns.ListSubscriptionsByTopic", of_somebody_else):
+                    self.assert_wrong(title, what, "The account 111122223333 has to give")
+                    self.assertEqual(self.commands(), [])
                 paste(attach)
                 self.assertEqual(attributes(subscription["SubscriptionArn"])["RedrivePolicy"], dead_letters())
         self.examine()

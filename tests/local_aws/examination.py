@@ -150,6 +150,7 @@ class Examination:
             "it back:",
             f"  aws cloudformation create-change-set {name} --change-set-type UPDATE {create}"
             + (f" --parameters {kept}" if kept else ""),
+            "If there is nothing to put back, the next command fails:",
             f"  aws cloudformation wait change-set-create-complete {name}",
             f"  aws cloudformation describe-change-set {name}",
             "If it lists what is missing, and nothing that shall stay:",
@@ -403,6 +404,10 @@ class Examination:
         queue, make_queue = self._dead_letters(topic)
         yield f"What SNS cannot deliver to it is lost. With a dead-letter queue, it is kept:{make_queue}"
         for one in losing:
+            # The queue has to be in the account and region of the subscription.
+            if one["Owner"] != topic.split(":")[4]:
+                yield f"The account {one['Owner']} has to give {described(one)} a queue of its own."
+                continue
             yield _command(
                 "aws sns set-subscription-attributes --subscription-arn {} --attribute-name RedrivePolicy --attribute-value {}",
                 one["SubscriptionArn"],
