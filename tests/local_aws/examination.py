@@ -16,7 +16,7 @@ from local_aws.pending import age, is_for_stream
 from local_aws.refusal import GONE, LOG_IN, NOT_LOGGED_IN, missing_permission
 from local_aws.signature import SAMPLE_SECRET
 from local_aws.stack import outputs_of, parameters_of
-from local_aws.subscribers import address, attributes, client, described, pages, subscriptions
+from local_aws.subscribers import attributes, client, described, pages, subscriptions
 
 OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
 
