@@ -11,7 +11,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
 BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 
-.PHONY: help run demo journey send pending doctor test test-rust test-release test-deployed test-examples model chaos load growth bench instructions instructions-build \
+.PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed test-examples model chaos load growth bench instructions instructions-build \
 	lint lint-rust lint-template lint-contracts lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
@@ -35,6 +35,10 @@ send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<W
 pending: tools # List the alerts and changes of status that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
 	@$(LOCAL_AWS) local_aws.pending $(if $(STACK),--stack '$(STACK)')
 
+resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes
+	@$(LOCAL_AWS) local_aws.resend $(if $(STACK),--stack='$(STACK)') $(if $(SINCE),--since='$(SINCE)') $(if $(EVENT),--event='$(EVENT)') \
+		$(if $(filter yes,$(STREAM)),--stream) $(if $(filter yes,$(YES)),--yes)
+
 doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
 	@$(LOCAL_AWS) local_aws.doctor $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(ALERT)),--alert)
 
@@ -50,7 +54,7 @@ test-release: tools # How a release is packed, that all it takes is pinned, and 
 test-deployed: tools # Against the deployed template on a local AWS
 	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
 		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
-		tests/the_stream_carries_every_change_test.py
+		tests/alerts_are_sent_again_test.py tests/the_stream_carries_every_change_test.py
 
 test-examples: tools # The consumers in examples/, deployed to a local AWS
 	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py

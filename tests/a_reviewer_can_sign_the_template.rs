@@ -163,13 +163,11 @@ fn logs_and_failures_are_kept_for_some_days_and_the_table_until_somebody_means_t
 }
 
 #[test]
-fn what_a_subscription_to_either_topic_could_not_take_is_in_the_dead_letters_and_only_that_is() {
-    let alerts = parsed("!Ref AlertsTopic");
+fn what_a_subscription_could_not_take_is_in_the_dead_letters_and_only_that_is() {
     let subscriptions = resources_of("AWS::SNS::Subscription");
-    let to_alerts: Vec<_> = subscriptions.values().filter(|subscription| subscription["TopicArn"] == alerts).collect();
-    assert!(!to_alerts.is_empty());
-    for subscription in to_alerts {
-        assert_eq!(subscription["RedrivePolicy"], parsed("deadLetterTargetArn: !GetAtt DeadLetters.Arn"));
+    assert_eq!(subscriptions.len(), 2, "of the alerts and of the alarms");
+    for (id, subscription) in subscriptions {
+        assert_eq!(subscription["RedrivePolicy"], parsed("deadLetterTargetArn: !GetAtt DeadLetters.Arn"), "{id}");
     }
     let policy = resource("DeadLettersPolicy");
     let allowed: Vec<_> =
@@ -177,7 +175,7 @@ fn what_a_subscription_to_either_topic_could_not_take_is_in_the_dead_letters_and
     let [allowed] = allowed[..] else { panic!("one statement") };
     assert_eq!(allowed["Principal"], parsed("Service: sns.amazonaws.com"));
     assert_eq!(allowed["Action"].as_str(), Some("sqs:SendMessage"));
-    let topics = "[!Ref AlertsTopic, !If [StreamsStatus, !Ref StatusTopic, !Ref AWS::NoValue]]";
+    let topics = "[!Ref AlertsTopic, !Ref AlarmsTopic, !If [StreamsStatus, !Ref StatusTopic, !Ref AWS::NoValue]]";
     assert_eq!(allowed["Condition"], parsed(&format!("ArnEquals: {{ aws:SourceArn: {topics} }}")));
 }
 

@@ -176,12 +176,15 @@ class EveryOption(unittest.TestCase):
                     with self.assertRaises(ClientError) if by_tls else nullcontext():
                         call()
 
-    def test_the_dead_letters_take_what_sns_sends_for_the_alerts_and_the_stream_and_for_no_other_topic(self):
+    def test_the_dead_letters_take_what_sns_sends_for_the_topics_of_the_stack_and_for_no_other_topic(self):
         sns, sqs = boto3.client("sns"), boto3.client("sqs")
-        for options, topics in (({}, ["AlertsTopic"]), ({"StatusStream": "standard"}, ["AlertsTopic", "StatusTopic"])):
-            made = deploy(self, **options)
+        stranger = sns.create_topic(Name="stranger")["TopicArn"]
+        self.addCleanup(sns.delete_topic, TopicArn=stranger)
+        for options, streams in (({}, []), ({"StatusStream": "standard"}, ["StatusTopic"])):
+            made = {**deploy(self, **options), "stranger": stranger}
+            topics = ["AlertsTopic", "AlarmsTopic", *streams]
             attributes = sqs.get_queue_attributes(QueueUrl=made["DeadLetters"], AttributeNames=["QueueArn"])["Attributes"]
-            for topic in ("AlarmsTopic", *topics):
+            for topic in ("stranger", *topics):
                 sns.subscribe(TopicArn=made[topic], Protocol="sqs", Endpoint=attributes["QueueArn"])
                 sns.publish(TopicArn=made[topic], Message=topic)
             received = sqs.receive_message(QueueUrl=made["DeadLetters"], MaxNumberOfMessages=10, WaitTimeSeconds=2)

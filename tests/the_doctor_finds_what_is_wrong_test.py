@@ -3,7 +3,8 @@
 import contextlib
 import io
 import json
-import os
+import shlex
+import subprocess
 import threading
 import time
 import unittest
@@ -13,12 +14,14 @@ from unittest import mock
 from uuid import uuid4
 
 import boto3
+from botocore import xform_name
 
 from local_aws import examination, request
 from local_aws.doctor import examine
 from local_aws.examination import Examination
 from local_aws.inbox import Inbox
 from local_aws.service import shared_service
+from local_aws.session import hooked, somebody_who_may_not
 from local_aws.signature import SAMPLE_SECRET
 from local_aws.stack import NAME, outputs
 from local_aws.topic import refusing
@@ -65,8 +68,39 @@ def unsubscribe(subscription):
 
 
 def subscribe(subscription):
+    """Subscribes as the stack does: with a dead-letter queue."""
     wanted = {name: subscription[name] for name in ("TopicArn", "Protocol", "Endpoint")}
-    boto3.client("sns").subscribe(**wanted)
+    return boto3.client("sns").subscribe(**wanted, Attributes={"RedrivePolicy": dead_letters()})["SubscriptionArn"]
+
+
+def dead_letters():
+    url = {"QueueUrl": names["DeadLettersUrl"], "AttributeNames": ["QueueArn"]}
+    return json.dumps({"deadLetterTargetArn": boto3.client("sqs").get_queue_attributes(**url)["Attributes"]["QueueArn"]})
+
+
+def attributes(subscription_arn):
+    return boto3.client("sns").get_subscription_attributes(SubscriptionArn=subscription_arn)["Attributes"]
+
+
+def paste(command):
+    """Makes the call that a command of the AWS CLI makes, and returns the answer.
+
+    The CLI itself is not installed here.
+    """
+    aws, service, operation, *options = shlex.split(command)
+    assert aws == "aws", command
+    client = boto3.client(service)
+    call = operation.replace("-", "_")
+    members = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[call]).input_shape.members
+    named = {xform_name(name, "-"): (name, shape) for name, shape in members.items()}
+    if call == "subscribe":
+        # The CLI's own `--endpoint-url` would be taken for `--endpoint`.
+        named["notification-endpoint"] = named.pop("endpoint")
+    given = {}
+    for option, value in zip(options[::2], options[1::2]):
+        name, shape = named[option.removeprefix("--")]
+        given[name] = json.loads(value) if shape.type_name == "map" else value
+    return getattr(client, call)(**given)
 
 
 class Secrets(unittest.TestCase):
@@ -95,6 +129,15 @@ class Doctor(unittest.TestCase):
         for secret in (SAMPLE_SECRET, ANOTHER_SECRET):
             self.assertNotIn(secret.removeprefix("whsec_"), self.printed)
         self.assertTrue(all(" " <= character <= "~" for character in self.printed.replace("\n", "")), self.printed)
+        # Each command can be pasted as it is.
+        for command in self.commands():
+            self.assertNotRegex(command, r"\.\.\.|<|you@|[A-Z]_ARN(?!=)", "has to be filled in first")
+        checked = subprocess.run(["bash", "-n"], input="\n".join(self.commands()), text=True, capture_output=True)
+        self.assertEqual((checked.returncode, checked.stderr), (0, ""))
+
+    def commands(self):
+        """The commands among what it printed."""
+        return [line.strip() for line in self.printed.splitlines() if line.startswith(" " * 14)]
 
     def of(self, verdict):
         """The titles of the findings with this verdict."""
@@ -137,7 +180,7 @@ class Doctor(unittest.TestCase):
     def test_a_stream_that_nothing_takes_and_one_that_is_taken(self):
         self.addCleanup(deployed.redeploy)
         deployed.redeploy(StatusStream="standard", AlertStatuses="MEETING_BOOKED,OPPORTUNITY", DebounceMinutes=60)
-        self.assert_wrong("stream's subscribers", "there is none", "StatusStream=off:\n.*--protocol sqs")
+        self.assert_wrong("stream's subscribers", "there is none", r"StatusStream=off\.[^:]*:\n.*--protocol sqs")
         Inbox(deployed.stream_arn)
         # Twice, because an alert may keep another one quiet.
         for _ in range(2):
@@ -171,6 +214,19 @@ class Doctor(unittest.TestCase):
     def test_a_url_at_which_nothing_listens(self):
         self.webhook = "http://127.0.0.1:9/webhooks/sendpilot"
         self.assert_wrong("URL", "does not answer: .*refused", "REVERT_DRIFT")
+        create, wait, describe, execute, last = self.commands()
+        given = shlex.split(create)
+        kept = given[given.index("--parameters") + 1 :]
+        parameters = boto3.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]["Parameters"]
+        self.assertCountEqual(kept, [f"ParameterKey={one['ParameterKey']},UsePreviousValue=true" for one in parameters])
+        change_set = given[given.index("--change-set-name") + 1]
+        for command, operation in (
+            (wait, "wait change-set-create-complete"),
+            (describe, "describe-change-set"),
+            (execute, "execute-change-set"),
+        ):
+            self.assertEqual(command, f"aws cloudformation {operation} --stack-name {NAME} --change-set-name {change_set}")
+        self.assertEqual(last, f"aws cloudformation wait stack-update-complete --stack-name {NAME}")
         self.assertEqual(self.of("can't tell"), ["forged event", "signed event"])
 
     def test_a_route_that_is_gone(self):
@@ -180,6 +236,8 @@ class Doctor(unittest.TestCase):
         gateway.delete_route(ApiId=api, RouteId=route["RouteId"])
         self.addCleanup(gateway.create_route, ApiId=api, RouteKey=route["RouteKey"], Target=route["Target"])
         self.assert_wrong("URL", "answers 404, but not by the function", "REVERT_DRIFT")
+        made = f'aws apigatewayv2 create-route --api-id {api} --route-key "{route["RouteKey"]}" --target'
+        self.assertIn(made, self.commands()[0])
         self.assertEqual(self.of("can't tell"), ["forged event", "signed event"])
 
     def test_a_url_that_lets_anybody_in(self):
@@ -282,6 +340,62 @@ class Doctor(unittest.TestCase):
             unsubscribe(subscription)
             self.addCleanup(subscribe, subscription)
         self.assert_wrong("subscribers", "there is none", "aws sns subscribe --topic-arn .* --protocol email")
+        self.assert_it_subscribes(deployed.topic_arn, "sales@example.com")
+
+    def test_an_email_subscription_that_anybody_can_end(self):
+        for protocol in ("email", "email-json"):
+            email = {"TopicArn": deployed.topic_arn, "Protocol": protocol, "Endpoint": f"{protocol}@example.com"}
+            arn = subscribe(email)
+            self.addCleanup(unsubscribe, {"SubscriptionArn": arn})
+            self.examine()
+            self.assertEqual((self.of("WRONG"), self.status), ([], 0), self.printed)
+            with self.confirmed_by_link(email["Endpoint"]):
+                what = rf"can be ended by anybody who gets one of its mails: {protocol} {email['Endpoint']}$"
+                self.assert_wrong("subscribers", what, "make resend")
+                for topic in ("AlarmsTopicArn", "DeadLettersUrl"):
+                    self.assertNotIn(f"unsubscribe --subscription-arn {names[topic]}", self.printed)
+            end, again, _ = self.commands()
+            paste(end)
+            self.assertNotIn(arn, [one["SubscriptionArn"] for one in subscriptions(deployed.topic_arn)])
+            self.assertEqual(shlex.split(again)[-1], email["Endpoint"])
+            arn = self.assert_it_subscribes(deployed.topic_arn, email["Endpoint"])
+            self.addCleanup(unsubscribe, {"SubscriptionArn": arn})
+
+    def test_an_email_subscription_of_the_alarms_that_anybody_can_end(self):
+        (email,) = subscriptions(names["AlarmsTopicArn"])
+        with self.confirmed_by_link(email["Endpoint"]):
+            self.assert_wrong("alarms' subscribers", "can be ended by anybody", r"AlarmEmail stays\s+the same")
+        self.assert_it_subscribes(names["AlarmsTopicArn"], email["Endpoint"])
+
+    def test_an_email_subscription_of_which_sns_does_not_say_who_can_end_it(self):
+        (email,) = subscriptions(names["AlarmsTopicArn"])
+        with self.confirmed_by_link(email["Endpoint"], None):
+            self.examine()
+        found = self.of("WRONG"), self.of("can't tell"), self.status
+        self.assertEqual(found, ([], ["alarms' subscribers"], 2), self.printed)
+
+    def test_a_subscription_without_a_dead_letter_queue(self):
+        def of_somebody_else(parsed, **_):
+            for subscription in parsed["Subscriptions"]:
+                subscription["Owner"] = "111122223333"
+
+        sns = boto3.client("sns")
+        (email,) = subscriptions(names["AlarmsTopicArn"])
+        queue = subscriptions(deployed.topic_arn)[0]
+        for title, subscription in (("alarms' subscribers", email), ("subscribers", queue)):
+            with self.subTest(title):
+                arn = {"SubscriptionArn": subscription["SubscriptionArn"], "AttributeName": "RedrivePolicy"}
+                sns.set_subscription_attributes(**arn, AttributeValue="")
+                what = f"without a dead-letter queue: {subscription['Protocol']} {subscription['Endpoint']}$"
+                self.assert_wrong(title, what, "What SNS cannot deliver to it is lost")
+                (attach,) = self.commands()
+                with hooked("after-call.sns.ListSubscriptionsByTopic", of_somebody_else):
+                    self.assert_wrong(title, what, "The account 111122223333 has to give")
+                    self.assertEqual(self.commands(), [])
+                paste(attach)
+                self.assertEqual(attributes(subscription["SubscriptionArn"])["RedrivePolicy"], dead_letters())
+        self.examine()
+        self.assertEqual(self.status, 0, self.printed)
 
     def test_a_subscription_that_waits_for_confirmation(self):
         # Nothing listens there, so nobody confirms.
@@ -298,10 +412,10 @@ class Doctor(unittest.TestCase):
         def list_too(state):
             return lambda parsed, **_: parsed["Subscriptions"].append({**email, "SubscriptionArn": state})
 
-        with self.hooked("after-call.sns.ListSubscriptionsByTopic", list_too("Deleted")):
+        with hooked("after-call.sns.ListSubscriptionsByTopic", list_too("Deleted")):
             self.examine()
             self.assertEqual(self.status, 0, self.printed)
-        with self.hooked("after-call.sns.ListSubscriptionsByTopic", list_too("PendingConfirmation")):
+        with hooked("after-call.sns.ListSubscriptionsByTopic", list_too("PendingConfirmation")):
             self.examine()
             self.assertEqual(self.of("WRONG"), ["subscribers", "alarms' subscribers"])
             self.assertIn("not confirmed: email sales@example.com\n", self.printed)
@@ -311,7 +425,8 @@ class Doctor(unittest.TestCase):
         unsubscribe(email)
         self.addCleanup(subscribe, email)
         what = rf"{email['Endpoint']} \(AlarmEmail\) is not subscribed$"
-        self.assert_wrong("alarms' subscribers", what, "authenticate-on-unsubscribe")
+        self.assert_wrong("alarms' subscribers", what, r"AlarmEmail stays\s+the same")
+        self.assert_it_subscribes(names["AlarmsTopicArn"], email["Endpoint"])
 
     def test_a_redrive_that_is_switched_off(self):
         deployed.redrive.pause()
@@ -323,7 +438,7 @@ class Doctor(unittest.TestCase):
 
     def test_the_log_tells_of_the_redrive_where_cloudwatch_does_not(self):
         denied = {"Effect": "Deny", "Action": "cloudwatch:GetMetricStatistics", "Resource": "*"}
-        with self.somebody_who_may_not(denied):
+        with somebody_who_may_not(denied):
             self.examine()
             self.assertIn("ok          redrive's runs: some in the last 10 minutes", self.printed)
             self.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
@@ -371,13 +486,13 @@ class Doctor(unittest.TestCase):
 
     def test_who_may_see_nothing_is_told_what_to_grant(self):
         secret = {"Effect": "Deny", "Action": "secretsmanager:*", "Resource": "*"}
-        with self.somebody_who_may_not(secret):
+        with somebody_who_may_not(secret):
             self.examine()
         self.assertEqual((self.of("WRONG"), self.status), ([], 2), self.printed)
         self.assertEqual(self.of("can't tell"), ["secret", "signed event"])
         self.assertIn("Grant secretsmanager:GetSecretValue", self.printed)
         everything = {"Effect": "Deny", "NotAction": "cloudformation:*", "Resource": "*"}
-        with self.somebody_who_may_not(everything):
+        with somebody_who_may_not(everything):
             self.examine()
         self.assertEqual((self.of("WRONG"), self.status), ([], 2), self.printed)
         self.assertEqual(self.of("ok"), ["stack", "URL", "forged event"])
@@ -391,6 +506,60 @@ class Doctor(unittest.TestCase):
             "cloudwatch:DescribeAlarms",
         ):
             self.assertRegex(self.printed, f"Grant {action} to")
+
+    def test_a_fifo_streams_subscription_gets_a_fifo_queue_for_its_dead_letters(self):
+        topic = boto3.client("sns").create_topic(Name=f"{uuid4()}.fifo", Attributes={"FifoTopic": "true"})["TopicArn"]
+        self.addCleanup(boto3.client("sns").delete_topic, TopicArn=topic)
+        Inbox(topic)
+        (subscription,) = subscriptions(topic)
+        arn = {"SubscriptionArn": subscription["SubscriptionArn"], "AttributeName": "RedrivePolicy"}
+        boto3.client("sns").set_subscription_attributes(**arn, AttributeValue="")
+        with self.described_with(StatusTopicArn=topic):
+            self.assert_wrong("stream's subscribers", "without a dead-letter queue: sqs ", "create-queue")
+            make, attach = self.commands()
+            made = paste(make)["QueueUrl"]
+            self.addCleanup(boto3.client("sqs").delete_queue, QueueUrl=made)
+            wanted = {"QueueUrl": made, "AttributeNames": ["QueueArn", "FifoQueue", "Policy"]}
+            queue = boto3.client("sqs").get_queue_attributes(**wanted)["Attributes"]
+            paste(attach)
+            policy = json.loads(attributes(subscription["SubscriptionArn"])["RedrivePolicy"])
+            self.assertEqual((policy, queue["FifoQueue"]), ({"deadLetterTargetArn": queue["QueueArn"]}, "true"))
+            (allowed,) = json.loads(queue["Policy"])["Statement"]
+            self.assertEqual(allowed["Resource"], queue["QueueArn"])
+            self.assertEqual(allowed["Condition"], {"ArnEquals": {"aws:SourceArn": topic}})
+            self.examine()
+            self.assertEqual(self.status, 0, self.printed)
+
+    @contextlib.contextmanager
+    def confirmed_by_link(self, endpoint, authenticated="false"):
+        """Meanwhile, a subscription was confirmed by the link in SNS's mail. ministack confirms each by itself."""
+
+        def change(parsed, **_):
+            if parsed.get("Attributes", {}).get("Endpoint") == endpoint:
+                parsed["Attributes"].pop("ConfirmationWasAuthenticated", None)
+                parsed["Attributes"].update({"ConfirmationWasAuthenticated": authenticated} if authenticated else {})
+
+        with hooked("after-call.sns.GetSubscriptionAttributes", change):
+            yield
+
+    def assert_it_subscribes(self, topic, endpoint):
+        """The last two commands subscribe with a dead-letter queue, and confirm so that no link can end it."""
+        subscribe, confirm = self.commands()[-2:]
+        if subscribe.startswith("read "):
+            subscribe = self.typed(subscribe, endpoint)
+        arn = paste(subscribe)["SubscriptionArn"]
+        self.assertEqual(attributes(arn)["RedrivePolicy"], dead_letters())
+        link = f"https://sns.us-east-1.amazonaws.com/confirmation.html?TopicArn={topic}&Token=2336412f&Endpoint={endpoint}"
+        confirms = "aws sns confirm-subscription --authenticate-on-unsubscribe true"
+        for given in (link, link.partition("&Endpoint")[0], "2336412f"):
+            self.assertEqual(self.typed(confirm, given), f"{confirms} --topic-arn {topic} --token 2336412f")
+        return arn
+
+    def typed(self, command, answer):
+        """What the shell makes of a command that asks for something, once that is typed."""
+        script = f"aws() {{ printf '%q ' aws \"$@\"; }}\n{command}"
+        ran = subprocess.run(["bash", "-c", script], input=answer + "\n", text=True, capture_output=True, check=True)
+        return ran.stdout.strip()
 
     def heal_secret(self):
         """The function has the sample secret again. It looks for one six times a minute, once it has had to look often."""
@@ -422,27 +591,5 @@ class Doctor(unittest.TestCase):
         def change(parsed, **_):
             parsed["Stacks"][0].update(StackStatus=status, Outputs=found)
 
-        with self.hooked("after-call.cloudformation.DescribeStacks", change):
-            yield
-
-    @contextlib.contextmanager
-    def hooked(self, event, handler):
-        """Meanwhile, the answers of AWS pass through `handler`."""
-        session = boto3.Session()
-        session.events.register(event, handler)
-        with mock.patch.object(boto3, "DEFAULT_SESSION", session):
-            yield
-
-    @contextlib.contextmanager
-    def somebody_who_may_not(self, *denied):
-        """Meanwhile, this process is a user who may do everything but this, which ministack enforces."""
-        iam = boto3.client("iam")
-        name = f"doctor-{uuid4()}"
-        iam.create_user(UserName=name)
-        everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
-        policy = {"Version": "2012-10-17", "Statement": [everything, *denied]}
-        iam.put_user_policy(UserName=name, PolicyName="doctor", PolicyDocument=json.dumps(policy))
-        key = iam.create_access_key(UserName=name)["AccessKey"]
-        credentials = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
-        with mock.patch.dict(os.environ, credentials), mock.patch.object(boto3, "DEFAULT_SESSION", None):
+        with hooked("after-call.cloudformation.DescribeStacks", change):
             yield

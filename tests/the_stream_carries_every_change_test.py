@@ -3,15 +3,20 @@
 What the stream does where it is off, which is nothing, the_deployed_template_works_over_http_test.py shows.
 """
 
+import contextlib
 import hashlib
+import io
 import json
+import time
 import unittest
+from datetime import datetime, timezone
 
-from local_aws import request
+from local_aws import request, resend
 from local_aws.inbox import Inbox
 from local_aws.journey import STAGES, UNLISTED, change, of_event, table, travel
 from local_aws.service import shared_service
 from local_aws.signature import SVIX
+from local_aws.stack import NAME
 from local_aws.topic import refusing
 
 WORKSPACE = "ws_abc123xyz"
@@ -76,6 +81,25 @@ class EitherStream:
             row = row_of(event, kind)
             self.assertEqual((row["state"], row["attempts"], row["messageId"]), ("PUBLISHED", 1, arrived.message_id))
         self.assertEqual(deployed.deliveries.pending(), [])
+
+    def test_its_messages_are_sent_again_without_the_alerts(self):
+        time.sleep(0.002)
+        since = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        events = [change(self.lead, status) for status in ("REPLY_RECEIVED", "OPPORTUNITY")]
+        for event in events:
+            self.assertEqual(post(event)[0], 200)
+        _, before = self.assert_arrived(events[1:], events)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), self.assertRaises(SystemExit) as ended:
+            resend.main(["--stack", NAME, "--since", since, "--stream", "--yes"])
+        self.assertEqual(ended.exception.code, 0, printed.getvalue())
+        self.assertIn("2 of 2 messages were published again.", printed.getvalue())
+        fifo = deployed.stream_arn.endswith(".fifo")
+        self.assertEqual("less than five minutes ago" in printed.getvalue(), fifo)
+        # ministack drops what a FIFO topic was given five minutes ago, as SNS does.
+        _, again = self.assert_arrived([], [] if fifo else events)
+        for message, first in zip(again, before):
+            self.assertEqual((message.text, message.attributes, message.group), (first.text, first.attributes, first.group))
 
     def test_while_the_stream_refuses_the_alert_goes_out_once_and_a_repetition_is_the_streams_alone(self):
         event = change(self.lead, "OPPORTUNITY")

@@ -9,7 +9,8 @@ import boto3
 class Deliveries:
     """One row per alert and per message to the lead status stream, as the function wrote it.
 
-    Where alerts are debounced, there are rows of quiet periods among them: they have neither a state nor a message.
+    The rows of quiet periods and of slots are in the same table. They have neither a state nor a
+    message.
     """
 
     def __init__(self, table_name):
@@ -21,18 +22,29 @@ class Deliveries:
 
     def pending(self):
         """What stands in the sparse index."""
-        rows, page = [], self._table.scan(IndexName="pending")
+        return self._scan(IndexName="pending")
+
+    def matching(self, expression, values):
+        """Returns the rows that a filter lets through. DynamoDB reads, and bills, the whole table."""
+        # Both are reserved words of DynamoDB.
+        names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
+        named = {"ExpressionAttributeNames": names} if names else {}
+        return self._scan(ConsistentRead=True, FilterExpression=expression, ExpressionAttributeValues=values, **named)
+
+    def _scan(self, **asked):
+        """Returns the rows of all pages. A page without rows may still have a next page."""
+        rows, page = [], self._table.scan(**asked)
         while True:
             rows += page["Items"]
             if "LastEvaluatedKey" not in page:
                 return rows
-            page = self._table.scan(IndexName="pending", ExclusiveStartKey=page["LastEvaluatedKey"])
+            page = self._table.scan(ExclusiveStartKey=page["LastEvaluatedKey"], **asked)
 
     def published(self, message_id, patience=5):
         """The row of a message that has arrived, or None. It is completed after the message is out, so it may take a moment."""
         deadline = time.monotonic() + patience
         while True:
-            for row in self._table.scan(ConsistentRead=True)["Items"]:
+            for row in self._scan(ConsistentRead=True):
                 if row.get("messageId") == message_id:
                     return row
             if time.monotonic() > deadline:

@@ -14,7 +14,8 @@ class Message:
 
     message_id: str
     subject: str  # None where it has none, as those of the lead status stream
-    event: dict  # the body for programs: a CloudEvent
+    text: str  # the body for programs, as it arrived
+    event: dict  # the same, read: a CloudEvent
     attributes: dict  # text by name
     group: str  # of the messages whose order counts; None where there is none
 
@@ -42,8 +43,13 @@ class Inbox:
             ],
         }
         self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": json.dumps(policy)})
+        # The doctor demands one of every subscription. It stays empty, since the inbox takes everything.
+        dead_letters = f"dead-letters-{name}"
+        self._sqs.create_queue(QueueName=dead_letters, Attributes=kind)
+        redrive = {"deadLetterTargetArn": attributes["QueueArn"].replace(name, dead_letters)}
         filtered = {"FilterPolicy": json.dumps(filter_policy)} if filter_policy else {}
-        subscription = {"Protocol": "sqs", "Endpoint": attributes["QueueArn"], "Attributes": filtered}
+        wanted = {"RedrivePolicy": json.dumps(redrive), **filtered}
+        subscription = {"Protocol": "sqs", "Endpoint": attributes["QueueArn"], "Attributes": wanted}
         boto3.client("sns").subscribe(TopicArn=topic_arn, **subscription)
 
     def receive(self, wait=0):
@@ -72,6 +78,7 @@ def _read(received):
     return Message(
         message_id=envelope["MessageId"],
         subject=envelope.get("Subject"),
+        text=envelope["Message"],
         event=json.loads(envelope["Message"]),
         attributes={name: attribute["Value"] for name, attribute in envelope.get("MessageAttributes", {}).items()},
         group=received.get("Attributes", {}).get("MessageGroupId"),

@@ -54,6 +54,7 @@ def deploy(template, emulator, **parameters):
     stream_arn = deployed.get("StatusTopicArn")
     if stream_arn and stream_arn.endswith(".fifo"):
         _make_fifo(stream_arn)
+    _confirm(deployed["AlertsTopicArn"], deployed["AlarmsTopicArn"])
     url = urlsplit(deployed["WebhookUrl"])
     api_id = url.hostname.split(".")[0]
     return Stack(
@@ -79,8 +80,22 @@ def as_ministack_takes_it(template):
 
 def outputs(stack_name):
     """The outputs of a deployed stack, by name."""
-    found = boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]["Outputs"]
-    return {output["OutputKey"]: output["OutputValue"] for output in found}
+    return outputs_of(described(stack_name))
+
+
+def described(stack_name):
+    """A deployed stack as CloudFormation describes it."""
+    return boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
+
+
+def outputs_of(stack):
+    """The outputs of a described stack, by name."""
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def parameters_of(stack):
+    """The parameters of a described stack, by name."""
+    return {one["ParameterKey"]: one.get("ParameterValue") for one in stack.get("Parameters", [])}
 
 
 def _create_routes():
@@ -120,3 +135,20 @@ def _create_routes():
 def _make_fifo(topic_arn):
     """Does what ministack leaves out: of a topic in a template, it reads the name, and not that it is a FIFO topic."""
     boto3.client("sns").set_topic_attributes(TopicArn=topic_arn, AttributeName="FifoTopic", AttributeValue="true")
+
+
+def _confirm(*topic_arns):
+    """Does what ministack leaves out: records how a template's e-mail subscription was confirmed.
+
+    ministack confirms each by itself. It records only of one that the API subscribed that somebody
+    who was logged in confirmed it.
+    """
+    sns = boto3.client("sns")
+    for topic_arn in topic_arns:
+        for subscription in sns.list_subscriptions_by_topic(TopicArn=topic_arn)["Subscriptions"]:
+            attributes = sns.get_subscription_attributes(SubscriptionArn=subscription["SubscriptionArn"])["Attributes"]
+            if subscription["Protocol"] == "email" and "ConfirmationWasAuthenticated" not in attributes:
+                redrive = {"RedrivePolicy": attributes["RedrivePolicy"]} if "RedrivePolicy" in attributes else {}
+                sns.unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+                wanted = {"Protocol": "email", "Endpoint": subscription["Endpoint"], "Attributes": redrive}
+                sns.subscribe(TopicArn=topic_arn, **wanted)

@@ -1,0 +1,95 @@
+"""The pace of alerts, over all processes: at most `AlertsPerSecond` of them in a second.
+
+The rules are those of the functions. With rate r, a second has r slots, counted from the Unix
+epoch. A slot has a row in the deliveries table, with the key `{start in ms}#slot`. To publish an
+alert, a process takes a slot by one conditional write, waits until the slot starts, and publishes.
+A slot serves one alert, and only within a second of its start.
+"""
+
+import secrets
+import time
+from email.utils import parsedate_to_datetime
+from fractions import Fraction
+
+import boto3
+from botocore.exceptions import ClientError
+
+DEFAULT = Fraction(5)  # of a stack whose template does not have the parameter yet
+USABLE = 1000  # milliseconds from a slot's start
+KEPT = 60 * 60  # seconds for which the row of a slot stays
+MAX_SKEW = 2  # seconds between this machine's clock and AWS's
+
+
+class WrongClock(Exception):
+    """This machine's clock is so wrong that its slots are not those of the functions."""
+
+
+def slot_at(now, rate):
+    """Returns the number of the slot that a moment is in. A moment is in milliseconds."""
+    return now * rate // 1000
+
+
+def start_of(slot, rate):
+    """Returns the first millisecond of a slot."""
+    return -(-slot * 1000 // rate)
+
+
+class Pace:
+    """One publisher's part in the pace."""
+
+    def __init__(self, table_name, rate, clock=time):
+        """`rate` is in alerts per second. With 0, alerts are not paced."""
+        self._table = boto3.resource("dynamodb").Table(table_name)
+        self._rate = rate
+        self._clock = clock
+        self._next = 0  # the first slot that this publisher has not tried yet
+
+    def wait(self):
+        """Takes the next free slot, and returns once an alert may be published in it."""
+        while self._rate:
+            start = self._take()
+            self._clock.sleep(max(0, start - self._now()) / 1000)
+            # It is late if the answer took long or the machine slept. Other alerts have the time
+            # that it is now.
+            if self._now() < start + USABLE:
+                return
+
+    def _take(self):
+        # The token is new for every alert, so that no second alert gets into the same slot. If
+        # boto3 repeats a write that took effect, the write finds its own token and succeeds.
+        owner = f"resend/{secrets.token_hex(8)}"
+        while True:
+            slot = max(slot_at(self._now(), self._rate), self._next)
+            self._next = slot + 1
+            if self._write(start := start_of(slot, self._rate), owner):
+                return start
+
+    def _write(self, start, owner):
+        """Takes a slot. Returns whether it was free."""
+        before = self._now()
+        try:
+            answer = self._table.update_item(
+                Key={"deliveryId": f"{start}#slot"},
+                UpdateExpression="SET #owner = :me, expiresAt = :expires",
+                ConditionExpression="attribute_not_exists(#owner) OR #owner = :me",
+                ExpressionAttributeNames={"#owner": "owner"},
+                ExpressionAttributeValues={":me": owner, ":expires": start // 1000 + KEPT},
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return False
+        self._assert_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"), before)
+        return True
+
+    def _assert_clock(self, date, before):
+        if not date:
+            return
+        theirs = parsedate_to_datetime(date).timestamp()  # in whole seconds
+        ahead, behind = before / 1000 - theirs - 1, theirs - self._now() / 1000
+        if max(ahead, behind) > MAX_SKEW:
+            way = f"{ahead:.0f} seconds ahead of" if ahead > behind else f"{behind:.0f} seconds behind"
+            raise WrongClock(f"The clock of this machine is {way} AWS's, so it cannot keep the pace. Set it first.")
+
+    def _now(self):
+        return int(self._clock.time() * 1000)

@@ -1,0 +1,33 @@
+"""This process's session with AWS, changed for a while, for tests."""
+
+import json
+import os
+from contextlib import contextmanager
+from unittest import mock
+from uuid import uuid4
+
+import boto3
+
+
+@contextmanager
+def hooked(event, handler):
+    """Meanwhile, the requests or answers of AWS pass through `handler`."""
+    session = boto3.Session()
+    session.events.register(event, handler)
+    with mock.patch.object(boto3, "DEFAULT_SESSION", session):
+        yield
+
+
+@contextmanager
+def somebody_who_may_not(*denied):
+    """Meanwhile, this process is a user who may do everything but this, which ministack enforces."""
+    iam = boto3.client("iam")
+    name = f"somebody-{uuid4()}"
+    iam.create_user(UserName=name)
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [everything, *denied]}
+    iam.put_user_policy(UserName=name, PolicyName="somebody", PolicyDocument=json.dumps(policy))
+    key = iam.create_access_key(UserName=name)["AccessKey"]
+    credentials = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    with mock.patch.dict(os.environ, credentials), mock.patch.object(boto3, "DEFAULT_SESSION", None):
+        yield
