@@ -21,7 +21,14 @@ from local_aws.emulator import REGION, Emulator
 from local_aws.function import LOGS
 from local_aws.stack import as_ministack_takes_it
 
-STREAM = {"StatusTopic", "StatusTopicPolicy", "PublishToStream", "StreamDeliveriesFailedAlarm", "StreamPendingTooOldAlarm"}
+STREAM = {
+    "StatusTopic",
+    "StatusTopicPolicy",
+    "PublishToStream",
+    "NobodyHearsStreamAlarm",
+    "StreamDeliveriesFailedAlarm",
+    "StreamPendingTooOldAlarm",
+}
 # What parameters are set to, and the resources that come or go by that.
 OPTIONS = [
     ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
@@ -35,7 +42,7 @@ OPTIONS = [
     ({"AlarmEmail": "operations@example.com"}, {"AlarmEmailSubscription"}),
     ({"SilenceHours": "72"}, {"SilenceAlarm"}),
     ({"MakeDashboard": "no"}, {"Dashboard"}),
-    ({"ReserveConcurrency": "no"}, set()),
+    ({"ReserveConcurrency": "yes"}, set()),
     ({"WebhookConcurrency": "20"}, set()),
     ({"EncryptionKeyArn": f"arn:aws:kms:{REGION}:000000000000:key/12345678-90ab-cdef-1234-567890abcdef"}, set()),
     ({"SlackWorkspaceId": "T0123ABCD", "SlackChannelId": "C0123ABCD"}, {"SlackChannel", "ChatRole"}),
@@ -131,7 +138,9 @@ class EveryOption(unittest.TestCase):
         for alarm in alarms:
             self.assertEqual(alarm["AlarmActions"], [made["AlarmsTopic"]])
             self.assertNotIn("${", alarm["AlarmDescription"])
-            self.assertIn(alarm["Dimensions"][0]["Value"], watched)
+            math = [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
+            for metric in math or [alarm]:
+                self.assertIn(metric["Dimensions"][0]["Value"], watched)
         body = cloudwatch.get_dashboard(DashboardName=made["Dashboard"])["DashboardBody"]
         self.assertNotIn("${", body)
         (shown,) = (widget for widget in json.loads(body)["widgets"] if widget["type"] == "alarm")
