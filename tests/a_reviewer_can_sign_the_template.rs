@@ -227,7 +227,8 @@ fn the_dead_letters_of_a_subscription_are_a_fifo_queue_only_for_a_fifo_topic() {
         let mut found = 0;
         for topic in [standard, fifo].into_iter().filter(|topic| validator.is_valid(&(*topic).into())) {
             let resources = &template["Resources"];
-            let given = [("StatusTopicArn", topic)];
+            let kind = if topic == fifo { "fifo" } else { "standard" };
+            let given = [("StatusTopicArn", topic), ("StatusStream", kind)];
             for (_, redrive) in everything("", resources).into_iter().filter(|(key, _)| *key == "RedrivePolicy") {
                 // A queue's own dead letters are of the queue's kind, whatever the topic.
                 if !redrive["maxReceiveCount"].is_null() {

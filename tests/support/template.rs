@@ -24,16 +24,6 @@ pub fn resolved(template: &Value, value: &Value, given: &[(&str, &str)]) -> Stri
     let tag = tagged.tag.to_string();
     match tag.trim_start_matches('!') {
         "Ref" => parameter(argument.as_str().unwrap()).unwrap_or_else(|| format!("{value:?}")),
-        "Sub" => {
-            let text = argument.as_str().unwrap().to_owned();
-            given.iter().fold(text, |text, (name, value)| text.replace(&format!("${{{name}}}"), value))
-        }
-        "Select" => {
-            let Value::Tagged(split) = &argument[1] else { panic!("only of a Split") };
-            assert_eq!(split.tag, "Split");
-            let (delimiter, text) = (split.value[0].as_str().unwrap(), of(&split.value[1]));
-            text.split(delimiter).nth(argument[0].as_u64().unwrap() as usize).unwrap().to_owned()
-        }
         "If" if holds(&template["Conditions"][argument[0].as_str().unwrap()]) => of(&argument[1]),
         "If" => of(&argument[2]),
         "Condition" => of(&template["Conditions"][argument.as_str().unwrap()]),
