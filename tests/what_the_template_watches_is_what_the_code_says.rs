@@ -388,7 +388,8 @@ fn a_publish_that_reaches_nobody_raises_an_alarm_within_ten_minutes() {
         assert_eq!(alarm.minutes_in_alarm(&gone, 0, 90, 0), [55, 56, 57, 58, 59], "{id}");
         let always = Minutes::default().with(PUBLISHED, 0..90, 2.0);
         assert_eq!(alarm.minutes_in_alarm(&always, 5, 90, 0), (5..=90).collect::<Vec<_>>(), "{id}");
-        // CloudWatch may look at no more periods than it needs. The alarm then compares the last five minutes.
+        // If CloudWatch retrieves no period before the last one, the alarm compares the last five
+        // minutes.
         assert_eq!(alarm.state(&published, 32, 0, 0, State::Ok), State::Alarm, "{id}");
     }
 }

@@ -87,8 +87,9 @@ impl Alarm {
         alarm
     }
 
-    /// The state at the end of a minute, of a window that ends `late` minutes of data ago. `retrieved` is the number of
-    /// periods that CloudWatch looks at beyond those that it needs: some, and AWS does not say how many.
+    /// Returns the state at the end of a minute, while CloudWatch lacks the data of the last `late`
+    /// minutes. `retrieved` is the number of periods that CloudWatch retrieves beyond
+    /// `EvaluationPeriods`. AWS does not document that number.
     pub fn state(&self, data: &Minutes, minute: usize, late: usize, retrieved: usize, before: State) -> State {
         let values = self.value(&self.returned, data, minute, late, self.periods + retrieved);
         let real: Vec<f64> = values.iter().flatten().copied().collect();
@@ -109,7 +110,7 @@ impl Alarm {
         if real[real.len() - self.periods..].iter().all(breaching) { State::Alarm } else { State::Ok }
     }
 
-    /// The minutes from `from` to `to` at whose end the alarm is in ALARM.
+    /// Returns the minutes from `from` to `to` at whose end the alarm is in ALARM.
     pub fn minutes_in_alarm(&self, data: &Minutes, from: usize, to: usize, late: usize) -> Vec<usize> {
         let mut state = State::InsufficientData;
         let mut alarmed = Vec::new();
@@ -144,7 +145,7 @@ impl Alarm {
     }
 }
 
-/// What a part of an expression is worth.
+/// The value of a part of an expression.
 #[derive(Debug, Clone)]
 enum Term {
     Scalar(f64),
@@ -166,8 +167,9 @@ impl<'a> Parser<'a> {
         while let Some(first) = characters.next() {
             let mut token = first.to_string();
             while let Some(next) = characters.peek().copied() {
-                let word = first.is_alphanumeric() && (next.is_alphanumeric() || "._".contains(next));
-                if !word && !(next == '=' && "<>=!".contains(first)) {
+                let in_word = first.is_alphanumeric() && (next.is_alphanumeric() || "._".contains(next));
+                let in_operator = "<>=!".contains(first) && next == '=';
+                if !in_word && !in_operator {
                     break;
                 }
                 token.extend(characters.next());
