@@ -114,6 +114,7 @@ class Week:
                 count + changes_waiting * (hour == last) for hour, count in enumerate(streamed)
             ],
             ("NumberOfNotificationsFailed", "StatusTopic"): self._only({}),
+            "NumberOfMessagesPublished": [count + alerts_waiting * (hour == last) for hour, count in enumerate(out)],
             "NumberOfNotificationsDelivered": [
                 3 * count - (hour == self.UNREACHED) + 3 * alerts_waiting * (hour == last) for hour, count in enumerate(out)
             ],

@@ -26,6 +26,10 @@ DATA_OUT_GB = 0.09
 METRIC, ALARM, SECRET = 0.30, 0.10, 0.40
 SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLION
 
+# CloudWatch bills an alarm for each metric that it reads, so one on metric math costs more
+# (https://aws.amazon.com/cloudwatch/pricing: "per alarm metric").
+ALARM_METRICS, STREAM_ALARM_METRICS = 19, 8
+
 # Measured by `make bench`: milliseconds of one whole vCPU, which is what 1,769 MB buy.
 VCPU = 1769
 CPU_IGNORED, CPU_STREAMED = 0.04, 0.33
@@ -166,7 +170,7 @@ def of_a_month():
     runs = [LAMBDA_REQUEST, 0.020 * GB_SECOND["arm64"], 8 * READ_UNIT / 2, SCHEDULE, gb(0.9) * LOG_GB, KEY_REQUEST / 5]
     request, memory, reads, schedule, logs, key = (MINUTES * price for price in runs)
     fixed = {
-        ("Alarms", f"14 × {ALARM:.2f}; with `SilenceHours` one more"): [14 * ALARM] * 3,
+        ("Alarms", f"{ALARM_METRICS} metrics × {ALARM:.2f}; with `SilenceHours` one more"): [ALARM_METRICS * ALARM] * 3,
         ("Secret", ""): [SECRET] * 3,
         (
             "Redrive",
@@ -213,7 +217,8 @@ def stream():
         "same time.\n"
         f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {cents(WRITE_UNIT * MILLION)} for a million.\n"
         f"With `DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {cents(QUIET_WRITES * WRITE_UNIT * MILLION)} "
-        f"for a million. The stream's metric and two alarms are {cents(METRIC + 2 * ALARM)} a month;\n"
+        f"for a million. The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are "
+        f"{cents(METRIC + STREAM_ALARM_METRICS * ALARM)} a month;\n"
         f"two more metrics, {cents(METRIC)} each, come only while its messages wait for the redrive. A queue's requests come on top.\n"
     )
 

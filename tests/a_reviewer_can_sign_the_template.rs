@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use support::template::{load, resource, resources_of};
+use support::template::{load, load_from, resolved, resource, resources_of};
 use yaml_serde::Value;
 
 /// All that a topic's policy can speak of. It takes no wildcard.
@@ -220,5 +220,112 @@ fn the_guide_makes_no_subscription_that_loses_alerts_or_that_anybody_can_end() {
     for command in guide_commands("$(output ") {
         let name = command.trim_start_matches("$(output ").split(')').next().unwrap().to_owned();
         assert!(outputs.contains_key(name.as_str()), "no output {name}");
+    }
+}
+
+/// The templates in `examples/`, with their paths.
+fn examples() -> Vec<(String, Value)> {
+    let folders = std::fs::read_dir("examples").unwrap().map(|entry| entry.unwrap().path().join("template.yaml"));
+    let paths = folders.filter(|path| path.exists()).map(|path| path.to_str().unwrap().to_owned());
+    let examples: Vec<_> = paths.map(|path| (path.clone(), load_from(&path))).collect();
+    assert_eq!(examples.len(), 3);
+    examples
+}
+
+/// A value and all values below it, each with its key.
+fn everything<'a>(key: &'a str, value: &'a Value) -> Vec<(&'a str, &'a Value)> {
+    let below = match value {
+        Value::Mapping(mapping) => {
+            mapping.iter().flat_map(|(key, value)| everything(key.as_str().unwrap_or_default(), value)).collect()
+        }
+        Value::Sequence(values) => values.iter().flat_map(|value| everything("", value)).collect(),
+        _ => Vec::new(),
+    };
+    [(key, value)].into_iter().chain(below).collect()
+}
+
+#[test]
+fn the_dead_letters_of_a_subscription_are_a_fifo_queue_only_for_a_fifo_topic() {
+    let (standard, fifo) =
+        ("arn:aws:sns:us-east-1:000000000000:status", "arn:aws:sns:us-east-1:000000000000:s-status.fifo");
+    for (path, template) in examples() {
+        let pattern = template["Parameters"]["StatusTopicArn"]["AllowedPattern"].as_str().unwrap();
+        let validator = jsonschema::validator_for(&serde_json::json!({"pattern": format!("^({pattern})$")})).unwrap();
+        let mut found = 0;
+        for topic in [standard, fifo].into_iter().filter(|topic| validator.is_valid(&(*topic).into())) {
+            let resources = &template["Resources"];
+            let kind = if topic == fifo { "fifo" } else { "standard" };
+            let given = [("StatusTopicArn", topic), ("StatusStream", kind)];
+            for (_, redrive) in everything("", resources).into_iter().filter(|(key, _)| *key == "RedrivePolicy") {
+                // A queue's own dead letters are of the queue's kind, whatever the topic.
+                if !redrive["maxReceiveCount"].is_null() {
+                    continue;
+                }
+                let target = resolved(&template, &redrive["deadLetterTargetArn"], &given);
+                let id = target.strip_suffix(".Arn").unwrap();
+                let queue = &resources[id];
+                assert_eq!(queue["Properties"]["FifoQueue"].as_bool() == Some(true), topic == fifo, "{path}: {id}");
+                if let Some(condition) = queue["Condition"].as_str() {
+                    let made = resolved(&template, &template["Conditions"][condition], &given);
+                    assert_eq!(made, "true", "{path}: {id} is not made for {topic}");
+                }
+                let admits = |policy: &&Value| policy["Properties"]["Queues"] == parsed(&format!("[!Ref {id}]"));
+                let policy = resources.as_mapping().unwrap().values().find(admits).unwrap();
+                assert_eq!(policy["Condition"], queue["Condition"], "{path}: {id}");
+                found += 1;
+            }
+        }
+        assert_ne!(found, 0, "{path}");
+    }
+}
+
+#[test]
+fn a_batch_of_more_than_ten_has_a_window() {
+    let mut found = BTreeSet::new();
+    for (path, template) in examples() {
+        let mappings = everything("", &template["Resources"]);
+        for (_, mapping) in mappings.into_iter().filter(|(_, value)| !value["BatchSize"].is_null()) {
+            for window in ["0", "1", "30"] {
+                for size in ["1", "9", "10", "11", "1000"] {
+                    let given = [("BatchWindowSeconds", window), ("BatchSize", size)];
+                    let seconds = resolved(&template, &mapping["MaximumBatchingWindowInSeconds"], &given);
+                    let taken = resolved(&template, &mapping["BatchSize"], &given);
+                    assert_eq!(seconds, window, "{path}");
+                    let expected = if window == "0" && size.parse::<u32>().unwrap() > 10 { "10" } else { size };
+                    assert_eq!(taken, expected, "{path}: window {window}");
+                }
+            }
+            found.insert(path.clone());
+        }
+    }
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn a_first_deployment_reserves_nothing_and_keeps_the_table() {
+    let template = load();
+    for (parameter, default) in [("ReserveConcurrency", "no"), ("WebhookConcurrency", "0")] {
+        let given = yaml_serde::to_string(&template["Parameters"][parameter]["Default"]).unwrap();
+        assert_eq!(given.trim().trim_matches(['\'', '"']), default, "a new account has nothing to reserve");
+    }
+    // DynamoDB refuses to delete a protected table, so a rollback that tried would fail.
+    let table = resource("DeliveriesTable");
+    assert_eq!(table["Properties"]["DeletionProtectionEnabled"].as_bool(), Some(true));
+    assert_eq!(table["DeletionPolicy"].as_str(), Some("Retain"));
+}
+
+#[test]
+fn the_chat_parameters_say_how_to_use_a_channel_that_is_already_configured() {
+    let template = load();
+    for (parameter, command, channel) in [
+        ("SlackChannelId", "aws chatbot update-slack-channel-configuration", "--slack-channel-id"),
+        ("TeamsChannelId", "aws chatbot update-microsoft-teams-channel-configuration", "--channel-id"),
+    ] {
+        let says = template["Parameters"][parameter]["Description"].as_str().unwrap();
+        let command = says.split('`').find(|part| part.starts_with(command)).unwrap();
+        let options: Vec<_> = command.split(' ').filter(|word| word.starts_with("--")).collect();
+        let list = ["--sns-topic-arns", "--guardrail-policy-arns"];
+        assert_eq!(options, ["--region", "--chat-configuration-arn", channel, list[0], list[1]]);
+        assert!(says.contains("the whole deployment") && says.contains("EXISTING_TOPIC_ARN"), "{says}");
     }
 }

@@ -1,7 +1,7 @@
 """The template with its defaults, with each option alone and with all of them, on a local AWS: what that makes.
 
-ministack takes alarms and dashboards as they come, and saved queries and chat not at all. What they say is held against the
-code by what_the_template_watches_is_what_the_code_says.rs, and against CloudFormation by cfn-lint.
+ministack takes dashboards and alarms on one metric, but no metric math, no saved queries and no chat. What they say is held
+against the code by what_the_template_watches_is_what_the_code_says.rs, and against CloudFormation by cfn-lint.
 """
 
 import io
@@ -21,7 +21,14 @@ from local_aws.emulator import REGION, Emulator
 from local_aws.function import LOGS
 from local_aws.stack import as_ministack_takes_it
 
-STREAM = {"StatusTopic", "StatusTopicPolicy", "PublishToStream", "StreamDeliveriesFailedAlarm", "StreamPendingTooOldAlarm"}
+STREAM = {
+    "StatusTopic",
+    "StatusTopicPolicy",
+    "PublishToStream",
+    "NobodyHearsStreamAlarm",
+    "StreamDeliveriesFailedAlarm",
+    "StreamPendingTooOldAlarm",
+}
 # What parameters are set to, and the resources that come or go by that.
 OPTIONS = [
     ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
@@ -36,7 +43,7 @@ OPTIONS = [
     ({"AlarmEmail": "operations@example.com"}, {"AlarmEmailSubscription"}),
     ({"SilenceHours": "72"}, {"SilenceAlarm"}),
     ({"MakeDashboard": "no"}, {"Dashboard"}),
-    ({"ReserveConcurrency": "no"}, set()),
+    ({"ReserveConcurrency": "yes"}, set()),
     ({"WebhookConcurrency": "20"}, set()),
     ({"EncryptionKeyArn": f"arn:aws:kms:{REGION}:000000000000:key/12345678-90ab-cdef-1234-567890abcdef"}, set()),
     ({"SlackWorkspaceId": "T0123ABCD", "SlackChannelId": "C0123ABCD"}, {"SlackChannel", "ChatRole"}),
@@ -73,6 +80,9 @@ REFUSED = [
     ("StatusPipeline", "OPPORTUNITY"),
     ("StatusPipeline", "OPPORTUNITY=qualified,DONE"),
 ]
+# The examples that subscribe a queue to the stream.
+QUEUED = {"archive": {}, "crm-sync": {"CrmUrl": "https://crm.example.com"}}
+TOPICS = {"standard": {"Name": "status"}, "fifo": {"Name": "status.fifo", "Attributes": {"FifoTopic": "true"}}}
 NUMBERS = count()
 # Those that every stack has, of whatever value.
 GIVEN = {"RetentionDays", "PendingSeconds", "Architecture"}
@@ -91,19 +101,20 @@ def setUpModule():
     with zipfile.ZipFile(code, "w") as archive:
         archive.writestr("bootstrap", "")
     s3.put_object(Bucket="bucket", Key="code.zip", Body=code.getvalue())
-    text = as_ministack_takes_it(Path("template.yaml").read_text()).replace("CodeUri: .", "CodeUri: s3://bucket/code.zip")
-    # With its comments it is longer than a request may be.
-    s3.put_object(Bucket="bucket", Key="template.yaml", Body=text.encode())
+    for path in ("template.yaml", *(f"examples/{name}/template.yaml" for name in QUEUED)):
+        text = as_ministack_takes_it(Path(path).read_text()).replace("CodeUri: .", "CodeUri: s3://bucket/code.zip")
+        # With its comments, the template is longer than a request may be.
+        s3.put_object(Bucket="bucket", Key=path, Body=text.encode())
     template = f"{emulator.endpoint}/bucket/template.yaml"
 
 
-def deploy(test, **options):
+def deploy(test, url=None, **options):
     """Deploys with these options, until the test is over. Returns the physical ids, by logical ones."""
     cloudformation = boto3.client("cloudformation")
     name = "-".join(["with", *map(str.lower, options or ["defaults"])])[:100] + f"-{next(NUMBERS)}"
     cloudformation.create_stack(
         StackName=name,
-        TemplateURL=template,
+        TemplateURL=url or template,
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in options.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
@@ -193,6 +204,26 @@ class EveryOption(unittest.TestCase):
                 sns.publish(TopicArn=made[topic], Message=topic)
             received = sqs.receive_message(QueueUrl=made["DeadLetters"], MaxNumberOfMessages=10, WaitTimeSeconds=2)
             self.assertCountEqual([json.loads(message["Body"])["Message"] for message in received["Messages"]], topics)
+
+
+class QueuedExamples(unittest.TestCase):
+    def test_a_fifo_topic_has_fifo_dead_letters_and_without_a_window_a_batch_is_of_ten(self):
+        sns = boto3.client("sns")
+        topics = {kind: sns.create_topic(**given)["TopicArn"] for kind, given in TOPICS.items()}
+        for name, given in QUEUED.items():
+            for kind, topic in topics.items():
+                with self.subTest(name, kind=kind):
+                    url = template.replace("template.yaml", f"examples/{name}/template.yaml")
+                    given |= {"StatusTopicArn": topic, "StatusStream": kind, "BatchWindowSeconds": "0"}
+                    made = deploy(self, url, **given)
+                    attributes = sns.get_subscription_attributes(SubscriptionArn=made["Subscription"])["Attributes"]
+                    target = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
+                    queue = made["FifoDeadLetters" if kind == "fifo" else "DeadLetters"]
+                    self.assertEqual(target.rsplit(":", 1)[1], queue.rsplit("/", 1)[1])
+                    self.assertEqual(target.endswith(".fifo"), kind == "fifo")
+                    mappings = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+                    (mapping,) = (one for one in mappings if one["EventSourceArn"].endswith(made["Changes"].rsplit("/", 1)[1]))
+                    self.assertEqual((mapping["BatchSize"], mapping.get("MaximumBatchingWindowInSeconds", 0)), (10, 0))
 
 
 def client(service, by_tls):

@@ -10,6 +10,7 @@ use opportunity_alerts::event::STATUSES;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use opportunity_alerts::timestamp::Timestamp;
+use support::alarms::{Alarm, Minutes, State};
 use support::template::{function, load, resource, resources_of};
 use tokio::time::Instant;
 use yaml_serde::{Mapping, Value};
@@ -75,8 +76,17 @@ const FIELDS: [&str; 34] = [
 const OF_AWS: [(&str, &str, &[&str], &str); 4] = [
     ("AWS/Lambda", "FunctionName", &["Invocations", "Errors", "Throttles", "Duration"], "AWS::Serverless::Function"),
     ("AWS/SQS", "QueueName", &["ApproximateNumberOfMessagesVisible"], "AWS::SQS::Queue"),
-    ("AWS/SNS", "TopicName", &["NumberOfNotificationsDelivered", "NumberOfNotificationsFailed"], "AWS::SNS::Topic"),
+    ("AWS/SNS", "TopicName", &OF_SNS, "AWS::SNS::Topic"),
     ("AWS/ApiGateway", "ApiId", &["4xx", "5xx", "Count"], "AWS::Serverless::HttpApi"),
+];
+
+/// <https://docs.aws.amazon.com/sns/latest/dg/sns-monitoring-using-cloudwatch.html>
+const OF_SNS: [&str; 5] = [
+    "NumberOfMessagesPublished",
+    "NumberOfNotificationsDelivered",
+    "NumberOfNotificationsFailed",
+    "NumberOfNotificationsFilteredOut",
+    "NumberOfNotificationsFilteredOut-MessageBody",
 ];
 
 /// A metric as an alarm or a widget names it; a dimension's value is `Resource` or `Resource.Attribute`, or plain text.
@@ -88,6 +98,7 @@ struct Metric {
 }
 
 impl Metric {
+    /// Of an alarm on one metric, or of one that metric math reads.
     fn of_alarm(alarm: &Value) -> Self {
         let text = |value: &Value| {
             let text = yaml_serde::to_string(value).unwrap();
@@ -99,6 +110,10 @@ impl Metric {
             name: text(&alarm["MetricName"]),
             dimensions: dimensions.iter().map(|one| (text(&one["Name"]), text(&one["Value"]))).collect(),
         }
+    }
+
+    fn all_of_alarm(alarm: &Value) -> Vec<Self> {
+        Alarm::new(alarm, &[("SilenceHours", 1.0)]).metrics.values().map(Self::of_alarm).collect()
     }
 
     /// A row of a widget, unless it is an expression.
@@ -179,8 +194,16 @@ fn default(parameter: &str) -> String {
 #[test]
 fn every_alarm_and_every_widget_is_on_a_metric_that_is_sent() {
     for (id, alarm) in alarms() {
-        let metric = Metric::of_alarm(&alarm);
-        assert!(metric.exists(), "{id}: {metric:?}");
+        let metrics = Metric::all_of_alarm(&alarm);
+        assert!((1..=10).contains(&metrics.len()), "{id}: CloudWatch takes ten");
+        for metric in &metrics {
+            assert!(metric.exists(), "{id}: {metric:?}");
+        }
+        // Math over two functions or topics would compare what has nothing to do with each other.
+        let of: BTreeSet<_> = metrics.iter().filter_map(|metric| metric.dimensions.values().next()).collect();
+        // The webhook function is what answers behind the API.
+        let one = of.len() == 1 || of.iter().map(|name| name.as_str()).eq(["WebhookApi", "WebhookFunction"]);
+        assert!(one, "{id}: {metrics:?}");
     }
     let shown = shown();
     assert!(shown.len() > 40);
@@ -197,7 +220,8 @@ fn the_age_of_what_is_pending_is_watched_by_topic() {
     ] {
         let alarm = resource(id);
         assert_eq!(alarm["Condition"].as_str(), condition, "{id}");
-        assert_eq!(Metric::of_alarm(&alarm["Properties"]).name, metric.name(), "{id}");
+        let own = Metric::all_of_alarm(&alarm["Properties"]).into_iter().find(|metric| metric.namespace == NAMESPACE);
+        assert_eq!(own.unwrap().name, metric.name(), "{id}");
         assert_eq!(yaml_serde::to_string(&alarm["Properties"]["Threshold"]).unwrap(), "!Ref PendingSeconds\n", "{id}");
     }
 }
@@ -206,7 +230,7 @@ fn the_age_of_what_is_pending_is_watched_by_topic() {
 fn every_queue_has_an_alarm_for_what_lies_in_it() {
     for queue in resources_of("AWS::SQS::Queue").keys() {
         let watches = |(_, alarm): (String, Value)| {
-            let metric = Metric::of_alarm(&alarm);
+            let metric = Metric::all_of_alarm(&alarm).remove(0);
             metric.name == "ApproximateNumberOfMessagesVisible"
                 && metric.dimensions["QueueName"] == format!("{queue}.QueueName")
                 && alarm["Threshold"].as_u64() == Some(0)
@@ -295,7 +319,9 @@ fn the_parameters_take_a_status_in_any_letter_case() {
 #[test]
 fn no_alarm_looks_back_longer_than_cloudwatch_can() {
     for (id, alarm) in alarms() {
-        let period = alarm["Period"].as_u64().unwrap();
+        let math = alarm["Metrics"].as_sequence().into_iter().flatten();
+        let stat = math.map(|query| &query["MetricStat"]).find(|stat| !stat.is_null()).unwrap_or(&alarm);
+        let period = stat["Period"].as_u64().unwrap();
         let periods = match alarm["EvaluationPeriods"].as_u64() {
             Some(periods) => periods,
             None => {
@@ -306,6 +332,153 @@ fn no_alarm_looks_back_longer_than_cloudwatch_can() {
         };
         let longest = if period < 3600 { 86_400 } else { 604_800 };
         assert!(period % 60 == 0 && period * periods <= longest, "{id}");
+    }
+}
+
+#[test]
+fn an_alarm_mails_its_end_only_if_missing_data_does_not_end_it() {
+    for (id, alarm) in alarms() {
+        let ends_by_data = match alarm["TreatMissingData"].as_str() {
+            Some("ignore") => true,
+            Some("notBreaching") => false,
+            other => panic!("{id}: {other:?}"),
+        };
+        assert_eq!(alarm["OKActions"].is_null(), !ends_by_data, "{id}");
+        // SQS reports nothing on a queue that was idle for six hours.
+        let on_queue = Metric::all_of_alarm(&alarm).iter().any(|metric| metric.namespace == "AWS/SQS");
+        assert!(ends_by_data || !on_queue, "{id}");
+    }
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    for (id, alarm) in alarms() {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{id}`"))).unwrap();
+        assert_eq!(row.ends_with("| ✓ |"), !alarm["OKActions"].is_null(), "{row}");
+    }
+}
+
+#[test]
+fn readme_counts_what_cloudwatch_bills_of_the_alarms() {
+    let template = load();
+    let billed = |condition: Option<&str>| -> usize {
+        let of = |id: &String| template["Resources"][id.as_str()]["Condition"].as_str() == condition;
+        alarms().iter().filter(|(id, _)| of(id)).map(|(_, alarm)| Metric::all_of_alarm(alarm).len()).sum()
+    };
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let (always, stream) = (billed(None), billed(Some("StreamsStatus")));
+    assert!(readme.contains(&format!("| Alarms | {always} metrics × 0.10;")), "{always}");
+    assert!(readme.contains(&format!("the {stream} metrics that its alarms read")), "{stream}");
+    assert_eq!(billed(Some("MindsSilence")), 1);
+}
+
+fn alarm(id: &str, given: &[(&str, f64)]) -> Alarm {
+    Alarm::new(&alarms()[id], given)
+}
+
+const PUBLISHED: &str = "NumberOfMessagesPublished";
+const DELIVERED: &str = "NumberOfNotificationsDelivered";
+
+#[test]
+fn a_publish_that_reaches_nobody_raises_an_alarm_within_ten_minutes() {
+    for id in ["NobodyHearsAlarm", "NobodyHearsStreamAlarm"] {
+        let alarm = alarm(id, &[]);
+        let published = Minutes::default().with(PUBLISHED, [30], 1.0);
+        assert_eq!(alarm.minutes_in_alarm(&published, 0, 90, 0), [35, 36, 37, 38, 39], "{id}");
+        // Data that comes late delays the alarm, and does not prevent it.
+        assert!(alarm.minutes_in_alarm(&published, 0, 90, 3).contains(&35), "{id}");
+        assert_eq!(alarm.minutes_in_alarm(&Minutes::default(), 0, 90, 0), [0; 0], "{id}: nothing was published");
+        // Those who subscribed were gone after the first alert.
+        let gone = Minutes::default().with(PUBLISHED, [30, 50], 1.0).with(DELIVERED, [30], 3.0);
+        assert_eq!(alarm.minutes_in_alarm(&gone, 0, 90, 0), [55, 56, 57, 58, 59], "{id}");
+        let always = Minutes::default().with(PUBLISHED, 0..90, 2.0);
+        assert_eq!(alarm.minutes_in_alarm(&always, 5, 90, 0), (5..=90).collect::<Vec<_>>(), "{id}");
+        // If CloudWatch retrieves no period before the last one, the alarm compares the last five
+        // minutes.
+        assert_eq!(alarm.state(&published, 32, 0, 0, State::Ok), State::Alarm, "{id}");
+    }
+}
+
+#[test]
+fn a_delivery_that_cloudwatch_knows_five_minutes_after_the_publish_raises_no_alarm() {
+    for id in ["NobodyHearsAlarm", "NobodyHearsStreamAlarm"] {
+        let alarm = alarm(id, &[]);
+        for delay in 0..=5 {
+            for late in 0..=5 - delay {
+                let heard = Minutes::default().with(PUBLISHED, [30], 1.0).with(DELIVERED, [30 + delay], 1.0);
+                assert_eq!(alarm.minutes_in_alarm(&heard, 0, 90, late), [0; 0], "{id}: {delay}, {late}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_filtered_out_message_is_one_that_nobody_wanted_from_the_stream_and_a_lost_alert() {
+    for filtered in ["NumberOfNotificationsFilteredOut", "NumberOfNotificationsFilteredOut-MessageBody"] {
+        let data = Minutes::default().with(PUBLISHED, [30], 1.0).with(filtered, [30], 2.0);
+        assert_eq!(alarm("NobodyHearsStreamAlarm", &[]).minutes_in_alarm(&data, 0, 90, 0), [0; 0], "{filtered}");
+        assert_ne!(alarm("NobodyHearsAlarm", &[]).minutes_in_alarm(&data, 0, 90, 0), [0; 0], "{filtered}");
+    }
+}
+
+#[test]
+fn a_burst_that_waits_for_slots_is_no_outage() {
+    let alarm = alarm("UnavailableAlarm", &[]);
+    let answers = |number| Minutes::default().with("5xx", [30], number);
+    assert_eq!(alarm.minutes_in_alarm(&answers(3.0), 0, 90, 0), [0; 0]);
+    assert_eq!(alarm.minutes_in_alarm(&answers(4.0), 0, 90, 0), (30..45).collect::<Vec<_>>());
+    let waiting = |number| answers(40.0).with("NoSlot", [30], number);
+    assert_eq!(alarm.minutes_in_alarm(&waiting(40.0), 0, 90, 0), [0; 0]);
+    assert_ne!(alarm.minutes_in_alarm(&waiting(36.0), 0, 90, 0), [0; 0], "four have another reason");
+}
+
+#[test]
+fn a_redrive_that_stops_raises_an_alarm_after_ten_minutes_until_it_runs() {
+    let alarm = alarm("RedriveNotRunningAlarm", &[]);
+    let runs = Minutes::default().with("Invocations", 0..60, 1.0).with("Invocations", 90..120, 1.0);
+    assert_eq!(alarm.minutes_in_alarm(&runs, 10, 119, 0), (69..90).collect::<Vec<_>>());
+    assert_eq!(alarm.minutes_in_alarm(&runs, 10, 60, 8), [0; 0], "data that comes late");
+    let scarce = Minutes::default().with("Invocations", (0..120).step_by(9), 1.0);
+    assert_eq!(alarm.minutes_in_alarm(&scarce, 10, 119, 0), [0; 0]);
+}
+
+#[test]
+fn silence_raises_an_alarm_after_its_hours_until_an_event_arrives() {
+    let hours = |hours: usize| hours * 60;
+    let alarm = alarm("SilenceAlarm", &[("SilenceHours", 3.0)]);
+    let data = Minutes::default().with("Genuine", [hours(5), hours(12)], 1.0);
+    let alarmed = alarm.minutes_in_alarm(&data, hours(5), hours(14), 0);
+    assert_eq!(alarmed, (hours(8)..hours(12)).collect::<Vec<_>>());
+    // Hours before the first event count as silent. The template and README.md say so.
+    assert_eq!(alarm.state(&Minutes::default(), hours(6), 0, 2, State::InsufficientData), State::Alarm);
+}
+
+#[test]
+fn only_a_successful_run_of_the_redrive_ends_the_alarm_on_what_is_pending() {
+    for (id, age) in
+        [("PendingTooOldAlarm", "OldestPendingAge"), ("StreamPendingTooOldAlarm", "OldestStreamPendingAge")]
+    {
+        let alarm = alarm(id, &[("PendingSeconds", 600.0)]);
+        let pending = Minutes::default().with(age, 30..40, 700.0);
+        let until = |data: &Minutes| alarm.minutes_in_alarm(data, 0, 90, 0);
+        let runs = pending.clone().with("Invocations", 0..90, 1.0).with("Errors", 0..90, 0.0);
+        assert_eq!(until(&runs), (30..44).collect::<Vec<_>>(), "{id}: nothing is pending any more");
+        let stopped = pending.clone().with("Invocations", 0..40, 1.0);
+        assert_eq!(until(&stopped), (30..=90).collect::<Vec<_>>(), "{id}: the redrive does not run");
+        let failing = pending.with("Invocations", 0..90, 1.0).with("Errors", 40..90, 1.0);
+        assert_eq!(until(&failing), (30..=90).collect::<Vec<_>>(), "{id}: each run fails");
+        let listed =
+            Minutes::default().with("Invocations", 0..90, 1.0).with("Errors", 0..90, 1.0).with(age, 30..40, 700.0);
+        assert_eq!(until(&listed).first(), Some(&30), "{id}: each run fails, but knows of an old delivery");
+        let young = Minutes::default().with("Invocations", 0..90, 1.0).with(age, 30..40, 600.0);
+        assert_eq!(until(&young), [0; 0], "{id}");
+    }
+}
+
+#[test]
+fn an_idle_queue_keeps_its_alarm_until_sqs_reports_that_it_is_empty() {
+    for id in ["RedriveFailedAlarm", "DeadLettersAlarm"] {
+        let alarm = alarm(id, &[]);
+        let depth = "ApproximateNumberOfMessagesVisible";
+        let idle = Minutes::default().with(depth, 10..370, 1.0).with(depth, 900..910, 0.0);
+        assert_eq!(alarm.minutes_in_alarm(&idle, 0, 910, 0), (10..900).collect::<Vec<_>>(), "{id}");
     }
 }
 

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
+from textwrap import dedent, indent
 from urllib.parse import urlsplit
 
 import boto3
@@ -71,11 +72,22 @@ def deploy(template, emulator, **parameters):
 def as_ministack_takes_it(template):
     """A template's text, with a resource that does nothing in the place of each that ministack would fail at.
 
+    An alarm on metric math becomes an alarm on the first metric of its math, because ministack takes no math.
     And with the policies that refuse what does not come by TLS, which nothing does here, refusing what does instead.
     """
     nothing = "Type: AWS::CloudFormation::WaitConditionHandle"
     known = re.sub(rf"Type: ({UNKNOWN})$", nothing, template, flags=re.MULTILINE)
-    return re.sub(r"""(aws:SecureTransport: )(['"])false\2""", r"\1\2true\2", known)
+    unmathematical = re.sub(r"^( +)Metrics:\n((?:\1[ -] ?.*\n)+)", _first_metric, known, flags=re.MULTILINE)
+    return re.sub(r"""(aws:SecureTransport: )(['"])false\2""", r"\1\2true\2", unmathematical)
+
+
+def _first_metric(metrics):
+    """The properties of an alarm on the first metric that the math of an alarm reads."""
+    stat = dedent(re.search(r"^( +)MetricStat:\n((?:\1 .*\n)+)", metrics[2], re.MULTILINE)[2])
+    metric = dedent(re.search(r"^Metric:\n((?: .*\n)+)", stat, re.MULTILINE)[1])
+    over = re.search(r"^Period: .*\n", stat, re.MULTILINE)[0]
+    statistic = re.search(r"^Stat: (.*\n)", stat, re.MULTILINE)[1]
+    return indent(f"{metric}{over}Statistic: {statistic}", metrics[1])
 
 
 def outputs(stack_name):

@@ -1,6 +1,7 @@
 //! What tests share. Each test file uses some of it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod alarms;
 pub mod aws;
 pub mod contracts;
 pub mod doubles;

@@ -5,7 +5,34 @@ use std::collections::BTreeMap;
 use yaml_serde::{Mapping, Value};
 
 pub fn load() -> Value {
-    yaml_serde::from_str(&std::fs::read_to_string("template.yaml").unwrap()).unwrap()
+    load_from("template.yaml")
+}
+
+pub fn load_from(path: &str) -> Value {
+    yaml_serde::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// What CloudFormation makes of a value whose functions need nothing but the given parameters.
+pub fn resolved(template: &Value, value: &Value, given: &[(&str, &str)]) -> String {
+    let Value::Tagged(tagged) = value else {
+        return yaml_serde::to_string(value).unwrap().trim().to_owned();
+    };
+    let of = |value: &Value| resolved(template, value, given);
+    let parameter = |name: &str| given.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned());
+    let holds = |value: &Value| of(value) == "true";
+    let argument = &tagged.value;
+    let tag = tagged.tag.to_string();
+    match tag.trim_start_matches('!') {
+        "Ref" => parameter(argument.as_str().unwrap()).unwrap_or_else(|| format!("{value:?}")),
+        "If" if holds(&template["Conditions"][argument[0].as_str().unwrap()]) => of(&argument[1]),
+        "If" => of(&argument[2]),
+        "Condition" => of(&template["Conditions"][argument.as_str().unwrap()]),
+        "Equals" => (of(&argument[0]) == of(&argument[1])).to_string(),
+        "Not" => (!holds(&argument[0])).to_string(),
+        "Or" => argument.as_sequence().unwrap().iter().any(holds).to_string(),
+        "GetAtt" => argument.as_str().unwrap().to_owned(),
+        other => panic!("{other} is not known here"),
+    }
 }
 
 /// The resource with this logical id.
