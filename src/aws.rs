@@ -74,8 +74,9 @@ type Https = Arc<LazyLock<SharedHttpConnector>>;
 type Endpoint = Option<String>;
 
 impl Aws {
-    /// Region, credentials and endpoints from the variables in which Lambda gives them to a function. Lambda replaces an
-    /// environment before its credentials expire, so these never change.
+    /// Reads the region, the credentials and the endpoints from the variables in which Lambda gives
+    /// them to a function. The variables do not change while a process lives. AWS does not document
+    /// when Lambda replaces a process whose credentials are about to expire.
     ///
     /// # Errors
     /// With the first variable that is missing.
