@@ -14,7 +14,7 @@
 //!   hear an answer late is the same as to ask again late: the row has not changed since. An attempt
 //!   can stop while its publish is due, for any time. It can die or give up at any point.
 //! - **Time.** It passes in steps of half a slot. An attempt without a fault does at once what it
-//!   can do. Only an attempt with a fault is late.
+//!   can do, so only a fault makes an attempt late. All others are in time.
 //!
 //! Assumed: clocks agree, a publish starts at the moment at which the attempt looks whether its slot
 //! is usable, no owner is used twice, and a slot's row stays while anybody may still ask for it. If
@@ -38,10 +38,10 @@ use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
 
 const A: &str = "A, no slot is used by two publishes";
 const B: &str = "B, no second sees more than twice the rate";
-const C: &str = "C, without late publishes, no second sees more than the rate and one";
-const D: &str = "D, who is not late finds no slot only if others have all in its reach";
-const E: &str = "E, a redrive that is not late gets a slot, whatever webhooks take";
-const F: &str = "F, of two that are not late, the first to begin has the earlier slot";
+const C: &str = "C, of attempts in time, no second sees more than the rate and one";
+const D: &str = "D, an attempt in time finds no slot only if others have all in its reach";
+const E: &str = "E, a redrive in time gets a slot, whatever webhooks take";
+const F: &str = "F, of two attempts in time, the one that begins earlier has the earlier slot";
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Protocol {
@@ -82,7 +82,7 @@ const SMALL: [Size; 2] = [
     Size { rate: 2, webhooks: 3, redrives: 1, faults: 1, reach: 1250, last: 750 },
 ];
 
-/// The same in `make model`.
+/// The sizes in `make model`.
 const FULL: [Size; 3] = [
     Size { rate: 1, webhooks: 3, redrives: 1, faults: 2, reach: 2000, last: 1000 },
     Size { rate: 1, webhooks: 2, redrives: 2, faults: 2, reach: 1000, last: 1000 },
@@ -118,7 +118,7 @@ const BROKEN: [Broken; 10] = [
     (RedriveReachesNoFurther, E, NO_FAULT),
 ];
 
-/// If answers are late, the places of a calendar second do not even bound the pace to twice the rate.
+/// If answers are late, places in a calendar second do not even bound the pace to twice the rate.
 const COUNTS_LATE: Broken =
     (CountPerSecond, B, Size { rate: 2, webhooks: 5, redrives: 0, faults: 1, reach: 1250, last: 1250 });
 
@@ -225,7 +225,7 @@ impl World {
         self.attempts.iter().any(what)
     }
 
-    /// Those that have a slot or have published in it, and no fault has made late.
+    /// The attempts that no fault has made late.
     fn in_time(&self) -> impl Iterator<Item = &Attempt> + Clone {
         self.attempts.iter().filter(|attempt| !attempt.late)
     }
@@ -235,15 +235,15 @@ impl World {
     }
 }
 
-/// Returns the most publishes in any window of one second. The second in which most publishes are
-/// begins with one.
+/// Returns the highest number of publishes in any window of one second. It is enough to look at the
+/// windows that begin with a publish.
 fn most_in_a_second<'a>(attempts: impl Iterator<Item = &'a Attempt> + Clone) -> u64 {
     let times = attempts.filter_map(|attempt| Some(attempt.published()?.1));
     let within = |from: Timestamp| times.clone().filter(|at| from <= *at && at.since(from) < SECOND).count() as u64;
     times.clone().map(within).max().unwrap_or_default()
 }
 
-/// All but to hear the answer is a fault.
+/// How a request for a slot ends. To hear the answer is the only one that is not a fault.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Hear,
@@ -432,7 +432,8 @@ impl Burst {
         })
     }
 
-    /// A redrive finds no slot only if redrives have all that no webhook could reach when it began.
+    /// A redrive finds no slot only if redrives have every slot that no webhook could reach when the
+    /// redrive began.
     fn keeps_e(&self, world: &World) -> bool {
         let is_redrive = |who: &usize| world.attempts[*who].kind == Kind::Redrive;
         world.in_time().filter(|a| (a.kind, a.step) == (Kind::Redrive, Step::NoSlot)).all(|attempt| {
@@ -560,7 +561,7 @@ impl Model for Burst {
             Property::sometimes("can come too late for one slot and publish in another", |_, w: &World| {
                 w.attempts.iter().enumerate().any(|(who, a)| a.published().is_some() && w.slots_of(who) > 1)
             }),
-            Property::sometimes("can ask again for a slot that was taken late", |_, w: &World| {
+            Property::sometimes("can publish in time in spite of a fault", |_, w: &World| {
                 w.any(|a| !a.late && a.published().is_some()) && w.faults > 0
             }),
             Property::sometimes("can take a slot and die", |_, w: &World| {
