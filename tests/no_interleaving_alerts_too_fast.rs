@@ -24,14 +24,18 @@
 //! them breaks.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use Protocol::*;
+use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::ledger::{Owner, may_take_slot};
 use opportunity_alerts::pace::{AlertRate, Slot};
+use opportunity_alerts::redrive::DELIVERY_TIME;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
@@ -633,6 +637,18 @@ fn with_four_attempts_and_a_fault() {
 #[ignore = "takes minutes: `make model`"]
 fn the_full_model() {
     check(&FULL, &[COUNTS_LATE]);
+}
+
+/// The model's redrives reach one second further than its webhooks. So do those of the template.
+#[tokio::test(start_paused = true)]
+async fn a_redrive_reaches_one_second_further_than_a_webhook() {
+    let invocation = |function: &str| {
+        let timeout = support::template::function(function)["Timeout"].as_u64().expect("a timeout");
+        Invocation::new("request-1", START.after(Duration::from_secs(timeout)), START, [0; 8])
+    };
+    let webhook = invocation("WebhookFunction").schedule().pace_by;
+    let redrive = invocation("RedriveFunction").part(0, DELIVERY_TIME).expect("time for a delivery").schedule().pace_by;
+    assert!(redrive - webhook >= SECOND, "webhooks could take every slot that a redrive reaches");
 }
 
 /// Returns the slot's bounds, in milliseconds.
