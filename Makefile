@@ -59,9 +59,9 @@ test-deployed: tools # Against the deployed template on a local AWS
 test-examples: tools # The consumers in examples/, deployed to a local AWS
 	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py
 
-model: # The claim protocol in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
-	cargo test --locked --test no_interleaving_breaks_the_promise --test no_fault_at_any_call_loses_or_doubles_an_alert \
-		-- --ignored --nocapture
+model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
+	cargo test --locked --test no_interleaving_breaks_the_promise --test no_interleaving_alerts_too_fast \
+		--test no_fault_at_any_call_loses_or_doubles_an_alert -- --ignored --nocapture
 
 chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
 	cargo test --locked --test chaos_loses_nothing -- --ignored --nocapture

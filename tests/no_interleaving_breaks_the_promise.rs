@@ -9,11 +9,16 @@
 //!   limit to that. The sender hears nothing. It asks again under the same token (the ledger, not the topic), gives up,
 //!   or dies. A lost answer is a request that arrives at once, unheard. An attempt gives up a
 //!   completion only at the end of its time. If it gave up sooner, a second publish is not excused.
+//! - **Pacing.** An attempt that has claimed the alert may find no free slot. It then releases its
+//!   claim instead of publishing. The slots themselves are in the model
+//!   `no_interleaving_alerts_too_fast`. A slot and a claim share no row, so a change of one never
+//!   changes whether a request for the other takes effect.
 //! - **Time.** It passes at any moment. An attempt ends when its time is over; its lease counts from its beginning, not
 //!   from the claim, and outlives it by the margin. Any two clocks may differ by as much.
 //!
 //! Assumed: an attempt does nothing once its time is over, no two clocks differ by more than the margin, no token is
 //! used twice, a row stays while anything may still arrive for it, and redrives go on for ever, while faults do not.
+//! Some redrive finds a free slot: the model of the slots says when.
 //!
 //! The other protocols are what one might write instead. The checker finds what each of them breaks, so it would here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -40,6 +45,7 @@ enum Protocol {
     NoRedrive,
     AnswerFirst,
     SwallowFailure,
+    NoSlotIsSuccess,
     RecordThenWork,
     LookThenInsert,
     LeaseAlone,
@@ -52,10 +58,11 @@ enum Protocol {
     OneToken,
 }
 
-const BROKEN: [(Protocol, &str); 13] = [
+const BROKEN: [(Protocol, &str); 14] = [
     (NoRedrive, P4),                  // leaves it to SendPilot to come back
     (AnswerFirst, P1),                // works when it has said 2xx
     (SwallowFailure, P1),             // says 2xx when it failed, so as not to be asked again
+    (NoSlotIsSuccess, P1),            // says 2xx when no slot is free, and counts on the redrive
     (RecordThenWork, P1),             // writes at the claim that all is done
     (LookThenInsert, P5),             // claims without a lease: whatever is not published
     (LeaseAlone, P2),                 // claims without a state: whatever nobody holds
@@ -224,12 +231,15 @@ enum Action {
     /// An attempt, perhaps new to the world, sends the request of its step, by a clock that is so fast.
     Send(usize, Attempt, u64, Fate),
     ArriveLate(usize, Request),
+    /// An attempt that has claimed the alert finds no free slot. That is no fault.
+    FindNoSlot(usize),
 }
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tick => write!(f, "time passes"),
+            Self::FindNoSlot(who) => write!(f, "#{who} finds no free slot"),
             Self::ArriveLate(who, request) => write!(f, "late from #{who}: {request:?}"),
             Self::Send(who, Attempt { kind, step, left, .. }, fast, (arrives, then)) => {
                 let lost = if *arrives { "" } else { "lost, " };
@@ -371,6 +381,9 @@ impl Model for Delivery {
         actions.extend(world.in_flight.iter().map(|&(who, request)| Action::ArriveLate(who, request)));
         let fates = if world.faults < self.size.faults { &FATES[..] } else { &[(true, Hear)] };
         for (who, attempt) in senders {
+            if attempt.step == Step::Publish {
+                actions.push(Action::FindNoSlot(who));
+            }
             let reads_clock = matches!(attempt.step, Step::Claim | Step::Release);
             for fast in 0..=if reads_clock { MARGIN } else { 0 } {
                 let may_be = |fate: &&Fate| match (fate.1, attempt.step) {
@@ -391,6 +404,11 @@ impl Model for Delivery {
                 let sent = world.in_flight.iter().position(|sent| *sent == (who, request))?;
                 world.in_flight.swap_remove(sent);
                 self.take_effect(&mut world, who, request);
+            }
+            Action::FindNoSlot(who) => {
+                let attempt = &mut world.attempts[who];
+                attempt.step = Step::Release;
+                attempt.told |= self.protocol == NoSlotIsSuccess && attempt.kind == Kind::Webhook;
             }
             Action::Send(who, attempt, fast, fate) => {
                 if who == world.attempts.len() {
@@ -426,6 +444,8 @@ impl Model for Delivery {
             Property::sometimes("can be taken over by a webhook and published twice", |_, w: &World| {
                 w.any(Attempt::lost_proof) && w.any(|a| a.kind == Kind::Webhook && a.recorded)
             }),
+            // Without a fault, nothing else leads to a release.
+            Property::sometimes("can find no slot", |_, w: &World| w.faults == 0 && w.any(|a| a.step == Step::Release)),
             Property::sometimes("can be published late, after a completion", |_, w: &World| {
                 w.completed() && w.in_flight.iter().any(|(_, request)| *request == Request::Publish)
             }),
