@@ -12,14 +12,19 @@
 //! ```
 //!
 //! [`may_take_slot`](crate::ledger::may_take_slot) decides who has a slot. If another attempt has
-//! it, the attempt tries the next slot, and so on. Attempts therefore publish in the order in which
-//! they ask, and none is overtaken again and again.
+//! it, the attempt asks for the next slot, and so on. So attempts publish in the order in which they
+//! ask, and none is overtaken again and again. This holds if the ledger answers faster than a slot
+//! lasts. At a high rate and a slow ledger, later attempts may overtake.
+//!
+//! A process asks for no slot twice: see [`Pacer`]. So the redrive, which publishes several alerts at
+//! the same time, makes about one request for each alert.
 //!
 //! A publish starts within one second of its slot's start. So no second sees more than twice the
 //! rate, even if the ledger answers slowly. With a fast ledger, no second sees more than the rate
 //! and one.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::timestamp::Timestamp;
@@ -58,6 +63,32 @@ impl AlertRate {
     fn slot(self, number: u128) -> Slot {
         let start = (number * 1000).div_ceil(self.0.get().into());
         Slot { start: Timestamp::from_millis(u64::try_from(start).unwrap_or(u64::MAX)) }
+    }
+}
+
+/// One process's part in the pace: the rate, and the slots for which the process has asked.
+#[derive(Debug)]
+pub struct Pacer {
+    rate: AlertRate,
+    /// The process has asked for every slot before this time, or the slot is over. In milliseconds
+    /// since the Unix epoch.
+    asked_before: AtomicU64,
+}
+
+impl Pacer {
+    /// Returns the part of a process that has asked for no slot.
+    pub fn new(rate: AlertRate) -> Self {
+        Self { rate, asked_before: AtomicU64::new(0) }
+    }
+
+    /// Returns the first slot, from the one at `now` on, for which the process has not asked.
+    pub fn next(&self, now: Timestamp) -> Slot {
+        self.rate.slot_at(now.max(Timestamp::from_millis(self.asked_before.load(Ordering::Relaxed))))
+    }
+
+    /// Notes that the process asks for a slot.
+    pub fn asks_for(&self, slot: Slot) {
+        self.asked_before.fetch_max(self.rate.next(slot).start().as_millis(), Ordering::Relaxed);
     }
 }
 

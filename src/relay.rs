@@ -45,7 +45,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
 use crate::ledger::{Claim, Claimed, Ledger, LedgerError, MayAlert, Message, Receipt, Settled, Standing, Wanted};
-use crate::pace::AlertRate;
+use crate::pace::Pacer;
 use crate::response::Outcome;
 use crate::timestamp::Timestamp;
 use crate::topic::{Topic, TopicError};
@@ -201,8 +201,8 @@ pub struct Relay<L, T> {
     pub retention: Duration,
     /// How long there is no second alert for the same lead and status, where alerts are debounced.
     pub debounce: Option<Duration>,
-    /// The number of alerts per second over all processes, if alerts are paced.
-    pub alert_rate: Option<AlertRate>,
+    /// This process's part in the pace of alerts, if alerts are paced.
+    pub pacer: Option<Pacer>,
     /// The longest wait for the topic of the lead status stream, if that ends before
     /// [`Schedule::publish_by`](crate::invocation::Schedule::publish_by).
     pub stream_wait: Duration,
@@ -256,9 +256,9 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
 
     /// Publishes an alert in a slot of its own. A message to the stream needs none.
     async fn pace(&self, claim: Claim, invocation: &Invocation, steps: &mut Steps) -> Relayed {
-        if let (Message::Alert { .. }, Some(rate)) = (claim.message(), self.alert_rate) {
+        if let (Message::Alert { .. }, Some(pacer)) = (claim.message(), &self.pacer) {
             let began = Instant::now();
-            let slot = self.wait_for_slot(&claim, rate, invocation).await;
+            let slot = self.wait_for_slot(&claim, pacer, invocation).await;
             steps.pace = Some(began.elapsed());
             if let Err(cause) = slot {
                 return self.release(claim, cause, invocation).await;
@@ -268,15 +268,17 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
     }
 
     /// Takes the first free slot and waits for its start.
-    async fn wait_for_slot(&self, claim: &Claim, rate: AlertRate, invocation: &Invocation) -> Result<(), Unpublished> {
+    async fn wait_for_slot(&self, claim: &Claim, pacer: &Pacer, invocation: &Invocation) -> Result<(), Unpublished> {
         let pace_by = invocation.schedule().pace_by;
-        let mut slot = rate.slot_at(invocation.now());
+        let mut ahead = Duration::ZERO;
         loop {
             let asked_at = invocation.now();
+            let slot = pacer.next(asked_at.after(ahead));
             let starts_at = Instant::now() + slot.start().since(asked_at);
             if starts_at > pace_by {
                 return Err(Unpublished::NoSlot);
             }
+            pacer.asks_for(slot);
             let taken = within(pace_by, self.ledger.take_slot(claim, slot), LedgerError::TimedOut).await;
             if taken.map_err(Unpublished::Pace)? {
                 sleep_until(starts_at).await;
@@ -286,9 +288,7 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
                 }
                 // The ledger answered too late for this slot. The next slot is as far ahead as the
                 // ledger is slow.
-                slot = rate.slot_at(now.after(now.since(asked_at)));
-            } else {
-                slot = rate.next(slot).max(rate.slot_at(invocation.now()));
+                ahead = now.since(asked_at);
             }
         }
     }

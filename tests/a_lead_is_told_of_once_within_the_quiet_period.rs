@@ -197,7 +197,7 @@ async fn attempt(
         topic: At { told, now, works },
         retention: MINUTE * 60,
         debounce: Some(MINUTE * 5),
-        alert_rate: None,
+        pacer: None,
         stream_wait: MINUTE,
     };
     let event_id = format!("evt_{event}");

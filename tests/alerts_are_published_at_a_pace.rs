@@ -16,7 +16,7 @@ use opportunity_alerts::ledger::{
     Attempt, Claim, Claimed, Delivery, DeliveryId, Ledger, LedgerError, MayAlert, Message, Owner, Pending, QuietId,
     Receipt, Settled, Standing, Wanted, may_take_slot,
 };
-use opportunity_alerts::pace::{AlertRate, Slot};
+use opportunity_alerts::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::relay::{Relay, Relayed};
 use opportunity_alerts::response::Outcome;
@@ -138,7 +138,7 @@ impl Shared {
     }
 
     fn relay(&self, per_second: u64) -> Relay<Self, Self> {
-        Relay { alert_rate: AlertRate::new(per_second), ..relay(self.clone(), self.clone()) }
+        Relay { pacer: AlertRate::new(per_second).map(Pacer::new), ..relay(self.clone(), self.clone()) }
     }
 
     fn invocation(&self, name: &str, allowed: Duration) -> Invocation {
@@ -281,7 +281,7 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
     let invocation = shared.invocation("evt_2", SECOND * 10);
     // The double publishes what a ledger has stored, so the stream's message is claimed over the wire.
     let dynamodb = DynamoDb::start().await;
-    let relay = Relay { alert_rate: AlertRate::new(5), ..relay(dynamodb.ledger(), shared.clone()) };
+    let relay = Relay { pacer: AlertRate::new(5).map(Pacer::new), ..relay(dynamodb.ledger(), shared.clone()) };
     assert_eq!(relay.deliver(Wanted::Delivery(change), &invocation).await.outcome, Outcome::Streamed);
     assert_eq!(shared.state().asked, 0);
     assert_eq!(dynamodb.rows().await.len(), 1);
@@ -362,6 +362,15 @@ async fn a_backlog_of_a_thousand_drains_at_the_configured_rate() {
         assert!(took < ideal * 1.1 + 1.0, "{per_second} a second: {took} s");
         assert!(most_in_a_second(&moments) <= per_second as usize + 1);
     }
+}
+
+/// Of several alerts at the same time in one process, none asks for a slot of another.
+#[tokio::test(start_paused = true)]
+async fn a_redrive_asks_for_each_slot_once() {
+    let shared = Shared::new(FAST);
+    drain(&shared, 5, 200).await;
+    let state = shared.state();
+    assert_eq!((state.asked, state.slots.len()), (200, 200));
 }
 
 /// New alerts come three times as fast as they may be published, for ten minutes.

@@ -41,7 +41,7 @@ use opportunity_alerts::ledger::{
     Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Owner, Pending,
     QuietId, Receipt, Row, Settled, Standing, State, Wanted, may_claim, may_settle, may_take_slot,
 };
-use opportunity_alerts::pace::{AlertRate, Slot};
+use opportunity_alerts::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::pipeline::Pipeline;
 use opportunity_alerts::redrive::{Pace, Redrive};
 use opportunity_alerts::relay::Relay;
@@ -465,7 +465,7 @@ async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
         let (ledger, topic) = (process.clone(), process.clone());
         let (keyring, telemetry) = (Keyring::given(secrets()), telemetry());
         let rules = Rules { pipeline: Pipeline::parse(pipeline).unwrap(), ..Rules::default() };
-        let relay = Relay { alert_rate: world.scenario.rate, ..relay(ledger, topic) };
+        let relay = Relay { pacer: world.scenario.rate.map(Pacer::new), ..relay(ledger, topic) };
         let webhook = Webhook { keyring, rules, relay, telemetry };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.requests[which], &invocation)).await;
@@ -490,7 +490,7 @@ async fn redrive(world: &Arc<World>, all_sent: &Notify) {
         sent = sent || futures_util::poll!(&mut all_sent).is_ready();
         join_all((0..runs).map(|number| async move {
             let process = Process::new(world);
-            let relay = Relay { alert_rate: world.scenario.rate, ..relay(process.clone(), process.clone()) };
+            let relay = Relay { pacer: world.scenario.rate.map(Pacer::new), ..relay(process.clone(), process.clone()) };
             let redrive = Redrive { relay, telemetry: telemetry() };
             let now = world.now();
             let id = format!("redrive {number} at {}", now.as_millis());

@@ -7,6 +7,7 @@ use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::pace::Pacer;
 use opportunity_alerts::redrive::{DELIVERY_TIME, Pace, Redrive};
 use opportunity_alerts::relay::Relay;
 use opportunity_alerts::topic::sns::Sns;
@@ -32,7 +33,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
             topic: Sns::new(aws.sns(), config.topics),
             retention: config.retention,
             debounce: config.debounce,
-            alert_rate: config.alert_rate,
+            pacer: config.alert_rate.map(Pacer::new),
             // A topic that is slow, but answers, must get its messages in the end.
             stream_wait: DELIVERY_TIME,
         },

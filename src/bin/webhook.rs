@@ -12,6 +12,7 @@ use opportunity_alerts::aws::Aws;
 use opportunity_alerts::gateway::Payload;
 use opportunity_alerts::keyring::{Keyring, Source};
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::pace::Pacer;
 use opportunity_alerts::relay::{Relay, STREAM_WAIT};
 use opportunity_alerts::topic::sns::Sns;
 use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
@@ -43,7 +44,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
             topic: Sns::new(aws.sns(), config.topics),
             retention: config.retention,
             debounce: config.debounce,
-            alert_rate: config.alert_rate,
+            pacer: config.alert_rate.map(Pacer::new),
             stream_wait: STREAM_WAIT,
         },
         telemetry,

@@ -63,7 +63,7 @@ pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
         topic,
         retention: Duration::from_secs(86_400),
         debounce: None,
-        alert_rate: None,
+        pacer: None,
         stream_wait: Duration::from_secs(10),
     }
 }
