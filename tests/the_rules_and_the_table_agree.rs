@@ -6,8 +6,9 @@ mod support;
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::ledger::{
     Attempt, Claimed, Ledger, LedgerError, MayClaim, MaySettle, Owner, Receipt, Row, Settled, Standing, State, Wanted,
-    may_claim, may_settle,
+    may_claim, may_settle, may_take_slot,
 };
+use opportunity_alerts::pace::AlertRate;
 use opportunity_alerts::timestamp::Timestamp;
 use support::dynamodb::{DynamoDb, Item};
 use support::requests::{claim_of, delivery};
@@ -109,5 +110,21 @@ async fn on_a_completion_a_discard_and_a_release() {
         let dynamodb = table(row.as_ref()).await;
         assert_eq!(dynamodb.ledger().release(&claim_of("evt", me()), NOW, "e").await.unwrap(), settled, "{row:?}");
         assert_eq!(state(&dynamodb).await, before, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_slot() {
+    let another = Owner::new("another", [0; 8]);
+    for holder in [None, Some(me()), Some(another)] {
+        let dynamodb = DynamoDb::start().await;
+        let slot = AlertRate::new(5).unwrap().slot_at(NOW);
+        if let Some(holder) = &holder {
+            assert!(dynamodb.ledger().take_slot(&claim_of("evt", holder.clone()), slot).await.unwrap());
+        }
+        let may = may_take_slot(holder.as_ref(), &me());
+        assert_eq!(dynamodb.ledger().take_slot(&claim_of("evt", me()), slot).await.unwrap(), may, "{holder:?}");
+        let left = dynamodb.rows().await[0]["owner"].clone();
+        assert_eq!(left, S(holder.unwrap_or_else(me).as_str().into()));
     }
 }
