@@ -1,4 +1,4 @@
-"""`make resend`, against the deployed template: alerts reach new subscribers, unchanged and paced."""
+"""`make resend` against the deployed template: alerts reach new subscribers, unchanged and paced."""
 
 import contextlib
 import io
@@ -7,7 +7,6 @@ import threading
 import time
 import unittest
 from datetime import datetime, timezone
-from fractions import Fraction
 from unittest import mock
 
 import boto3
@@ -52,7 +51,7 @@ class Period(unittest.TestCase):
 
 class Slots(unittest.TestCase):
     def test_a_moment_is_in_the_slot_that_started_last(self):
-        for rate in (1, 3, 5, 7, 100, Fraction("0.5")):
+        for rate in (1, 3, 5, 7, 100):
             for now in (NOW, NOW + 1, NOW + 199, NOW + 200, NOW + 333, NOW + 334, NOW + 999):
                 slot = pace.slot_at(now, rate)
                 self.assertLessEqual(pace.start_of(slot, rate), now)
