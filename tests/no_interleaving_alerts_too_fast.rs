@@ -30,7 +30,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use Protocol::*;
 use opportunity_alerts::invocation::Invocation;
@@ -39,7 +39,8 @@ use opportunity_alerts::pace::{AlertRate, Slot};
 use opportunity_alerts::redrive::DELIVERY_TIME;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
+use support::model::{self, Wrong, breach};
 
 const A: &str = "A, no slot is used by two publishes";
 const B: &str = "B, no second sees more than twice the rate";
@@ -579,38 +580,9 @@ impl Model for Burst {
     }
 }
 
-/// Explores every world, or up to the first breach of the promise that is named. Prints a line of
-/// the table. Returns what is wrong: a promise and the way to its breach, or what must be able to
-/// happen and never does.
-#[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
-fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Option<(&'static str, Vec<Action>)> {
-    let model = Burst::new(protocol, size, promise);
-    let properties = model.properties();
-    let began = Instant::now();
-    // Only one thread with one property keeps strictly to the breadth, and finds the shortest way.
-    let threads = if promise.is_some() { 1 } else { 2 };
-    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let wrong = properties.iter().find_map(|property| {
-        let found = checker.discovery(property.name).map(|path| path.into_actions());
-        let wrong = match property.expectation {
-            Expectation::Always => found,
-            _ => found.is_none().then(Vec::new),
-        };
-        Some((property.name, wrong?))
-    });
-    let verdict = match &wrong {
-        None => "holds".to_owned(),
-        Some((name, way)) => format!("breaks {name} (steps: {})", way.len()),
-    };
-    let (worlds, depth, seconds) = (checker.unique_state_count(), checker.max_depth(), began.elapsed().as_secs_f32());
-    let protocol = format!("{protocol:?}");
-    println!("{protocol:<24}{:>5}{worlds:>9}{depth:>7}{seconds:>7.1} s  {verdict}", size.rate);
-    wrong
-}
-
-fn breach(protocol: Protocol, name: &str, way: &[Action]) -> String {
-    let steps: String = way.iter().zip(1..).map(|(action, number)| format!("\n  {number:>2}. {action}")).collect();
-    format!("\n{protocol:?} breaks {name}:{steps}")
+fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Option<Wrong<Burst>> {
+    let title = format!("{:<24}{:>5}", format!("{protocol:?}"), size.rate);
+    model::explore(&title, Burst::new(protocol, size, promise))
 }
 
 /// The real protocol keeps every promise at every size; each of the others breaks one.
