@@ -207,9 +207,8 @@ struct World {
     faults: usize,
 }
 
-/// The checker takes worlds with the same hash for the same world. Worlds get the same hash if they
-/// differ only in the order of the attempts, or in the past of an attempt that is over and has
-/// published nothing.
+/// The checker takes worlds with the same hash for the same world. So the hash ignores the order of
+/// the attempts, and the past of an attempt that is over and has published nothing.
 impl Hash for World {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let role = |(who, attempt): (usize, &Attempt)| {
