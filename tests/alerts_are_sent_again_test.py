@@ -139,7 +139,7 @@ class Resend(unittest.TestCase):
         self.began = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
     def resend(self, *arguments, since=None, terminal=None):
-        """Runs it, and keeps its output and exit status. `terminal` is what a person answers."""
+        """Runs `make resend`, and keeps its output and exit status. A person answers `terminal`."""
         which = [] if "--event" in arguments else ["--since", since or self.began]
         printed, said = io.StringIO(), mock.Mock(return_value=terminal)
         stdin = mock.Mock(isatty=lambda: terminal is not None)
@@ -156,7 +156,7 @@ class Resend(unittest.TestCase):
         self.assertTrue(all(" " <= character <= "~" for character in self.printed.replace("\n", "")), self.printed)
 
     def alert(self, event_id=None, **data):
-        """An opportunity of its own, for which an alert is published. Returns its row."""
+        """Posts an opportunity, whose alert is published. Returns its row."""
         event = change(request.fresh("lead"), "OPPORTUNITY").with_data(**data)
         if event_id:
             event = event.with_event_id(event_id)
@@ -165,7 +165,7 @@ class Resend(unittest.TestCase):
         return deployed.deliveries.row(f"{WORKSPACE}#{event.event_id()}#alert")
 
     def put(self, **row):
-        """A row as nobody's function writes it, until the test is over."""
+        """Puts a row that no function writes, until the test is over."""
         table = boto3.resource("dynamodb").Table(table_name)
         key = {"deliveryId": row.pop("delivery", f"{WORKSPACE}#{request.fresh('evt')}#alert")}
         table.put_item(Item={**key, **row})
@@ -173,12 +173,12 @@ class Resend(unittest.TestCase):
         return key["deliveryId"]
 
     def slots(self):
-        """When the slots start that were taken to send alerts again."""
+        """Returns when the slots start that the resend has taken."""
         rows = deployed.deliveries.matching("begins_with(#owner, :resend)", {":resend": "resend/"})
         return {int(row["deliveryId"].removesuffix("#slot")) for row in rows}
 
     def assert_same(self, messages, rows):
-        """These alerts have arrived, in this order, byte for byte as their rows keep them."""
+        """Asserts that these alerts arrived in this order, with the bytes that their rows keep."""
         self.assertEqual(
             [(message.subject, message.text) for message in messages],
             [(row["message"]["Subject"], bodies(row)["default"]) for row in rows],
@@ -385,7 +385,7 @@ class Resend(unittest.TestCase):
 
 
 class Broken(AWSResponse):
-    """An answer that SNS gives when it fails itself."""
+    """SNS's answer if SNS itself fails."""
 
     def __init__(self, url, status):
         body = (
