@@ -33,7 +33,7 @@ ALARM_METRICS, STREAM_ALARM_METRICS = 19, 8
 # Measured by `make bench`: milliseconds of one whole vCPU, which is what 1,769 MB buy.
 VCPU = 1769
 CPU_IGNORED, CPU_STREAMED = 0.04, 0.33
-CPU_ALERT = 0.44  # 1.33 times as much, for the slot
+CPU_ALERT = 0.44  # without a pace 0.33; in one run, the slot made it 1.33 times as much
 CPU_COLD = 5.3  # from the start of the process to the end of its first alert, with the secret stored
 
 # Assumed: milliseconds, inside a region.
@@ -212,14 +212,16 @@ def stream():
     alert = DELIVERY + PUBLISH + CHAT + EMAIL
     return (
         f"{markdown(of_the_stream())}\n"
-        "With the stream off, a change that needs no alert makes no call to AWS; with it on, three: claim, publish, complete. A\n"
-        f"repetition makes one. Where an alert is due as well, a million of both are {cents(alert * MILLION)} more, and four calls more, at the "
-        "same time.\n"
-        f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {cents(WRITE_UNIT * MILLION)} for a million.\n"
-        f"With `DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {cents(QUIET_WRITES * WRITE_UNIT * MILLION)} "
-        f"for a million. The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are "
-        f"{cents(METRIC + STREAM_ALARM_METRICS * ALARM)} a month;\n"
-        f"two more metrics, {cents(METRIC)} each, come only while its messages wait for the redrive. A queue's requests come on top.\n"
+        "With the stream off, a change that needs no alert makes no call to AWS. With the stream on, it makes\n"
+        "three: claim, publish, complete. A duplicate makes one. If an alert is due as well, a million of both\n"
+        f"are {cents(alert * MILLION)} more, and four calls more at the same time.\n"
+        "\n"
+        f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {cents(WRITE_UNIT * MILLION)} for a million. With\n"
+        f"`DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {cents(QUIET_WRITES * WRITE_UNIT * MILLION)} for a million.\n"
+        "\n"
+        f"The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are {cents(METRIC + STREAM_ALARM_METRICS * ALARM)} a month. "
+        f"Two more\nmetrics, {cents(METRIC)} each, come only while the stream's messages wait for the redrive. A queue's\n"
+        "requests come on top.\n"
     )
 
 

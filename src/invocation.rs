@@ -44,8 +44,7 @@ pub struct Schedule {
     pub secrets_by: Instant,
     /// The claim. Later than that, too little time is left to publish.
     pub claim_by: Instant,
-    /// The start of an alert's slot, and the wait for it. Later than that, too little time is left
-    /// to publish.
+    /// The start of an alert's slot. Later than that, too little time is left to publish.
     pub pace_by: Instant,
     /// The publish. Later than that, its result could not be recorded any more.
     pub publish_by: Instant,

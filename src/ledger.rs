@@ -24,8 +24,8 @@
 //! [`may_claim`] and [`may_settle`] are the rules. [`dynamodb`] asks the table to hold to the same two as conditions, and
 //! calls them to understand a refusal; a test holds both against one another over random rows.
 //!
-//! Two more rules bear on an alert that is claimed: [`may_alert`], if alerts are debounced, and
-//! [`may_take_slot`], if they are paced (see [`crate::pace`]).
+//! Two more rules apply to a claimed alert: [`may_alert`] if alerts are debounced, and
+//! [`may_take_slot`] if they are paced (see [`crate::pace`]).
 
 pub mod dynamodb;
 
@@ -402,8 +402,8 @@ pub fn may_alert(period: Option<&QuietPeriod>, delivery: &DeliveryId, now: Times
     }
 }
 
-/// The rule of a slot: whether `owner` has it or may take it, if `holder` has it. An attempt that
-/// asks again, because the answer was lost, still has its slot.
+/// Returns whether `owner` may take a slot, or has it already. `holder` is the owner in the slot's
+/// row. An attempt that asks again, because the answer was lost, still has its slot.
 pub fn may_take_slot(holder: Option<&Owner>, owner: &Owner) -> bool {
     holder.is_none_or(|holder| holder == owner)
 }

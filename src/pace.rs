@@ -1,9 +1,9 @@
-//! How fast alerts are published, counted over all processes: one alert per slot.
+//! The pace of alerts over all processes: one alert per slot.
 //!
 //! SNS deactivates an email subscription that receives more than 10 messages a second
-//! (<https://docs.aws.amazon.com/sns/latest/dg/sns-email-notifications.html>). So an attempt takes a
-//! slot before it publishes an alert. A slot is an interval of `1 / rate` seconds, counted from the
-//! Unix epoch, so that all processes agree on its bounds:
+//! (<https://docs.aws.amazon.com/sns/latest/dg/sns-email-notifications.html>). So an attempt takes
+//! a slot before it publishes an alert. A slot is an interval of `1 / rate` seconds, counted from
+//! the Unix epoch, so that all processes agree on its bounds:
 //!
 //! ```text
 //! 5 alerts a second   |  0 ms  | 200 ms | 400 ms | 600 ms | 800 ms |
@@ -11,17 +11,17 @@
 //! alert B at 140 ms               B publishes at 200 ms
 //! ```
 //!
-//! [`may_take_slot`](crate::ledger::may_take_slot) decides who has a slot. If another attempt has
-//! it, the attempt asks for the next slot, and so on. So attempts publish in the order in which they
-//! ask, and none is overtaken again and again. This holds if the ledger answers faster than a slot
-//! lasts. At a high rate and a slow ledger, later attempts may overtake.
+//! [`may_take_slot`](crate::ledger::may_take_slot) decides which attempt has a slot. If another
+//! attempt has the slot, the attempt asks for the next one. So attempts publish in the order in
+//! which they ask. This holds if the ledger answers faster than a slot lasts. With a high rate and
+//! a slow ledger, later attempts may overtake.
 //!
-//! A process asks for no slot twice: see [`Pacer`]. So the redrive, which publishes several alerts at
-//! the same time, makes about one request for each alert.
+//! A process asks for no slot twice: see [`Pacer`]. So the redrive, which publishes several alerts
+//! at the same time, makes about one request for each alert.
 //!
 //! A publish starts within one second of its slot's start. So no second sees more than twice the
-//! rate, even if the ledger answers slowly. With a fast ledger, no second sees more than the rate
-//! and one.
+//! rate, even if the ledger answers slowly. With a fast ledger, no second sees more than one alert
+//! above the rate.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crate::timestamp::Timestamp;
 
-/// How long after its start a slot can be used.
+/// The time after its start during which a slot can be used.
 const USABLE: Duration = Duration::from_secs(1);
 
 /// The number of alerts that are published per second.
@@ -92,7 +92,7 @@ impl Pacer {
     }
 }
 
-/// An interval in which one alert is published.
+/// An interval that belongs to one alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
     start: Timestamp,

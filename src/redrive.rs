@@ -35,16 +35,16 @@ use crate::topic::Topic;
 
 /// The time of one delivery in a run. It is longer than the webhook function's timeout of 10 s, and
 /// half of it may be spent on the wait for a slot. So if new alerts take all slots that the webhook
-/// function can reach, the redrive still reaches later slots, and no pending alert starves.
+/// function can reach, the redrive reaches later slots, and no pending alert starves.
 pub const DELIVERY_TIME: Duration = Duration::from_secs(12);
 
 /// The pause of a worker whose alert found no slot. Without the pause, the run would claim and
 /// release its whole backlog.
 const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Alerts relayed at the same time. An alert makes three calls, about 30 ms in all. So four workers
-/// publish 133 alerts a second if alerts are not paced. Together with [`STREAM_WORKERS`] the
-/// rate stays below SNS's lowest regional quota, 300 publishes a second.
+/// Alerts relayed at the same time. Without a pace, an alert makes three calls, about 30 ms in all.
+/// So four workers publish 133 alerts a second. Together with [`STREAM_WORKERS`], the rate stays
+/// below SNS's lowest regional quota, 300 publishes a second.
 pub const ALERT_WORKERS: usize = 4;
 
 /// Messages to the lead status stream relayed at the same time.
@@ -72,10 +72,10 @@ pub struct Redrive<L, T> {
 
 /// Which deliveries a run takes up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum Urgency {
     /// Those whose wait is over.
     Patient,
-    /// All that nobody has in hand.
+    /// All whose last attempt is over.
     AtOnce,
 }
 
@@ -167,14 +167,14 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     ///
     /// # Errors
     /// When what is pending could not be listed, or not all of it. What could be has been relayed all the same.
-    pub async fn run(&self, invocation: &Invocation, pace: Pace) -> Result<Report, Incomplete> {
+    pub async fn run(&self, invocation: &Invocation, urgency: Urgency) -> Result<Report, Incomplete> {
         let mut line = self.telemetry.begin("redrive", invocation.request_id());
-        let Survey { alerts, stream, failure } = self.survey(invocation, pace).await;
+        let Survey { alerts, stream, failure } = self.survey(invocation, urgency).await;
         // The number is part of the owner token, so no two attempts of a run may share one.
         let stream_from = alerts.due.len() as u64;
         let (alerts, stream) = join(
-            self.work(alerts, pace, ALERT_WORKERS, 0, invocation),
-            self.work(stream, pace, STREAM_WORKERS, stream_from, invocation),
+            self.work(alerts, urgency, ALERT_WORKERS, 0, invocation),
+            self.work(stream, urgency, STREAM_WORKERS, stream_from, invocation),
         )
         .await;
         let report = Report::of(&alerts, &stream, invocation.now());
@@ -193,7 +193,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     }
 
     /// Lists the pending deliveries to both topics, and picks those that are due.
-    async fn survey(&self, invocation: &Invocation, pace: Pace) -> Survey {
+    async fn survey(&self, invocation: &Invocation, urgency: Urgency) -> Survey {
         let now = invocation.now();
         let survey_by = invocation.schedule().claim_by;
         let mut survey = Survey::default();
@@ -204,7 +204,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
                 Ok(None) => break,
                 Ok(Some(Ok(pending))) => {
                     let lane = if pending.id.is_for_stream() { &mut survey.stream } else { &mut survey.alerts };
-                    let is_due = due_at(&pending, pace) <= now;
+                    let is_due = due_at(&pending, urgency) <= now;
                     lane.list(pending, is_due);
                 }
                 Ok(Some(Err(error))) => {
@@ -223,10 +223,10 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
 
     /// Relays the due deliveries of one lane, the longest overdue first. Numbers the attempts from
     /// `from` on.
-    async fn work(&self, lane: Lane, pace: Pace, workers: usize, from: u64, invocation: &Invocation) -> Tally {
+    async fn work(&self, lane: Lane, urgency: Urgency, workers: usize, from: u64, invocation: &Invocation) -> Tally {
         let Lane { due, mut tally } = lane;
         let mut due: Vec<_> = due.into_values().collect();
-        due.sort_unstable_by_key(|pending| due_at(pending, pace));
+        due.sort_unstable_by_key(|pending| due_at(pending, urgency));
         tally.scanned = tally.still_pending + due.len() as u64;
         let mut waiting = due.into_iter().zip(from..);
         let mut relays = FuturesUnordered::new();
@@ -291,11 +291,11 @@ fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
 
 /// When the redrive tries a delivery again. The first attempts wait for no more than its next run: most failures are over
 /// within minutes.
-fn due_at(pending: &Pending, pace: Pace) -> Timestamp {
+fn due_at(pending: &Pending, urgency: Urgency) -> Timestamp {
     const FREE: u32 = 5;
     let wait = match pending.attempts.checked_sub(FREE + 1) {
         None => Duration::ZERO,
-        Some(_) if pace == Pace::AtOnce => Duration::ZERO,
+        Some(_) if urgency == Urgency::AtOnce => Duration::ZERO,
         Some(more) => LONGEST_WAIT.min(Duration::from_secs(60) * 2_u32.saturating_pow(more)),
     };
     pending.lease_until.after(wait)

@@ -18,7 +18,8 @@
 //!                    └─ no answer ───────────────────────── release ──▶ Unavailable
 //! ```
 //!
-//! If alerts are paced, the attempt takes a slot before it publishes an alert, and waits for the slot:
+//! If alerts are paced, the attempt takes a slot before it publishes an alert, and waits until the
+//! slot starts:
 //!
 //! ```text
 //! won ────── slot ──┬─ taken ── wait for its start ── publish …
@@ -70,7 +71,7 @@ pub struct Steps {
     pub attempts: Option<u32>,
     /// The claim.
     pub claim: Option<Duration>,
-    /// From the claim of an alert to its slot.
+    /// The search for an alert's slot, and the wait for its start.
     pub pace: Option<Duration>,
     /// The publish.
     pub publish: Option<Duration>,
@@ -118,10 +119,10 @@ pub enum Unpublished {
     /// It was not published, because nobody could say whether another alert has told the same.
     #[error("debounce failed")]
     Quiet(#[source] LedgerError),
-    /// It was not published, because the ledger gave no slot.
+    /// It was not published, because a request for a slot failed or got no answer.
     #[error("pacing failed")]
     Pace(#[source] LedgerError),
-    /// It was not published, because other alerts have all slots of the attempt's time.
+    /// It was not published, because other alerts have all slots in the attempt's time.
     #[error("more alerts are due than ALERTS_PER_SECOND allows, so this one waits for another attempt")]
     NoSlot,
 }
@@ -254,7 +255,7 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
         }
     }
 
-    /// Publishes an alert in a slot of its own. A message to the stream needs none.
+    /// Publishes an alert in a slot of its own. A message to the stream needs no slot.
     async fn pace(&self, claim: Claim, invocation: &Invocation, steps: &mut Steps) -> Relayed {
         if let (Message::Alert { .. }, Some(pacer)) = (claim.message(), &self.pacer) {
             let began = Instant::now();

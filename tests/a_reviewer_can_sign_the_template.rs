@@ -194,7 +194,7 @@ fn chat_gets_alerts_and_alarms_and_may_do_nothing() {
     assert!(properties.keys().eq([&Value::from("AssumeRolePolicyDocument")]), "a permission");
 }
 
-/// The guide's commands of this kind, each a line or, with its continuations, several.
+/// Returns the guide's commands that begin with `start`. Continued lines are joined.
 fn guide_commands(start: &str) -> Vec<String> {
     let readme = std::fs::read_to_string("README.md").unwrap().replace("\\\n", "");
     // The doctor's own output is an example. Its commands are tested where the doctor is.
@@ -223,7 +223,7 @@ fn the_guide_makes_no_subscription_that_loses_alerts_or_that_anybody_can_end() {
     }
 }
 
-/// The templates in `examples/`, with their paths.
+/// Returns the templates in `examples/`, with their paths.
 fn examples() -> Vec<(String, Value)> {
     let folders = std::fs::read_dir("examples").unwrap().map(|entry| entry.unwrap().path().join("template.yaml"));
     let paths = folders.filter(|path| path.exists()).map(|path| path.to_str().unwrap().to_owned());
@@ -232,7 +232,7 @@ fn examples() -> Vec<(String, Value)> {
     examples
 }
 
-/// A value and all values below it, each with its key.
+/// Returns a value and all values below it, each with its key.
 fn everything<'a>(key: &'a str, value: &'a Value) -> Vec<(&'a str, &'a Value)> {
     let below = match value {
         Value::Mapping(mapping) => {

@@ -1,5 +1,6 @@
-//! No second sees more alerts than an email subscription survives, whatever the number of processes: the slots in the
-//! table, the wait of an attempt, the redrive's drain, and real processes over the wire.
+//! No second sees more alerts than an email subscription survives, whatever the number of
+//! processes. Tested are the slots in the table, the wait of an attempt, the redrive's drain, and
+//! real processes over the wire.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
@@ -17,7 +18,7 @@ use opportunity_alerts::ledger::{
     Receipt, Settled, Standing, Wanted, may_take_slot,
 };
 use opportunity_alerts::pace::{AlertRate, Pacer, Slot};
-use opportunity_alerts::redrive::{Pace, Redrive};
+use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::relay::{Relay, Relayed};
 use opportunity_alerts::response::Outcome;
 use opportunity_alerts::timestamp::Timestamp;
@@ -31,7 +32,7 @@ use support::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// SNS's limit of an email subscription, in messages per second.
+/// SNS's limit for an email subscription, in messages per second.
 const EMAIL_LIMIT: usize = 10;
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -146,7 +147,7 @@ impl Shared {
         Invocation::new(name, now.after(allowed), now, [0; 8])
     }
 
-    /// One attempt of the webhook function at the alert of this event.
+    /// Runs one attempt of the webhook function to publish this event's alert.
     async fn attempt(&self, event: &str, per_second: u64) -> Relayed {
         let wanted = Wanted::Delivery(delivery(event, event));
         self.relay(per_second).deliver(wanted, &self.invocation(event, SECOND * 10)).await
@@ -247,7 +248,7 @@ async fn alerts_at_the_same_time_are_published_one_slot_after_the_other() {
 
 /// In half of its ten seconds, an attempt reaches 26 slots.
 #[tokio::test(start_paused = true)]
-async fn who_finds_no_free_slot_in_its_time_releases_at_once() {
+async fn an_attempt_that_reaches_no_free_slot_releases_at_once() {
     let shared = Shared::new(FAST);
     let attempts = (0..50).map(|number| {
         let shared = shared.clone();
@@ -279,7 +280,7 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
         Message::Status { body: "{}".into(), attributes: BTreeMap::new(), group: group.clone(), deduplication: group };
     let change = Delivery { message, ..delivery("evt_2", "evt_2") };
     let invocation = shared.invocation("evt_2", SECOND * 10);
-    // The double publishes what a ledger has stored, so the stream's message is claimed over the wire.
+    // The double grants only alerts, so a real ledger grants the claim of the stream's message.
     let dynamodb = DynamoDb::start().await;
     let relay = Relay { pacer: AlertRate::new(5).map(Pacer::new), ..relay(dynamodb.ledger(), shared.clone()) };
     assert_eq!(relay.deliver(Wanted::Delivery(change), &invocation).await.outcome, Outcome::Streamed);
@@ -296,7 +297,7 @@ async fn a_ledger_that_answers_after_more_than_a_second_stops_no_alert() {
     assert_eq!(shared.moments(), [Duration::from_millis(3400)]);
 }
 
-/// Fifteen attempts in three seconds have a slot each. They hear of it at the same time.
+/// Fifteen attempts get the slots of three seconds, and all answers come at the same time.
 #[tokio::test(start_paused = true)]
 async fn slots_that_are_granted_late_make_no_burst() {
     let shared = Shared::new(Answers::NotBefore(SECOND * 3));
@@ -341,7 +342,7 @@ async fn drain(shared: &Shared, per_second: u64, backlog: usize) {
         runs.push(tokio::spawn(async move {
             let redrive = Redrive { relay: shared.relay(per_second), telemetry: telemetry() };
             let invocation = shared.invocation(&format!("run {number}"), SECOND * 72);
-            redrive.run(&invocation, Pace::Patient).await.unwrap();
+            redrive.run(&invocation, Urgency::Patient).await.unwrap();
         }));
         sleep(SECOND * 60).await;
     }
@@ -364,7 +365,7 @@ async fn a_backlog_of_a_thousand_drains_at_the_configured_rate() {
     }
 }
 
-/// Of several alerts at the same time in one process, none asks for a slot of another.
+/// A run relays several alerts at the same time, and each asks for another slot.
 #[tokio::test(start_paused = true)]
 async fn a_redrive_asks_for_each_slot_once() {
     let shared = Shared::new(FAST);

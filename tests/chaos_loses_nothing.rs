@@ -11,8 +11,9 @@
 //!
 //! Alerts are paced. No second sees more than twice the rate.
 //!
-//! What befalls an event, except its requests for a slot, follows from the seed and its id alone, and `SEED=<number>` plays it again; who comes first does
-//! not. Time is real, and so an invocation has two seconds, and SendPilot waits a two hundredth of what it would.
+//! The faults of an event follow from the seed and its id alone, except those of its requests for a
+//! slot. `SEED=<number>` plays them again, but not the order of the events. Time is real. So an
+//! invocation has two seconds, and SendPilot waits a two hundredth of its real times.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

@@ -273,7 +273,7 @@ async fn without_a_slot() -> (Value, Metrics) {
     line.clone()
 }
 
-/// It is no error of ours, and says how long it looked for a slot.
+/// The line is not an error, and says how long the attempt looked for a slot.
 #[tokio::test]
 async fn of_an_alert_that_finds_no_free_slot() {
     let (line, metrics) = without_a_slot().await;

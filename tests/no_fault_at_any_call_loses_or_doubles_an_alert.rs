@@ -2,10 +2,11 @@
 //! break where they are told to. A call is told apart by its number, so that all of them can be walked through; the time
 //! is tokio's, paused, so that hours take no time.
 //!
-//! One opportunity is delivered once or twice. Alerts are paced, as by default, or not. The second request comes at any distance that
-//! changes the order of the calls. It is the same, or read under another configuration, or another
-//! fact under the same event id. SendPilot keeps to its retry schedule, or never comes back. The
-//! redrive runs every minute, alone or two at once, until nothing is pending.
+//! One opportunity is delivered once or twice. Alerts are paced, as by default, or not. The second
+//! request comes at any distance that changes the order of the calls. It is the same, or read under
+//! another configuration, or another fact under the same event id. SendPilot keeps to its retry
+//! schedule, or never comes back. The redrive runs every minute, alone or two at once, until
+//! nothing is pending.
 //!
 //! What must hold in the end, whatever broke:
 //!
@@ -16,8 +17,8 @@
 //! - **Once.** Each publish of a delivery after the first one needs a lost proof: an answer that
 //!   was lost, or a completion that failed until its deadline. A completion that failed sooner must
 //!   have been repeated.
-//! - **Not too fast.** If alerts are paced, each publish has a slot of its own, and starts within one
-//!   second of the slot's start.
+//! - **Not too fast.** If alerts are paced, each publish has a slot of its own, and starts within
+//!   one second of the slot's start.
 //! - **The same.** Every publish of a delivery has the message of its first claim.
 //! - **In time.** Who is not killed comes to an end before Lambda would kill it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -43,7 +44,7 @@ use opportunity_alerts::ledger::{
 };
 use opportunity_alerts::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::pipeline::Pipeline;
-use opportunity_alerts::redrive::{Pace, Redrive};
+use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::relay::Relay;
 use opportunity_alerts::rules::Rules;
 use opportunity_alerts::timestamp::Timestamp;
@@ -495,7 +496,7 @@ async fn redrive(world: &Arc<World>, all_sent: &Notify) {
             let now = world.now();
             let id = format!("redrive {number} at {}", now.as_millis());
             let invocation = Invocation::new(&id, now.after(REDRIVE_TIMEOUT), now, [0; 8]);
-            process.lives(REDRIVE_TIMEOUT, redrive.run(&invocation, Pace::Patient)).await;
+            process.lives(REDRIVE_TIMEOUT, redrive.run(&invocation, Urgency::Patient)).await;
         }))
         .await;
         let facts = world.facts();

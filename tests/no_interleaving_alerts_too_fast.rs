@@ -9,16 +9,17 @@
 //!   which it begins. If the slot belongs to another attempt, it asks for the next one. An attempt
 //!   takes no slot that starts after its reach. A redrive's reach is one second longer than a
 //!   webhook's, as in production.
-//! - **Faults.** A request takes effect and nobody hears the answer; or it takes effect at any later
-//!   time, or never. Its sender then asks for the same slot again, at once or at any later time. To
-//!   hear an answer late is the same as to ask again late: the row has not changed since. An attempt
-//!   can stop while its publish is due, for any time. It can die or give up at any point.
+//! - **Faults.** A request takes effect and nobody hears the answer. Or it takes effect at any
+//!   later time, or never. Its sender then asks for the same slot again, at once or at any later
+//!   time. To hear an answer late is the same as to ask again late, because the row has not changed
+//!   since. An attempt can stop while its publish is due, for any time. It can die or give up at
+//!   any point.
 //! - **Time.** It passes in steps of half a slot. An attempt without a fault does at once what it
 //!   can do, so only a fault makes an attempt late. All others are in time.
 //!
-//! Assumed: clocks agree, a publish starts at the moment at which the attempt looks whether its slot
-//! is usable, no owner is used twice, and a slot's row stays while anybody may still ask for it. If
-//! two clocks differ, the window in the promises is longer by the difference.
+//! Assumed: clocks agree, no owner is used twice, and a slot's row stays while anybody may still
+//! ask for it. A publish starts when the attempt looks whether its slot is usable. If two clocks
+//! differ, the window in the promises is longer by the difference.
 //!
 //! The other protocols are what one might write instead. The checker finds which promise each of
 //! them breaks.
@@ -29,7 +30,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use Protocol::*;
 use opportunity_alerts::invocation::Invocation;
@@ -38,11 +39,12 @@ use opportunity_alerts::pace::{AlertRate, Slot};
 use opportunity_alerts::redrive::DELIVERY_TIME;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
+use support::model::{self, Wrong, breach};
 
 const A: &str = "A, no slot is used by two publishes";
 const B: &str = "B, no second sees more than twice the rate";
-const C: &str = "C, of attempts in time, no second sees more than the rate and one";
+const C: &str = "C, of attempts in time, no second sees more than one above the rate";
 const D: &str = "D, an attempt in time finds no slot only if others have all in its reach";
 const E: &str = "E, a redrive in time gets a slot, whatever webhooks take";
 const F: &str = "F, of two attempts in time, the one that begins earlier has the earlier slot";
@@ -102,7 +104,7 @@ const NO_FAULT: Size = Size { faults: 0, ..FOUR };
 const BROKEN: [Broken; 10] = [
     // Reads the row, and then writes without a condition.
     (LookThenTake, A, NO_FAULT),
-    // Has the same owner in every attempt.
+    // Uses the same owner in every attempt.
     (OneOwner, A, NO_FAULT),
     // Deletes the row when the slot ends, although the slot can still be used.
     (ForgetSlotAtItsEnd, A, SMALL[1]),
@@ -114,11 +116,11 @@ const BROKEN: [Broken; 10] = [
     (CountPerSecond, C, Size { rate: 2, webhooks: 4, redrives: 0, faults: 0, reach: 1250, last: 1000 }),
     // Is refused its own slot if it asks again.
     (NotAgainForItsOwner, D, FOUR),
-    // Takes no slot in advance, but asks again when the next one starts. Newer attempts overtake it …
+    // Takes no slot in advance, but asks again when the next one starts. Newer attempts overtake …
     (PollCurrentSlot, F, NO_FAULT),
-    // … until its time is over.
+    // … until the attempt's time is over.
     (PollCurrentSlot, E, Size { last: 2000, ..NO_FAULT }),
-    // Gives a redrive the time of a webhook.
+    // Gives a redrive no more time than a webhook.
     (RedriveReachesNoFurther, E, NO_FAULT),
 ];
 
@@ -156,8 +158,8 @@ enum Step {
     Gone,
 }
 
-/// One invocation of the webhook function, or one delivery in a run of the redrive. Its place in the
-/// world is its owner token.
+/// One invocation of the webhook function, or one delivery in a run of the redrive. Its place in
+/// the world is its owner token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Attempt {
     kind: Kind,
@@ -205,8 +207,8 @@ struct World {
     faults: usize,
 }
 
-/// The checker takes worlds of one hash for one, and so those that differ only in who is who, or in
-/// the past of an attempt that will do nothing more and has published nothing.
+/// The checker takes worlds with the same hash for the same world. So the hash ignores the order of
+/// the attempts, and the past of an attempt that is over and has published nothing.
 impl Hash for World {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let role = |(who, attempt): (usize, &Attempt)| {
@@ -436,8 +438,8 @@ impl Burst {
         })
     }
 
-    /// A redrive finds no slot only if redrives have every slot that no webhook could reach when the
-    /// redrive began.
+    /// A redrive finds no slot only if redrives have every slot that no webhook could reach when
+    /// the redrive began.
     fn keeps_e(&self, world: &World) -> bool {
         let is_redrive = |who: &usize| world.attempts[*who].kind == Kind::Redrive;
         world.in_time().filter(|a| (a.kind, a.step) == (Kind::Redrive, Step::NoSlot)).all(|attempt| {
@@ -577,38 +579,9 @@ impl Model for Burst {
     }
 }
 
-/// Explores every world, or up to the first breach of the promise that is named. Prints a line of
-/// the table. Returns what is wrong: a promise and the way to its breach, or what must be able to
-/// happen and never does.
-#[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
-fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Option<(&'static str, Vec<Action>)> {
-    let model = Burst::new(protocol, size, promise);
-    let properties = model.properties();
-    let began = Instant::now();
-    // Only one thread with one property keeps strictly to the breadth, and finds the shortest way.
-    let threads = if promise.is_some() { 1 } else { 2 };
-    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let wrong = properties.iter().find_map(|property| {
-        let found = checker.discovery(property.name).map(|path| path.into_actions());
-        let wrong = match property.expectation {
-            Expectation::Always => found,
-            _ => found.is_none().then(Vec::new),
-        };
-        Some((property.name, wrong?))
-    });
-    let verdict = match &wrong {
-        None => "holds".to_owned(),
-        Some((name, way)) => format!("breaks {name} (steps: {})", way.len()),
-    };
-    let (worlds, depth, seconds) = (checker.unique_state_count(), checker.max_depth(), began.elapsed().as_secs_f32());
-    let protocol = format!("{protocol:?}");
-    println!("{protocol:<24}{:>5}{worlds:>9}{depth:>7}{seconds:>7.1} s  {verdict}", size.rate);
-    wrong
-}
-
-fn breach(protocol: Protocol, name: &str, way: &[Action]) -> String {
-    let steps: String = way.iter().zip(1..).map(|(action, number)| format!("\n  {number:>2}. {action}")).collect();
-    format!("\n{protocol:?} breaks {name}:{steps}")
+fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Option<Wrong<Burst>> {
+    let title = format!("{:<24}{:>5}", format!("{protocol:?}"), size.rate);
+    model::explore(&title, Burst::new(protocol, size, promise))
 }
 
 /// The real protocol keeps every promise at every size; each of the others breaks one.

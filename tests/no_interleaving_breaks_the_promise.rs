@@ -23,15 +23,17 @@
 //! The other protocols are what one might write instead. The checker finds what each of them breaks, so it would here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::time::Instant;
 
 use Protocol::*;
 use Then::*;
 use opportunity_alerts::ledger::{MayClaim, MaySettle, Owner, Row, State, may_claim, may_settle};
 use opportunity_alerts::timestamp::Timestamp;
-use stateright::{Checker, Expectation, HasDiscoveries, Model, Property};
+use stateright::{Model, Property};
+use support::model::{self, Wrong, breach};
 
 const P1: &str = "P1, 2xx only after a publish took effect";
 const P2: &str = "P2, a completed delivery is never claimed again";
@@ -455,36 +457,9 @@ impl Model for Delivery {
     }
 }
 
-/// Explores every world, or up to the first breach of the promise that is named. Prints a line of the table. Returns
-/// what is wrong: a promise and the way to its breach, or what must be able to happen and never does.
-#[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
-fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Option<(&'static str, Vec<Action>)> {
-    let model = Delivery { protocol, size, promise };
-    let properties = model.properties();
-    let began = Instant::now();
-    // Only one thread with one property keeps strictly to the breadth, and finds the shortest way.
-    let threads = if promise.is_some() { 1 } else { 2 };
-    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
-    let wrong = properties.iter().find_map(|property| {
-        let found = checker.discovery(property.name).map(|path| path.into_actions());
-        let wrong = match property.expectation {
-            Expectation::Always => found,
-            _ => found.is_none().then(Vec::new),
-        };
-        Some((property.name, wrong?))
-    });
-    let verdict = match &wrong {
-        None => "holds".to_owned(),
-        Some((name, way)) => format!("breaks {name} (steps: {})", way.len()),
-    };
-    let (worlds, depth, seconds) = (checker.unique_state_count(), checker.max_depth(), began.elapsed().as_secs_f32());
-    println!("{:<27}{worlds:>9}{depth:>7}{seconds:>7.1} s  {verdict}", format!("{protocol:?}"));
-    wrong
-}
-
-fn breach(protocol: Protocol, name: &str, way: &[Action]) -> String {
-    let steps: String = way.iter().zip(1..).map(|(action, number)| format!("\n  {number:>2}. {action}")).collect();
-    format!("\n{protocol:?} breaks {name}:{steps}")
+fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Option<Wrong<Delivery>> {
+    let title = format!("{:<27}", format!("{protocol:?}"));
+    model::explore(&title, Delivery { protocol, size, promise })
 }
 
 /// The real protocol keeps every promise; each of the others breaks one.

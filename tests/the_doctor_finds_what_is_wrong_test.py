@@ -532,7 +532,7 @@ class Doctor(unittest.TestCase):
 
     @contextlib.contextmanager
     def confirmed_by_link(self, endpoint, authenticated="false"):
-        """Meanwhile, a subscription was confirmed by the link in SNS's mail. ministack confirms each by itself."""
+        """Makes a subscription one that the link in SNS's mail confirmed. ministack confirms each itself."""
 
         def change(parsed, **_):
             if parsed.get("Attributes", {}).get("Endpoint") == endpoint:
@@ -543,7 +543,7 @@ class Doctor(unittest.TestCase):
             yield
 
     def assert_it_subscribes(self, topic, endpoint):
-        """The last two commands subscribe with a dead-letter queue, and confirm so that no link can end it."""
+        """Asserts that the last two commands subscribe, with a dead-letter queue and authentication."""
         subscribe, confirm = self.commands()[-2:]
         if subscribe.startswith("read "):
             subscribe = self.typed(subscribe, endpoint)

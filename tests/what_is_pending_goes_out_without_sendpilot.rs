@@ -17,7 +17,7 @@ use opportunity_alerts::ledger::{
     Receipt, Settled, Standing, Wanted,
 };
 use opportunity_alerts::pace::Slot;
-use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Pace, Redrive, Report, STREAM_WORKERS};
+use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::topic::sns::{Sns, Topics};
 use opportunity_alerts::topic::{Topic, TopicError};
@@ -59,12 +59,12 @@ impl World {
 
     /// One run, in this process, that begins at a time of the test's choosing.
     async fn run(&self, now: Timestamp) -> Result<Report, Incomplete> {
-        self.run_at(Pace::Patient, now).await
+        self.run_at(Urgency::Patient, now).await
     }
 
-    async fn run_at(&self, pace: Pace, now: Timestamp) -> Result<Report, Incomplete> {
+    async fn run_at(&self, urgency: Urgency, now: Timestamp) -> Result<Report, Incomplete> {
         let redrive = Redrive { relay: relay(self.ledger(), self.topic()), telemetry: telemetry() };
-        redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, now.as_millis().to_be_bytes()), pace).await
+        redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, now.as_millis().to_be_bytes()), urgency).await
     }
 
     fn ledger(&self) -> DynamoDbLedger {
@@ -225,7 +225,7 @@ async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
     assert_eq!(gaps[..8], [1, 1, 1, 1, 2, 3, 5, 9]);
     assert!(gaps[8..].len() >= 5 && gaps[8..].iter().all(|gap| *gap == 15), "{gaps:?}");
     // Who has mended the topic need not wait, nor need SendPilot, if it should come again.
-    world.run_at(Pace::AtOnce, begun.after(MINUTE * 119)).await.unwrap();
+    world.run_at(Urgency::AtOnce, begun.after(MINUTE * 119)).await.unwrap();
     assert_eq!(world.row(&id).await["attempts"], N((attempts + 1).to_string()));
     let attempt = Attempt {
         owner: Owner::new("w", [1; 8]),
@@ -465,7 +465,7 @@ async fn no_number_of_changes_keeps_an_alert_from_being_taken_up() {
     let redrive = Redrive { relay: relay(&backlog, &backlog), telemetry: telemetry() };
     let now = now();
     let report =
-        redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, [0; 8]), Pace::Patient).await.unwrap();
+        redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, [0; 8]), Urgency::Patient).await.unwrap();
     assert_eq!((report.scanned, report.published, report.still_pending), (50_002, 1, 50_001));
     assert_eq!(report.oldest_pending_age_seconds, 0);
 }

@@ -8,7 +8,7 @@ use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
 use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
 use opportunity_alerts::pace::Pacer;
-use opportunity_alerts::redrive::{DELIVERY_TIME, Pace, Redrive};
+use opportunity_alerts::redrive::{DELIVERY_TIME, Redrive, Urgency};
 use opportunity_alerts::relay::Relay;
 use opportunity_alerts::topic::sns::Sns;
 use opportunity_alerts::{config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
@@ -43,12 +43,12 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let diagnostic =
         |error: &dyn std::error::Error| Diagnostic { error_type: "Redrive".into(), error_message: chain(error) };
     let run = async |LambdaEvent { payload, context }: LambdaEvent<Value>| {
-        let pace = if payload["now"] == true { Pace::AtOnce } else { Pace::Patient };
+        let urgency = if payload["now"] == true { Urgency::AtOnce } else { Urgency::Patient };
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|error| diagnostic(&error))?;
         let deadline = Timestamp::from_millis(context.deadline);
         let invocation = Invocation::new(&context.request_id, deadline, SystemTime::now().into(), random);
-        redrive.run(&invocation, pace).await.map_err(|error| diagnostic(&error))
+        redrive.run(&invocation, urgency).await.map_err(|error| diagnostic(&error))
     };
     lambda_runtime::run(service_fn(run)).await
 }

@@ -22,8 +22,8 @@
 //!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, still not out, is debounced
 //! ```
 //!
-//! If alerts are paced, there is a row per slot, with the key `{start in ms}#slot`. One attempt has it
-//! forever:
+//! If alerts are paced, there is a row per slot, with the key `{start in ms}#slot`. A slot never
+//! changes its owner:
 //!
 //! ```text
 //!   slot      by A   no row: A has the slot
@@ -126,8 +126,8 @@ const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
 
 const TAKE_SLOT: &str = "SET #owner = :me, expiresAt = :expires";
 
-/// How long the row of a slot is kept after the slot's start. No clock of Lambda's is off by as
-/// much, so nobody can take the slot again.
+/// How long the row of a slot is kept after the slot's start. A second owner would need a clock
+/// that is off by as much, and the proofs assume two seconds at most.
 const SLOT_KEPT: Duration = Duration::from_secs(3600);
 
 /// Released, never deleted: the row is the redrive's only way to know of the delivery.

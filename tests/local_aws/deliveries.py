@@ -25,7 +25,7 @@ class Deliveries:
         return self._scan(IndexName="pending")
 
     def matching(self, expression, values):
-        """Returns the rows that a filter lets through. DynamoDB reads, and bills, the whole table."""
+        """Returns the rows that match a filter. DynamoDB reads, and bills, the whole table."""
         # Both are reserved words of DynamoDB.
         names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
         named = {"ExpressionAttributeNames": names} if names else {}

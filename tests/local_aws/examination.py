@@ -123,7 +123,7 @@ class Examination:
         return replace(finding, what=f"{title}: {finding.what}")
 
     def _of_refusal(self, error):
-        """Returns the finding that AWS's refusal of a call amounts to."""
+        """Returns the finding that follows from AWS's refusal of a call."""
         code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         if action := missing_permission(error):
             return Finding(CANT_TELL, f"{code}: {message}", f"Grant {action} to whom your shell is logged in as.")
@@ -137,7 +137,7 @@ class Examination:
         """Returns the commands of a drift-aware change set, which keeps each parameter as it is.
 
         <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html>
-        It does not make a deleted e-mail subscription again:
+        It does not make a deleted email subscription again:
         <https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2455>
         """
         stack = self._stack["StackName"]
@@ -153,10 +153,10 @@ class Examination:
             "If there is nothing to put back, the next command fails:",
             f"  aws cloudformation wait change-set-create-complete {name}",
             f"  aws cloudformation describe-change-set {name}",
-            "If it lists what is missing, and nothing that shall stay:",
+            "If it lists what is missing, and nothing that you want to keep as it is:",
             f"  aws cloudformation execute-change-set {name}",
             f"  aws cloudformation wait stack-update-complete --stack-name {shlex.quote(stack)}",
-            "It does not restore an e-mail subscription. Run the doctor again, which says how to subscribe.",
+            "It does not restore an email subscription. Run the doctor again, which says how to subscribe.",
         ]
         return "\n".join(lines)
 
@@ -211,7 +211,8 @@ class Examination:
             return Finding(WRONG, what, f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.")
         if answer.status >= 500:
             return Finding(WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}")
-        # Whether a drift-aware change set sees a route is not documented: it is part of the API's `Body`.
+        # AWS does not document whether a drift-aware change set sees a route, which is part of the
+        # API's `Body`.
         api = shlex.quote(self._resource("WebhookApi"))
         integration = f"aws apigatewayv2 get-integrations --api-id {api} --query 'Items[0].IntegrationId' --output text"
         route = f'--route-key "POST /webhooks/sendpilot" --target "integrations/$({integration})"'
@@ -325,7 +326,7 @@ class Examination:
         email = self._parameter(email_parameter)
         missing = email and email.lower() not in {one["Endpoint"].lower() for one in listed}
         if not missing and not listed:
-            remedy = f"Subscribe somebody. It asks for an e-mail address:{self._subscribe(topic, 'email')}"
+            remedy = f"Subscribe somebody. It asks for an email address:{self._subscribe(topic, 'email')}"
             return Finding(WRONG, "there is none: nobody would hear", remedy)
         if not missing or any(not one["SubscriptionArn"].startswith("arn:") for one in listed):
             return self._of_subscriptions(topic, listed)
@@ -341,7 +342,7 @@ class Examination:
         listed = subscriptions(topic)
         if not listed:
             remedy = (
-                "Subscribe what shall get every change of status, or deploy with StatusStream=off. It asks for the ARN of\n"
+                "Subscribe what needs every change of status, or deploy with StatusStream=off. It asks for the ARN of\n"
                 f"a queue:{self._subscribe(topic, 'sqs')}"
             )
             return Finding(WRONG, "there is none: every change is published, and nothing gets it", remedy)
@@ -350,13 +351,13 @@ class Examination:
     def _of_subscriptions(self, topic, listed):
         """Returns the finding on subscriptions that are there.
 
-        Each must be confirmed and have a dead-letter queue. An e-mail subscription must have been
-        confirmed by somebody who was logged in, or the link under each of its mails ends it.
+        Each must be confirmed and have a dead-letter queue. Somebody who was logged in must have
+        confirmed each email subscription, or the link under each of its mails ends it.
         """
         of = [(one, attributes(one)) for one in listed]
         if waiting := [one for one, found in of if found is None]:
             again = self._subscribe(topic, waiting[0]["Protocol"], waiting[0])
-            remedy = f"It is good for 48 hours. This sends its owner another message:{again}"
+            remedy = f"SNS deletes it 48 hours after the request. This sends its owner another message:{again}"
             return Finding(WRONG, f"not confirmed: {', '.join(map(described, waiting))}", remedy)
         mails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
         endable = [one for one, authenticated in mails if authenticated == "false"]
@@ -417,8 +418,8 @@ class Examination:
     def _subscribe(self, topic, protocol, whom=None):
         """Returns the commands that subscribe an address, or that of a listed subscription.
 
-        Without one, they ask for it. An e-mail subscription is confirmed by the token in the link of
-        SNS's mail, so that no link can end it later.
+        Without one, they ask for it. The token in the link of SNS's mail confirms an email
+        subscription, so that no link can end the subscription later.
         """
         endpoint = whom if isinstance(whom, str) else None
         # The address of an http(s) endpoint may hold a password, so it is not shown.

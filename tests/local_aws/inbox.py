@@ -43,7 +43,8 @@ class Inbox:
             ],
         }
         self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": json.dumps(policy)})
-        # The doctor demands one of every subscription. It stays empty, since the inbox takes everything.
+        # The doctor demands one for every subscription. It stays empty, because the inbox takes
+        # everything.
         dead_letters = f"dead-letters-{name}"
         self._sqs.create_queue(QueueName=dead_letters, Attributes=kind)
         redrive = {"deadLetterTargetArn": attributes["QueueArn"].replace(name, dead_letters)}

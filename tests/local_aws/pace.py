@@ -1,4 +1,4 @@
-"""The pace of alerts, over all processes: at most `AlertsPerSecond` of them in a second.
+"""The pace of alerts over all processes: one alert per slot.
 
 The rules are those of the functions. With rate r, a second has r slots, counted from the Unix
 epoch. A slot has a row in the deliveries table, with the key `{start in ms}#slot`. To publish an
@@ -9,14 +9,13 @@ A slot serves one alert, and only within a second of its start.
 import secrets
 import time
 from email.utils import parsedate_to_datetime
-from fractions import Fraction
 
 import boto3
 from botocore.exceptions import ClientError
 
-DEFAULT = Fraction(5)  # of a stack whose template does not have the parameter yet
+DEFAULT = 5  # alerts per second, of a stack whose template does not have the parameter yet
 USABLE = 1000  # milliseconds from a slot's start
-KEPT = 60 * 60  # seconds for which the row of a slot stays
+KEPT = 60 * 60  # seconds from a slot's start until its row expires
 MAX_SKEW = 2  # seconds between this machine's clock and AWS's
 
 
@@ -49,8 +48,8 @@ class Pace:
         while self._rate:
             start = self._take()
             self._clock.sleep(max(0, start - self._now()) / 1000)
-            # It is late if the answer took long or the machine slept. Other alerts have the time
-            # that it is now.
+            # It is late if the answer took long or the machine slept. Other alerts have the
+            # present slot then.
             if self._now() < start + USABLE:
                 return
 

@@ -12,7 +12,7 @@ LOG_IN = "Log your shell in, to the account and region of the stack; `aws sts ge
 
 
 def missing_permission(error):
-    """Returns the action that the caller may not use. None if the reason is another one."""
+    """Returns the action that the caller may not use, or None if AWS refused for another reason."""
     code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
     if code == "KMSAccessDenied":  # SNS's code; its message quotes KMS
         named = re.search(r"kms:\w+", message)

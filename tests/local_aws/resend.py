@@ -1,7 +1,7 @@
 """`make resend`: publishes stored alerts again, with the same ids and bytes.
 
-Everybody who is subscribed now gets them. Exits with 0 if all were published, with 1 if one was
-not, and with 2 if it did not begin.
+Everybody who is subscribed now gets them. The exit status is 0 if all were published, 1 if one was
+not, 2 if nothing was sent, and 130 after Ctrl-C.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
-from fractions import Fraction
 
 import boto3
 from botocore.config import Config
@@ -50,12 +49,12 @@ STATUS = {"Message": str, "MessageAttributes": dict, "MessageGroupId": str, "Mes
 
 
 class Refused(Exception):
-    """Nothing was sent, for this reason."""
+    """The reason why nothing was sent."""
 
 
 @dataclass
 class Found:
-    """The rows that a look into the table found."""
+    """The rows that a scan of the table found."""
 
     sendable: list  # rows, the oldest first
     left_out: dict  # numbers of rows, by state
@@ -138,7 +137,7 @@ class Resend:
                 f"{printable(stack_name)} is not a stack of this template: it has no output {missing}."
             ) from None
         # Only alerts are paced.
-        self._rate = 0 if stream else Fraction(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)
+        self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)
         # A publish without an answer may have reached the topic. A retry would publish it twice.
         self._sns = boto3.client(
             "sns", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
@@ -214,11 +213,11 @@ class Resend:
             print("A FIFO topic takes a message that it got less than five minutes ago, and delivers it to nobody.")
 
     def _show_pace(self, number):
-        """Says how long it takes. A publish itself takes some hundredths of a second."""
+        """Says how long the pace makes it take. A publish itself takes some hundredths of a second."""
         if self._rate and number > 1:
             seconds = -(-(number - 1) // self._rate)
             lasting = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
-            print(f"The pace is {float(self._rate):g} alerts a second (AlertsPerSecond), so it takes about {lasting}.")
+            print(f"The pace is {self._rate} alerts a second (AlertsPerSecond), so it takes about {lasting}.")
 
     def _ask(self, number):
         if not sys.stdin.isatty():

@@ -11,7 +11,7 @@ import boto3
 
 @contextmanager
 def hooked(event, handler):
-    """Meanwhile, the requests or answers of AWS pass through `handler`."""
+    """Passes the requests to AWS, or its answers, through `handler` meanwhile."""
     session = boto3.Session()
     session.events.register(event, handler)
     with mock.patch.object(boto3, "DEFAULT_SESSION", session):
@@ -20,7 +20,7 @@ def hooked(event, handler):
 
 @contextmanager
 def somebody_who_may_not(*denied):
-    """Meanwhile, this process is a user who may do everything but this, which ministack enforces."""
+    """Makes this process a user who may do everything except this. ministack enforces that."""
     iam = boto3.client("iam")
     name = f"somebody-{uuid4()}"
     iam.create_user(UserName=name)

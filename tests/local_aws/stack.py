@@ -72,7 +72,7 @@ def deploy(template, emulator, **parameters):
 def as_ministack_takes_it(template):
     """A template's text, with a resource that does nothing in the place of each that ministack would fail at.
 
-    An alarm on metric math becomes an alarm on the first metric of its math, because ministack takes no math.
+    An alarm on metric math becomes an alarm on its first metric, because ministack takes no math.
     And with the policies that refuse what does not come by TLS, which nothing does here, refusing what does instead.
     """
     nothing = "Type: AWS::CloudFormation::WaitConditionHandle"
@@ -82,7 +82,7 @@ def as_ministack_takes_it(template):
 
 
 def _first_metric(metrics):
-    """The properties of an alarm on the first metric that the math of an alarm reads."""
+    """Returns the properties of an alarm on the first metric that the alarm's math reads."""
     stat = dedent(re.search(r"^( +)MetricStat:\n((?:\1 .*\n)+)", metrics[2], re.MULTILINE)[2])
     metric = dedent(re.search(r"^Metric:\n((?: .*\n)+)", stat, re.MULTILINE)[1])
     over = re.search(r"^Period: .*\n", stat, re.MULTILINE)[0]
@@ -96,17 +96,17 @@ def outputs(stack_name):
 
 
 def described(stack_name):
-    """A deployed stack as CloudFormation describes it."""
+    """Returns a deployed stack as CloudFormation describes it."""
     return boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
 
 
 def outputs_of(stack):
-    """The outputs of a described stack, by name."""
+    """Returns the outputs of a described stack, by name."""
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
 def parameters_of(stack):
-    """The parameters of a described stack, by name."""
+    """Returns the parameters of a described stack, by name."""
     return {one["ParameterKey"]: one.get("ParameterValue") for one in stack.get("Parameters", [])}
 
 
@@ -150,10 +150,10 @@ def _make_fifo(topic_arn):
 
 
 def _confirm(*topic_arns):
-    """Does what ministack leaves out: records how a template's e-mail subscription was confirmed.
+    """Does what ministack leaves out: records how a template's email subscription was confirmed.
 
-    ministack confirms each by itself. It records only of one that the API subscribed that somebody
-    who was logged in confirmed it.
+    ministack confirms each subscription by itself. It records that somebody who was logged in
+    confirmed it only if the API subscribed it.
     """
     sns = boto3.client("sns")
     for topic_arn in topic_arns:

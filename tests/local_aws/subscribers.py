@@ -8,12 +8,12 @@ from botocore.exceptions import ClientError
 
 
 def client(service):
-    """A client for somebody who waits for the answer."""
+    """Returns a client whose timeouts suit a person who waits for the answer."""
     return boto3.client(service, config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 3}))
 
 
 def pages(service, operation, items, **asked):
-    """The items of all pages of a listing."""
+    """Yields the items of all pages of a listing."""
     for page in client(service).get_paginator(operation).paginate(**asked):
         yield from page[items]
 

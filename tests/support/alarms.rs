@@ -1,7 +1,7 @@
 //! CloudWatch's evaluation of an alarm of `template.yaml`, as AWS documents it:
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html> and
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html>.
-//! Of metric math it knows what the template uses, and stops the test at anything else.
+//! It knows the metric math that the template uses, and stops the test at anything else.
 
 use std::collections::BTreeMap;
 
@@ -145,7 +145,7 @@ impl Alarm {
     }
 }
 
-/// The value of a part of an expression.
+/// The value of part of an expression.
 #[derive(Debug, Clone)]
 enum Term {
     Scalar(f64),

@@ -20,7 +20,7 @@ pub struct Fleet {
     function: Function,
     aws: Aws,
     timeout: Duration,
-    /// What each process has in its environment besides.
+    /// Further variables in the environment of each process.
     more: Vec<(&'static str, String)>,
     idle: Mutex<Vec<Lambda>>,
     places: Semaphore,
@@ -41,7 +41,7 @@ impl Fleet {
         }
     }
 
-    /// The same, with more in the environment of each process.
+    /// Adds variables to the environment of each process.
     pub fn with(self, more: Vec<(&'static str, String)>) -> Self {
         Self { more, ..self }
     }

@@ -58,8 +58,8 @@ pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
     environment
 }
 
-/// The environment that `template.yaml` gives the function, except that alerts are not paced. Each process knows AWS
-/// under a path of its own.
+/// The environment that `template.yaml` gives the function, except that alerts are not paced. Each
+/// process knows AWS under a path of its own.
 pub fn deployed_environment(aws: &Aws) -> Vec<(&'static str, String)> {
     static PROCESSES: AtomicU32 = AtomicU32::new(0);
     let process = PROCESSES.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,7 @@ pub mod emf;
 pub mod fleet;
 pub mod lambda;
 pub mod line;
+pub mod model;
 pub mod requests;
 pub mod template;
 pub mod world;

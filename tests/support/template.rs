@@ -12,7 +12,7 @@ pub fn load_from(path: &str) -> Value {
     yaml_serde::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// What CloudFormation makes of a value whose functions need nothing but the given parameters.
+/// Returns a value as CloudFormation resolves it, if its functions need only the given parameters.
 pub fn resolved(template: &Value, value: &Value, given: &[(&str, &str)]) -> String {
     let Value::Tagged(tagged) = value else {
         return yaml_serde::to_string(value).unwrap().trim().to_owned();
