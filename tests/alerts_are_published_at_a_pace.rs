@@ -308,7 +308,7 @@ async fn slots_that_are_granted_late_make_no_burst() {
         }
     });
     let relayed = join_all(attempts).await;
-    assert!(relayed.iter().all(|relayed| relayed.outcome == Outcome::Alerted || relayed.found_no_slot()));
+    assert!(relayed.iter().all(|relayed| relayed.outcome == Outcome::Alerted || relayed.is_claimed()));
     let moments = shared.moments();
     assert!(moments.len() > EMAIL_LIMIT, "{moments:?}");
     assert!(most_in_a_second(&moments) <= EMAIL_LIMIT, "{moments:?}");
@@ -319,6 +319,8 @@ async fn a_ledger_that_gives_no_slot_leaves_the_alert_to_the_next_attempt() {
     for (answers, failure) in [
         (Answers::Error, "pacing failed: the ledger could not take a slot: throttled"),
         (Answers::After(SECOND * 60), "pacing failed: the ledger did not answer in time"),
+        // Every slot is over when the answer comes. No other alert has it, so an alarm must count this.
+        (Answers::After(Duration::from_millis(2600)), "pacing failed: the ledger did not answer in time"),
     ] {
         let shared = Shared::new(answers);
         let relayed = shared.attempt("evt_1", 5).await;
