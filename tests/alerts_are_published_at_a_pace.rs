@@ -331,6 +331,21 @@ async fn a_ledger_that_gives_no_slot_leaves_the_alert_to_the_next_attempt() {
     }
 }
 
+/// While its clock was an hour ahead, the process asked for a slot.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_stops_no_alert() {
+    let shared = Shared::new(FAST);
+    let relay = shared.relay(5);
+    let pacer = relay.pacer.as_ref().unwrap();
+    pacer.asks_for(rate(5).slot_at(START.after(SECOND * 3600)));
+    for event in ["evt_1", "evt_2"] {
+        let wanted = Wanted::Delivery(opportunity_delivery(event));
+        assert_eq!(relay.deliver(wanted, &shared.invocation(event, SECOND * 10)).await.outcome, Outcome::Alerted);
+    }
+    assert_eq!(shared.moments(), [5, 200].map(Duration::from_millis));
+    assert_eq!(shared.state().asked, 2, "a slot that the process has asked for");
+}
+
 // ── The redrive ──────────────────────────────────────────────────────────────────────────────────
 
 /// Runs the redrive every minute, as its schedule does, until it has published `backlog` alerts.
