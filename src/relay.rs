@@ -277,7 +277,10 @@ impl<L: Ledger, T: Topic> Relay<L, T> {
             let slot = pacer.next(asked_at.after(ahead));
             let starts_at = Instant::now() + slot.start().since(asked_at);
             if starts_at > pace_by {
-                return Err(Unpublished::NoSlot);
+                // An alarm does not count an alert that only found no slot. A ledger that is too
+                // slow for every slot is a failure.
+                let slow = !ahead.is_zero();
+                return Err(if slow { Unpublished::Pace(LedgerError::TimedOut) } else { Unpublished::NoSlot });
             }
             pacer.asks_for(slot);
             let taken = within(pace_by, self.ledger.take_slot(claim, slot), LedgerError::TimedOut).await;

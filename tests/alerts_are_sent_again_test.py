@@ -3,10 +3,14 @@
 import contextlib
 import io
 import json
+import shlex
+import subprocess
+import tempfile
 import threading
 import time
 import unittest
 from datetime import datetime, timezone
+from pathlib import Path
 from unittest import mock
 
 import boto3
@@ -14,6 +18,7 @@ from botocore.awsrequest import AWSResponse
 
 from local_aws import pace, request, resend
 from local_aws.deliveries import bodies
+from local_aws.function import ROOT
 from local_aws.inbox import Inbox
 from local_aws.journey import change
 from local_aws.pace import Pace, WrongClock
@@ -47,6 +52,32 @@ class Period(unittest.TestCase):
             self.assertNotIn("\x1b", str(refused.exception))
         with self.assertRaisesRegex(resend.Refused, "in the future"):
             resend.moment("2026-11-25T20:00:01Z", NOW)
+
+
+class Command(unittest.TestCase):
+    """`make resend`: what it would run."""
+
+    def make(self, *variables):
+        command = ["make", "--dry-run", "--no-print-directory", "resend", *variables]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    def test_it_passes_every_value_on_as_it_is(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            ran = Path(scratch, "ran")
+            expanded = f"$(shell touch {ran})", f"$(touch {ran})"
+            for value in ("a b  c", "a'b", 'a"b', "a$b", "a#b%", "a\\", "-x", "\u00e9", *expanded):
+                made = self.make(f"EVENT={value}", f"STACK={value}", "YES=yes")
+                words = shlex.split(made.stdout.replace("\\\n", ""))
+                arguments = words[words.index("local_aws.resend") + 1 :]
+                self.assertEqual(arguments, [f"--stack={value}", f"--event={value}", "--yes"])
+            self.assertFalse(ran.exists())
+
+    def test_a_word_that_it_does_not_know_is_refused(self):
+        # With STREAM=1 taken for no, everybody would get the alerts instead of the stream's messages.
+        for variables in (("STREAM=1", "YES=yes"), ("STREAM=true",), ("YES=1",)):
+            made = self.make("SINCE=2h", *variables)
+            self.assertEqual((made.returncode, made.stdout), (2, ""))
+            self.assertIn("STREAM and YES take yes or no", made.stderr)
 
 
 class Slots(unittest.TestCase):
@@ -104,6 +135,20 @@ class Slots(unittest.TestCase):
         self.assertEqual(clock.slept, [0, 0])
         self.assertTrue(deployed.deliveries.row(f"{NOW + 60_000}#slot"))
         self.assertTrue(deployed.deliveries.row(f"{NOW + 62_000}#slot"))
+
+    def test_over_a_slow_network_a_slot_is_taken_ahead(self):
+        clock, began = Clock(NOW / 1000 + 120), NOW + 120_000
+
+        def pass_time(**_):
+            self.assertLess(clock.now, NOW / 1000 + 130, "no slot serves")
+            clock.now += 1.5
+
+        with mock.patch.object(pace, "MAX_SKEW", float("inf")), hooked("before-call.dynamodb.UpdateItem", pass_time):
+            Pace(table_name, 5, clock).wait()
+        self.assertEqual(clock.slept, [0, 0])
+        # The first slot was over when the answer came. The second one begins when it comes.
+        for start in (began, began + 3000):
+            self.assertTrue(deployed.deliveries.row(f"{start}#slot"), start - began)
 
     def test_with_zero_alerts_are_not_paced(self):
         clock = Clock(NOW / 1000)
@@ -268,6 +313,7 @@ class Resend(unittest.TestCase):
             self.put(**{**published, "message": "text"}): "lacks one of Subject, Message, MessageStructure",
             self.put(**{**published, "message": {**message, "Subject": 7}}): "lacks one of Subject",
             self.put(**{**published, "publishedAt": "today"}): "does not say when it was published",
+            self.put(**published | {"state": ["PENDING"], "firstSeenAt": now}): "its state is ['PENDING'], which",
             self.put(
                 state="SENT", firstSeenAt=now, delivery="ws\x1b[2J#evt#alert"
             ): "its state is SENT, which this version",

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import boto3
 from botocore import xform_name
+from botocore.exceptions import ClientError
 
 from local_aws import examination, request
 from local_aws.doctor import examine
@@ -360,6 +361,38 @@ class Doctor(unittest.TestCase):
             self.assertEqual(shlex.split(again)[-1], email["Endpoint"])
             arn = self.assert_it_subscribes(deployed.topic_arn, email["Endpoint"])
             self.addCleanup(unsubscribe, {"SubscriptionArn": arn})
+
+    def test_whoever_subscribes_again_keeps_the_filter(self):
+        email = {"TopicArn": deployed.topic_arn, "Protocol": "email", "Endpoint": "filtered@example.com"}
+        sns, arn = boto3.client("sns"), subscribe(email)
+        self.addCleanup(unsubscribe, {"SubscriptionArn": arn})
+        filtered = {"FilterPolicy": '{"it\'s": ["{}"]}', "FilterPolicyScope": "MessageBody"}
+        for name, value in filtered.items():
+            sns.set_subscription_attributes(SubscriptionArn=arn, AttributeName=name, AttributeValue=value)
+        with self.confirmed_by_link(email["Endpoint"]):
+            self.assert_wrong("subscribers", "can be ended by anybody", "aws sns unsubscribe")
+        paste(self.commands()[0])
+        arn = self.assert_it_subscribes(deployed.topic_arn, email["Endpoint"])
+        self.addCleanup(unsubscribe, {"SubscriptionArn": arn})
+        self.assertLessEqual(filtered.items(), attributes(arn).items())
+
+    def test_a_subscription_that_may_not_be_looked_at_hides_no_other(self):
+        sns = boto3.client("sns")
+        (first, *_) = subscriptions(deployed.topic_arn)
+        email = {"TopicArn": deployed.topic_arn, "Protocol": "email", "Endpoint": "other@example.com"}
+        arn = subscribe(email)
+        self.addCleanup(unsubscribe, {"SubscriptionArn": arn})
+
+        def refuse(model, params, **_):
+            if params["body"].get("SubscriptionArn") == first["SubscriptionArn"]:
+                error = {"Code": "AuthorizationError", "Message": "it is of another account"}
+                raise ClientError({"Error": error, "ResponseMetadata": {}}, model.name)
+
+        with hooked("before-call.sns.GetSubscriptionAttributes", refuse):
+            self.examine()
+            self.assertEqual((self.of("WRONG"), self.of("can't tell")), ([], ["subscribers"]), self.printed)
+            sns.set_subscription_attributes(SubscriptionArn=arn, AttributeName="RedrivePolicy", AttributeValue="")
+            self.assert_wrong("subscribers", "without a dead-letter queue: email other@example.com$", "is lost")
 
     def test_an_email_subscription_of_the_alarms_that_anybody_can_end(self):
         (email,) = subscriptions(names["AlarmsTopicArn"])

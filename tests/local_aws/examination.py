@@ -354,24 +354,37 @@ class Examination:
         Each must be confirmed and have a dead-letter queue. Somebody who was logged in must have
         confirmed each email subscription, or the link under each of its mails ends it.
         """
-        of = [(one, attributes(one)) for one in listed]
+        of, refusal = [], None
+        for one in listed:
+            try:
+                of.append((one, attributes(one)))
+            except ClientError as error:
+                # A subscription that may not be looked at hides no other one. AWS does not document
+                # whether the owner of a topic may look at a subscription of another account.
+                if not missing_permission(error):
+                    raise
+                refusal = error
         if waiting := [one for one, found in of if found is None]:
             again = self._subscribe(topic, waiting[0]["Protocol"], waiting[0])
             remedy = f"SNS deletes it 48 hours after the request. This sends its owner another message:{again}"
             return Finding(WRONG, f"not confirmed: {', '.join(map(described, waiting))}", remedy)
         mails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
-        endable = [one for one, authenticated in mails if authenticated == "false"]
+        ends = {one["SubscriptionArn"] for one, authenticated in mails if authenticated == "false"}
+        endable = [(one, found) for one, found in of if one["SubscriptionArn"] in ends]
         losing = [one for one, found in of if "deadLetterTargetArn" not in found.get("RedrivePolicy", "")]
         what, remedies = [], []
         if endable:
-            what.append(f"can be ended by anybody who gets one of its mails: {', '.join(map(described, endable))}")
+            these = ", ".join(described(one) for one, _ in endable)
+            what.append(f"can be ended by anybody who gets one of its mails: {these}")
             remedies += self._protect(topic, endable)
         # Those that have to be subscribed again get the queue with that.
-        if losing := [one for one in losing if one not in endable]:
+        if losing := [one for one in losing if one["SubscriptionArn"] not in ends]:
             what.append(f"without a dead-letter queue: {', '.join(map(described, losing))}")
             remedies += self._attach(topic, losing)
         if what:
             return Finding(WRONG, "; ".join(what), "\n".join(remedies))
+        if refusal:
+            raise refusal
         if unknown := [one for one, authenticated in mails if authenticated != "true"]:
             what = f"it is not known whether anybody can end them: {', '.join(map(described, unknown))}"
             return Finding(CANT_TELL, what, "SNS does not say ConfirmationWasAuthenticated of these subscriptions.")
@@ -390,9 +403,9 @@ class Examination:
         )
         if topic == self._outputs.get("AlertsTopicArn"):
             yield "Afterwards, `make resend` sends the alerts that it missed meanwhile."
-        for one in endable:
+        for one, found in endable:
             yield _command("aws sns unsubscribe --subscription-arn {}", one["SubscriptionArn"])[1:]
-            yield self._subscribe(topic, one["Protocol"], one)[1:]
+            yield self._subscribe(topic, one["Protocol"], one, found)[1:]
             for parameter in ("AlertEmail", "AlarmEmail"):
                 if one["Endpoint"].lower() == self._parameter(parameter, "").lower():
                     yield _still_named(parameter)
@@ -415,24 +428,30 @@ class Examination:
                 json.dumps({"deadLetterTargetArn": queue}),
             )[1:]
 
-    def _subscribe(self, topic, protocol, whom=None):
+    def _subscribe(self, topic, protocol, whom=None, found=None):
         """Returns the commands that subscribe an address, or that of a listed subscription.
 
-        Without one, they ask for it. The token in the link of SNS's mail confirms an email
-        subscription, so that no link can end the subscription later.
+        A subscription that takes the place of one with the attributes `found` keeps its filter and
+        its dead-letter queue. Without an address, the commands ask for it. The token in the link of
+        SNS's mail confirms an email subscription, so that no link can end the subscription later.
         """
         endpoint = whom if isinstance(whom, str) else None
         # The address of an http(s) endpoint may hold a password, so it is not shown.
         if isinstance(whom, dict) and protocol not in ("http", "https"):
             endpoint = whom["Endpoint"]
         queue, commands = self._dead_letters(topic)
-        redrive = json.dumps({"RedrivePolicy": json.dumps({"deadLetterTargetArn": queue})})
+        found = found or {}
+        kept = ("FilterPolicy", "FilterPolicyScope") if found.get("FilterPolicy") else ()
+        wanted = {name: found[name] for name in kept if name in found}
+        own = found.get("RedrivePolicy", "")
+        wanted["RedrivePolicy"] = own if "deadLetterTargetArn" in own else json.dumps({"deadLetterTargetArn": queue})
+        wanted = json.dumps(wanted)
         command = "aws sns subscribe --topic-arn {} --protocol {} --attributes {} --notification-endpoint "
         if endpoint:
-            commands += _command(command + "{}", topic, protocol, redrive, endpoint)
+            commands += _command(command + "{}", topic, protocol, wanted, endpoint)
         else:
             read = "read -rs ENDPOINT" if protocol in ("http", "https") else "read -r ENDPOINT"
-            commands += _command(f'{read} && {command}"$ENDPOINT"', topic, protocol, redrive)
+            commands += _command(f'{read} && {command}"$ENDPOINT"', topic, protocol, wanted)
         if protocol not in EMAIL:
             return commands
         # The braces of the shell are doubled for `_command`.

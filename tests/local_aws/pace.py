@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 DEFAULT = 5  # alerts per second, of a stack whose template does not have the parameter yet
 USABLE = 1000  # milliseconds from a slot's start
 KEPT = 60 * 60  # seconds from a slot's start until its row expires
+LONGEST_ANSWER = 10_000  # milliseconds; after longer ones, the machine slept rather than waited
 MAX_SKEW = 2  # seconds between this machine's clock and AWS's
 
 
@@ -42,23 +43,27 @@ class Pace:
         self._rate = rate
         self._clock = clock
         self._next = 0  # the first slot that this publisher has not tried yet
+        self._answer = 0  # milliseconds that the last answer took
 
     def wait(self):
         """Takes the next free slot, and returns once an alert may be published in it."""
+        ahead = 0
         while self._rate:
-            start = self._take()
+            start = self._take(ahead)
             self._clock.sleep(max(0, start - self._now()) / 1000)
             # It is late if the answer took long or the machine slept. Other alerts have the
             # present slot then.
             if self._now() < start + USABLE:
                 return
+            # Over a slow network, every slot would be late, and the functions would lose it.
+            ahead = min(self._answer, LONGEST_ANSWER)
 
-    def _take(self):
+    def _take(self, ahead):
         # The token is new for every alert, so that no second alert gets into the same slot. If
         # boto3 repeats a write that took effect, the write finds its own token and succeeds.
         owner = f"resend/{secrets.token_hex(8)}"
         while True:
-            slot = max(slot_at(self._now(), self._rate), self._next)
+            slot = max(slot_at(self._now() + ahead, self._rate), self._next)
             self._next = slot + 1
             if self._write(start := start_of(slot, self._rate), owner):
                 return start
@@ -78,6 +83,8 @@ class Pace:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
                 raise
             return False
+        finally:
+            self._answer = self._now() - before
         self._assert_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"), before)
         return True
 

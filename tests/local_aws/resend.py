@@ -171,7 +171,7 @@ class Resend:
         for row in rows:
             if row["deliveryId"].split("#")[-1] != self._kind:
                 continue
-            state = row.get("state")
+            state = str(row.get("state"))
             if state in LEFT_OUT:
                 found.left_out[state] = found.left_out.get(state, 0) + 1
             elif fault := fault_of(row, self._kind):
