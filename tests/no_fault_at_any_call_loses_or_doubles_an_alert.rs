@@ -596,7 +596,7 @@ fn explore(
 fn combined(scenario: Scenario, faults: usize) -> usize {
     let times = if faults < 3 { &[0, 15, 35, 55, 75, 95][..] } else { &[0, 35] };
     let is_first = match scenario.second {
-        Some((copy, after)) => copy == Copy::Same && times.iter().any(|time| after.as_millis() == *time),
+        Some((copy, after)) => copy == Copy::Same && times.contains(&after.as_millis()),
         None => true,
     };
     if is_first && scenario.rate.is_some() { faults } else { faults - 1 }
