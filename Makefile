@@ -15,7 +15,7 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
 BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 
-.PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed test-examples model chaos load growth bench instructions instructions-build \
+.PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed deployed-build test-examples model chaos load growth bench instructions instructions-build \
 	lint lint-rust lint-template lint-contracts lint-crates advisories dist notes pictures prices tools clean
 
 help: # What can be done here
@@ -61,6 +61,9 @@ test-deployed: tools # Against the deployed template on a local AWS
 	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
 		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
 		tests/alerts_are_sent_again_test.py tests/the_stream_carries_every_change_test.py
+
+deployed-build: tools # Only compile what `make test-deployed` deploys
+	@$(LOCAL_AWS) local_aws.function
 
 test-examples: tools # The consumers in examples/, deployed to a local AWS
 	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py

@@ -1,8 +1,12 @@
-"""The functions' packages: built by `sam build` as for a real deployment, but for this machine and sooner."""
+"""The functions' packages: built by `sam build` as for a real deployment, but for this machine and sooner.
+
+`make deployed-build` compiles them, so that the deployed tests find them compiled.
+"""
 
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 from local_aws.lifeline import Lifeline
@@ -44,3 +48,8 @@ def run_sam(subcommand, arguments, environment):
     with Lifeline(command, {**os.environ, **environment, "PATH": path}, log, ROOT) as sam:
         if sam.wait() != 0:
             raise Failed(f"sam {subcommand} failed", log)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        build(Path(scratch))
