@@ -51,5 +51,6 @@ def run_sam(subcommand, arguments, environment):
 
 
 if __name__ == "__main__":
+    LOGS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         build(Path(scratch))
