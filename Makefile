@@ -62,7 +62,7 @@ test-deployed: tools # Against the deployed template on a local AWS
 		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
 		tests/alerts_are_sent_again_test.py tests/the_stream_carries_every_change_test.py
 
-deployed-build: tools # Only compile what `make test-deployed` deploys
+deployed-build: tools # Only compile what `make test-deployed` and `make test-examples` deploy
 	@$(LOCAL_AWS) local_aws.function
 
 test-examples: tools # The consumers in examples/, deployed to a local AWS

@@ -9,7 +9,7 @@ from threading import Lock, Thread
 import boto3
 
 from local_aws.emulator import REGION
-from local_aws.function import ROOT, SOONER, architecture, run_sam
+from local_aws.function import ROOT, architecture, build, run_sam
 from local_aws.stack import as_ministack_takes_it, outputs
 
 
@@ -21,7 +21,7 @@ def deploy(example, emulator, **parameters):
     overrides = ["--parameter-overrides", *(f"{name}={json.dumps(str(value))}" for name, value in given.items())]
     built = directory / "template.yaml"
     if not built.exists():
-        run_sam("build", ["--template-file", str(source), "--build-dir", str(directory), *overrides], SOONER)
+        build(directory, source)
     adapted = built.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(built.read_text()))
     where = ["--stack-name", example, "--region", REGION, "--no-confirm-changeset", "--no-progressbar"]

@@ -1,6 +1,6 @@
 """The functions' packages: built by `sam build` as for a real deployment, but for this machine and sooner.
 
-`make deployed-build` compiles them, so that the deployed tests find them compiled.
+`make deployed-build` compiles them and the consumers in `examples/`, so that the tests find them compiled.
 """
 
 import os
@@ -33,9 +33,10 @@ def architecture():
     return "arm64" if platform.machine() == "aarch64" else "x86_64"
 
 
-def build(directory):
+def build(directory, template=ROOT / "template.yaml"):
     """Builds into `directory`, and returns the built template."""
-    run_sam("build", ["--build-dir", str(directory), "--parameter-overrides", f"Architecture={architecture()}"], SOONER)
+    overrides = ["--parameter-overrides", f"Architecture={architecture()}"]
+    run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], SOONER)
     return directory / "template.yaml"
 
 
@@ -52,5 +53,6 @@ def run_sam(subcommand, arguments, environment):
 
 if __name__ == "__main__":
     LOGS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        build(Path(scratch))
+    for source in (ROOT / "template.yaml", *sorted(ROOT.glob("examples/*/template.yaml"))):
+        with tempfile.TemporaryDirectory() as scratch:
+            build(Path(scratch), source)
