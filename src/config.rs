@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use crate::event::OPPORTUNITY;
-use crate::keyring::Source;
-use crate::pace::AlertRate;
-use crate::pipeline::{Pipeline, PipelineError, is_status, list};
-use crate::rules::Rules;
-use crate::secret::{SecretError, Secrets};
-use crate::topic::sns::Topics;
+use crate::delivery::pace::AlertRate;
+use crate::delivery::topic::sns::Topics;
+use crate::message::pipeline::{Pipeline, PipelineError, is_status, list};
+use crate::message::rules::Rules;
+use crate::secrets::keyring::Source;
+use crate::secrets::signing::{SecretError, Secrets};
+use crate::sendpilot::event::OPPORTUNITY;
 
 /// What both functions need to know before they can start.
 #[derive(Debug)]

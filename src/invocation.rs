@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use tokio::time::{Instant, timeout_at};
 
-use crate::ledger::{Attempt, Owner};
 use crate::timestamp::Timestamp;
 
 /// How long a lease outlives the invocation that holds it. Lambda's hosts keep their clocks by the Amazon Time Sync
@@ -108,5 +108,38 @@ impl Invocation {
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
         Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), settle_by: by(95) }
+    }
+}
+
+/// One try to deliver, as the ledger sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Whose the claim will be.
+    pub owner: Owner,
+    /// The time of the claim.
+    pub now: Timestamp,
+    /// Until then nobody else may take the claim.
+    pub lease_until: Timestamp,
+}
+
+/// The token of one attempt, never used twice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner(String);
+
+impl Owner {
+    /// The request id leads from a row to the logs of its owner. It is not unique enough alone: Lambda repeats it when
+    /// it retries an asynchronous invocation.
+    pub fn new(request_id: &str, random: [u8; 8]) -> Self {
+        Self(format!("{request_id}/{}", HEXLOWER.encode(&random)))
+    }
+
+    /// A token as it was stored.
+    pub fn stored(token: String) -> Self {
+        Self(token)
+    }
+
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }

@@ -46,29 +46,16 @@
 //! The time of day, randomness and the environment come in as arguments, what passes after that is tokio's time, which a
 //! test can stop, and the ledger and the topic are traits. So every path can be walked in a test.
 
-mod alert;
 pub mod aws;
-pub mod cloud_event;
 pub mod config;
+pub mod delivery;
 pub mod error;
-pub mod event;
-pub mod gateway;
 pub mod invocation;
-pub mod keyring;
-pub mod ledger;
-mod lossy;
-mod members;
-pub mod pace;
-pub mod pipeline;
+mod json;
+pub mod message;
 pub mod redrive;
-pub mod relay;
-pub mod response;
-pub mod rules;
-pub mod secret;
-pub mod signature;
-mod stream;
+pub mod secrets;
+pub mod sendpilot;
 pub mod telemetry;
-mod text;
 pub mod timestamp;
-pub mod topic;
 pub mod webhook;

@@ -10,7 +10,7 @@
 //! without an answer takes as long as hundreds with one.
 //!
 //! If alerts are paced, a run publishes them in the same slots as the webhook function
-//! ([`crate::pace`]). The runs overlap a little, so a backlog drains at the configured rate.
+//! ([`crate::delivery::pace`]). The runs overlap a little, so a backlog drains at the configured rate.
 //!
 //! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
 
@@ -24,14 +24,15 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout_at};
 use tracing::{Level, error, info, warn};
 
+use crate::delivery::ledger::{Ledger, LedgerError, Pending, Wanted};
+use crate::delivery::relay::{Failure, Relay, Relayed, Steps};
+use crate::delivery::topic::Topic;
 use crate::error::chain;
 use crate::invocation::Invocation;
-use crate::ledger::{DeliveryId, Ledger, LedgerError, Pending, Wanted};
-use crate::relay::{Failure, Relay, Relayed, Steps};
-use crate::response::Outcome;
+use crate::message::key::DeliveryId;
 use crate::telemetry::{Line, Metric, Telemetry};
 use crate::timestamp::{Timestamp, millis};
-use crate::topic::Topic;
+use crate::webhook::response::Outcome;
 
 /// The time of one delivery in a run. It is longer than the webhook function's timeout of 10 s, and
 /// half of it may be spent on the wait for a slot. So if new alerts take all slots that the webhook

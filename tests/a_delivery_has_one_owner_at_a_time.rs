@@ -6,10 +6,11 @@ mod support;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
-use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::ledger::{
-    Attempt, Claim, Delivery, DeliveryId, Ledger, Message, Owner, QuietId, Receipt, Settled, Standing, Wanted,
-};
+use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
+use opportunity_alerts::delivery::ledger::{Claim, Ledger, Receipt, Settled, Standing, Wanted};
+use opportunity_alerts::invocation::{Attempt, Owner};
+use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::timestamp::Timestamp;
 use support::dynamodb::{DynamoDb, Item};
 use support::requests::{claim_of, delivery};

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
+use opportunity_alerts::delivery::ledger::{Claim, Ledger, LedgerError, MayAlert, QuietPeriod, Wanted, may_alert};
+use opportunity_alerts::delivery::relay::{Relay, Relayed};
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::ledger::{
-    Claim, DeliveryId, Ledger, LedgerError, MayAlert, Message, Owner, QuietId, QuietPeriod, Wanted, may_alert,
-};
-use opportunity_alerts::relay::{Relay, Relayed};
-use opportunity_alerts::response::Outcome;
+use opportunity_alerts::invocation::Owner;
+use opportunity_alerts::message::Message;
+use opportunity_alerts::message::key::{DeliveryId, QuietId};
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::{Topic, TopicError};
+use opportunity_alerts::webhook::response::Outcome;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Mutex;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lambda_http::Request;
 use lambda_http::http::{Method, Response};
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::keyring::Keyring;
-use opportunity_alerts::rules::Rules;
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
@@ -285,7 +285,7 @@ fn half_an_emoji_anywhere_in_the_payload_is_no_reason_to_fail() {
     ] {
         let changed = whole.replacen(from, to, 1);
         assert_ne!(changed, whole);
-        let payload: opportunity_alerts::gateway::Payload = serde_json::from_str(&changed).unwrap();
+        let payload: opportunity_alerts::webhook::gateway::Payload = serde_json::from_str(&changed).unwrap();
         let request: Request = lambda_http::request::LambdaRequest::try_from(payload).unwrap().into();
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/webhooks/sendpilot"));
     }

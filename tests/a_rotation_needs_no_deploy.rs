@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use opportunity_alerts::aws::Aws as Sdk;
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
-use opportunity_alerts::rules::Rules;
-use opportunity_alerts::signature::FRESH;
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::secrets::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
+use opportunity_alerts::sendpilot::signature::FRESH;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;

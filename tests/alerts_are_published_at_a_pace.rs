@@ -12,17 +12,19 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
-use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, Delivery, DeliveryId, Ledger, LedgerError, MayAlert, Message, Owner, Pending, QuietId,
-    Receipt, Settled, Standing, Wanted, may_take_slot,
+use opportunity_alerts::delivery::ledger::{
+    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted, may_take_slot,
 };
-use opportunity_alerts::pace::{AlertRate, Pacer, Slot};
+use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
+use opportunity_alerts::delivery::relay::{Relay, Relayed};
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::invocation::{Attempt, Owner};
+use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{Redrive, Urgency};
-use opportunity_alerts::relay::{Relay, Relayed};
-use opportunity_alerts::response::Outcome;
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::{Topic, TopicError};
+use opportunity_alerts::webhook::response::Outcome;
 use serde_json::json;
 use support::doubles::{relay, telemetry};
 use support::dynamodb::DynamoDb;

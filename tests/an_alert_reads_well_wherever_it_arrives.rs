@@ -8,10 +8,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 
-use opportunity_alerts::event::{self, Event, Kind, StatusChange};
-use opportunity_alerts::ledger::{Delivery, Message};
-use opportunity_alerts::rules::Rules;
-use opportunity_alerts::signature::verify;
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange};
+use opportunity_alerts::sendpilot::signature::verify;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::requests::{file, secrets};

@@ -3,9 +3,9 @@
 
 mod support;
 
-use opportunity_alerts::event::{self, Event, Kind, Malformed, STATUSES, StatusChange};
-use opportunity_alerts::rules::Rules;
-use opportunity_alerts::signature::verify;
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::sendpilot::event::{self, Event, Kind, Malformed, STATUSES, StatusChange};
+use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};

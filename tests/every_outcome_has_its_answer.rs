@@ -8,19 +8,21 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
-use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::keyring::Keyring;
-use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, Message, Pending, QuietId, Receipt, Settled,
-    Wanted,
+use opportunity_alerts::delivery::ledger::{
+    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Wanted,
 };
-use opportunity_alerts::pace::Slot;
-use opportunity_alerts::relay::{Failure, Relayed, Steps};
-use opportunity_alerts::response::{Outcome, answer};
-use opportunity_alerts::rules::Rules;
+use opportunity_alerts::delivery::pace::Slot;
+use opportunity_alerts::delivery::relay::{Failure, Relayed, Steps};
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
+use opportunity_alerts::invocation::Attempt;
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::message::Message;
+use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::{Topic, TopicError};
 use opportunity_alerts::webhook::Webhook;
+use opportunity_alerts::webhook::response::{Outcome, answer};
 use serde_json::{Value, json};
 use support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
 use support::requests::{SECRET, around, change, delivery, http, secrets, standard};

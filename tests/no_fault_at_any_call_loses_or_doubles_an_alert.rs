@@ -36,19 +36,22 @@ use Flaw::*;
 use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
-use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::keyring::Keyring;
-use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Owner, Pending,
-    QuietId, Receipt, Row, Settled, Standing, State, Wanted, may_claim, may_settle, may_take_slot,
+use opportunity_alerts::delivery::ledger::{
+    Claim, Claimed, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Row, Settled, Standing,
+    State, Wanted, may_claim, may_settle, may_take_slot,
 };
-use opportunity_alerts::pace::{AlertRate, Pacer, Slot};
-use opportunity_alerts::pipeline::Pipeline;
+use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
+use opportunity_alerts::delivery::relay::Relay;
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::invocation::{Attempt, Owner};
+use opportunity_alerts::message::Message;
+use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::pipeline::Pipeline;
+use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::redrive::{Redrive, Urgency};
-use opportunity_alerts::relay::Relay;
-use opportunity_alerts::rules::Rules;
+use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::{Topic, TopicError};
 use opportunity_alerts::webhook::Webhook;
 use support::doubles::{relay, telemetry};
 use support::requests::{RETRIES, SECRET, around, documented, http, opportunity_of, secrets};

@@ -1,4 +1,4 @@
-//! The slots of [`pace`](opportunity_alerts::pace) in every interleaving: a model of several
+//! The slots of [`pace`](opportunity_alerts::delivery::pace) in every interleaving: a model of several
 //! attempts, each of which has an alert of its own to publish. Below it, properties of the slots.
 //!
 //! The model decides by production's own functions: [`may_take_slot`], in one step with its effect
@@ -33,9 +33,10 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use Protocol::*;
+use opportunity_alerts::delivery::ledger::may_take_slot;
+use opportunity_alerts::delivery::pace::{AlertRate, Slot};
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::ledger::{Owner, may_take_slot};
-use opportunity_alerts::pace::{AlertRate, Slot};
+use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::redrive::DELIVERY_TIME;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;

@@ -30,7 +30,8 @@ use std::hash::{Hash, Hasher};
 
 use Protocol::*;
 use Then::*;
-use opportunity_alerts::ledger::{MayClaim, MaySettle, Owner, Row, State, may_claim, may_settle};
+use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Row, State, may_claim, may_settle};
+use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::timestamp::Timestamp;
 use stateright::{Model, Property};
 use support::model::{self, Wrong, breach};

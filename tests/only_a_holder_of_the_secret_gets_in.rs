@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use lambda_http::http::{HeaderMap, HeaderValue};
 use opportunity_alerts::config::{self, ConfigError};
-use opportunity_alerts::keyring::Source;
-use opportunity_alerts::secret::{MIN_LENGTH, SecretError, Secrets};
-use opportunity_alerts::signature::{FRESH, RETRIED, Rejection, verify};
+use opportunity_alerts::secrets::keyring::Source;
+use opportunity_alerts::secrets::signing::{MIN_LENGTH, SecretError, Secrets};
+use opportunity_alerts::sendpilot::signature::{FRESH, RETRIED, Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::types::AttributeValue::S;
 use futures_util::future::join_all;
-use opportunity_alerts::event::STATUSES;
+use opportunity_alerts::delivery::relay::STREAM_WAIT;
 use opportunity_alerts::invocation::LEASE_MARGIN;
-use opportunity_alerts::ledger::{DeliveryId, sha256_hex};
-use opportunity_alerts::relay::STREAM_WAIT;
+use opportunity_alerts::message::key::{DeliveryId, sha256_hex};
+use opportunity_alerts::sendpilot::event::STATUSES;
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use support::aws::Fault;

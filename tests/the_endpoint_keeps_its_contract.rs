@@ -6,11 +6,11 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use opportunity_alerts::event::{self, Event, Malformed, STATUSES};
-use opportunity_alerts::response::{MAX_BODY, Outcome, answer};
-use opportunity_alerts::signature::{Rejection, verify};
+use opportunity_alerts::sendpilot::event::{self, Event, Malformed, STATUSES};
+use opportunity_alerts::sendpilot::signature::{Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::PATH;
+use opportunity_alerts::webhook::response::{MAX_BODY, Outcome, answer};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};

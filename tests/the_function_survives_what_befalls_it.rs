@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use opportunity_alerts::invocation::LEASE_MARGIN;
-use opportunity_alerts::ledger::DeliveryId;
+use opportunity_alerts::message::key::DeliveryId;
 use serde_json::{Value, json};
 use support::aws::{Aws, Call, Fault};
 use support::dynamodb::Item;

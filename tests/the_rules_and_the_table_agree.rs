@@ -4,11 +4,12 @@
 mod support;
 
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
-use opportunity_alerts::ledger::{
-    Attempt, Claimed, Ledger, LedgerError, MayClaim, MaySettle, Owner, Receipt, Row, Settled, Standing, State, Wanted,
-    may_claim, may_settle, may_take_slot,
+use opportunity_alerts::delivery::ledger::{
+    Claimed, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Row, Settled, Standing, State, Wanted, may_claim,
+    may_settle, may_take_slot,
 };
-use opportunity_alerts::pace::AlertRate;
+use opportunity_alerts::delivery::pace::AlertRate;
+use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::timestamp::Timestamp;
 use support::dynamodb::{DynamoDb, Item};
 use support::requests::{claim_of, delivery};

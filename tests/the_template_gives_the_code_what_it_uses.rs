@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use opportunity_alerts::config::{self, Config};
+use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::ledger::DeliveryId;
-use opportunity_alerts::ledger::dynamodb::PATIENCE;
-use opportunity_alerts::secret::{SecretError, Secrets};
+use opportunity_alerts::message::key::DeliveryId;
+use opportunity_alerts::secrets::signing::{SecretError, Secrets};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::{aws, redrive, webhook};
 use serde_json::json;

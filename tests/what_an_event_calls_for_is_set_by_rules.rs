@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use opportunity_alerts::config::{Config, ConfigError};
-use opportunity_alerts::event::{Malformed, STATUSES, parse};
-use opportunity_alerts::ledger::{Delivery, Message};
-use opportunity_alerts::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
-use opportunity_alerts::rules::{Due, Rules};
-use opportunity_alerts::signature::verify;
+use opportunity_alerts::message::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
+use opportunity_alerts::message::rules::{Due, Rules};
+use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::sendpilot::event::{Malformed, STATUSES, parse};
+use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;

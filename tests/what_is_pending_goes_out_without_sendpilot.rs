@@ -10,17 +10,19 @@ use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use aws_sdk_dynamodb::types::{AttributeAction, AttributeValueUpdate};
 use futures_util::future::join;
 use futures_util::stream::{self, Stream};
-use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
-use opportunity_alerts::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, Delivery, DeliveryId, Ledger, LedgerError, MayAlert, Message, Owner, Pending, QuietId,
-    Receipt, Settled, Standing, Wanted,
+use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
+use opportunity_alerts::delivery::ledger::{
+    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted,
 };
-use opportunity_alerts::pace::Slot;
+use opportunity_alerts::delivery::pace::Slot;
+use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
+use opportunity_alerts::invocation::{Attempt, Owner};
+use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
+use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::sns::{Sns, Topics};
-use opportunity_alerts::topic::{Topic, TopicError};
 use serde_json::{Value, json};
 use support::aws::{Call, Fault};
 use support::doubles::{relay, telemetry};

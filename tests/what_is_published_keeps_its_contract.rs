@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
-use opportunity_alerts::event::{Event, Kind, STATUSES, StatusChange, TagChange};
-use opportunity_alerts::ledger::Message;
-use opportunity_alerts::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
-use opportunity_alerts::rules::Rules;
+use opportunity_alerts::message::Message;
+use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
+use opportunity_alerts::message::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::sendpilot::event::{Event, Kind, STATUSES, StatusChange, TagChange};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -6,8 +6,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use opportunity_alerts::event::STATUSES;
 use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::sendpilot::event::STATUSES;
 use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use opportunity_alerts::timestamp::Timestamp;
 use support::alarms::{Alarm, Minutes, State};

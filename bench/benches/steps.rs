@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 use bench::sendpilot::{Kind, SECRET};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use hyper::HeaderMap;
-use opportunity_alerts::rules::Rules;
-use opportunity_alerts::secret::Secrets;
-use opportunity_alerts::{event, signature};
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::secrets::signing::Secrets;
+use opportunity_alerts::sendpilot::{event, signature};
 use serde_json::Value;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -6,11 +6,11 @@ use std::time::SystemTime;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
-use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::pace::Pacer;
+use opportunity_alerts::delivery::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::delivery::pace::Pacer;
+use opportunity_alerts::delivery::relay::Relay;
+use opportunity_alerts::delivery::topic::sns::Sns;
 use opportunity_alerts::redrive::{DELIVERY_TIME, Redrive, Urgency};
-use opportunity_alerts::relay::Relay;
-use opportunity_alerts::topic::sns::Sns;
 use opportunity_alerts::{config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
 use serde_json::Value;
 

@@ -9,12 +9,12 @@ use lambda_http::{Adapter, Request, RequestExt};
 use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
 use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
-use opportunity_alerts::gateway::Payload;
-use opportunity_alerts::keyring::{Keyring, Source};
-use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::pace::Pacer;
-use opportunity_alerts::relay::{Relay, STREAM_WAIT};
-use opportunity_alerts::topic::sns::Sns;
+use opportunity_alerts::delivery::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::delivery::pace::Pacer;
+use opportunity_alerts::delivery::relay::{Relay, STREAM_WAIT};
+use opportunity_alerts::delivery::topic::sns::Sns;
+use opportunity_alerts::secrets::keyring::{Keyring, Source};
+use opportunity_alerts::webhook::gateway::Payload;
 use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
 
 #[global_allocator]

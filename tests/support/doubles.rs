@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream;
-use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, Message, Pending, QuietId, Receipt, Settled,
-    Standing, Wanted,
+use opportunity_alerts::delivery::ledger::{
+    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted,
 };
-use opportunity_alerts::pace::Slot;
-use opportunity_alerts::relay::Relay;
+use opportunity_alerts::delivery::pace::Slot;
+use opportunity_alerts::delivery::relay::Relay;
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
+use opportunity_alerts::invocation::Attempt;
+use opportunity_alerts::message::Message;
+use opportunity_alerts::message::key::{DeliveryId, QuietId};
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::{Topic, TopicError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claiming {

@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, Projection,
 };
-use opportunity_alerts::ledger::DeliveryId;
-use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::delivery::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::message::key::DeliveryId;
 use tokio::net::TcpListener;
 use yaml_serde::Value;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use aws_lambda_events::sqs::SqsMessage;
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
-use opportunity_alerts::ledger::sha256_hex;
+use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged};
+use opportunity_alerts::message::key::sha256_hex;
 
 /// The day of a change that does not say when it was.
 const UNDATED: &str = "1970-01-01";

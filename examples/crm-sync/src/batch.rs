@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use aws_lambda_events::sqs::SqsMessage;
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
+use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged};
 
 /// What is to be done for one batch.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
+use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
+use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged};
 
 /// No change has been applied that is as late or later, and nobody is at it.
 const MAY_CLAIM: &str = "(attribute_not_exists(version) OR version < :version) \

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use aws_lambda_events::sns::SnsEvent;
 use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
 use opportunity_alerts::config::{ConfigError, function_name, log_level};
 use opportunity_alerts::error::chain;
+use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged};
 use opportunity_alerts::telemetry;
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::lossy::Lossy;
+use crate::json::LossyString;
 
 /// An invocation's payload: the members that are read of a request in payload format 2.0 of API
 /// Gateway's HTTP APIs, or the kind of anything else.
@@ -41,10 +41,10 @@ impl NotARequest {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Members {
-    raw_path: Option<Lossy>,
-    headers: Option<HashMap<Lossy, Lossy>>,
+    raw_path: Option<LossyString>,
+    headers: Option<HashMap<LossyString, LossyString>>,
     request_context: Option<Context>,
-    body: Option<Lossy>,
+    body: Option<LossyString>,
     is_base64_encoded: Option<bool>,
     http_method: Option<IgnoredAny>,
     #[serde(rename = "Records")]
@@ -58,14 +58,14 @@ struct Members {
 #[serde(rename_all = "camelCase")]
 struct Context {
     http: Option<Http>,
-    stage: Option<Lossy>,
+    stage: Option<LossyString>,
     elb: Option<IgnoredAny>,
     connection_id: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Http {
-    method: Option<Lossy>,
+    method: Option<LossyString>,
 }
 
 /// A record of an event of SQS, SNS or another service. Only SNS writes the name with a capital
@@ -73,7 +73,7 @@ struct Http {
 #[derive(Debug, Deserialize)]
 struct Record {
     #[serde(rename = "eventSource", alias = "EventSource")]
-    event_source: Option<Lossy>,
+    event_source: Option<LossyString>,
 }
 
 impl<'de> Deserialize<'de> for Payload {
@@ -138,7 +138,11 @@ impl Members {
         } else if self.http_method.is_some() {
             "an event of a REST API, or of an HTTP API in payload format 1.0,"
         } else if let Some(records) = &self.records {
-            match records.first().and_then(|record| record.event_source.as_ref()).map(|Lossy(source)| source.as_str()) {
+            match records
+                .first()
+                .and_then(|record| record.event_source.as_ref())
+                .map(|LossyString(source)| source.as_str())
+            {
                 Some("aws:sqs") => "an event of Amazon SQS",
                 Some("aws:sns") => "an event of Amazon SNS",
                 _ => "an event with records of another AWS service",
@@ -160,8 +164,8 @@ impl TryFrom<Payload> for LambdaRequest {
         let members = members?;
         let (path, method, stage, headers, body) = match members {
             Members {
-                raw_path: Some(Lossy(path)),
-                request_context: Some(Context { http: Some(Http { method: Some(Lossy(method)) }), stage, .. }),
+                raw_path: Some(LossyString(path)),
+                request_context: Some(Context { http: Some(Http { method: Some(LossyString(method)) }), stage, .. }),
                 headers,
                 body,
                 ..
@@ -170,10 +174,10 @@ impl TryFrom<Payload> for LambdaRequest {
         };
         let is_base64_encoded = members.is_base64_encoded.unwrap_or_default();
         // API Gateway puts a stage that has a name before the path.
-        let stage = stage.map(|Lossy(stage)| format!("/{stage}"));
+        let stage = stage.map(|LossyString(stage)| format!("/{stage}"));
         let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(&path);
         let path = Some(path).filter(|path| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok());
-        let body = body.filter(|Lossy(body)| !is_base64_encoded || BASE64.decode(body.as_bytes()).is_ok());
+        let body = body.filter(|LossyString(body)| !is_base64_encoded || BASE64.decode(body.as_bytes()).is_ok());
 
         let mut request = ApiGatewayV2httpRequest::default();
         request.raw_path = path.map(str::to_owned);
@@ -181,9 +185,9 @@ impl TryFrom<Payload> for LambdaRequest {
         request.request_context.http.method = method.parse().unwrap_or(Method::OPTIONS);
         let headers = headers.into_iter().flatten();
         request.headers =
-            headers.filter_map(|(Lossy(name), Lossy(value))| header(&name, &value)).collect::<HeaderMap>();
+            headers.filter_map(|(LossyString(name), LossyString(value))| header(&name, &value)).collect::<HeaderMap>();
         request.headers.remove(http::header::HOST);
-        request.body = body.map(|Lossy(body)| body);
+        request.body = body.map(|LossyString(body)| body);
         request.is_base64_encoded = is_base64_encoded;
         Ok(Self::ApiGatewayV2(request))
     }

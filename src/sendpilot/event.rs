@@ -9,9 +9,9 @@ use serde_json::value::RawValue;
 use time::format_description::well_known::Iso8601;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
-use crate::lossy::Lossy;
-use crate::signature::Verified;
-use crate::text::trim;
+use crate::json::LossyString;
+use crate::message::text::trim;
+use crate::sendpilot::signature::Verified;
 
 /// The status that makes a lead a sales opportunity.
 pub const OPPORTUNITY: &str = "OPPORTUNITY";
@@ -218,9 +218,9 @@ fn by_shape(body: &Object<'_>) -> Option<Kind> {
 
 fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
     let Some(raw) = body.get("eventId") else { return Ok(None) };
-    match serde_json::from_str::<Option<Lossy>>(raw.get()) {
-        Ok(Some(Lossy(id))) if id.len() > MAX_EVENT_ID => Err(Malformed::BadEventId),
-        Ok(id) => Ok(id.map(|Lossy(id)| id).filter(|id| !id.is_empty())),
+    match serde_json::from_str::<Option<LossyString>>(raw.get()) {
+        Ok(Some(LossyString(id))) if id.len() > MAX_EVENT_ID => Err(Malformed::BadEventId),
+        Ok(id) => Ok(id.map(|LossyString(id)| id).filter(|id| !id.is_empty())),
         Err(_) => Err(Malformed::BadEventId),
     }
 }
@@ -260,7 +260,7 @@ fn tag_change(data: Object<'_>) -> TagChange {
 
 /// A JSON object whose values are read when asked for. A derived struct would also be read from an array, would fail on
 /// a repeated key, and would fail as a whole on one field of a new type.
-struct Object<'a>(HashMap<Lossy, &'a RawValue>);
+struct Object<'a>(HashMap<LossyString, &'a RawValue>);
 
 impl<'a> Object<'a> {
     fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
@@ -277,7 +277,7 @@ impl<'a> Object<'a> {
 
     /// A string that is not empty.
     fn text(&self, name: &str) -> Option<String> {
-        let Lossy(text) = serde_json::from_str(self.get(name)?.get()).ok()?;
+        let LossyString(text) = serde_json::from_str(self.get(name)?.get()).ok()?;
         Some(text).filter(|text| !text.is_empty())
     }
 }

@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::members::Members;
+use crate::json::Members;
 
 /// HMAC-SHA-256, keyed and ready to take the signed content.
 pub(crate) type Keyed = Hmac<Sha256>;

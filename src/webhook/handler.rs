@@ -1,7 +1,5 @@
 //! One request: size, signature, event, rules, relay, answer. In this order, and nothing earlier than it may be.
 
-mod line;
-
 use std::borrow::Cow;
 
 use futures_util::future::{OptionFuture, join};
@@ -9,18 +7,19 @@ use http::{HeaderMap, Method, Request, Response};
 use lambda_http::Body;
 use tracing::Level;
 
-use crate::event::{self, Event, Malformed};
-use crate::gateway::NotARequest;
+use crate::delivery::ledger::{Ledger, Wanted};
+use crate::delivery::relay::{Failure, Relay, Relayed};
+use crate::delivery::topic::Topic;
 use crate::invocation::Invocation;
-use crate::keyring::{Keyring, NoSecret};
-use crate::ledger::{Delivery, Ledger, Wanted};
-use crate::relay::{Failure, Relay, Relayed};
-use crate::response::{MAX_BODY, Outcome, answer};
-use crate::rules::{Due, Rules};
-use crate::signature::{self, Rejection, Verified, verify};
+use crate::message::Delivery;
+use crate::message::rules::{Due, Rules};
+use crate::secrets::keyring::{Keyring, NoSecret};
+use crate::sendpilot::event::{self, Event, Malformed};
+use crate::sendpilot::signature::{self, Rejection, Verified, verify};
 use crate::telemetry::{Metric, Telemetry};
 use crate::timestamp::Timestamp;
-use crate::topic::Topic;
+use crate::webhook::gateway::NotARequest;
+use crate::webhook::response::{MAX_BODY, Outcome, answer};
 
 /// Where SendPilot's webhooks arrive.
 pub const PATH: &str = "/webhooks/sendpilot";
@@ -42,14 +41,14 @@ pub struct Webhook<L, T> {
 }
 
 /// What became of a request.
-struct Handled {
-    outcome: Outcome,
+pub(super) struct Handled {
+    pub(super) outcome: Outcome,
     /// Once it is known and genuine.
-    event: Option<Event>,
+    pub(super) event: Option<Event>,
     /// Where one was due.
-    alert: Option<Relayed>,
+    pub(super) alert: Option<Relayed>,
     /// The message to the lead status stream, where one was due.
-    status: Option<Relayed>,
+    pub(super) status: Option<Relayed>,
 }
 
 impl From<Outcome> for Handled {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tracing::Level;
 
-use super::Handled;
+use super::handler::Handled;
+use crate::delivery::relay::{Relayed, Steps};
 use crate::error::chain;
-use crate::event::{Kind, STATUSES, StatusChange};
-use crate::relay::{Relayed, Steps};
-use crate::response::Outcome;
+use crate::sendpilot::event::{Kind, STATUSES, StatusChange};
 use crate::telemetry::{Line, Metric};
 use crate::timestamp::{Timestamp, millis};
+use crate::webhook::response::Outcome;
 
 /// The most of a text from outside that a line holds, in characters. What SendPilot documents has half of it.
 const MAX_TEXT: usize = 64;

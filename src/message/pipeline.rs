@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::members::Members;
+use crate::json::Members;
 
 /// The stage of every status that is not mapped.
 pub const UNKNOWN: &str = "unknown";

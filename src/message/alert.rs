@@ -14,11 +14,12 @@ use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
-use crate::event::{Event, OPPORTUNITY};
-use crate::ledger::{Delivery, DeliveryId, Message, QuietId};
-use crate::rules::{News, Rules, normal};
-use crate::text::{Profile, Text, clip};
+use crate::message::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
+use crate::message::key::{DeliveryId, QuietId};
+use crate::message::rules::{News, Rules, normal};
+use crate::message::text::{Profile, Text, clip};
+use crate::message::{Delivery, Message};
+use crate::sendpilot::event::{Event, OPPORTUNITY};
 
 /// SNS wants a Subject of under 100 characters. Counted in UTF-16 units, as whoever counts most strictly does.
 const MAX_SUBJECT: usize = 99;

@@ -1,11 +1,12 @@
 //! Which events call for what: an alert, a message to the lead status stream, both, or nothing.
 
-use crate::alert;
-use crate::event::{Event, Kind, Malformed, OPPORTUNITY, StatusChange, TagChange};
-use crate::ledger::{Delivery, content_sha256};
-use crate::pipeline::Pipeline;
-use crate::stream;
-use crate::text::trim;
+use crate::message::Delivery;
+use crate::message::alert;
+use crate::message::key::content_sha256;
+use crate::message::pipeline::Pipeline;
+use crate::message::stream;
+use crate::message::text::trim;
+use crate::sendpilot::event::{Event, Kind, Malformed, OPPORTUNITY, StatusChange, TagChange};
 
 /// What the owner of this deployment wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ pub mod sns;
 
 use std::error::Error;
 
-use crate::ledger::Message;
+use crate::message::Message;
 
 /// Why a message is not known to be out. It may be out all the same.
 #[derive(Debug, thiserror::Error)]

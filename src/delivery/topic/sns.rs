@@ -4,7 +4,7 @@ use aws_sdk_sns::Client;
 use aws_sdk_sns::types::MessageAttributeValue;
 
 use super::{Topic, TopicError};
-use crate::ledger::Message;
+use crate::message::Message;
 
 /// The topics' ARNs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -32,7 +32,7 @@ use tracing::{error, info};
 use crate::aws::Aws;
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
-use crate::secret::{SecretError, Secrets};
+use crate::secrets::signing::{SecretError, Secrets};
 use crate::timestamp::Timestamp;
 
 /// How long what was fetched counts without another look.

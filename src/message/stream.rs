@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::cloud_event::{CloudEvent, LeadStatusChanged, Type};
-use crate::event::{Event, StatusChange};
-use crate::ledger::{Delivery, DeliveryId, Message, sha256_hex};
-use crate::pipeline::Pipeline;
-use crate::rules::News;
-use crate::text::Text;
+use crate::message::cloud_event::{CloudEvent, LeadStatusChanged, Type};
+use crate::message::key::{DeliveryId, sha256_hex};
+use crate::message::pipeline::Pipeline;
+use crate::message::rules::News;
+use crate::message::text::Text;
+use crate::message::{Delivery, Message};
+use crate::sendpilot::event::{Event, StatusChange};
 
 /// Who may have changed a status, by SendPilot's documentation.
 const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];

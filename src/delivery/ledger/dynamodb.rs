@@ -58,11 +58,14 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Message, Owner, Pending,
-    QuietId, QuietPeriod, Receipt, Row, Settled, Standing, State, Wanted, may_alert, may_claim, may_settle,
+    Claim, Claimed, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, QuietPeriod, Receipt, Row, Settled,
+    Standing, State, Wanted, may_alert, may_claim, may_settle,
 };
+use crate::delivery::pace::Slot;
 use crate::error::chain;
-use crate::pace::Slot;
+use crate::invocation::{Attempt, Owner};
+use crate::message::Message;
+use crate::message::key::{DeliveryId, QuietId};
 use crate::timestamp::Timestamp;
 
 /// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from

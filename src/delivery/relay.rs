@@ -29,7 +29,7 @@
 //!
 //! SendPilot gets 2xx for an alert once it is published, or once it is debounced, because the other
 //! alert cannot be lost any more. A message to the lead status stream only has to be claimed: see
-//! [`crate::response`]. Before that, the row is `PENDING` or does not exist. If this function is
+//! [`crate::webhook::response`]. Before that, the row is `PENDING` or does not exist. If this function is
 //! cut off, the next attempt starts from there: SendPilot's or the redrive's, as both use this
 //! module.
 //!
@@ -43,13 +43,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::delivery::ledger::{Claim, Claimed, Ledger, LedgerError, MayAlert, Receipt, Settled, Standing, Wanted};
+use crate::delivery::pace::Pacer;
+use crate::delivery::topic::{Topic, TopicError};
 use crate::error::chain;
 use crate::invocation::{Invocation, within};
-use crate::ledger::{Claim, Claimed, Ledger, LedgerError, MayAlert, Message, Receipt, Settled, Standing, Wanted};
-use crate::pace::Pacer;
-use crate::response::Outcome;
+use crate::message::Message;
 use crate::timestamp::Timestamp;
-use crate::topic::{Topic, TopicError};
+use crate::webhook::response::Outcome;
 
 /// What became of a delivery.
 #[derive(Debug)]

@@ -12,7 +12,7 @@
 //! ever removed or given another meaning: that would be another `type`.
 //!
 //! ```
-//! use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged, Type};
+//! use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged, Type};
 //!
 //! let received = r#"{"specversion":"1.0","id":"evt_1","source":"urn:sendpilot:workspace:ws_1",
 //!     "type":"sendpilot.lead.status_changed","subject":"lead_1","time":"2024-02-24T10:30:00Z",
@@ -28,10 +28,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::event::{Event, StatusChange, TagChange};
-use crate::ledger::{key_part, sha256_hex};
-use crate::pipeline::Pipeline;
-use crate::text::Text;
+use crate::message::key::{key_part, sha256_hex};
+use crate::message::pipeline::Pipeline;
+use crate::message::text::Text;
+use crate::sendpilot::event::{Event, StatusChange, TagChange};
 use crate::timestamp::Timestamp;
 
 /// A CloudEvent about one lead.
@@ -171,9 +171,9 @@ pub struct LeadStatusChanged {
     /// The status before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_status: Option<String>,
-    /// The status now: one of [`crate::event::STATUSES`], or one that nobody has listed yet.
+    /// The status now: one of [`crate::sendpilot::event::STATUSES`], or one that nobody has listed yet.
     pub new_status: String,
-    /// What the status means in a CRM, by [`crate::pipeline::Pipeline`].
+    /// What the status means in a CRM, by [`crate::message::pipeline::Pipeline`].
     pub crm_stage: String,
     /// `api`, `automation` or `user`.
     #[serde(skip_serializing_if = "Option::is_none")]

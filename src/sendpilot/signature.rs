@@ -20,7 +20,7 @@ use data_encoding::{BASE64, Encoding, HEXLOWER_PERMISSIVE};
 use hmac::Mac;
 use http::{HeaderMap, HeaderValue};
 
-use crate::secret::{Keyed, Secrets};
+use crate::secrets::signing::{Keyed, Secrets};
 use crate::timestamp::Timestamp;
 
 /// How far a timestamp may be from our clock, either way, where every attempt is signed anew: what Standard Webhooks recommends.

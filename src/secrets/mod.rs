@@ -1,0 +1,4 @@
+//! The signing secrets: how a value is read, and how the values are fetched and kept fresh.
+
+pub mod keyring;
+pub mod signing;
