@@ -189,7 +189,7 @@ fn default(parameter: &str) -> String {
 }
 
 #[test]
-fn every_alarm_and_every_widget_is_on_a_metric_that_is_sent() {
+fn alarms_and_widgets_use_metrics_that_are_sent() {
     for (id, alarm) in alarms() {
         let metrics = Metric::all_of_alarm(&alarm);
         assert!((1..=10).contains(&metrics.len()), "{id}: CloudWatch takes ten");
@@ -210,7 +210,7 @@ fn every_alarm_and_every_widget_is_on_a_metric_that_is_sent() {
 }
 
 #[test]
-fn the_age_of_what_is_pending_is_watched_by_topic() {
+fn the_pending_age_is_watched_per_topic() {
     for (id, metric, condition) in [
         ("PendingTooOldAlarm", Sent::OldestPendingAge, None),
         ("StreamPendingTooOldAlarm", Sent::OldestStreamPendingAge, Some("StreamsStatus")),
@@ -224,7 +224,7 @@ fn the_age_of_what_is_pending_is_watched_by_topic() {
 }
 
 #[test]
-fn every_queue_has_an_alarm_for_what_lies_in_it() {
+fn every_queue_has_an_alarm() {
     for queue in resources_of("AWS::SQS::Queue").keys() {
         let watches = |(_, alarm): (String, Value)| {
             let metric = Metric::all_of_alarm(&alarm).remove(0);
@@ -237,7 +237,7 @@ fn every_queue_has_an_alarm_for_what_lies_in_it() {
 }
 
 #[test]
-fn every_alarm_reaches_the_alarms_topic_and_says_what_to_do_by_what_there_is() {
+fn every_alarm_says_what_to_do() {
     let [readme, makefile] = ["README.md", "Makefile"].map(|file| std::fs::read_to_string(file).unwrap());
     let queries: BTreeSet<String> = saved_queries().into_keys().collect();
     for (id, alarm) in alarms() {
@@ -276,7 +276,7 @@ fn quoted(text: &str, mark: char) -> Vec<&str> {
 }
 
 #[test]
-fn a_genuine_event_that_is_refused_or_renamed_raises_an_alarm_at_the_first_one() {
+fn one_refused_or_renamed_genuine_event_alarms() {
     for (id, metric, query) in [
         ("GenuineRejectedAlarm", Sent::GenuineRejected, "rejected and why"),
         ("RenamedEventAlarm", Sent::RenamedEvents, "renamed events"),
@@ -297,7 +297,7 @@ fn a_genuine_event_that_is_refused_or_renamed_raises_an_alarm_at_the_first_one()
 }
 
 #[test]
-fn the_parameters_take_a_status_in_any_letter_case() {
+fn parameters_take_a_status_in_any_case() {
     for (parameter, values) in [
         ("AlertStatuses", ["Opportunity, meeting_booked", "OPPORTUNITY,x_1"]),
         ("StatusPipeline", ["Opportunity=sql, done = customer", "OPPORTUNITY=Sales qualified"]),
@@ -333,7 +333,7 @@ fn no_alarm_looks_back_longer_than_cloudwatch_can() {
 }
 
 #[test]
-fn an_alarm_mails_its_end_only_if_missing_data_does_not_end_it() {
+fn mails_ok_only_if_data_ends_the_alarm() {
     for (id, alarm) in alarms() {
         let ends_by_data = match alarm["TreatMissingData"].as_str() {
             Some("ignore") => true,
@@ -353,7 +353,7 @@ fn an_alarm_mails_its_end_only_if_missing_data_does_not_end_it() {
 }
 
 #[test]
-fn readme_counts_what_cloudwatch_bills_of_the_alarms() {
+fn readme_counts_the_billed_alarm_metrics() {
     let template = load();
     let billed = |condition: Option<&str>| -> usize {
         let of = |id: &String| template["Resources"][id.as_str()]["Condition"].as_str() == condition;
@@ -374,7 +374,7 @@ const PUBLISHED: &str = "NumberOfMessagesPublished";
 const DELIVERED: &str = "NumberOfNotificationsDelivered";
 
 #[test]
-fn a_publish_that_reaches_nobody_raises_an_alarm_within_ten_minutes() {
+fn a_publish_that_reaches_nobody_alarms_in_ten_minutes() {
     for id in ["NobodyHearsAlarm", "NobodyHearsStreamAlarm"] {
         let alarm = alarm(id, &[]);
         let published = Minutes::default().with(PUBLISHED, [30], 1.0);
@@ -394,7 +394,7 @@ fn a_publish_that_reaches_nobody_raises_an_alarm_within_ten_minutes() {
 }
 
 #[test]
-fn a_delivery_that_cloudwatch_knows_five_minutes_after_the_publish_raises_no_alarm() {
+fn a_delivery_reported_within_five_minutes_raises_no_alarm() {
     for id in ["NobodyHearsAlarm", "NobodyHearsStreamAlarm"] {
         let alarm = alarm(id, &[]);
         for delay in 0..=5 {
@@ -407,7 +407,7 @@ fn a_delivery_that_cloudwatch_knows_five_minutes_after_the_publish_raises_no_ala
 }
 
 #[test]
-fn a_filtered_out_message_is_one_that_nobody_wanted_from_the_stream_and_a_lost_alert() {
+fn filtered_messages_alarm_for_alerts_only() {
     for filtered in ["NumberOfNotificationsFilteredOut", "NumberOfNotificationsFilteredOut-MessageBody"] {
         let data = Minutes::default().with(PUBLISHED, [30], 1.0).with(filtered, [30], 2.0);
         assert_eq!(alarm("NobodyHearsStreamAlarm", &[]).minutes_in_alarm(&data, 0, 90, 0), [0; 0], "{filtered}");
@@ -416,7 +416,7 @@ fn a_filtered_out_message_is_one_that_nobody_wanted_from_the_stream_and_a_lost_a
 }
 
 #[test]
-fn a_burst_that_waits_for_slots_is_no_outage() {
+fn a_burst_waiting_for_slots_is_not_an_outage() {
     let alarm = alarm("UnavailableAlarm", &[]);
     let answers = |number| Minutes::default().with("5xx", [30], number);
     assert_eq!(alarm.minutes_in_alarm(&answers(3.0), 0, 90, 0), [0; 0]);
@@ -427,7 +427,7 @@ fn a_burst_that_waits_for_slots_is_no_outage() {
 }
 
 #[test]
-fn a_redrive_that_stops_raises_an_alarm_after_ten_minutes_until_it_runs() {
+fn a_stopped_redrive_alarms_after_ten_minutes() {
     let alarm = alarm("RedriveNotRunningAlarm", &[]);
     let runs = Minutes::default().with("Invocations", 0..60, 1.0).with("Invocations", 90..120, 1.0);
     assert_eq!(alarm.minutes_in_alarm(&runs, 10, 119, 0), (69..90).collect::<Vec<_>>());
@@ -437,7 +437,7 @@ fn a_redrive_that_stops_raises_an_alarm_after_ten_minutes_until_it_runs() {
 }
 
 #[test]
-fn silence_raises_an_alarm_after_its_hours_until_an_event_arrives() {
+fn silence_alarms_until_an_event_arrives() {
     let hours = |hours: usize| hours * 60;
     let alarm = alarm("SilenceAlarm", &[("SilenceHours", 3.0)]);
     let data = Minutes::default().with("Genuine", [hours(5), hours(12)], 1.0);
@@ -448,7 +448,7 @@ fn silence_raises_an_alarm_after_its_hours_until_an_event_arrives() {
 }
 
 #[test]
-fn only_a_successful_run_of_the_redrive_ends_the_alarm_on_what_is_pending() {
+fn only_a_successful_redrive_ends_the_pending_alarm() {
     for (id, age) in
         [("PendingTooOldAlarm", "OldestPendingAge"), ("StreamPendingTooOldAlarm", "OldestStreamPendingAge")]
     {
@@ -470,7 +470,7 @@ fn only_a_successful_run_of_the_redrive_ends_the_alarm_on_what_is_pending() {
 }
 
 #[test]
-fn an_idle_queue_keeps_its_alarm_until_sqs_reports_that_it_is_empty() {
+fn an_idle_queue_keeps_its_alarm_until_empty() {
     for id in ["RedriveFailedAlarm", "DeadLettersAlarm"] {
         let alarm = alarm(id, &[]);
         let depth = "ApproximateNumberOfMessagesVisible";
@@ -480,7 +480,7 @@ fn an_idle_queue_keeps_its_alarm_until_sqs_reports_that_it_is_empty() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_alarm_on_duration_leaves_out_a_publish_that_the_function_gives_up_in_time() {
+async fn a_publish_given_up_in_time_raises_no_duration_alarm() {
     let timeout = Duration::from_secs(function("WebhookFunction")["Timeout"].as_u64().unwrap());
     let threshold = Duration::from_millis(resource("DurationAlarm")["Properties"]["Threshold"].as_u64().unwrap());
     let now = Timestamp::from_millis(1_708_770_600_000);
@@ -489,7 +489,7 @@ async fn an_alarm_on_duration_leaves_out_a_publish_that_the_function_gives_up_in
 }
 
 #[test]
-fn the_dashboard_draws_its_lines_where_the_alarms_are() {
+fn dashboard_lines_are_at_the_alarm_thresholds() {
     let line = |widget: &serde_json::Value| widget["properties"]["annotations"]["horizontal"][0]["value"].as_u64();
     let drawn: Vec<_> = widgets().iter().filter_map(line).collect();
     let duration = resource("DurationAlarm")["Properties"]["Threshold"].as_u64().unwrap();
@@ -497,7 +497,7 @@ fn the_dashboard_draws_its_lines_where_the_alarms_are() {
 }
 
 #[test]
-fn the_dashboard_shows_every_alarm_every_reason_and_every_status_in_the_order_of_the_pipeline() {
+fn the_dashboard_shows_every_alarm_reason_and_status() {
     for id in alarms().keys() {
         assert!(dashboard().contains(&format!("\"${{{id}.Arn}}\"")), "{id}");
     }
@@ -515,7 +515,7 @@ fn the_dashboard_shows_every_alarm_every_reason_and_every_status_in_the_order_of
 }
 
 #[test]
-fn an_expression_is_of_rows_of_its_own_widget() {
+fn expressions_use_rows_of_their_own_widget() {
     for widget in widgets() {
         let rows = widget["properties"]["metrics"].as_array().cloned().unwrap_or_default();
         let options: Vec<_> = rows.iter().filter_map(|row| row.as_array().unwrap().last().cloned()).collect();
@@ -529,7 +529,7 @@ fn an_expression_is_of_rows_of_its_own_widget() {
 }
 
 #[test]
-fn the_dashboard_is_free_and_its_widgets_lie_side_by_side() {
+fn the_dashboard_is_free_and_no_widgets_overlap() {
     // A metric is its namespace, name and dimensions: one that two widgets show is one.
     assert!(shown().into_iter().collect::<BTreeSet<_>>().len() <= 50, "more than a dashboard has without charge");
     let mut taken = BTreeSet::new();
@@ -555,7 +555,7 @@ fn saved_queries() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_saved_query_asks_for_what_log_lines_have() {
+fn saved_queries_use_fields_of_log_lines() {
     let readme = std::fs::read_to_string("README.md").unwrap();
     let language = "and as asc by count desc fields filter in ispresent like limit max or sort stats";
     let mut known: BTreeSet<&str> = language.split(' ').chain(FIELDS).collect();
@@ -574,7 +574,7 @@ fn every_saved_query_asks_for_what_log_lines_have() {
 }
 
 #[test]
-fn every_parameter_is_used_explained_and_asked_for_in_its_group() {
+fn every_parameter_is_used_explained_and_grouped() {
     let template = load();
     let parts = ["Conditions", "Globals", "Resources"].map(|part| yaml_serde::to_string(&template[part]).unwrap());
     let words: BTreeSet<&str> = parts.iter().flat_map(|part| part.split(|c: char| !c.is_alphanumeric())).collect();

@@ -44,7 +44,7 @@ fn first_policy(role: &Value) -> &Value {
 }
 
 #[test]
-fn nothing_is_allowed_by_a_wildcard_and_nobody_but_a_service_by_a_resource() {
+fn nothing_is_allowed_by_wildcard_or_to_other_accounts() {
     let template = load();
     let statements = statements(&template["Resources"]);
     let allowed: Vec<_> = statements.iter().filter(|statement| statement["Effect"].as_str() == Some("Allow")).collect();
@@ -68,7 +68,7 @@ fn nothing_is_allowed_by_a_wildcard_and_nobody_but_a_service_by_a_resource() {
 }
 
 #[test]
-fn every_topic_and_every_queue_is_reached_by_tls_only() {
+fn topics_and_queues_require_tls() {
     for (kind, attached, to, on, actions) in [
         ("AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "Topics", "!Ref ID", BTreeSet::from(TOPIC_ACTIONS)),
         ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "Queues", "!GetAtt ID.Arn", BTreeSet::from(["sqs:*"])),
@@ -88,7 +88,7 @@ fn every_topic_and_every_queue_is_reached_by_tls_only() {
 }
 
 #[test]
-fn what_is_kept_is_under_a_key_of_ones_own_where_there_is_one_and_encrypted_by_aws_where_not() {
+fn everything_stored_is_encrypted() {
     let own = |otherwise: &str| parsed(&format!("!If [HasOwnKey, !Ref EncryptionKeyArn, {otherwise}]"));
     let aws = own("!Ref AWS::NoValue");
     for (id, table) in resources_of("AWS::DynamoDB::Table") {
@@ -115,7 +115,7 @@ fn what_is_kept_is_under_a_key_of_ones_own_where_there_is_one_and_encrypted_by_a
 }
 
 #[test]
-fn a_function_may_use_that_key_through_the_services_that_it_uses_and_not_directly() {
+fn functions_use_the_key_only_through_services() {
     for role in ["WebhookRole", "RedriveRole"] {
         let role = resource(role);
         let [_, Value::Tagged(own)] = &role["Properties"]["Policies"].as_sequence().unwrap()[..] else {
@@ -141,7 +141,7 @@ fn a_function_may_use_that_key_through_the_services_that_it_uses_and_not_directl
 }
 
 #[test]
-fn logs_and_failures_are_kept_for_some_days_and_the_table_until_somebody_means_to_delete_it() {
+fn logs_and_failures_expire_and_the_table_is_protected() {
     let logs = resources_of("AWS::Logs::LogGroup");
     assert!(logs.values().all(|group| group["RetentionInDays"].as_u64() == Some(30)), "{logs:?}");
     // And no function logs to one that Lambda makes, which would keep them forever.
@@ -160,7 +160,7 @@ fn logs_and_failures_are_kept_for_some_days_and_the_table_until_somebody_means_t
 }
 
 #[test]
-fn what_a_subscription_could_not_take_is_in_the_dead_letters_and_only_that_is() {
+fn only_undeliverable_messages_become_dead_letters() {
     let subscriptions = resources_of("AWS::SNS::Subscription");
     assert_eq!(subscriptions.len(), 2, "of the alerts and of the alarms");
     for (id, subscription) in subscriptions {
@@ -177,7 +177,7 @@ fn what_a_subscription_could_not_take_is_in_the_dead_letters_and_only_that_is() 
 }
 
 #[test]
-fn chat_gets_alerts_and_alarms_and_may_do_nothing() {
+fn chat_gets_alerts_and_alarms_and_no_permissions() {
     for kind in ["AWS::Chatbot::SlackChannelConfiguration", "AWS::Chatbot::MicrosoftTeamsChannelConfiguration"] {
         for (id, channel) in resources_of(kind) {
             assert_eq!(channel["SnsTopicArns"], parsed("[!Ref AlertsTopic, !Ref AlarmsTopic]"), "{id}");
@@ -201,7 +201,7 @@ fn guide_commands(start: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_guide_makes_no_subscription_that_loses_alerts_or_that_anybody_can_end() {
+fn the_guides_subscriptions_lose_no_alert() {
     let subscribing = guide_commands("aws sns subscribe ");
     assert!(subscribing.len() >= 7, "{subscribing:?}");
     for command in subscribing {
@@ -242,7 +242,7 @@ fn everything<'a>(key: &'a str, value: &'a Value) -> Vec<(&'a str, &'a Value)> {
 }
 
 #[test]
-fn the_dead_letters_of_a_subscription_are_a_fifo_queue_only_for_a_fifo_topic() {
+fn dead_letters_are_fifo_only_for_a_fifo_topic() {
     let (standard, fifo) =
         ("arn:aws:sns:us-east-1:000000000000:status", "arn:aws:sns:us-east-1:000000000000:s-status.fifo");
     for (path, template) in examples() {
@@ -312,7 +312,7 @@ fn a_first_deployment_reserves_nothing_and_keeps_the_table() {
 }
 
 #[test]
-fn the_chat_parameters_say_how_to_use_a_channel_that_is_already_configured() {
+fn chat_parameters_tell_how_to_use_a_configured_channel() {
     let template = load();
     for (parameter, command, channel) in [
         ("SlackChannelId", "aws chatbot update-slack-channel-configuration", "--slack-channel-id"),

@@ -475,12 +475,12 @@ fn check(size: Size) {
 }
 
 #[test]
-fn with_two_webhooks_a_redrive_and_two_faults() {
+fn holds_with_two_webhooks_a_redrive_and_two_faults() {
     check(Size { webhooks: 2, redrives: 1, faults: 2 });
 }
 
 #[test]
 #[ignore = "takes minutes: `make model`"]
-fn the_full_model() {
+fn full_model_holds() {
     check(Size { webhooks: 3, redrives: 2, faults: 3 });
 }

@@ -639,18 +639,18 @@ fn check(faults: usize) {
 }
 
 #[test]
-fn with_every_single_fault_and_every_pair() {
+fn any_one_or_two_faults_break_nothing() {
     check(2);
 }
 
 #[test]
 #[ignore = "takes minutes: `make model`"]
-fn with_every_three_faults() {
+fn any_three_faults_break_nothing() {
     check(3);
 }
 
 #[test]
-fn and_the_oracles_see_what_is_wrong() {
+fn oracles_detect_every_flaw() {
     for flaw in [
         LeaseIgnored,
         DoneAtClaim,

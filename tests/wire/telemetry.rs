@@ -215,7 +215,7 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
 }
 
 #[tokio::test]
-async fn of_every_outcome_with_its_metrics() {
+async fn logs_every_outcome_with_its_metrics() {
     for (number, (expected, line, mut metrics)) in every_outcome().await.into_iter().enumerate() {
         let own: String = expected.outcome.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
         assert_eq!(metrics.remove(&format!("{own} Count")), Some(1.0), "{line}");
@@ -275,7 +275,7 @@ async fn without_a_slot() -> (Value, Metrics) {
 
 /// The line is not an error, and says how long the attempt looked for a slot.
 #[tokio::test]
-async fn of_an_alert_that_finds_no_free_slot() {
+async fn logs_a_missing_slot() {
     let (line, metrics) = without_a_slot().await;
     assert_eq!(
         (&line["level"], &line["outcome"], &line["attempts"]),
@@ -308,7 +308,7 @@ async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
 }
 
 #[tokio::test]
-async fn of_what_became_of_the_alert_and_of_the_message_to_the_stream() {
+async fn logs_what_became_of_alert_and_message() {
     let told = |(line, metrics): &(Value, Metrics)| {
         let counted = ["Alerted", "Streamed", "StreamPending", "Debounced", "Unavailable", "Opportunities"];
         let counted = counted.into_iter().filter(|name| metrics.contains_key(&format!("{name} Count")));
@@ -331,7 +331,7 @@ async fn of_what_became_of_the_alert_and_of_the_message_to_the_stream() {
 }
 
 #[tokio::test]
-async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
+async fn logs_a_missing_secret() {
     let (line, metrics) = without_a_secret().await;
     assert_eq!(names(&metrics), ["ColdStart Count", "SecretUnreadable Count", "Unavailable Count"]);
     assert_eq!((&line["level"], &line["outcome"]), (&json!("ERROR"), &json!("unavailable")));
@@ -340,7 +340,7 @@ async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
 
 /// The previous version lets events in, so nothing else would show that the current one is refused.
 #[tokio::test]
-async fn of_a_request_while_the_current_secret_is_refused() {
+async fn logs_an_unusable_secret() {
     let world = World::new().await;
     world.aws.put_secret(SECRET);
     world.aws.put_secret(&format!("v1,{OTHER}"));
@@ -375,7 +375,7 @@ async fn of_a_request_while_the_current_secret_is_refused() {
 }
 
 #[tokio::test]
-async fn it_tells_of_the_event_and_its_attempts() {
+async fn logs_the_event_and_its_attempts() {
     let lines: Vec<_> = every_outcome().await.into_iter().map(|(_, line, _)| line).collect();
     let told = |line: &Value| {
         let fields = ["eventId", "eventType", "previousStatus", "newStatus", "attempts"];
@@ -400,7 +400,7 @@ async fn it_tells_of_the_event_and_its_attempts() {
 }
 
 #[tokio::test]
-async fn warns_of_an_event_under_a_name_that_nobody_knows_and_handles_it() {
+async fn warns_of_an_unknown_event_type_and_handles_it() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     environment.push(("ALERT_TAGS", "hot".into()));
@@ -431,7 +431,7 @@ async fn warns_of_an_event_under_a_name_that_nobody_knows_and_handles_it() {
 }
 
 #[tokio::test]
-async fn of_a_payload_that_is_not_a_request_and_says_what_arrived() {
+async fn names_what_arrived_if_it_is_not_a_request() {
     let world = World::new().await;
     let mut function = world.webhook().await;
     let records = |name: &str, source: &str| json!({"Records": [{name: source, "body": "secret"}]});
@@ -507,7 +507,7 @@ async fn of_a_payload_that_is_not_a_request_and_says_what_arrived() {
 }
 
 #[tokio::test]
-async fn the_time_to_an_alert_is_counted_from_what_the_event_says() {
+async fn counts_the_time_to_alert_from_the_events_timestamp() {
     let world = World::new().await;
     let mut function = world.webhook().await;
     let ago = |span: Duration| Timestamp::from_millis(now().as_millis() - u64::try_from(span.as_millis()).unwrap());
@@ -526,7 +526,7 @@ async fn the_time_to_an_alert_is_counted_from_what_the_event_says() {
 }
 
 #[tokio::test]
-async fn near_the_deadline_too() {
+async fn logs_a_line_near_the_deadline() {
     let timeout = Duration::from_secs(5);
     let cases = [
         (vec!["claim"; 9], "claim failed: the ledger did not answer in time", 1),
@@ -554,7 +554,7 @@ async fn near_the_deadline_too() {
 
 /// There is nothing in an event that makes the function panic; a runtime that is not Lambda's does.
 #[tokio::test]
-async fn of_a_panic_with_its_place_and_not_its_text() {
+async fn a_panic_logs_its_place_and_not_its_text() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     environment.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "linkedin".into()));
@@ -570,7 +570,7 @@ async fn of_a_panic_with_its_place_and_not_its_text() {
 }
 
 #[tokio::test]
-async fn of_a_panic_in_an_invocation_with_its_request_id() {
+async fn a_panic_names_its_request() {
     thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
     let telemetry = Telemetry::new("function".into(), |line| LINES.with_borrow_mut(|lines| lines.push(line.into())));
     let tests_own = take_hook();
@@ -590,7 +590,7 @@ async fn of_a_panic_in_an_invocation_with_its_request_id() {
 }
 
 #[tokio::test]
-async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
+async fn cuts_and_escapes_text_from_outside() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     // The log level is for all other lines: this one carries metrics.
@@ -618,7 +618,7 @@ async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
 
 /// Every sample event, signed anew, with every field filled from elsewhere.
 #[tokio::test]
-async fn it_holds_no_body_no_lead_no_address_and_no_secret() {
+async fn logs_no_body_lead_address_or_secret() {
     let world = World::new().await;
     let mut function = world.webhook().await;
     for name in crate::support::requests::files() {
@@ -635,7 +635,7 @@ async fn it_holds_no_body_no_lead_no_address_and_no_secret() {
 }
 
 #[tokio::test]
-async fn of_a_run_of_the_redrive_with_metrics_only_where_there_is_something_to_tell() {
+async fn a_redrive_sends_metrics_only_if_deliveries_are_pending() {
     let world = World::new().await;
     let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
     // Nothing to do, twice; two to do, of which one fails; one in another's hands; then no listing.
@@ -682,7 +682,7 @@ async fn of_a_run_of_the_redrive_with_metrics_only_where_there_is_something_to_t
 }
 
 #[tokio::test]
-async fn of_a_run_of_the_redrive_that_finds_something_of_the_stream() {
+async fn logs_the_streams_pending_age() {
     let world = World::new().await;
     world.claimed(DeliveryId::status(None, "evt_1"), now().after(TIMEOUT * 6)).await;
     let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
@@ -696,7 +696,7 @@ async fn of_a_run_of_the_redrive_that_finds_something_of_the_stream() {
 
 /// So that whoever watches a metric of the list watches one that comes, and none comes that nobody knows of.
 #[tokio::test]
-async fn the_metrics_that_come_are_those_that_are_listed() {
+async fn sends_exactly_the_listed_metrics() {
     let mut came: BTreeSet<String> = every_outcome().await.iter().flat_map(|(.., metrics)| bare(metrics)).collect();
     let world = World::new().await;
     world.claimed(id("evt_1"), Timestamp::from_millis(1)).await;
