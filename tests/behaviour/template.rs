@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::support::aws::{Aws, Fault};
 use crate::support::dynamodb::DynamoDb;
+use crate::support::guide;
 use crate::support::lambda::{Lambda, Said, deployed_environment, environment};
 use crate::support::requests::{SECRET, change, opportunity, signed_now};
-use crate::support::template::{function, resource, resources_of};
+use crate::support::template::{function, resource, resources_of, statements, unconditional_statements};
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
@@ -65,11 +66,11 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
 }
 
-/// Returns what the statements of a policy document allow: each action with its resource.
-fn allowed(document: &Value) -> BTreeSet<(String, String)> {
+/// Returns what statements allow: each action with its resource.
+fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
     let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
     let mut allowed = BTreeSet::new();
-    for statement in document["Statement"].as_sequence().unwrap() {
+    for statement in statements {
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
         let on = match &statement["Resource"] {
@@ -89,12 +90,12 @@ fn allowed(document: &Value) -> BTreeSet<(String, String)> {
 fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
     let itself = resource(role);
     assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
-    let mut granted = allowed(&itself["Properties"]["Policies"][0]["PolicyDocument"]);
+    let mut granted = allowed(&unconditional_statements(&itself));
     let reference: Value = yaml_serde::from_str(&format!("!Ref {role}")).unwrap();
     for (id, policy) in resources_of("AWS::IAM::Policy") {
         assert_eq!(resource(&id)["Condition"].as_str(), Some("StreamsStatus"), "{id}");
         if streams && policy["Roles"].as_sequence().unwrap().contains(&reference) {
-            granted.extend(allowed(&policy["PolicyDocument"]));
+            granted.extend(allowed(&statements(&policy["PolicyDocument"])));
         }
     }
     granted
@@ -227,12 +228,13 @@ fn the_secret_starts_empty_or_is_an_existing_one() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
     assert_eq!(Secrets::stored(first).unwrap_err(), SecretError::Empty);
-    // Both texts name the tab of the console that stores the secret unchanged.
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    assert!(secret["Properties"]["Description"].as_str().unwrap().contains("Plaintext tab"));
-    assert!(readme.contains("*Plaintext* tab"));
-    for form in [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#] {
-        assert!(readme.contains(form) && Secrets::stored(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
+    // Every value that the guide shows can be stored.
+    let guide = guide::text();
+    let shown: Vec<_> = guide.split('`').filter(|code| code.contains("whsec_…")).collect();
+    let forms = [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#];
+    assert!(forms.iter().all(|form| shown.contains(form)), "{shown:?}");
+    for form in shown {
+        assert!(Secrets::stored(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
     }
     let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
     let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();

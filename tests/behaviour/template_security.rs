@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::template::{load, load_from, resolved, resource, resources_of};
+use crate::support::guide;
+use crate::support::template::{
+    conditional_policies, load, load_from, resolved, resource, resources_of, statements, unconditional_statements,
+};
 use yaml_serde::Value;
 
 /// All that a topic's policy can speak of. It takes no wildcard.
@@ -26,21 +29,6 @@ fn texts(one_or_more: &Value) -> BTreeSet<&str> {
         Value::Sequence(texts) => texts.iter().map(|text| text.as_str().unwrap()).collect(),
         text => BTreeSet::from([text.as_str().unwrap()]),
     }
-}
-
-/// All statements of all policies, wherever they stand.
-fn statements(of: &Value) -> Vec<&Value> {
-    match of {
-        Value::Mapping(mapping) if mapping.contains_key("Effect") => vec![of],
-        Value::Mapping(mapping) => mapping.values().flat_map(statements).collect(),
-        Value::Sequence(values) => values.iter().flat_map(statements).collect(),
-        Value::Tagged(tagged) => statements(&tagged.value),
-        _ => Vec::new(),
-    }
-}
-
-fn first_policy(role: &Value) -> &Value {
-    &role["Properties"]["Policies"][0]["PolicyDocument"]
 }
 
 #[test]
@@ -118,16 +106,15 @@ fn everything_stored_is_encrypted() {
 fn functions_use_the_key_only_through_services() {
     for role in ["WebhookRole", "RedriveRole"] {
         let role = resource(role);
-        let [_, Value::Tagged(own)] = &role["Properties"]["Policies"].as_sequence().unwrap()[..] else {
-            panic!("more or less than what the function always needs, and the key's use");
-        };
+        let [own] = conditional_policies(&role)[..] else { panic!("another condition than a key of your own") };
         assert_eq!(own.tag, "If");
         assert_eq!((own.value[0].as_str(), &own.value[2]), (Some("HasOwnKey"), &parsed("!Ref AWS::NoValue")));
         let [statement] = statements(&own.value)[..] else { panic!("one statement") };
         assert_eq!(texts(&statement["Action"]), BTreeSet::from(["kms:Decrypt", "kms:GenerateDataKey"]));
         assert_eq!(statement["Resource"], parsed("!Ref EncryptionKeyArn"));
 
-        let actions = statements(first_policy(&role)).into_iter().flat_map(|granted| texts(&granted["Action"]));
+        let granted = unconditional_statements(&role);
+        let actions = granted.into_iter().flat_map(|granted| texts(&granted["Action"]));
         let mut used: BTreeSet<_> = actions.map(|action| action.split_once(':').unwrap().0).collect();
         // CloudWatch uses the key on its own account, by the key's policy.
         assert!(used.remove("logs"));
@@ -191,30 +178,21 @@ fn chat_gets_alerts_and_alarms_and_no_permissions() {
     assert!(properties.keys().eq([&Value::from("AssumeRolePolicyDocument")]), "a permission");
 }
 
-/// Returns the guide's commands that begin with `start`. Continued lines are joined.
-fn guide_commands(start: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string("README.md").unwrap().replace("\\\n", "");
-    // The doctor's own output is an example. Its commands are tested where the doctor is.
-    let (guide, _) = readme.split_once("### Is all well?").unwrap();
-    let commands = guide.match_indices(start).map(|(at, _)| guide[at..].split(['`', '\n']).next().unwrap().to_owned());
-    commands.collect()
-}
-
 #[test]
 fn the_guides_subscriptions_lose_no_alert() {
-    let subscribing = guide_commands("aws sns subscribe ");
+    let subscribing = guide::commands("aws sns subscribe ");
     assert!(subscribing.len() >= 7, "{subscribing:?}");
     for command in subscribing {
         assert!(command.contains("$REDRIVE}\""), "no dead-letter queue: {command}");
     }
-    let confirming = guide_commands("aws sns confirm-subscription ");
+    let confirming = guide::commands("aws sns confirm-subscription ");
     for topic in ["AlertsTopicArn", "AlarmsTopicArn"] {
         let of_topic: Vec<_> = confirming.iter().filter(|command| command.contains(topic)).collect();
         assert!(!of_topic.is_empty(), "{topic}");
         assert!(of_topic.iter().all(|command| command.contains("--authenticate-on-unsubscribe true")), "{of_topic:?}");
     }
     let outputs = load()["Outputs"].as_mapping().unwrap().clone();
-    for command in guide_commands("$(output ") {
+    for command in guide::commands("$(output ") {
         let name = command.trim_start_matches("$(output ").split(')').next().unwrap().to_owned();
         assert!(outputs.contains_key(name.as_str()), "no output {name}");
     }
@@ -320,9 +298,9 @@ fn chat_parameters_tell_how_to_use_a_configured_channel() {
     ] {
         let says = template["Parameters"][parameter]["Description"].as_str().unwrap();
         let command = says.split('`').find(|part| part.starts_with(command)).unwrap();
+        assert!(command.contains("EXISTING_TOPIC_ARN"), "{command}");
         let options: Vec<_> = command.split(' ').filter(|word| word.starts_with("--")).collect();
         let list = ["--sns-topic-arns", "--guardrail-policy-arns"];
         assert_eq!(options, ["--region", "--chat-configuration-arn", channel, list[0], list[1]]);
-        assert!(says.contains("the whole deployment") && says.contains("EXISTING_TOPIC_ARN"), "{says}");
     }
 }

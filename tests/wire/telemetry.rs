@@ -8,11 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::aws::Fault;
 use crate::support::emf::{self, Metrics};
+use crate::support::guide;
 use crate::support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
 use crate::support::requests::{
     OTHER, SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
     signed_now_with,
 };
+use crate::support::template::{resource, saved_queries};
 use crate::support::world::World;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -22,6 +24,7 @@ use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::Delivery;
 use opportunity_alerts::message::key::DeliveryId;
+use opportunity_alerts::redrive::{ALERT_WORKERS, MAX_TIMEOUTS};
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -585,7 +588,7 @@ async fn a_panic_names_its_request() {
     let told: Vec<_> = lines.iter().map(|line| json!([line["message"], line["requestId"]])).collect();
     assert_eq!(told, [json!(["crash", "request-1"]), json!(["webhook", "request-1"]), json!(["crash", null])]);
     let here = lines[0]["location"].as_str().unwrap();
-    assert!(here.starts_with("tests/wire/telemetry.rs:"), "{here}");
+    assert!(here.starts_with(file!()), "{here}");
     assert!(!lines[0].to_string().contains("john-doe"));
 }
 
@@ -694,29 +697,96 @@ async fn logs_the_streams_pending_age() {
     assert_eq!((&line["oldestPendingAgeSeconds"], metrics["OldestPendingAge Seconds"]), (&json!(0), 0.0));
 }
 
-/// So that whoever watches a metric of the list watches one that comes, and none comes that nobody knows of.
-#[tokio::test]
-async fn sends_exactly_the_listed_metrics() {
-    let mut came: BTreeSet<String> = every_outcome().await.iter().flat_map(|(.., metrics)| bare(metrics)).collect();
+/// Returns the log of redrives that publish, debounce, discard and leave deliveries, that cannot
+/// list them, and that stop early.
+async fn redrives_of_every_kind() -> String {
     let world = World::new().await;
-    world.claimed(id("evt_1"), Timestamp::from_millis(1)).await;
-    world.claimed(DeliveryId::status(None, "evt_1"), now().after(TIMEOUT * 6)).await;
+    let debounce = vec![("DEBOUNCE_MINUTES", "5".into())];
+    let mut function = Lambda::start([environment(&world.aws), debounce.clone()].concat(), TIMEOUT).await;
+    world.aws.next("quiet", Fault::Refused(400));
+    for (event, status) in [("evt_1", 503), ("evt_2", 200)] {
+        assert_eq!(function.answer(&signed_now(&opportunity(event))).await.0, status);
+    }
+    world.claimed(id("evt_3"), Timestamp::from_millis(1)).await;
+    world.claimed(DeliveryId::status(None, "evt_3"), Timestamp::from_millis(1)).await;
+    world.claimed(DeliveryId::status(None, "evt_4"), now().after(TIMEOUT * 6)).await;
+    let mut redrive = Lambda::start_redrive_with(&world.aws, debounce, TIMEOUT).await;
     for _ in 0..ATTEMPTS {
         world.aws.next("list", Fault::Refused(400));
     }
-    let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
-    for _ in 0..2 {
-        redrive.invoke(&json!({})).await;
+    assert!(matches!(redrive.invoke(&json!({})).await, Said::Error(_)));
+    assert!(matches!(redrive.invoke(&json!({})).await, Said::Response(_)));
+
+    let world = World::new().await;
+    for number in 0..ALERT_WORKERS + MAX_TIMEOUTS as usize {
+        world.claimed(id(&format!("evt_{number}")), Timestamp::from_millis(1)).await;
+        world.aws.next("publish", Fault::HeldBefore);
     }
-    let mut environment = environment(&world.aws);
-    environment.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into()));
-    let (_, crash) = Lambda::start(environment, TIMEOUT).await.ended().await;
-    for (_, metrics) in lines(&redrive.log().await, "redrive").iter().chain(&lines(&crash, "crash")) {
-        came.extend(bare(metrics));
+    // With two seconds in all, a run waits half a second for each publish.
+    let mut stopped = Lambda::start_redrive(&world.aws, Duration::from_secs(2)).await;
+    stopped.invoke(&json!({})).await;
+    redrive.log().await + &stopped.log().await
+}
+
+/// Returns lines of every kind that the functions write. Together they have every field that a line
+/// can have.
+async fn lines_of_every_kind() -> Vec<(Value, Metrics)> {
+    let mut lines: Vec<_> = every_outcome().await.into_iter().map(|(_, line, metrics)| (line, metrics)).collect();
+    lines.extend(with_a_stream_and_debounce().await);
+    lines.extend([without_a_secret().await, without_a_slot().await]);
+    let world = World::new().await;
+    let mut crashing = environment(&world.aws);
+    crashing.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into()));
+    let (_, crash) = Lambda::start(crashing, TIMEOUT).await.ended().await;
+    let (_, no_start) = Lambda::start(Vec::new(), TIMEOUT).await.ended().await;
+    for log in [crash, no_start, redrives_of_every_kind().await] {
+        lines.extend(log.lines().map(emf::read));
     }
-    came.extend(bare(&without_a_secret().await.1));
-    came.extend(bare(&without_a_slot().await.1));
-    came.extend(with_a_stream_and_debounce().await.iter().flat_map(|(_, metrics)| bare(metrics)));
+    lines
+}
+
+/// An alarm on a metric that is never sent would never fire, and a metric that is not listed would
+/// be missing from the dashboard.
+#[tokio::test]
+async fn sends_exactly_the_listed_metrics() {
+    let sent: BTreeSet<_> = lines_of_every_kind().await.iter().flat_map(|(_, metrics)| bare(metrics)).collect();
     let listed: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name().to_owned()).collect();
-    assert_eq!(came, listed);
+    assert_eq!(sent, listed);
+}
+
+/// Words of CloudWatch's query language that the saved queries use.
+const QUERY_LANGUAGE: &str = "and as asc by count desc fields filter in ispresent like limit max or sort stats";
+
+/// Fields that CloudWatch adds to every line, and one of Lambda's own report of an invocation.
+const ADDED_BY_AWS: [&str; 3] = ["@message", "@timestamp", "record.status"];
+
+/// Returns the names of the fields that a query asks for, without those that it makes itself.
+fn asked_for(query: &str) -> BTreeSet<&str> {
+    let code = query.lines().filter(|line| !line.starts_with('#'));
+    let unquoted = code.flat_map(|line| line.split('"').step_by(2));
+    let words = unquoted.flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && !"@.".contains(c)));
+    let words: Vec<&str> = words.filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '@')).collect();
+    let made: Vec<&str> = words.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1]).collect();
+    let language: Vec<&str> = QUERY_LANGUAGE.split(' ').collect();
+    words.into_iter().filter(|word| !made.contains(word) && !language.contains(word)).collect()
+}
+
+#[tokio::test]
+async fn saved_queries_ask_only_for_fields_that_are_logged() {
+    let lines = lines_of_every_kind().await;
+    let of_functions = lines.iter().flat_map(|(line, _)| line.as_object().unwrap().keys().map(String::as_str));
+    let of_functions: BTreeSet<_> = of_functions.chain(ADDED_BY_AWS).collect();
+    let format = resource("WebhookApi")["Properties"]["AccessLogSettings"]["Format"].as_str().unwrap().to_owned();
+    let format: Value = serde_json::from_str(&format).unwrap();
+    let of_gateway = format.as_object().unwrap().keys().map(String::as_str);
+    let of_gateway: BTreeSet<_> = of_gateway.chain(ADDED_BY_AWS).collect();
+    let guide = guide::text();
+    for (name, query) in saved_queries() {
+        assert!(guide.contains(&format!("`{name}`")), "{name} is not in the guide");
+        let groups = yaml_serde::to_string(&query["LogGroupNames"]).unwrap();
+        let logged = if groups == "- !Ref AccessLogs\n" { &of_gateway } else { &of_functions };
+        let asked_for = asked_for(query["QueryString"].as_str().unwrap());
+        let unknown: Vec<_> = asked_for.difference(logged).collect();
+        assert!(!asked_for.is_empty() && unknown.is_empty(), "{name}: {unknown:?}");
+    }
 }
