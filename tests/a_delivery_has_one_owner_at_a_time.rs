@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::delivery::ledger::{Claim, Ledger, Receipt, Settled, Standing, Wanted};
+use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, Ledger, Receipt, Settled, Standing};
 use opportunity_alerts::invocation::{Attempt, Owner};
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::timestamp::Timestamp;
 use support::dynamodb::{DynamoDb, Item};
@@ -23,7 +23,7 @@ fn attempt(owner: u8, now: Timestamp) -> Attempt {
 }
 
 async fn claim(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Standing {
-    ledger.claim(Wanted::Delivery(delivery(event, event)), attempt).await.unwrap().standing
+    ledger.claim(ClaimRequest::Delivery(delivery(event, event)), attempt).await.unwrap().standing
 }
 
 async fn win(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Claim {
@@ -172,12 +172,13 @@ async fn every_request_may_be_sent_twice() {
 async fn every_answer_to_a_claim_says_how_many_there_were() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
-    let attempts = async |wanted: Wanted, owner, now| ledger.claim(wanted, attempt(owner, now)).await.unwrap().attempts;
-    let event = || Wanted::Delivery(delivery("evt_1", "evt_1"));
+    let attempts =
+        async |wanted: ClaimRequest, owner, now| ledger.claim(wanted, attempt(owner, now)).await.unwrap().attempts;
+    let event = || ClaimRequest::Delivery(delivery("evt_1", "evt_1"));
     assert_eq!(attempts(event(), 1, START).await, Some(1), "won");
     assert_eq!(attempts(event(), 1, START).await, Some(1), "asked again");
     assert_eq!(attempts(event(), 2, START).await, Some(1), "in progress");
-    let by_key = Wanted::Pending(delivery("evt_1", "").id);
+    let by_key = ClaimRequest::Pending(delivery("evt_1", "").id);
     assert_eq!(attempts(by_key, 3, START.after(LEASE)).await, Some(2), "taken over by its key");
     assert_eq!(attempts(event(), 4, START.after(LEASE * 2)).await, Some(3), "taken over");
     ledger.complete(&claim_of("evt_1", attempt(4, START).owner), &receipt(START)).await.unwrap();
@@ -191,7 +192,7 @@ async fn other_content_under_one_id_never_takes_the_row_over() {
     let ledger = dynamodb.ledger();
     let refused = async |owner, now, state: &str| {
         let before = dynamodb.rows().await;
-        let other = Wanted::Delivery(delivery("evt_1", "other content"));
+        let other = ClaimRequest::Delivery(delivery("evt_1", "other content"));
         let standing = ledger.claim(other, attempt(owner, now)).await.unwrap().standing;
         assert!(matches!(standing, Standing::OtherContent), "{state}: {standing:?}");
         assert_eq!(dynamodb.rows().await, before, "{state}");
@@ -212,23 +213,23 @@ async fn other_content_under_one_id_never_takes_the_row_over() {
 async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
-    let lead = |lead: &str| Some(QuietId::status(Some("ws"), lead, "OPPORTUNITY"));
+    let lead = |lead: &str| Some(DebounceKey::status(Some("ws"), lead, "OPPORTUNITY"));
     let first = Delivery { quiet: lead("lead_1"), ..delivery("evt_1", "same") };
     let message = Message::Alert { subject: "Other words".into(), body: "{}".into() };
     let changed = Delivery { message, quiet: lead("lead_2"), ..first.clone() };
-    let take = async |wanted: Wanted, owner: u8| {
+    let take = async |wanted: ClaimRequest, owner: u8| {
         let now = START.after(LEASE * u32::from(owner));
         let Standing::Won(claim) = ledger.claim(wanted, attempt(owner, now)).await.unwrap().standing else { panic!() };
         (claim.message().clone(), claim.quiet().cloned())
     };
     let expected = (first.message.clone(), first.quiet.clone());
     for (wanted, owner) in [
-        (Wanted::Delivery(first.clone()), 1),
-        (Wanted::Delivery(changed.clone()), 2),
+        (ClaimRequest::Delivery(first.clone()), 1),
+        (ClaimRequest::Delivery(changed.clone()), 2),
         // The answer was lost, and the attempt sends the request again.
-        (Wanted::Delivery(changed.clone()), 2),
-        (Wanted::Pending(first.id.clone()), 3),
-        (Wanted::Delivery(changed), 4),
+        (ClaimRequest::Delivery(changed.clone()), 2),
+        (ClaimRequest::Pending(first.id.clone()), 3),
+        (ClaimRequest::Delivery(changed), 4),
     ] {
         assert_eq!(take(wanted, owner).await, expected, "attempt {owner}");
     }
@@ -243,7 +244,7 @@ async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     for part in ["\u{e9}".repeat(128), "#".repeat(256), "x".repeat(256), "#".repeat(5000)] {
-        let quiet = QuietId::status(Some(&part), &part, &part);
+        let quiet = DebounceKey::status(Some(&part), &part, &part);
         let id = DeliveryId::alert(Some(&part), &part);
         assert!(
             quiet.as_str().len() <= 2048 && id.as_str().len() <= 2048,
@@ -252,15 +253,15 @@ async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
             id.as_str().len()
         );
         let delivery = Delivery { id, quiet: Some(quiet.clone()), ..delivery("evt", "x") };
-        let claimed = ledger.claim(Wanted::Delivery(delivery), attempt(1, START)).await.unwrap();
+        let claimed = ledger.claim(ClaimRequest::Delivery(delivery), attempt(1, START)).await.unwrap();
         let Standing::Won(claim) = claimed.standing else { panic!() };
         ledger.quiet(&claim, &quiet, START, START.after(LEASE)).await.unwrap();
         // No other lead, status or kind has the same key.
         let others = [
-            QuietId::status(Some(&part), &part, "OPPORTUNITY"),
-            QuietId::status(Some(&part), "lead_1", &part),
-            QuietId::status(None, &part, &part),
-            QuietId::tag(Some(&part), &part, &part),
+            DebounceKey::status(Some(&part), &part, "OPPORTUNITY"),
+            DebounceKey::status(Some(&part), "lead_1", &part),
+            DebounceKey::status(None, &part, &part),
+            DebounceKey::tag(Some(&part), &part, &part),
         ];
         assert!(!others.contains(&quiet));
     }
@@ -280,7 +281,7 @@ async fn a_row_that_says_no_more_than_it_must_is_understood() {
     assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Won(_)));
     for bad in [row(&[]), row(&[("state", S("LOST".into()))]), row(&[("state", S("PENDING".into()))])] {
         dynamodb.put(bad).await;
-        assert!(ledger.claim(Wanted::Delivery(delivery("evt_1", "b")), attempt(2, START)).await.is_err());
+        assert!(ledger.claim(ClaimRequest::Delivery(delivery("evt_1", "b")), attempt(2, START)).await.is_err());
     }
 }
 

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
-use opportunity_alerts::delivery::ledger::{Claim, Ledger, LedgerError, MayAlert, QuietPeriod, Wanted, may_alert};
-use opportunity_alerts::delivery::relay::{Relay, Relayed};
+use opportunity_alerts::delivery::ledger::{
+    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayAlert, may_alert,
+};
+use opportunity_alerts::delivery::relay::{Delivered, Relay};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::response::Outcome;
 use proptest::prelude::*;
@@ -134,13 +136,14 @@ async fn where_nobody_can_say_whether_it_is_quiet_the_alert_goes_out_later() {
 
 #[tokio::test]
 async fn the_rule_and_the_table_agree() {
-    let period = QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     let [mine, anothers] = ["evt", "another"].map(|event| DeliveryId::alert(Some("ws"), event));
     for holder in [None, Some(&mine), Some(&anothers)] {
         for until in [999, 1000, 1001] {
             let dynamodb = DynamoDb::start().await;
-            let row = holder.map(|holder| QuietPeriod { holder: holder.clone(), until: Timestamp::from_millis(until) });
-            if let Some(QuietPeriod { holder, until }) = &row {
+            let row =
+                holder.map(|holder| DebounceLock { holder: holder.clone(), until: Timestamp::from_millis(until) });
+            if let Some(DebounceLock { holder, until }) = &row {
                 let item = [
                     ("deliveryId".to_owned(), S(period.as_str().into())),
                     ("holder".into(), S(holder.as_str().into())),
@@ -192,7 +195,7 @@ async fn attempt(
     now: Timestamp,
     works: bool,
     redrives: bool,
-) -> Relayed {
+) -> Delivered {
     let relay = Relay {
         ledger: dynamodb.ledger(),
         topic: At { told, now, works },
@@ -203,8 +206,8 @@ async fn attempt(
     };
     let event_id = format!("evt_{event}");
     let mut delivery = delivery(&event_id, &event_id);
-    delivery.quiet = Some(QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY"));
-    let wanted = if redrives { Wanted::Pending(delivery.id) } else { Wanted::Delivery(delivery) };
+    delivery.quiet = Some(DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY"));
+    let wanted = if redrives { ClaimRequest::Pending(delivery.id) } else { ClaimRequest::Delivery(delivery) };
     let random = now.as_millis().to_be_bytes();
     relay.deliver(wanted, &Invocation::new("request", now.after(MINUTE / 6), now, random)).await
 }
@@ -257,7 +260,7 @@ proptest! {
 #[tokio::test]
 async fn a_row_that_cannot_be_read_silences_nobody() {
     let dynamodb = DynamoDb::start().await;
-    let period = QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     dynamodb.put(Item::from([("deliveryId".to_owned(), S(period.as_str().into()))])).await;
     let claim: Claim = claim_of("evt", Owner::new("me", [0; 8]));
     let answer = dynamodb.ledger().quiet(&claim, &period, START, START.after(MINUTE)).await;

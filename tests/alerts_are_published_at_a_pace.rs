@@ -13,14 +13,14 @@ use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted, may_take_slot,
+    Claim, ClaimRequest, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
-use opportunity_alerts::delivery::relay::{Relay, Relayed};
+use opportunity_alerts::delivery::relay::{Delivered, Relay};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
@@ -150,8 +150,8 @@ impl Shared {
     }
 
     /// Runs one attempt of the webhook function to publish this event's alert.
-    async fn attempt(&self, event: &str, per_second: u64) -> Relayed {
-        let wanted = Wanted::Delivery(delivery(event, event));
+    async fn attempt(&self, event: &str, per_second: u64) -> Delivered {
+        let wanted = ClaimRequest::Delivery(delivery(event, event));
         self.relay(per_second).deliver(wanted, &self.invocation(event, SECOND * 10)).await
     }
 
@@ -161,13 +161,13 @@ impl Shared {
 }
 
 impl Ledger for Shared {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<Claimed, LedgerError> {
         let id = wanted.id().clone();
         let message = delivery(id.as_str(), "").message;
-        Ok(Claimed { standing: Standing::Won(Claim::granted(id, message, None, attempt.owner)), attempts: None })
+        Ok(Claimed { standing: Standing::Won(Claim::new(id, message, None, attempt.owner)), attempts: None })
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn quiet(&self, _: &Claim, _: &DebounceKey, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -210,7 +210,7 @@ impl Ledger for Shared {
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
         let backlog = self.state().backlog.clone();
         let row =
-            |id| Ok(Pending { id: DeliveryId::stored(id), lease_until: START, first_seen_at: START, attempts: 1 });
+            |id| Ok(Pending { id: DeliveryId::from_stored(id), lease_until: START, first_seen_at: START, attempts: 1 });
         stream::iter(backlog.into_iter().map(row))
     }
 }
@@ -285,7 +285,7 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
     // The double grants only alerts, so a real ledger grants the claim of the stream's message.
     let dynamodb = DynamoDb::start().await;
     let relay = Relay { pacer: AlertRate::new(5).map(Pacer::new), ..relay(dynamodb.ledger(), shared.clone()) };
-    assert_eq!(relay.deliver(Wanted::Delivery(change), &invocation).await.outcome, Outcome::Streamed);
+    assert_eq!(relay.deliver(ClaimRequest::Delivery(change), &invocation).await.outcome, Outcome::Streamed);
     assert_eq!(shared.state().asked, 0);
     assert_eq!(dynamodb.rows().await.len(), 1);
 }
@@ -342,7 +342,7 @@ async fn a_clock_that_is_set_back_stops_no_alert() {
     let pacer = relay.pacer.as_ref().unwrap();
     pacer.asks_for(rate(5).slot_at(START.after(SECOND * 3600)));
     for event in ["evt_1", "evt_2"] {
-        let wanted = Wanted::Delivery(opportunity_delivery(event));
+        let wanted = ClaimRequest::Delivery(opportunity_delivery(event));
         assert_eq!(relay.deliver(wanted, &shared.invocation(event, SECOND * 10)).await.outcome, Outcome::Alerted);
     }
     assert_eq!(shared.moments(), [5, 200].map(Duration::from_millis));
@@ -486,7 +486,7 @@ async fn a_redrive_beside_webhooks_keeps_to_the_pace() {
     let now = Timestamp::from(SystemTime::now());
     for number in 0..60 {
         let attempt = Attempt { owner: owner(0), now, lease_until: now };
-        let wanted = Wanted::Delivery(opportunity_delivery(&format!("evt_pending_{number}")));
+        let wanted = ClaimRequest::Delivery(opportunity_delivery(&format!("evt_pending_{number}")));
         world.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
     }
     let mut redrive =

@@ -9,15 +9,15 @@ use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Wanted,
+    Claim, ClaimRequest, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled,
 };
 use opportunity_alerts::delivery::pace::Slot;
-use opportunity_alerts::delivery::relay::{Failure, Relayed, Steps};
+use opportunity_alerts::delivery::relay::{Delivered, Failure, Steps};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
@@ -34,11 +34,11 @@ fn invocation() -> Invocation {
     Invocation::new("request-1", NOW.after(TIMEOUT), NOW, [0; 8])
 }
 
-fn wanted() -> Wanted {
-    Wanted::Delivery(delivery("evt_1", "body"))
+fn wanted() -> ClaimRequest {
+    ClaimRequest::Delivery(delivery("evt_1", "body"))
 }
 
-async fn run(script: &Script) -> Relayed {
+async fn run(script: &Script) -> Delivered {
     relay(script, script).deliver(wanted(), &invocation()).await
 }
 
@@ -103,11 +103,11 @@ impl Both {
 }
 
 impl Ledger for &Both {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<Claimed, LedgerError> {
         self.script(wanted.id()).claim(wanted, attempt).await
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn quiet(&self, _: &Claim, _: &DebounceKey, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 

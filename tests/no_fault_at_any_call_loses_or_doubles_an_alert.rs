@@ -37,8 +37,8 @@ use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Row, Settled, Standing,
-    State, Wanted, may_claim, may_settle, may_take_slot,
+    Claim, ClaimRequest, Claimed, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Row, Settled,
+    Standing, State, may_claim, may_settle, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::Relay;
@@ -46,7 +46,7 @@ use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::redrive::{Redrive, Urgency};
@@ -332,7 +332,7 @@ impl Process {
                 Settled::Recorded
             }
             MaySettle::Done => Settled::Recorded,
-            MaySettle::NotMine => Settled::NotMine,
+            MaySettle::Overtaken => Settled::NotMine,
         };
         self.call(name, Some(claim.message()), effect).await.ok_or(match self.world.scenario.flaw {
             CompletionGivenUp => LedgerError::Contradiction,
@@ -341,7 +341,7 @@ impl Process {
     }
 }
 
-fn claim(facts: &mut Facts, wanted: Wanted, attempt: Attempt, flaw: Flaw) -> Result<Claimed, LedgerError> {
+fn claim(facts: &mut Facts, wanted: ClaimRequest, attempt: Attempt, flaw: Flaw) -> Result<Claimed, LedgerError> {
     let Attempt { owner, now, lease_until } = attempt;
     let id = wanted.id().clone();
     let stored = facts.rows.get(&id);
@@ -353,34 +353,34 @@ fn claim(facts: &mut Facts, wanted: Wanted, attempt: Attempt, flaw: Flaw) -> Res
         _ => {
             let kept = stored.filter(|_| flaw != MessageOverwritten).map(|stored| stored.message.clone());
             let (message, content_sha256) = match (wanted, stored) {
-                (Wanted::Delivery(delivery), None) => {
+                (ClaimRequest::Delivery(delivery), None) => {
                     facts.claimed.push(delivery.message.clone());
                     (delivery.message, Some(delivery.content_sha256))
                 }
-                (Wanted::Delivery(delivery), Some(stored)) => {
+                (ClaimRequest::Delivery(delivery), Some(stored)) => {
                     (kept.unwrap_or(delivery.message), stored.row.content_sha256.clone())
                 }
-                (Wanted::Pending(_), Some(stored)) => (stored.message.clone(), stored.row.content_sha256.clone()),
-                (Wanted::Pending(_), None) => return Err(LedgerError::Gone),
+                (ClaimRequest::Pending(_), Some(stored)) => (stored.message.clone(), stored.row.content_sha256.clone()),
+                (ClaimRequest::Pending(_), None) => return Err(LedgerError::Gone),
             };
             let state = if flaw == DoneAtClaim { State::Published } else { State::Pending };
             let row = Row { state, owner: owner.clone(), lease_until, content_sha256 };
             let attempts = stored.map_or(0, |stored| stored.attempts) + 1;
             facts.rows.insert(id.clone(), Stored { row, message: message.clone(), attempts });
-            Standing::Won(Claim::granted(id.clone(), message, None, owner))
+            Standing::Won(Claim::new(id.clone(), message, None, owner))
         }
     };
     Ok(Claimed { standing, attempts: facts.rows.get(&id).map(|stored| stored.attempts) })
 }
 
 impl Ledger for Process {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<Claimed, LedgerError> {
         let flaw = self.world.scenario.flaw;
         let claimed = self.call("claim", None, move |facts| claim(facts, wanted, attempt, flaw)).await;
         claimed.unwrap_or(Err(LedgerError::Failed("claim", "broken".into())))
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn quiet(&self, _: &Claim, _: &DebounceKey, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 

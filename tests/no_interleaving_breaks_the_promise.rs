@@ -279,7 +279,7 @@ impl Delivery {
 
     /// The table and the topic. Returns the next step of who hears the answer, and whether it tells SendPilot 2xx.
     fn take_effect(&self, world: &mut World, who: usize, request: Request) -> (Step, bool) {
-        let me = Owner::stored(if self.protocol == OneToken { 0 } else { who }.to_string());
+        let me = Owner::from_stored(if self.protocol == OneToken { 0 } else { who }.to_string());
         let (row, attempt) = (&mut world.row, &mut world.attempts[who]);
         match request {
             Request::Claim { .. } if row.is_none() && attempt.kind == Kind::Redrive => (Step::Over, false),
@@ -288,7 +288,7 @@ impl Delivery {
                 let granted = match self.protocol {
                     LookThenInsert => row.as_ref().is_none_or(|row| row.state == State::Pending),
                     LeaseAlone => row.as_ref().is_none_or(|row| row.lease_until <= now),
-                    _ => may_claim(row.as_ref(), None, &Owner::stored("anybody".into()), now) == MayClaim::Yes,
+                    _ => may_claim(row.as_ref(), None, &Owner::from_stored("anybody".into()), now) == MayClaim::Yes,
                 };
                 let may = if granted { MayClaim::Yes } else { may_claim(row.as_ref(), None, &me, now) };
                 if granted {

@@ -25,7 +25,7 @@ use dynoxide::{AttributeValue, Database, ImportOptions, Item};
 use fastrand::Rng;
 use futures_util::StreamExt;
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::delivery::ledger::{Ledger, Receipt, Settled, Standing, Wanted};
+use opportunity_alerts::delivery::ledger::{ClaimRequest, Ledger, Receipt, Settled, Standing};
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::key::DeliveryId;
@@ -128,7 +128,7 @@ impl Table {
 
     /// Claims an event's delivery, and completes it; how long each took.
     async fn relay(&self, event_id: &str) -> [Duration; 2] {
-        let wanted = Wanted::Delivery(opportunity_delivery(event_id));
+        let wanted = ClaimRequest::Delivery(opportunity_delivery(event_id));
         let began = Instant::now();
         let claimed = self.ledger.claim(wanted, attempt()).await.unwrap();
         let claiming = began.elapsed();
@@ -146,7 +146,7 @@ impl Table {
     /// Claims an event's delivery until then, for an attempt that does no more.
     async fn abandon(&self, event_id: &str, lease_until: Timestamp) {
         let attempt = Attempt { lease_until, ..attempt() };
-        let claimed = self.ledger.claim(Wanted::Delivery(opportunity_delivery(event_id)), attempt).await.unwrap();
+        let claimed = self.ledger.claim(ClaimRequest::Delivery(opportunity_delivery(event_id)), attempt).await.unwrap();
         assert!(matches!(claimed.standing, Standing::Won(_)), "{claimed:?}");
     }
 
@@ -158,7 +158,7 @@ impl Table {
         let mut units = self.meter.take();
         self.abandon(&left, now()).await;
         self.meter.take();
-        let claimed = self.ledger.claim(Wanted::Pending(delivery_id(&left)), attempt()).await.unwrap();
+        let claimed = self.ledger.claim(ClaimRequest::Pending(delivery_id(&left)), attempt()).await.unwrap();
         let Standing::Won(claim) = claimed.standing else { panic!("{claimed:?}") };
         assert_eq!(self.ledger.release(&claim, now(), "why").await.unwrap(), Settled::Recorded);
         units.append(&mut self.meter.take());

@@ -5,7 +5,7 @@ mod support;
 
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::delivery::ledger::{
-    Claimed, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Row, Settled, Standing, State, Wanted, may_claim,
+    ClaimRequest, Claimed, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Row, Settled, Standing, State, may_claim,
     may_settle, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::AlertRate;
@@ -68,9 +68,9 @@ async fn table(row: Option<&Row>) -> DynamoDb {
 #[tokio::test]
 async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
     for row in rows() {
-        for wanted in [Wanted::Delivery(delivery("evt", "x")), Wanted::Pending(delivery("evt", "x").id)] {
+        for wanted in [ClaimRequest::Delivery(delivery("evt", "x")), ClaimRequest::Pending(delivery("evt", "x").id)] {
             let dynamodb = table(row.as_ref()).await;
-            let by_key = matches!(wanted, Wanted::Pending(_));
+            let by_key = matches!(wanted, ClaimRequest::Pending(_));
             let may = may_claim(row.as_ref(), wanted.content_sha256(), &me(), NOW);
             let attempt = Attempt { owner: me(), now: NOW, lease_until: Timestamp::from_millis(9999) };
             let standing = dynamodb.ledger().claim(wanted, attempt).await.map(|Claimed { standing, .. }| standing);
@@ -93,7 +93,7 @@ async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
 async fn on_a_completion_a_discard_and_a_release() {
     for row in rows() {
         let expected = may_settle(row.as_ref(), &me());
-        let settled = if expected == MaySettle::NotMine { Settled::NotMine } else { Settled::Recorded };
+        let settled = if expected == MaySettle::Overtaken { Settled::NotMine } else { Settled::Recorded };
         let before = row.as_ref().map(|row| item(row)["state"].clone());
         let state = async |dynamodb: &DynamoDb| dynamodb.rows().await.first().map(|row| row["state"].clone());
 

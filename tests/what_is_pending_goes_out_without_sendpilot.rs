@@ -12,14 +12,14 @@ use futures_util::future::join;
 use futures_util::stream::{self, Stream};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted,
+    Claim, ClaimRequest, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
@@ -45,7 +45,7 @@ impl World {
         let end = Timestamp::from_millis(now().as_millis() - u64::try_from(ago.as_millis()).unwrap());
         let began = Timestamp::from_millis(end.as_millis() - 12_000);
         let attempt = Attempt { owner: Owner::new("dead", [0; 8]), now: began, lease_until: end };
-        let claimed = self.dynamodb.ledger().claim(Wanted::Delivery(delivery), attempt).await.unwrap();
+        let claimed = self.dynamodb.ledger().claim(ClaimRequest::Delivery(delivery), attempt).await.unwrap();
         let Standing::Won(claim) = claimed.standing else { panic!() };
         claim.delivery_id().clone()
     }
@@ -234,7 +234,7 @@ async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
         now: begun.after(MINUTE * 120),
         lease_until: begun.after(MINUTE * 121),
     };
-    let claimed = world.ledger().claim(Wanted::Delivery(delivery("evt_1")), attempt).await.unwrap();
+    let claimed = world.ledger().claim(ClaimRequest::Delivery(delivery("evt_1")), attempt).await.unwrap();
     assert!(matches!(claimed.standing, Standing::Won(_)));
 }
 
@@ -399,7 +399,7 @@ fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
         ("ws#evt#alert-status", false),
         ("", false),
     ] {
-        assert_eq!(DeliveryId::stored(key.into()).is_for_stream(), is_for_stream, "{key}");
+        assert_eq!(DeliveryId::from_stored(key.into()).is_for_stream(), is_for_stream, "{key}");
     }
     for part in ["status", "#status", "alert", "x#status", ""] {
         assert!(DeliveryId::status(Some(part), part).is_for_stream(), "{part}");
@@ -413,14 +413,14 @@ struct Backlog {
 }
 
 impl Ledger for &Backlog {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<Claimed, LedgerError> {
         let id = wanted.id().clone();
         let Delivery { message, .. } = if id.is_for_stream() { change("evt") } else { delivery("evt") };
-        let standing = Standing::Won(Claim::granted(id, message, None, attempt.owner));
+        let standing = Standing::Won(Claim::new(id, message, None, attempt.owner));
         Ok(Claimed { standing, attempts: None })
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn quiet(&self, _: &Claim, _: &DebounceKey, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted,
+    Claim, ClaimRequest, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::Relay;
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 
@@ -97,12 +97,12 @@ impl Script {
 }
 
 impl Ledger for &Script {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<Claimed, LedgerError> {
         self.called("claim");
         let standing = match self.claiming {
             Claiming::Wins => {
-                let Wanted::Delivery(delivery) = wanted else { panic!("the script has no rows") };
-                Standing::Won(Claim::granted(delivery.id, delivery.message, delivery.quiet, attempt.owner))
+                let ClaimRequest::Delivery(delivery) = wanted else { panic!("the script has no rows") };
+                Standing::Won(Claim::new(delivery.id, delivery.message, delivery.quiet, attempt.owner))
             }
             Claiming::FindsItInProgress => Standing::InProgress { until: LEASE_OF_ANOTHER },
             Claiming::FindsItPublished => Standing::Done,
@@ -112,7 +112,7 @@ impl Ledger for &Script {
         Ok(Claimed { standing, attempts: Some(1) })
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn quiet(&self, _: &Claim, _: &DebounceKey, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 

@@ -161,5 +161,5 @@ pub fn delivery(event_id: &str, content: &str) -> Delivery {
 /// A claim on it, as a ledger would hand it out.
 pub fn claim_of(event_id: &str, owner: Owner) -> Claim {
     let Delivery { id, message, quiet, .. } = delivery(event_id, event_id);
-    Claim::granted(id, message, quiet, owner)
+    Claim::new(id, message, quiet, owner)
 }
