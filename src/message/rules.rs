@@ -1,12 +1,14 @@
 //! Which events call for what: an alert, a message to the lead status stream, both, or nothing.
 
+use sendpilot_events::OPPORTUNITY;
+
 use crate::message::Delivery;
 use crate::message::alert;
 use crate::message::key::content_sha256;
 use crate::message::pipeline::Pipeline;
 use crate::message::stream;
 use crate::message::text::trim;
-use crate::sendpilot::event::{Event, Kind, Malformed, OPPORTUNITY, StatusChange, TagChange};
+use crate::sendpilot::event::{Event, Kind, Malformed, StatusChange, TagChange};
 
 /// What the owner of this deployment wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]

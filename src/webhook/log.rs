@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use sendpilot_events::STATUSES;
 use tracing::Level;
 
 use super::handler::Handled;
 use crate::delivery::relay::{Relayed, Steps};
 use crate::error::chain;
-use crate::sendpilot::event::{Kind, STATUSES, StatusChange};
+use crate::sendpilot::event::{Kind, StatusChange};
 use crate::telemetry::{Line, Metric};
 use crate::timestamp::{Timestamp, millis};
 use crate::webhook::response::Outcome;

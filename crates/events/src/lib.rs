@@ -1,4 +1,5 @@
-//! What programs read: a CloudEvent 1.0 in its JSON format, in the same types for us who write it and for whoever takes it in.
+//! CloudEvents about SendPilot leads: the receiver publishes them, and consumers parse them with
+//! the same types.
 //!
 //! | `type` | topic | `data` |
 //! |---|---|---|
@@ -7,12 +8,12 @@
 //! | `sendpilot.lead.tagged` | alerts | [`LeadTagged`] |
 //! | `sendpilot.lead.status_changed` | lead status stream | [`LeadStatusChanged`] |
 //!
-//! One message has one `source` and `id` however often it is published; whoever takes both topics into one place tells their
-//! messages apart by `type`. A member may be added to what stands here, and readers have to ignore what they do not know. None is
-//! ever removed or given another meaning: that would be another `type`.
+//! A message keeps its `source` and `id`, however often it is published. One event can cause a
+//! message on each topic; their `type` differs. New members may be added, so readers ignore unknown
+//! members. No member is ever removed or given another meaning: that would be another `type`.
 //!
 //! ```
-//! use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged, Type};
+//! use sendpilot_events::{CloudEvent, LeadStatusChanged, Type};
 //!
 //! let received = r#"{"specversion":"1.0","id":"evt_1","source":"urn:sendpilot:workspace:ws_1",
 //!     "type":"sendpilot.lead.status_changed","subject":"lead_1","time":"2024-02-24T10:30:00Z",
@@ -23,112 +24,92 @@
 //! assert_eq!(event.data.crm_stage, "closed_lost");
 //! # Ok::<_, serde_json::Error>(())
 //! ```
+//!
+//! SNS wraps a message in its own JSON, unless the subscription has `RawMessageDelivery`. Lambda's
+//! SNS event has the message in `Records[].Sns.Message`.
 
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+mod status;
+
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, UtcOffset};
+use time::OffsetDateTime;
 
-use crate::message::key::{key_part, sha256_hex};
-use crate::message::pipeline::Pipeline;
-use crate::message::text::Text;
-use crate::sendpilot::event::{Event, StatusChange, TagChange};
-use crate::timestamp::Timestamp;
+pub use crate::status::{OPPORTUNITY, STAGES, STATUSES, UNKNOWN_STAGE};
 
-/// A CloudEvent about one lead.
+/// A CloudEvent 1.0 about one lead, in the JSON format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloudEvent<Data> {
     /// The version of CloudEvents.
     pub specversion: SpecVersion,
-    /// SendPilot's id of the event, escaped where it is not plain text. The later of two different
-    /// facts under one id has `~` and 16 hex digits after it. With `source` and `type`, this id
-    /// identifies a repetition.
+    /// SendPilot's id of the event, escaped if it is not plain text. If SendPilot uses one id for
+    /// two different facts, the later fact has `~` and 16 hex digits after it. `source`, `id` and
+    /// `type` together identify a duplicate.
     pub id: String,
     /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`.
     pub source: String,
-    /// What it tells.
+    /// The kind of event.
     #[serde(rename = "type")]
     pub kind: Type,
     /// The lead's id.
     pub subject: String,
-    /// When it happened, by SendPilot's clock, in UTC; absent where SendPilot did not say so in ISO 8601.
+    /// The time of the change by SendPilot's clock, in UTC. `None` if SendPilot sent no ISO 8601
+    /// time.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
     pub time: Option<OffsetDateTime>,
-    /// What `data` is written in.
+    /// The format of `data`.
     pub datacontenttype: ContentType,
-    /// What happened.
+    /// The change itself.
     pub data: Data,
 }
 
 impl<Data> CloudEvent<Data> {
-    /// Where this stands among the changes of its lead: of two, the one whose key sorts later, as text, is the later change.
+    /// Returns a text that orders the changes of one lead: the later change has the greater key.
     ///
-    /// SendPilot sends a change again when it was not taken, so an old one can come after a newer one, from a topic of any kind.
-    /// Keep the key of what was applied last, and drop what does not sort after it. It is the time in milliseconds, and the id, so that any
-    /// two readers decide alike where the times are the same. What has no time sorts before all that has.
+    /// SendPilot retries a change that was not accepted. So an old change can arrive after a newer
+    /// one, from a FIFO topic too. Store the key of the last change that you applied, and drop a
+    /// change whose key is not greater.
+    ///
+    /// The key is the time in milliseconds, then the id, so that all readers agree even if two times
+    /// are equal. A change without a time sorts before every change with one.
+    ///
+    /// ```
+    /// # use sendpilot_events::{CloudEvent, LeadStatusChanged};
+    /// # fn change(id: &str, time: &str) -> serde_json::Result<CloudEvent<LeadStatusChanged>> {
+    /// #     serde_json::from_value(serde_json::json!({
+    /// #         "specversion": "1.0", "id": id, "source": "urn:sendpilot:workspace:ws_1", "time": time,
+    /// #         "type": "sendpilot.lead.status_changed", "subject": "lead_1",
+    /// #         "datacontenttype": "application/json",
+    /// #         "data": { "leadId": "lead_1", "newStatus": "DONE", "crmStage": "closed_won" },
+    /// #     }))
+    /// # }
+    /// let applied = change("evt_2", "2024-02-24T10:30:00Z")?;
+    /// let retried = change("evt_1", "2024-02-24T10:29:59.999Z")?;
+    /// assert!(retried.sort_key() < applied.sort_key());
+    /// # Ok::<_, serde_json::Error>(())
+    /// ```
     pub fn sort_key(&self) -> String {
-        let millis = self.time.map_or(0, |time| Timestamp::from(time).as_millis());
+        let millis = self.time.map_or(0, |time| time.unix_timestamp_nanos() / 1_000_000).max(0);
         format!("{millis:015}#{}", self.id)
     }
 }
 
-impl<Data: Serialize> CloudEvent<Data> {
-    /// Tells this of an event.
-    pub(crate) fn of(event: &Event, event_id: &str, kind: Type, lead_id: &str, data: Data) -> Self {
-        // As it is, where that is legal and no other id, once escaped, could look like it.
-        let plain = Text::new(event_id).as_str() == event_id && !event_id.contains('%');
-        Self {
-            specversion: SpecVersion::V1,
-            id: if plain { event_id.to_owned() } else { key_part(event_id).into_owned() },
-            source: source(event.workspace_id.as_deref()),
-            kind,
-            subject: text(lead_id),
-            // RFC 3339 cannot write a year beyond 9999 or an offset with seconds. So the time is in
-            // UTC, and left out if its year does not fit.
-            time: event
-                .occurred_at
-                .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
-                .filter(|at| (0..=9999).contains(&at.year())),
-            datacontenttype: ContentType::Json,
-            data,
-        }
-    }
-
-    /// As it is published.
-    #[expect(clippy::expect_used, reason = "strings, and a time that `of` has checked, always serialize to JSON")]
-    pub(crate) fn json(&self) -> String {
-        serde_json::to_string(self).expect("a CloudEvent is JSON")
-    }
-}
-
-/// CloudEvents wants a URI reference here.
-fn source(workspace_id: Option<&str>) -> String {
-    const ESCAPED: &percent_encoding::AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-    match workspace_id {
-        // Bounded, as in the ledger's key. Escaped, no id has a colon.
-        Some(id) if id.len() > 256 => format!("urn:sendpilot:workspace:sha256:{}", sha256_hex(id.as_bytes())),
-        Some(id) => format!("urn:sendpilot:workspace:{}", utf8_percent_encode(id, ESCAPED)),
-        None => "urn:sendpilot:workspace".into(),
-    }
-}
-
-/// The version of CloudEvents that all of this is written to.
+/// The version of CloudEvents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SpecVersion {
-    /// 1.0 with all its patches.
+    /// 1.0, including its patch releases.
     #[serde(rename = "1.0")]
     V1,
 }
 
-/// What an event tells.
+/// The kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Type {
     /// An alert: a lead has become an opportunity.
     #[serde(rename = "sendpilot.lead.opportunity")]
     Opportunity,
-    /// An alert: a lead has reached another status of those that alert.
+    /// An alert: a lead has reached another status that alerts.
     #[serde(rename = "sendpilot.lead.status_reached")]
     StatusReached,
-    /// An alert: a lead has been given a tag of those that alert.
+    /// An alert: a lead has been given a tag that alerts.
     #[serde(rename = "sendpilot.lead.tagged")]
     Tagged,
     /// A message of the lead status stream: a lead's status has changed.
@@ -137,7 +118,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// As it stands in the event.
+    /// Returns the text that the event contains.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Opportunity => "sendpilot.lead.opportunity",
@@ -148,7 +129,7 @@ impl Type {
     }
 }
 
-/// What `data` is written in.
+/// The format of `data`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContentType {
     /// JSON.
@@ -156,75 +137,47 @@ pub enum ContentType {
     Json,
 }
 
-/// A lead's change of status. Every text comes from outside, without control characters, and at most 1,024 UTF-16 units of it.
+/// A lead's change of status. Every text comes from SendPilot or its users. No text has control
+/// characters or more than 1,024 UTF-16 units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeadStatusChanged {
-    /// The lead.
+    /// The lead's id.
     pub lead_id: String,
-    /// The campaign; absent for one-off invitations.
+    /// The campaign's id. `None` for one-off invitations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub campaign_id: Option<String>,
-    /// The lead's profile, as SendPilot wrote it: never to be opened or shown as a link unread.
+    /// The lead's profile, as SendPilot wrote it. It is untrusted: check it before you open it or
+    /// show it as a link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linkedin_url: Option<String>,
     /// The status before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_status: Option<String>,
-    /// The status now: one of [`crate::sendpilot::event::STATUSES`], or one that nobody has listed yet.
+    /// The new status: one of [`STATUSES`], or one that SendPilot does not document.
     pub new_status: String,
-    /// What the status means in a CRM, by [`crate::message::pipeline::Pipeline`].
+    /// The stage that this status has in a CRM: by default the one in [`STAGES`].
     pub crm_stage: String,
     /// `api`, `automation` or `user`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed_by: Option<String>,
 }
 
-impl LeadStatusChanged {
-    pub(crate) fn of(change: &StatusChange, pipeline: &Pipeline) -> Self {
-        Self {
-            lead_id: text(&change.lead_id),
-            campaign_id: change.campaign_id.as_deref().map(text),
-            linkedin_url: change.linkedin_url.as_deref().map(text),
-            previous_status: change.previous_status.as_deref().map(text),
-            new_status: text(&change.new_status),
-            crm_stage: pipeline.stage(&change.new_status).to_owned(),
-            changed_by: change.changed_by.as_deref().map(text),
-        }
-    }
-}
-
 /// A tag that a lead was given. Texts are as in [`LeadStatusChanged`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeadTagged {
-    /// The lead.
+    /// The lead's id.
     pub lead_id: String,
-    /// The campaign.
+    /// The campaign's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub campaign_id: Option<String>,
-    /// The lead's profile, as SendPilot wrote it: never to be opened or shown as a link unread.
+    /// The lead's profile, untrusted as in [`LeadStatusChanged`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linkedin_url: Option<String>,
     /// The tag before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_tag: Option<String>,
-    /// The tag now.
+    /// The new tag.
     pub new_tag: String,
-}
-
-impl LeadTagged {
-    pub(crate) fn of(lead_id: &str, new_tag: &str, change: &TagChange) -> Self {
-        Self {
-            lead_id: text(lead_id),
-            campaign_id: change.campaign_id.as_deref().map(text),
-            linkedin_url: change.linkedin_url.as_deref().map(text),
-            previous_tag: change.previous_tag.as_deref().map(text),
-            new_tag: text(new_tag),
-        }
-    }
-}
-
-fn text(raw: &str) -> String {
-    Text::new(raw).into()
 }
