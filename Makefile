@@ -69,17 +69,16 @@ test-examples: tools # The consumers in examples/, deployed to a local AWS
 	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py
 
 model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
-	cargo test --locked --test no_interleaving_breaks_the_promise --test no_interleaving_alerts_too_fast \
-		--test no_fault_at_any_call_loses_or_doubles_an_alert -- --ignored --nocapture
+	cargo test --locked --test proof -- --ignored --nocapture --test-threads 1 claim_model:: pace_model:: faults::
 
 chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
-	cargo test --locked --test chaos_loses_nothing -- --ignored --nocapture
+	cargo test --locked --test proof -- --ignored --nocapture chaos::
 
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
-	cargo test --locked --test load_is_shared_by_processes -- --ignored --nocapture
+	cargo test --locked --test proof -- --ignored --nocapture load::
 
 growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
-	cargo test --locked --release --test the_cost_of_an_event_does_not_grow_with_the_table -- --ignored --nocapture --test-threads 1
+	cargo test --locked --release --test proof -- --ignored --nocapture --test-threads 1 growth::
 
 bench: CANDIDATES = ours=$(TARGET)/release/webhook empty=$(TARGET)/release/empty $(WITH)
 bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build

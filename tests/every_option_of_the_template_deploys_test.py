@@ -1,7 +1,7 @@
 """The template with its defaults, with each option alone and with all of them, on a local AWS: what that makes.
 
 ministack takes dashboards and alarms on one metric, but no metric math, no saved queries and no
-chat. The test what_the_template_watches_is_what_the_code_says.rs holds what they say against the
+chat. The test tests/behaviour/template_alarms.rs holds what they say against the
 code, and cfn-lint holds it against CloudFormation.
 """
 

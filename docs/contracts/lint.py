@@ -1,6 +1,6 @@
 """Checks the contracts beside this file without a network: schemas against JSON Schema, asyncapi.yaml against AsyncAPI, and each reference for an end.
 
-That examples and the code agree with them is for tests/what_is_published_keeps_its_contract.rs; openapi.yaml has a linter of its own.
+That examples and the code agree with them is for tests/behaviour/messages.rs; openapi.yaml has a linter of its own.
 """
 
 import json

@@ -1,12 +1,10 @@
 //! Which statuses and tags alert, what a status means in a CRM, and what goes to the stream: as the variables say, which are
 //! read at the start; and what is wrong with one is named, with its entry.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 
+use crate::support::requests::{SECRET, change, file, files, headers, secrets, standard};
 use opportunity_alerts::config::{Config, ConfigError};
 use opportunity_alerts::message::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
 use opportunity_alerts::message::rules::{Due, Rules};
@@ -17,7 +15,6 @@ use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use support::requests::{SECRET, change, file, files, headers, secrets, standard};
 
 fn configured(variables: &[(&str, &str)]) -> Result<Rules, ConfigError> {
     let variable = |name: &str| {
@@ -282,7 +279,7 @@ proptest! {
 }
 
 /// Each event's message to the stream against its golden file in `events/statuses/`, and its attributes and group beside it.
-/// `UPDATE_GOLDEN=1 cargo test --test what_an_event_calls_for_is_set_by_rules` writes the files anew.
+/// `UPDATE_GOLDEN=1 cargo test --test behaviour rules::` writes the files anew.
 #[test]
 fn every_message_to_the_stream_is_as_in_its_golden_file() {
     let rules = configured(&[("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status")]).unwrap();

@@ -1,11 +1,10 @@
 //! `docs/contracts/openapi.yaml` against the code: every answer that there is, and what is taken for an event.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::support::contracts::{CONTRACTS, flaws, part, schema, today, validator};
+use crate::support::requests::{SECRET, file, files, headers, payload, secrets, standard};
 use opportunity_alerts::sendpilot::event::{self, Event, Malformed, STATUSES};
 use opportunity_alerts::sendpilot::signature::{Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
@@ -14,8 +13,6 @@ use opportunity_alerts::webhook::response::{MAX_BODY, Outcome, answer};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use serde_json::{Value, json};
-use support::contracts::{CONTRACTS, flaws, part, schema, today, validator};
-use support::requests::{SECRET, file, files, headers, payload, secrets, standard};
 
 const EVENT: &str = "openapi.yaml#/components/schemas/Event";
 

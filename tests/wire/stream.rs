@@ -1,12 +1,13 @@
 //! One event, two deliveries: the real binaries with the lead status stream on, and what goes to which topic when one of the
 //! two cannot be reached, is in another's hands, or the function dies.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
+use crate::support::aws::Fault;
+use crate::support::lambda::{Lambda, Said, TOPIC, environment};
+use crate::support::requests::{change, opportunity, signed_now};
+use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::S;
 use futures_util::future::join_all;
 use opportunity_alerts::delivery::relay::STREAM_WAIT;
@@ -15,17 +16,13 @@ use opportunity_alerts::message::key::{DeliveryId, sha256_hex};
 use opportunity_alerts::sendpilot::event::STATUSES;
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
-use support::aws::Fault;
-use support::lambda::{Lambda, Said, TOPIC, environment};
-use support::requests::{change, opportunity, signed_now};
-use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 const STREAM: &str = "arn:aws:sns:us-east-1:123456789012:status";
 
 impl World {
-    async fn function(&self, stream: &str) -> Lambda {
+    async fn streaming(&self, stream: &str) -> Lambda {
         let mut environment = environment(&self.aws);
         environment.push(("STATUS_TOPIC_ARN", stream.into()));
         Lambda::start(environment, TIMEOUT).await
@@ -35,7 +32,7 @@ impl World {
         Lambda::start_redrive_with(&self.aws, vec![("STATUS_TOPIC_ARN", stream.into())], TIMEOUT).await
     }
 
-    async fn state(&self, id: DeliveryId) -> String {
+    async fn state_of(&self, id: DeliveryId) -> String {
         self.dynamodb.row(&id).await.map_or("none".into(), |row| row["state"].as_s().unwrap().clone())
     }
 
@@ -51,8 +48,8 @@ impl World {
     async fn states(&self) -> [String; 2] {
         let workspace = Some("ws_abc123xyz");
         [
-            self.state(DeliveryId::alert(workspace, "evt_1")).await,
-            self.state(DeliveryId::status(workspace, "evt_1")).await,
+            self.state_of(DeliveryId::alert(workspace, "evt_1")).await,
+            self.state_of(DeliveryId::status(workspace, "evt_1")).await,
         ]
     }
 }
@@ -68,7 +65,7 @@ fn said(outcome: &str) -> Value {
 #[tokio::test]
 async fn one_opportunity_is_one_alert_and_one_message_to_the_stream_however_often_it_comes() {
     let world = World::new().await;
-    let mut function = world.function(STREAM).await;
+    let mut function = world.streaming(STREAM).await;
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));
     assert_eq!(function.answer(&event()).await, (200, said("duplicate")));
     assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]));
@@ -78,7 +75,7 @@ async fn one_opportunity_is_one_alert_and_one_message_to_the_stream_however_ofte
 #[tokio::test]
 async fn without_the_streams_topic_the_alert_is_answered_200_and_a_repetition_publishes_only_the_streams() {
     let world = World::new().await;
-    let mut function = world.function(STREAM).await;
+    let mut function = world.streaming(STREAM).await;
     world.aws.next("status publish", Fault::Refused(403));
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));
     assert_eq!(world.states().await, ["PUBLISHED", "PENDING"]);
@@ -96,7 +93,7 @@ async fn without_the_streams_topic_the_alert_is_answered_200_and_a_repetition_pu
 async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_redrive_without_sendpilot() {
     let case = async |fault: Fault, status: &str, outcome: &str, alert: &str| {
         let world = World::new().await;
-        let mut function = world.function(STREAM).await;
+        let mut function = world.streaming(STREAM).await;
         world.aws.next("status publish", fault);
         let answer = function.answer(&signed_now(&change("evt_1", status))).await;
         assert_eq!(answer, (200, said(outcome)), "{fault:?}");
@@ -121,7 +118,7 @@ async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_
 async fn a_message_that_another_attempt_has_is_answered_200_and_published_though_that_attempt_dies() {
     join_all([("OPPORTUNITY", "duplicate"), ("DONE", "pending")].map(async |(status, outcome)| {
         let world = World::new().await;
-        let (mut first, mut second) = (world.function(STREAM).await, world.function(STREAM).await);
+        let (mut first, mut second) = (world.streaming(STREAM).await, world.streaming(STREAM).await);
         let event = signed_now(&change("evt_1", status));
         world.aws.next("status publish", Fault::HeldBefore);
         first.begin(&event).await;
@@ -142,7 +139,7 @@ async fn a_message_that_another_attempt_has_is_answered_200_and_published_though
 async fn a_message_that_is_not_claimed_is_answered_503_though_the_alert_is_published() {
     let case = async |(fault, status, outcome): (Fault, &str, &str)| {
         let world = World::new().await;
-        let mut function = world.function(STREAM).await;
+        let mut function = world.streaming(STREAM).await;
         let event = signed_now(&change("evt_1", status));
         (0..9).for_each(|_| world.aws.next("status claim", fault));
         let (status, answer) = function.answer(&event).await;
@@ -163,7 +160,7 @@ async fn a_message_that_is_not_claimed_is_answered_503_though_the_alert_is_publi
 #[tokio::test]
 async fn without_the_alerts_topic_the_stream_goes_on_and_the_retry_publishes_only_the_alert() {
     let world = World::new().await;
-    let mut function = world.function(STREAM).await;
+    let mut function = world.streaming(STREAM).await;
     world.aws.next("publish", Fault::Refused(403));
     assert_eq!(function.answer(&event()).await.0, 503);
     assert_eq!(world.states().await, ["PENDING", "PUBLISHED"]);
@@ -174,7 +171,7 @@ async fn without_the_alerts_topic_the_stream_goes_on_and_the_retry_publishes_onl
 #[tokio::test]
 async fn neither_waits_for_the_other() {
     let world = World::new().await;
-    let mut function = world.function(STREAM).await;
+    let mut function = world.streaming(STREAM).await;
     let slow = Duration::from_millis(700);
     for call in ["claim", "status claim", "publish", "status publish"] {
         world.aws.next(call, Fault::Delayed(slow));
@@ -189,7 +186,7 @@ async fn neither_waits_for_the_other() {
 async fn a_call_of_the_stream_that_hangs_costs_the_alert_nothing() {
     for (call, status) in [("status claim", 503), ("status publish", 200)] {
         let world = World::new().await;
-        let mut function = world.function(STREAM).await;
+        let mut function = world.streaming(STREAM).await;
         (0..9).for_each(|_| world.aws.next(call, Fault::HeldBefore));
         let Said::Response(answer) = function.invoke(&event()).await else { panic!("no answer") };
         assert_eq!(answer["statusCode"], status, "{call}");
@@ -217,7 +214,7 @@ async fn a_topic_of_the_stream_that_hangs_does_not_hold_the_function_for_long() 
 async fn killed_between_the_two_the_redrive_sees_to_what_is_left() {
     for (call, left) in [("status publish", "status"), ("publish", "alert")] {
         let world = World::new().await;
-        let mut function = world.function(STREAM).await;
+        let mut function = world.streaming(STREAM).await;
         world.aws.next(call, Fault::HeldBefore);
         function.begin(&event()).await;
         world.aws.held().await;
@@ -241,7 +238,7 @@ async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_an
     let days_30 = Duration::from_secs(30 * 86_400);
     world.aws.next("status publish", Fault::Refused(403));
     world.aws.next("publish", Fault::Refused(403));
-    assert_eq!(world.function(STREAM).await.answer(&event()).await.0, 503);
+    assert_eq!(world.streaming(STREAM).await.answer(&event()).await.0, 503);
     let message = world.dynamodb.row(&id).await.unwrap()["message"].clone();
 
     // If the discard fails until its deadline, the row is left to the next run.
@@ -277,7 +274,7 @@ async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_an
         panic!("{log}")
     };
     assert_eq!((&delivery["level"], &delivery["outcome"]), (&json!("WARN"), &json!("discarded")), "{delivery}");
-    assert_eq!(world.function(STREAM).await.answer(&event()).await, (200, said("duplicate")));
+    assert_eq!(world.streaming(STREAM).await.answer(&event()).await, (200, said("duplicate")));
     assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec![]));
 }
 
@@ -305,7 +302,7 @@ fn attributes(publish: &HashMap<String, String>) -> BTreeMap<String, String> {
 #[tokio::test]
 async fn every_status_goes_to_the_stream_with_attributes_and_the_leads_group() {
     let world = World::new().await;
-    let mut function = world.function(STREAM).await;
+    let mut function = world.streaming(STREAM).await;
     for (number, status) in STATUSES.into_iter().chain(["NEGOTIATION_STARTED"]).enumerate() {
         let outcome = if status == "OPPORTUNITY" { "alerted" } else { "streamed" };
         let event_id = format!("evt_{number}");
@@ -359,7 +356,7 @@ async fn every_status_goes_to_the_stream_with_attributes_and_the_leads_group() {
 async fn a_fifo_stream_is_told_the_delivery_to_deduplicate_by() {
     let world = World::new().await;
     let fifo = format!("{STREAM}.fifo");
-    assert_eq!(world.function(&fifo).await.answer(&event()).await.0, 200);
+    assert_eq!(world.streaming(&fifo).await.answer(&event()).await.0, 200);
     let published = world.aws.published();
     let publish = published.iter().find(|publish| publish["TopicArn"] == fifo).unwrap();
     assert_eq!(publish["MessageGroupId"], "lead_abc123");
@@ -371,7 +368,7 @@ async fn a_fifo_stream_is_told_the_delivery_to_deduplicate_by() {
 async fn a_redriven_message_is_the_same() {
     let world = World::new().await;
     let fifo = format!("{STREAM}.fifo");
-    let mut function = world.function(&fifo).await;
+    let mut function = world.streaming(&fifo).await;
     world.aws.next("status publish", Fault::Denied(500));
     (0..8).for_each(|_| world.aws.next("status publish", Fault::Refused(403)));
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));

@@ -1,14 +1,19 @@
 //! The line that each invocation of the real binaries leaves, whatever becomes of it: what stands in it, which metrics
 //! CloudWatch takes out of it, and what never gets there.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, set_hook, take_hook};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::aws::Fault;
+use crate::support::emf::{self, Metrics};
+use crate::support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
+use crate::support::requests::{
+    OTHER, SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
+    signed_now_with,
+};
+use crate::support::world::World;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use opportunity_alerts::aws::ATTEMPTS;
@@ -20,14 +25,6 @@ use opportunity_alerts::message::key::DeliveryId;
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
-use support::aws::Fault;
-use support::emf::{self, Metrics};
-use support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
-use support::requests::{
-    OTHER, SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
-    signed_now_with,
-};
-use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -588,7 +585,7 @@ async fn of_a_panic_in_an_invocation_with_its_request_id() {
     let told: Vec<_> = lines.iter().map(|line| json!([line["message"], line["requestId"]])).collect();
     assert_eq!(told, [json!(["crash", "request-1"]), json!(["webhook", "request-1"]), json!(["crash", null])]);
     let here = lines[0]["location"].as_str().unwrap();
-    assert!(here.starts_with("tests/every_invocation_leaves_one_wide_event.rs:"), "{here}");
+    assert!(here.starts_with("tests/wire/telemetry.rs:"), "{here}");
     assert!(!lines[0].to_string().contains("john-doe"));
 }
 
@@ -624,14 +621,14 @@ async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
 async fn it_holds_no_body_no_lead_no_address_and_no_secret() {
     let world = World::new().await;
     let mut function = world.webhook().await;
-    for name in support::requests::files() {
+    for name in crate::support::requests::files() {
         let payload = payload(&name);
         let body = payload["body"].as_str().unwrap();
         function.answer(&payload).await;
         function.answer(&signed_now(body)).await;
     }
     let log = function.log().await;
-    assert_eq!(lines(&log, "webhook").len(), 2 * support::requests::files().len());
+    assert_eq!(lines(&log, "webhook").len(), 2 * crate::support::requests::files().len());
     for hidden in ["linkedin", "john", "lead_", "camp_", "ws_", SECRET, &SECRET[6..], "v1,"] {
         assert!(!log.contains(hidden), "{hidden} in {log}");
     }

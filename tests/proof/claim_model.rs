@@ -10,9 +10,8 @@
 //!   or dies. A lost answer is a request that arrives at once, unheard. An attempt gives up a
 //!   completion only at the end of its time. If it gave up sooner, a second publish is not excused.
 //! - **Pacing.** An attempt that has claimed the alert may find no free slot. It then releases its
-//!   claim instead of publishing. The slots themselves are in the model
-//!   `no_interleaving_alerts_too_fast`. A slot and a claim share no row, so a change of one never
-//!   changes whether a request for the other takes effect.
+//!   claim instead of publishing. The slots themselves are in `pace_model`. A slot and a claim share no
+//!   row, so a change of one never changes whether a request for the other takes effect.
 //! - **Time.** It passes at any moment. An attempt ends when its time is over; its lease counts from its beginning, not
 //!   from the claim, and outlives it by the margin. Any two clocks may differ by as much.
 //!
@@ -21,20 +20,17 @@
 //! Some redrive finds a free slot: the model of the slots says when.
 //!
 //! The other protocols are what one might write instead. The checker finds what each of them breaks, so it would here.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use Then::*;
 use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Row, State, may_claim, may_settle};
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::timestamp::Timestamp;
 use stateright::{Model, Property};
-use support::model::{self, Wrong, breach};
 
 const P1: &str = "P1, 2xx only after a publish took effect";
 const P2: &str = "P2, a completed delivery is never claimed again";

@@ -1,8 +1,7 @@
 //! For every row that the rules can tell apart, the pure rule and the conditional write decide alike.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::dynamodb::{DynamoDb, Item};
+use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::delivery::ledger::{
     Claimed, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Row, Settled, Standing, State, Wanted, may_claim,
@@ -11,8 +10,6 @@ use opportunity_alerts::delivery::ledger::{
 use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::timestamp::Timestamp;
-use support::dynamodb::{DynamoDb, Item};
-use support::requests::{claim_of, delivery};
 
 const NOW: Timestamp = Timestamp::from_millis(1000);
 

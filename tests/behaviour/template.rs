@@ -1,12 +1,14 @@
 //! `template.yaml` against the code: variables, permissions, timeouts, and the attributes that the table is told of.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::support::aws::{Aws, Fault};
+use crate::support::dynamodb::DynamoDb;
+use crate::support::lambda::{Lambda, Said, deployed_environment, environment};
+use crate::support::requests::{SECRET, change, opportunity, signed_now};
+use crate::support::template::{function, resource, resources_of};
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
@@ -15,11 +17,6 @@ use opportunity_alerts::secrets::signing::{SecretError, Secrets};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::{aws, redrive, webhook};
 use serde_json::json;
-use support::aws::{Aws, Fault};
-use support::dynamodb::DynamoDb;
-use support::lambda::{Lambda, Said, deployed_environment, environment};
-use support::requests::{SECRET, change, opportunity, signed_now};
-use support::template::{function, resource, resources_of};
 use yaml_serde::Value;
 
 /// SendPilot waits this long for an answer.
@@ -31,7 +28,7 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
     read(&|name: &str| {
         names.borrow_mut().insert(name.to_owned());
         Some(match name {
-            "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => support::lambda::TOPIC.to_owned(),
+            "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => crate::support::lambda::TOPIC.to_owned(),
             "STATUS_PIPELINE" => "DONE=won".to_owned(),
             _ => "30".to_owned(),
         })
@@ -174,9 +171,9 @@ fn the_permission_to_publish_to_the_stream_comes_before_the_topics_variable_and_
     // discard it.
     assert_eq!(resource("WebhookFunction")["DependsOn"].as_str(), Some("RedriveFunction"));
     // If a condition leaves a resource out, CloudFormation does not create what depends on it.
-    for (id, resource) in support::template::load()["Resources"].as_mapping().unwrap() {
+    for (id, resource) in crate::support::template::load()["Resources"].as_mapping().unwrap() {
         if let Some(on) = resource["DependsOn"].as_str() {
-            assert!(support::template::resource(on)["Condition"].is_null(), "{id:?} depends on {on}");
+            assert!(crate::support::template::resource(on)["Condition"].is_null(), "{id:?} depends on {on}");
         }
     }
 }
@@ -239,7 +236,7 @@ fn the_secret_is_made_empty_and_can_be_one_that_is_there() {
     }
     let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
     let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();
-    let template = support::template::load();
+    let template = crate::support::template::load();
     assert_eq!(function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"], either);
     assert_eq!(template["Outputs"]["WebhookSecretArn"]["Value"], either);
     assert_eq!(secret["Condition"].as_str(), Some("MakesWebhookSecret"));

@@ -1,13 +1,11 @@
 //! `docs/contracts/`: the schemas of both messages and the AsyncAPI document, against all that the code publishes, against its types, and
 //! against what every release has promised.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::contracts::{CONTRACTS, document, flaws, schema, today, validator};
 use opportunity_alerts::message::Message;
 use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
 use opportunity_alerts::message::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
@@ -17,7 +15,6 @@ use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use support::contracts::{CONTRACTS, document, flaws, schema, today, validator};
 use time::OffsetDateTime;
 
 const ALERT: &str = "alert.schema.json";

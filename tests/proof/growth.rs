@@ -3,13 +3,14 @@
 //!
 //! Rows are copies of one that the ledger itself has written, under other ids, and come in through the engine's own bulk
 //! import. Then the real ledger claims and completes among them, over the wire.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::aws::{Aws, Fault};
+use crate::support::dynamodb::{DynamoDb, TABLE};
+use crate::support::lambda::{Lambda, Said, environment};
+use crate::support::requests::{opportunity, opportunity_delivery, signed_now};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::interceptors::{
     AfterDeserializationInterceptorContextRef, BeforeSerializationInterceptorContextMut,
@@ -32,10 +33,6 @@ use opportunity_alerts::message::key::DeliveryId;
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::aws::{Aws, Fault};
-use support::dynamodb::{DynamoDb, TABLE};
-use support::lambda::{Lambda, Said, environment};
-use support::requests::{opportunity, opportunity_delivery, signed_now};
 
 /// Rows that a listing reads at a time.
 const PAGE: usize = 1000;

@@ -1,11 +1,8 @@
 //! What a security reviewer asks of `template.yaml`: who may do what, by which way, under which key, and for how long it is kept.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeSet;
 
-use support::template::{load, load_from, resolved, resource, resources_of};
+use crate::support::template::{load, load_from, resolved, resource, resources_of};
 use yaml_serde::Value;
 
 /// All that a topic's policy can speak of. It takes no wildcard.

@@ -14,9 +14,6 @@
 //! The faults of an event follow from the seed and its id alone, except those of its requests for a
 //! slot. `SEED=<number>` plays them again, but not the order of the events. Time is real. So an
 //! invocation has two seconds, and SendPilot waits a two hundredth of its real times.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,15 +21,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::support::aws::{Aws, Call, Fault};
+use crate::support::dynamodb::DynamoDb;
+use crate::support::fleet::{Fleet, Function};
+use crate::support::lambda::Said;
+use crate::support::requests::{RETRIES, opportunity_of, signed_now};
 use fastrand::Rng;
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use support::aws::{Aws, Call, Fault};
-use support::dynamodb::DynamoDb;
-use support::fleet::{Fleet, Function};
-use support::lambda::Said;
-use support::requests::{RETRIES, opportunity_of, signed_now};
 
 /// Of a delivery by SendPilot; with it, a lease is over after four seconds.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -249,8 +246,8 @@ impl World {
         // Every publish of a delivery has the same message, and every alert on a lead the same id.
         let (mut bodies, mut ids) = (HashMap::<_, HashSet<_>>::new(), HashMap::<_, HashSet<_>>::new());
         for alert in alerts {
-            ids.entry(lead_of(&alert)).or_default().insert(support::aws::event_id(&alert));
-            bodies.entry(support::aws::event_id(&alert)).or_default().insert(alert);
+            ids.entry(lead_of(&alert)).or_default().insert(crate::support::aws::event_id(&alert));
+            bodies.entry(crate::support::aws::event_id(&alert)).or_default().insert(alert);
         }
         let first = |lead: &str| ids[lead].iter().map(|event| published[event][0].at).min().unwrap();
         let mut times: Vec<_> = alerted.iter().map(|lead| first(lead) - begun[lead]).collect();

@@ -1,20 +1,17 @@
 //! Every body of an alert against its golden file in `events/alerts/`; and no event whatever makes one illegal.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test an_alert_reads_well_wherever_it_arrives` writes the files anew.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
+//! `UPDATE_GOLDEN=1 cargo test --test behaviour alert::` writes the files anew.
 
 use std::collections::BTreeMap;
 use std::fs;
 
+use crate::support::requests::{file, secrets};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange};
 use opportunity_alerts::sendpilot::signature::verify;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::requests::{file, secrets};
 
 fn alert(event: &Event) -> Option<Delivery> {
     Rules::default().due(event).unwrap().alert

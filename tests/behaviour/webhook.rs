@@ -1,11 +1,12 @@
 //! The handler, from API Gateway's payload to the answer: every file in `events/`, and what strangers send.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::cell::RefCell;
 use std::time::Duration;
 
+use crate::support::doubles::{Claiming, Publishing, Script, Settling, relay};
+use crate::support::requests::{
+    OTHER, SECRET, around, documented, file, files, http, opportunity, payload, secrets, standard,
+};
 use lambda_http::Request;
 use lambda_http::http::{Method, Response};
 use opportunity_alerts::invocation::Invocation;
@@ -16,10 +17,6 @@ use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::doubles::{Claiming, Publishing, Script, Settling, relay};
-use support::requests::{
-    OTHER, SECRET, around, documented, file, files, http, opportunity, payload, secrets, standard,
-};
 
 const NOW: u64 = 1_708_770_605;
 
@@ -229,11 +226,11 @@ async fn a_body_of_256_kib_is_read_and_a_longer_one_is_not_even_hashed() {
 async fn an_alert_that_nothing_identifies_is_refused_because_it_could_not_be_told_from_its_repetition() {
     let body =
         json!({"eventType": "lead.updated", "data": {"leadId": "lead_1", "newStatus": "OPPORTUNITY"}}).to_string();
-    let documented = around(&body, &support::requests::documented(SECRET, NOW, body.as_bytes()));
+    let documented = around(&body, &crate::support::requests::documented(SECRET, NOW, body.as_bytes()));
     assert_eq!(outcome(documented).await, (400, "malformed".into()));
     assert_eq!(outcome(signed(&body)).await, (200, "alerted".into()));
     let body = json!({"eventType": "campaign.started"}).to_string();
-    let documented = around(&body, &support::requests::documented(SECRET, NOW, body.as_bytes()));
+    let documented = around(&body, &crate::support::requests::documented(SECRET, NOW, body.as_bytes()));
     assert_eq!(outcome(documented).await, (200, "ignored".into()));
 }
 

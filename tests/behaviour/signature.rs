@@ -1,10 +1,8 @@
 //! Both signature schemes, several secrets, and every reason to refuse; what other libraries sign, we accept.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeSet;
 
+use crate::support::requests::{OTHER, SECRET, documented, headers, secrets, standard};
 use lambda_http::http::{HeaderMap, HeaderValue};
 use opportunity_alerts::config::{self, ConfigError};
 use opportunity_alerts::secrets::keyring::Source;
@@ -13,7 +11,6 @@ use opportunity_alerts::sendpilot::signature::{FRESH, RETRIED, Rejection, verify
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde::Deserialize;
-use support::requests::{OTHER, SECRET, documented, headers, secrets, standard};
 
 const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
 const NOW: u64 = 1_649_367_553;
@@ -272,7 +269,7 @@ struct Row {
 }
 
 fn rows() -> Vec<Row> {
-    serde_json::from_str(include_str!("support/secrets.json")).unwrap()
+    serde_json::from_str(include_str!("../support/secrets.json")).unwrap()
 }
 
 /// Returns signature headers made with this secret, in each scheme.

@@ -1,15 +1,12 @@
 //! Both event names, every optional field, unknown statuses and types; and clear words where something required is missing.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::requests::{SECRET, documented, headers, secrets, standard};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::sendpilot::event::{self, Event, Kind, Malformed, STATUSES, StatusChange};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use support::requests::{SECRET, documented, headers, secrets, standard};
 
 /// The way of bytes through signature and parser, under a scheme with a message id and one without.
 fn read(body: &[u8]) -> [Result<Event, Malformed>; 2] {
@@ -25,7 +22,7 @@ fn parse(body: &Value) -> Result<Event, Malformed> {
 }
 
 fn full() -> Value {
-    serde_json::from_str(&support::requests::opportunity("evt_1")).unwrap()
+    serde_json::from_str(&crate::support::requests::opportunity("evt_1")).unwrap()
 }
 
 fn change(event: Event) -> StatusChange {

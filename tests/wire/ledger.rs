@@ -1,10 +1,9 @@
 //! The ledger over the wire, against a real DynamoDB engine: claim, takeover, completion, release, and fifty at once.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::dynamodb::{DynamoDb, Item};
+use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{Claim, Ledger, Receipt, Settled, Standing, Wanted};
@@ -12,8 +11,6 @@ use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::key::{DeliveryId, QuietId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::timestamp::Timestamp;
-use support::dynamodb::{DynamoDb, Item};
-use support::requests::{claim_of, delivery};
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const LEASE: Duration = Duration::from_secs(12);

@@ -1,17 +1,14 @@
 //! The connections to AWS, over TLS: open before the first alert asks for them, kept while the function is frozen, and replaced
 //! without SendPilot's notice where they died meanwhile.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::aws::Aws;
+use crate::support::lambda::{Lambda, deployed_environment, environment};
+use crate::support::line::Line;
+use crate::support::requests::{SECRET, change, opportunity, signed_now};
+use crate::support::world::World;
 use serde_json::Value;
-use support::aws::Aws;
-use support::lambda::{Lambda, deployed_environment, environment};
-use support::line::Line;
-use support::requests::{SECRET, change, opportunity, signed_now};
-use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

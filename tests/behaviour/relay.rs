@@ -1,10 +1,9 @@
 //! Every result of claim, publish, completion and release, all combinations of them, and the answer that must follow.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
+use crate::support::requests::{SECRET, around, change, delivery, http, secrets, standard};
 use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
@@ -24,8 +23,6 @@ use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use opportunity_alerts::webhook::response::{Outcome, answer};
 use serde_json::{Value, json};
-use support::doubles::{Claiming, Publishing, Script, Settling, relay, telemetry};
-use support::requests::{SECRET, around, change, delivery, http, secrets, standard};
 
 const NOW: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -21,9 +21,6 @@
 //!   one second of the slot's start.
 //! - **The same.** Every publish of a delivery has the message of its first claim.
 //! - **In time.** Who is not killed comes to an end before Lambda would kill it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
@@ -31,6 +28,8 @@ use std::iter::once;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::support::doubles::{relay, telemetry};
+use crate::support::requests::{RETRIES, SECRET, around, documented, http, opportunity_of, secrets};
 use Fault::*;
 use Flaw::*;
 use futures_util::future::{join, join_all, select};
@@ -53,8 +52,6 @@ use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
-use support::doubles::{relay, telemetry};
-use support::requests::{RETRIES, SECRET, around, documented, http, opportunity_of, secrets};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 

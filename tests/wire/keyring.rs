@@ -1,12 +1,17 @@
 //! The signing secrets in Secrets Manager: set, rotated, withdrawn, spoilt and out of reach, while events and forgeries come.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod support;
+#![allow(clippy::print_stdout)]
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::support::aws::{Aws, Fault};
+use crate::support::doubles::{Claiming, Publishing, Script, Settling, relay};
+use crate::support::dynamodb::DynamoDb;
+use crate::support::lambda::{Lambda, deployed_environment};
+use crate::support::requests::{
+    OTHER, SECRET, around, change, documented, http, opportunity, signed_now_with, standard,
+};
 use opportunity_alerts::aws::Aws as Sdk;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::rules::Rules;
@@ -16,11 +21,6 @@ use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use serde_json::{Value, json};
-use support::aws::{Aws, Fault};
-use support::doubles::{Claiming, Publishing, Script, Settling, relay};
-use support::dynamodb::DynamoDb;
-use support::lambda::{Lambda, deployed_environment};
-use support::requests::{OTHER, SECRET, around, change, documented, http, opportunity, signed_now_with, standard};
 
 const START_OF_ALL: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 const PLACEHOLDER: &str = r#"{"secrets":[]}"#;

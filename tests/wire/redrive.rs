@@ -1,11 +1,14 @@
 //! The redrive over a real DynamoDB engine and a stub SNS: what it takes up, what it leaves alone, and what it reports. As a
 //! process where it dies or meets another, and in this process where hours have to pass.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::{Duration, SystemTime};
 
+use crate::support::aws::{Call, Fault};
+use crate::support::doubles::{relay, telemetry};
+use crate::support::dynamodb::{Item, TABLE};
+use crate::support::lambda::{Lambda, Said, TOPIC, environment};
+use crate::support::requests::{opportunity, signed_now};
+use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use aws_sdk_dynamodb::types::{AttributeAction, AttributeValueUpdate};
 use futures_util::future::join;
@@ -24,12 +27,6 @@ use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
-use support::aws::{Call, Fault};
-use support::doubles::{relay, telemetry};
-use support::dynamodb::{Item, TABLE};
-use support::lambda::{Lambda, Said, TOPIC, environment};
-use support::requests::{opportunity, signed_now};
-use support::world::World;
 
 /// As in `template.yaml`.
 const TIMEOUT: Duration = Duration::from_secs(72);
@@ -84,7 +81,7 @@ impl World {
         Sns::new(aws_sdk_sns::Client::from_conf(config), Topics { alerts: TOPIC.into(), status: None })
     }
 
-    async fn row(&self, id: &DeliveryId) -> Item {
+    async fn row_of(&self, id: &DeliveryId) -> Item {
         self.dynamodb.row(id).await.unwrap()
     }
 
@@ -157,7 +154,7 @@ async fn killed_before_the_publish_the_alert_goes_out_though_sendpilot_never_com
     assert_eq!(redrive.invoke(&json!({"from": "a schedule"})).await, Said::Response(all_out(1)));
     assert_eq!(world.aws.alerts(), ["evt_1"]);
     let publish = &world.aws.published()[0];
-    let row = world.row(&DeliveryId::alert(Some("ws_abc123xyz"), "evt_1")).await;
+    let row = world.row_of(&DeliveryId::alert(Some("ws_abc123xyz"), "evt_1")).await;
     assert_eq!((&row["state"], &row["attempts"]), (&S("PUBLISHED".into()), &N("2".into())));
     for (parameter, value) in row["message"].as_m().unwrap() {
         assert_eq!(&publish[parameter], value.as_s().unwrap(), "{parameter}");
@@ -199,7 +196,7 @@ async fn one_poisoned_among_a_hundred_stops_none_and_goes_out_when_it_can() {
     let age = first["oldestPendingAgeSeconds"].as_u64().unwrap();
     assert!((132..150).contains(&age), "from its first claim on: {age}");
     assert_eq!(world.aws.alerts().len(), 100);
-    let row = world.row(&poisoned).await;
+    let row = world.row_of(&poisoned).await;
     assert_eq!((&row["state"], &row["attempts"]), (&S("PENDING".into()), &N("2".into())));
     assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the message"), "{row:?}");
     assert!(!row.contains_key("expiresAt"));
@@ -218,7 +215,7 @@ async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
     for minute in 0..120 {
         let report = world.run(begun.after(MINUTE * minute)).await.unwrap();
         assert_eq!((report.scanned, report.still_pending), (1, 1));
-        let now: u32 = world.row(&id).await["attempts"].as_n().unwrap().parse().unwrap();
+        let now: u32 = world.row_of(&id).await["attempts"].as_n().unwrap().parse().unwrap();
         tried_at.extend((now > attempts).then_some(minute));
         attempts = now;
     }
@@ -228,7 +225,7 @@ async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
     assert!(gaps[8..].len() >= 5 && gaps[8..].iter().all(|gap| *gap == 15), "{gaps:?}");
     // Who has mended the topic need not wait, nor need SendPilot, if it should come again.
     world.run_at(Urgency::AtOnce, begun.after(MINUTE * 119)).await.unwrap();
-    assert_eq!(world.row(&id).await["attempts"], N((attempts + 1).to_string()));
+    assert_eq!(world.row_of(&id).await["attempts"], N((attempts + 1).to_string()));
     let attempt = Attempt {
         owner: Owner::new("w", [1; 8]),
         now: begun.after(MINUTE * 120),
@@ -482,7 +479,7 @@ async fn a_row_that_does_not_say_what_to_publish_says_what_is_wrong_with_it_and_
     let report = world.run(now()).await.unwrap();
     assert_eq!((report.scanned, report.published, report.still_pending), (2, 1, 1));
     assert_eq!(world.aws.alerts(), ["evt_2"]);
-    let row = world.row(&bad).await;
+    let row = world.row_of(&bad).await;
     assert_eq!(row["lastError"], S("the row's attribute message is missing or of a wrong type".into()));
     assert_eq!((&row["state"], &row["attempts"]), (&S("PENDING".into()), &N("2".into())));
 }

@@ -1,11 +1,13 @@
 //! Debounced alerts: of those on one lead and status, one goes out within the period, whoever comes first, however many at once;
 //! and never none, whatever fails.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::aws::Fault;
+use crate::support::dynamodb::{DynamoDb, Item};
+use crate::support::lambda::{Lambda, Said, environment};
+use crate::support::requests::{claim_of, delivery, opportunity, signed_now};
+use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
 use opportunity_alerts::delivery::ledger::{Claim, Ledger, LedgerError, MayAlert, QuietPeriod, Wanted, may_alert};
@@ -20,18 +22,13 @@ use opportunity_alerts::webhook::response::Outcome;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Mutex;
-use support::aws::Fault;
-use support::dynamodb::{DynamoDb, Item};
-use support::lambda::{Lambda, Said, environment};
-use support::requests::{claim_of, delivery, opportunity, signed_now};
-use support::world::World;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 const MINUTE: Duration = Duration::from_secs(60);
 const START: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 
 impl World {
-    async fn function(&self) -> Lambda {
+    async fn debouncing(&self) -> Lambda {
         let mut environment = environment(&self.aws);
         environment.push(("DEBOUNCE_MINUTES", "5".into()));
         Lambda::start(environment, TIMEOUT).await
@@ -48,7 +45,7 @@ fn on(event_id: &str, lead: &str, status: &str) -> Value {
 #[tokio::test]
 async fn a_second_alert_on_the_lead_is_debounced_and_one_on_another_is_not() {
     let world = World::new().await;
-    let mut function = world.function().await;
+    let mut function = world.debouncing().await;
     let mut outcome =
         async |event: &str, lead: &str| function.answer(&on(event, lead, "OPPORTUNITY")).await.1["outcome"].clone();
     assert_eq!(outcome("evt_1", "lead_1").await, "alerted");
@@ -69,7 +66,7 @@ async fn of_fifty_events_at_once_one_alerts() {
     let (world, mut outcomes) = (&world, Vec::new());
     for batch in 0..5 {
         let answers = join_all((0..10).map(|number| async move {
-            let mut function = world.function().await;
+            let mut function = world.debouncing().await;
             function.answer(&on(&format!("evt_{batch}_{number}"), "lead_1", "OPPORTUNITY")).await
         }));
         outcomes.extend(answers.await.into_iter().map(|(status, answer)| (status, answer["outcome"].clone())));
@@ -83,7 +80,7 @@ async fn of_fifty_events_at_once_one_alerts() {
 #[tokio::test]
 async fn a_debouncing_that_is_throttled_for_a_while_is_repeated() {
     let world = World::new().await;
-    let mut function = world.function().await;
+    let mut function = world.debouncing().await;
     assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
     // Nine throttles are three repetitions, because the SDK tries three times for each.
     (0..9).for_each(|_| world.aws.next("debounce", Fault::Throttled));
@@ -95,7 +92,7 @@ async fn a_debouncing_that_is_throttled_for_a_while_is_repeated() {
 #[tokio::test]
 async fn who_has_the_word_and_cannot_say_it_says_it_later() {
     let world = World::new().await;
-    let mut function = world.function().await;
+    let mut function = world.debouncing().await;
     world.aws.next("publish", Fault::Refused(403));
     assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.0, 503);
     assert_eq!(function.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "debounced");
@@ -110,12 +107,12 @@ async fn who_has_the_word_and_cannot_say_it_says_it_later() {
 #[tokio::test]
 async fn an_event_that_was_never_claimed_silences_nobody() {
     let world = World::new().await;
-    let mut function = world.function().await;
+    let mut function = world.debouncing().await;
     world.aws.next("claim", Fault::HeldBefore);
     function.begin(&on("evt_1", "lead_1", "OPPORTUNITY")).await;
     world.aws.held().await;
     function.kill().await;
-    assert_eq!(world.function().await.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
+    assert_eq!(world.debouncing().await.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
 }
 
 /// Without an answer about the period nobody is silenced, and nobody is told 2xx.
@@ -123,7 +120,7 @@ async fn an_event_that_was_never_claimed_silences_nobody() {
 async fn where_nobody_can_say_whether_it_is_quiet_the_alert_goes_out_later() {
     for (call, fault) in [("quiet", Fault::Refused(400)), ("quiet", Fault::HeldAfter)] {
         let world = World::new().await;
-        let mut function = world.function().await;
+        let mut function = world.debouncing().await;
         (0..9).for_each(|_| world.aws.next(call, fault));
         assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.0, 503, "{fault:?}");
         world.aws.clear();

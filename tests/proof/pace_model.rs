@@ -23,15 +23,13 @@
 //!
 //! The other protocols are what one might write instead. The checker finds which promise each of
 //! them breaks.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use opportunity_alerts::delivery::ledger::may_take_slot;
 use opportunity_alerts::delivery::pace::{AlertRate, Slot};
@@ -41,7 +39,6 @@ use opportunity_alerts::redrive::DELIVERY_TIME;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use stateright::{Model, Property};
-use support::model::{self, Wrong, breach};
 
 const A: &str = "A, no slot is used by two publishes";
 const B: &str = "B, no second sees more than twice the rate";
@@ -617,7 +614,7 @@ fn the_full_model() {
 #[tokio::test(start_paused = true)]
 async fn a_redrive_reaches_one_second_further_than_a_webhook() {
     let invocation = |function: &str| {
-        let timeout = support::template::function(function)["Timeout"].as_u64().expect("a timeout");
+        let timeout = crate::support::template::function(function)["Timeout"].as_u64().expect("a timeout");
         Invocation::new("request-1", START.after(Duration::from_secs(timeout)), START, [0; 8])
     };
     let webhook = invocation("WebhookFunction").schedule().pace_by;

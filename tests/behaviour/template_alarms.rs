@@ -1,17 +1,14 @@
 //! Alarms, dashboard and saved queries of `template.yaml` against what the code sends and AWS knows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::support::alarms::{Alarm, Minutes, State};
+use crate::support::template::{function, load, resource, resources_of};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::sendpilot::event::STATUSES;
 use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use opportunity_alerts::timestamp::Timestamp;
-use support::alarms::{Alarm, Minutes, State};
-use support::template::{function, load, resource, resources_of};
 use tokio::time::Instant;
 use yaml_serde::{Mapping, Value};
 

@@ -3,21 +3,18 @@
 //!
 //! Each call to AWS takes [`ROUND_TRIP`] here, as it would inside a region. What grows from one process to eight is what
 //! waits for that; the processes, the engine and the senders share this machine's processors.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::support::aws::{Aws, Fault};
+use crate::support::dynamodb::DynamoDb;
+use crate::support::fleet::{Fleet, Function};
+use crate::support::lambda::Said;
+use crate::support::requests::{change, opportunity, payload, signed_now};
 use fastrand::Rng;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
-use support::aws::{Aws, Fault};
-use support::dynamodb::DynamoDb;
-use support::fleet::{Fleet, Function};
-use support::lambda::Said;
-use support::requests::{change, opportunity, payload, signed_now};
 
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,14 +1,16 @@
 //! No second sees more alerts than an email subscription survives, whatever the number of
 //! processes. Tested are the slots in the table, the wait of an attempt, the redrive's drain, and
 //! real processes over the wire.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use crate::support::doubles::{relay, telemetry};
+use crate::support::dynamodb::DynamoDb;
+use crate::support::lambda::{Lambda, Said, environment};
+use crate::support::requests::{claim_of, delivery, opportunity_delivery, opportunity_of, signed_now};
+use crate::support::world::World;
 use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
@@ -26,11 +28,6 @@ use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::response::Outcome;
 use serde_json::json;
-use support::doubles::{relay, telemetry};
-use support::dynamodb::DynamoDb;
-use support::lambda::{Lambda, Said, environment};
-use support::requests::{claim_of, delivery, opportunity_delivery, opportunity_of, signed_now};
-use support::world::World;
 use tokio::time::{Instant, sleep, sleep_until};
 
 const SECOND: Duration = Duration::from_secs(1);

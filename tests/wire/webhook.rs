@@ -1,20 +1,17 @@
 //! The real binary under a Runtime API, a real DynamoDB engine and a stub SNS behind a front that breaks: what it answers,
 //! what it leaves in the ledger, and what goes out in the end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::support::aws::{Aws, Call, Fault};
+use crate::support::dynamodb::Item;
+use crate::support::lambda::{Lambda, Said, environment};
+use crate::support::requests::{SECRET, change, opportunity, opportunity_of, payload, signed_now};
+use crate::support::world::World;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::message::key::DeliveryId;
 use serde_json::{Value, json};
-use support::aws::{Aws, Call, Fault};
-use support::dynamodb::Item;
-use support::lambda::{Lambda, Said, environment};
-use support::requests::{SECRET, change, opportunity, opportunity_of, payload, signed_now};
-use support::world::World;
 
 /// What the function is told that it has. Short, because a test waits for the lease of a dead one.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -77,7 +74,7 @@ async fn what_is_published_is_what_stands_in_the_row() {
     let world = World::new().await;
     world.function().await.answer(&event()).await;
     let publish = &world.aws.published()[0];
-    assert_eq!(publish["TopicArn"], support::lambda::TOPIC);
+    assert_eq!(publish["TopicArn"], crate::support::lambda::TOPIC);
     assert!(!publish.keys().any(|key| key.starts_with("MessageAttributes")), "SNS would drop them");
     for (parameter, value) in world.row().await["message"].as_m().unwrap() {
         assert_eq!(&publish[parameter], value.as_s().unwrap(), "{parameter}");
