@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sendpilot_events::OPPORTUNITY;
 use tracing::Level;
 
 use crate::aws::Aws;
@@ -14,7 +15,6 @@ use crate::message::pipeline::{Pipeline, PipelineError, is_status, list};
 use crate::message::rules::Rules;
 use crate::secrets::keyring::Source;
 use crate::secrets::signing::{SecretError, Secrets};
-use crate::sendpilot::event::OPPORTUNITY;
 
 /// What both functions need to know before they can start.
 #[derive(Debug)]

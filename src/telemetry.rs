@@ -109,7 +109,7 @@ metrics! {
     Opportunities Count,
     /// A request that no repetition can mend.
     Rejected Count by Reason,
-    /// A genuine change to a status of [`crate::sendpilot::event::STATUSES`], or to `OTHER`.
+    /// A genuine change to a status of [`sendpilot_events::STATUSES`], or to `OTHER`.
     StatusChanges Count by NewStatus,
     /// How long the claim took.
     ClaimTime Milliseconds,

@@ -1,7 +1,7 @@
 //! What to publish: an event goes in, and the deliveries that it needs come out.
 
 mod alert;
-pub mod cloud_event;
+mod cloud_event;
 pub mod key;
 pub mod pipeline;
 pub mod rules;

@@ -1,12 +1,14 @@
 //! Decides which deliveries an event needs: an alert, a message to the lead status stream, both, or
 //! none.
 
+use sendpilot_events::OPPORTUNITY;
+
 use crate::message::Delivery;
 use crate::message::alert;
 use crate::message::pipeline::Pipeline;
 use crate::message::stream;
 use crate::message::trigger::{Trigger, normal};
-use crate::sendpilot::event::{Event, Kind, Malformed, OPPORTUNITY};
+use crate::sendpilot::event::{Event, Kind, Malformed};
 
 /// What the owner of this deployment wants to hear of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use sendpilot_events::STATUSES;
 use tracing::Level;
 
 use crate::delivery::relay::Timings;
-use crate::sendpilot::event::{Kind, STATUSES, StatusChange};
+use crate::sendpilot::event::{Kind, StatusChange};
 use crate::telemetry::{LogLine, Metric};
 use crate::timestamp::{Timestamp, millis};
 use crate::webhook::handler::{Handled, Part};
