@@ -283,7 +283,7 @@ fn half_an_emoji_anywhere_in_the_payload_is_no_reason_to_fail() {
         let changed = whole.replacen(from, to, 1);
         assert_ne!(changed, whole);
         let payload: opportunity_alerts::webhook::gateway::Payload = serde_json::from_str(&changed).unwrap();
-        let request: Request = lambda_http::request::LambdaRequest::try_from(payload).unwrap().into();
+        let request: Request = payload.try_into().unwrap();
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/webhooks/sendpilot"));
     }
 }

@@ -27,7 +27,7 @@ use std::hash::{Hash, Hasher};
 use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use Then::*;
-use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Row, State, may_claim, may_settle};
+use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Refusal, Row, State, may_claim, may_settle};
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::timestamp::Timestamp;
 use stateright::{Model, Property};
@@ -294,9 +294,9 @@ impl Delivery {
                 }
                 match may {
                     MayClaim::Yes | MayClaim::Mine => (Step::Publish, self.protocol == AnswerFirst),
-                    MayClaim::NotBefore(_) => (Step::Over, false),
-                    MayClaim::Done => (Step::Over, true),
-                    MayClaim::OtherContent => unreachable!("it is one event"),
+                    MayClaim::No(Refusal::InProgress { .. }) => (Step::Over, false),
+                    MayClaim::No(Refusal::Done) => (Step::Over, true),
+                    MayClaim::No(Refusal::OtherContent) => unreachable!("it is one event"),
                 }
             }
             Request::Publish => {
