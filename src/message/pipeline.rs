@@ -1,69 +1,56 @@
-//! From SendPilot's statuses to the stages of a CRM: SendPilot's own example, or a mapping of one's own.
+//! The mapping from SendPilot's statuses to the stages of a CRM: SendPilot's example, or your own.
 
+use sendpilot_events::{STAGES, UNKNOWN_STAGE};
 use serde_json::Value;
 
 use crate::json::Members;
 
-/// The stage of every status that is not mapped.
-pub const UNKNOWN: &str = "unknown";
-
-/// The mapping that SendPilot's documentation gives as its example.
-pub const SENDPILOTS: [(&str, &str); 8] = [
-    ("PENDING", "new"),
-    ("CONNECTION_SENT", "contacted"),
-    ("CONNECTION_ACCEPTED", "connected"),
-    ("MESSAGE_SENT", "in_conversation"),
-    ("REPLY_RECEIVED", "engaged"),
-    ("OPPORTUNITY", "qualified"),
-    ("NOT_INTERESTED", "closed_lost"),
-    ("DONE", "closed_won"),
-];
-
 /// Longest stage, in characters.
 const MAX_STAGE: usize = 64;
 
-/// Which status is which stage.
+/// The stage of each status. By default, SendPilot's example: [`STAGES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline(Vec<(String, String)>);
 
-/// What is wrong with a mapping, and where.
+/// The reason why a mapping is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PipelineError {
-    /// It begins like JSON, and is none.
+    /// It starts with `{`, and is not a JSON object.
     #[error("must be STATUS=stage,... or a JSON object of stages by status (line {line}, column {column})")]
     Json {
-        /// Where it stops being JSON.
+        /// The line of the first error.
         line: usize,
-        /// And in which column.
+        /// The column of the first error.
         column: usize,
     },
     /// An entry has no `=`.
     #[error("has the entry {0:?}, which should be STATUS=stage")]
     NotAnEntry(String),
-    /// A status is none.
+    /// A status has other characters than letters, digits and underscores.
     #[error("has the status {0:?}, which should be letters, digits and underscores")]
     NotAStatus(String),
-    /// A stage is none.
+    /// A stage is not a string, is empty or too long, or has control characters.
     #[error(
         "has for {0} a stage that is no text, empty, longer than {MAX_STAGE} characters, or has control characters in it"
     )]
     NotAStage(String),
-    /// Two entries for one status, of which one would not count.
+    /// Two entries have the same status, so one of them would have no effect.
     #[error("has the status {0} twice")]
     Twice(String),
 }
 
 impl Default for Pipeline {
     fn default() -> Self {
-        Self(SENDPILOTS.map(|(status, stage)| (status.to_owned(), stage.to_owned())).into())
+        Self(STAGES.map(|(status, stage)| (status.to_owned(), stage.to_owned())).into())
     }
 }
 
 impl Pipeline {
-    /// Reads `STATUS=stage,STATUS=stage`, or the same as a JSON object. What it does not map is [`UNKNOWN`].
+    /// Parses `STATUS=stage,STATUS=stage`, or a JSON object of stages by status. Every other status
+    /// has the stage [`UNKNOWN_STAGE`].
     ///
     /// # Errors
-    /// With the first entry that is unusable.
+    /// If an entry is unusable; the error names the first.
     pub fn parse(text: &str) -> Result<Self, PipelineError> {
         let entries: Vec<(String, String)> = if text.trim_start().starts_with('{') {
             let Members(members) = serde_json::from_str(text)
@@ -93,17 +80,17 @@ impl Pipeline {
 
     /// Returns the stage of a status, without regard to letter case.
     pub fn stage(&self, status: &str) -> &str {
-        self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(status)).map_or(UNKNOWN, |(_, stage)| stage)
+        self.0.iter().find(|(other, _)| other.eq_ignore_ascii_case(status)).map_or(UNKNOWN_STAGE, |(_, stage)| stage)
     }
 }
 
-/// The parts of a list with commas, those that are empty left out.
+/// Returns the parts of a comma-separated list, without empty ones.
 pub(crate) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Whether a text can be one of SendPilot's statuses, in any letter case. Any other entry would
-/// never match.
+/// Returns whether a text can be a SendPilot status, in any letter case. Any other text would never
+/// match.
 pub(crate) fn is_status(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

@@ -6,11 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::message::cloud_event::{CloudEvent, LeadStatusChanged, Type};
+use sendpilot_events::{LeadStatusChanged, Type};
+
+use crate::message::cloud_event::{cloud_event, json, lead_status_changed};
 use crate::message::key::{DeliveryId, sha256_hex};
 use crate::message::pipeline::Pipeline;
-use crate::message::rules::News;
 use crate::message::text::Text;
+use crate::message::trigger::Trigger;
 use crate::message::{Delivery, Message};
 use crate::sendpilot::event::{Event, StatusChange};
 
@@ -23,15 +25,15 @@ const MAX_GROUP: usize = 128;
 /// The delivery of this change to the stream.
 pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
-    let data = LeadStatusChanged::of(change, pipeline);
+    let data = lead_status_changed(change, pipeline);
     let attributes = attributes(event, &data);
     let message = Message::Status {
-        body: CloudEvent::of(event, event_id, Type::StatusChanged, &change.lead_id, data).json(),
+        body: json(&cloud_event(event, event_id, Type::StatusChanged, &change.lead_id, data)),
         attributes,
         group: group(&change.lead_id),
         deduplication: sha256_hex(id.as_str().as_bytes()),
     };
-    Delivery { id, message, content_sha256: News::Status(change).content_sha256(), quiet: None }
+    Delivery { id, message, content_sha256: Trigger::Status(change).content_sha256(), debounce_key: None }
 }
 
 /// Seven, and SNS hands on ten at most to a queue that takes raw messages. None is empty, which SNS would refuse.

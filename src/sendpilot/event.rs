@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use sendpilot_events::STATUSES;
 use serde_json::value::RawValue;
 use time::format_description::well_known::Iso8601;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
@@ -12,22 +13,6 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 use crate::json::LossyString;
 use crate::message::text::trim;
 use crate::sendpilot::signature::Verified;
-
-/// The status that makes a lead a sales opportunity.
-pub const OPPORTUNITY: &str = "OPPORTUNITY";
-
-/// The statuses that SendPilot documents. Others will come, and are as good.
-pub const STATUSES: [&str; 9] = [
-    "PENDING",
-    "CONNECTION_SENT",
-    "CONNECTION_ACCEPTED",
-    "MESSAGE_SENT",
-    "REPLY_RECEIVED",
-    OPPORTUNITY,
-    "MEETING_BOOKED",
-    "NOT_INTERESTED",
-    "DONE",
-];
 
 /// Event types of a change of status. The older and the newer documentation use one name each.
 const STATUS_TYPES: [&str; 2] = ["lead.status.changed", "lead.updated"];

@@ -8,20 +8,20 @@ use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Wanted,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt,
 };
 use opportunity_alerts::delivery::pace::Slot;
-use opportunity_alerts::delivery::relay::{Failure, Relayed, Steps};
+use opportunity_alerts::delivery::relay::{Delivered, Outcome, Timings};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
-use opportunity_alerts::webhook::response::{Outcome, answer};
+use opportunity_alerts::webhook::response::Answer;
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp::from_millis(1_708_770_600_000);
@@ -31,12 +31,20 @@ fn invocation() -> Invocation {
     Invocation::new("request-1", NOW.after(TIMEOUT), NOW, [0; 8])
 }
 
-fn wanted() -> Wanted {
-    Wanted::Delivery(delivery("evt_1", "body"))
+fn wanted() -> ClaimRequest {
+    ClaimRequest::Delivery(delivery("evt_1", "body"))
 }
 
-async fn run(script: &Script) -> Relayed {
+async fn run(script: &Script) -> Delivered {
     relay(script, script).deliver(wanted(), &invocation()).await
+}
+
+/// The answer to an alert, at the moment in which its delivery has ended.
+async fn answered(script: &Script) -> (Delivered, Answer) {
+    let invocation = invocation();
+    let delivered = relay(script, script).deliver(wanted(), &invocation).await;
+    let answer = Answer::from_delivery(&delivered.outcome, false, &invocation);
+    (delivered, answer)
 }
 
 /// The table of answers, said once more and otherwise: which calls are made, and what is answered.
@@ -61,7 +69,7 @@ async fn every_combination_of_results_has_its_answer() {
                 let (calls, status, name) = expected(claiming, publishing);
                 let script = Script::new(claiming, publishing, settling);
                 let begun = tokio::time::Instant::now();
-                let relayed = run(&script).await;
+                let (delivered, answer) = answered(&script).await;
                 assert!(begun.elapsed() < TIMEOUT, "{case}: Lambda would have killed it");
                 // A completion or a release that fails is repeated until its deadline.
                 let repeats = claiming == Wins && settling == Settling::Fails;
@@ -74,8 +82,9 @@ async fn every_combination_of_results_has_its_answer() {
                 );
                 called.dedup();
                 assert_eq!(called, calls, "{case}");
-                assert_eq!((relayed.outcome.status().as_u16(), relayed.outcome.name()), (status, name), "{case}");
-                assert_eq!(relayed.failure.is_none(), is_clean(claiming, publishing, settling), "{case}");
+                let row = answer.row();
+                assert_eq!((row.status.as_u16(), row.outcome), (status, name), "{case}");
+                assert_eq!(delivered.outcome.failure().is_none(), is_clean(claiming, publishing, settling), "{case}");
                 combinations += 1;
             }
         }
@@ -100,11 +109,17 @@ impl Both {
 }
 
 impl Ledger for &Both {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         self.script(wanted.id()).claim(wanted, attempt).await
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn lock_debounce(
+        &self,
+        _: &Claim,
+        _: &DebounceKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -112,19 +127,19 @@ impl Ledger for &Both {
         self.script(claim.delivery_id()).take_slot(claim, slot).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).complete(claim, receipt).await
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<Settled, LedgerError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).debounce(claim, holder, at).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<Settled, LedgerError> {
+    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).discard(claim, reason, at).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).release(claim, now, error).await
     }
 
@@ -210,8 +225,9 @@ async fn discards_a_message_to_a_stream_that_is_off() {
         assert!(begun.elapsed() < TIMEOUT, "Lambda would have killed it");
         let mut calls = only.calls();
         calls.dedup();
-        assert_eq!((calls, relayed.outcome), (vec!["claim", "publish", "discard"], Outcome::Discarded));
-        assert_eq!(relayed.failure.map(|failure| opportunity_alerts::error::chain(&failure)).as_deref(), failure);
+        assert_eq!(calls, ["claim", "publish", "discard"]);
+        assert!(matches!(relayed.outcome, Outcome::Discarded { .. }));
+        assert_eq!(relayed.outcome.failure().as_deref(), failure);
 
         let alert = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
         let both = Both { alert, status: script() };
@@ -249,10 +265,10 @@ async fn a_failure_says_what_failed_and_why() {
         ),
     ] {
         let relayed = run(&script).await;
-        assert_eq!(opportunity_alerts::error::chain(&relayed.failure.unwrap()), failure);
+        assert_eq!(relayed.outcome.failure().unwrap(), failure);
     }
     let both = run(&Script::new(Claiming::Wins, Publishing::Fails, Settling::Hangs)).await;
-    assert!(matches!(both.failure, Some(Failure::Release { .. })));
+    assert!(matches!(both.outcome, Outcome::Unpublished { released: Err(_), .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -266,18 +282,19 @@ async fn times_exactly_the_steps_that_began() {
         (Claiming::FindsItPublished, Succeeds, Settling::IsRecorded, [Some(0), None, None]),
     ] {
         let case = format!("{claiming:?} {publishing:?} {settling:?}");
-        let steps = run(&Script::new(claiming, publishing, settling)).await.steps;
+        let delivered = run(&Script::new(claiming, publishing, settling)).await;
+        let timings = delivered.timings;
         // Tokio's timer rings a millisecond late.
         let rounded = |time: Option<Duration>| time.map(|time| time.as_millis() / 10 * 10);
-        assert_eq!([steps.claim, steps.publish, steps.complete].map(rounded), expected, "{case}");
-        assert_eq!(steps.published_at.is_some(), steps.complete.is_some(), "{case}");
-        assert_eq!(steps.attempts, (claiming != Claiming::Hangs).then_some(1), "{case}");
+        assert_eq!([timings.claim, timings.publish, timings.complete].map(rounded), expected, "{case}");
+        assert_eq!(delivered.published_at().is_some(), timings.complete.is_some(), "{case}");
+        assert_eq!(delivered.attempts, (claiming != Claiming::Hangs).then_some(1), "{case}");
     }
     let script = Script::new(Claiming::Wins, Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
     let relayed = relay(&script, &script).deliver(wanted(), &invocation).await;
-    assert_eq!(relayed.steps, Steps::default());
+    assert_eq!((relayed.attempts, relayed.timings), (None, Timings::default()));
 }
 
 /// A claim that stands, or may stand, blocks the delivery until its lease is over; one that was released does not.
@@ -289,8 +306,8 @@ async fn retry_after_is_when_a_retry_can_succeed() {
         (Claiming::Fails, Settling::IsRecorded, 12),
     ] {
         let begun = tokio::time::Instant::now();
-        let relayed = run(&Script::new(claiming, Publishing::Fails, settling)).await;
-        let Outcome::Unavailable { retry_after } = relayed.outcome else { panic!("{relayed:?}") };
+        let (_, answer) = answered(&Script::new(claiming, Publishing::Fails, settling)).await;
+        let Answer::Unavailable { retry_after } = answer else { panic!("{answer:?}") };
         assert_eq!((begun.elapsed() + retry_after).as_secs(), seconds, "{claiming:?} {settling:?}");
     }
 }
@@ -301,7 +318,8 @@ async fn begins_nothing_without_time_left() {
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
     let relayed = relay(&script, &script).deliver(wanted(), &invocation).await;
-    assert_eq!((relayed.outcome.name(), script.calls()), ("unavailable", vec![]));
+    assert!(matches!(relayed.outcome, Outcome::Unclaimed(_)));
+    assert_eq!(script.calls(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,46 +348,41 @@ fn read(response: &Response<String>) -> (u16, &str, Option<&str>, Value) {
 
 #[test]
 fn a_success_is_plain_json() {
-    for (outcome, name) in [
-        (Outcome::Alerted, "alerted"),
-        (Outcome::Pending, "pending"),
-        (Outcome::Duplicate, "duplicate"),
-        (Outcome::Ignored, "ignored"),
+    for (answer, name) in [
+        (Answer::Alerted, "alerted"),
+        (Answer::Pending, "pending"),
+        (Answer::Duplicate, "duplicate"),
+        (Answer::Ignored, "ignored"),
     ] {
-        let response = answer(&outcome, Some("evt_1"));
+        let response = answer.response(Some("evt_1"));
         assert_eq!(read(&response), (200, "application/json", None, json!({"outcome": name, "eventId": "evt_1"})));
     }
-    assert_eq!(answer(&Outcome::Ignored, None).body(), r#"{"outcome":"ignored"}"#);
+    assert_eq!(Answer::Ignored.response(None).body(), r#"{"outcome":"ignored"}"#);
 }
 
 #[test]
 fn errors_are_problem_documents_with_a_detail() {
-    let unauthorized = Outcome::Unauthorized { reason: "mismatch", detail: "compare".into() };
-    for (outcome, status, title, retry_after) in [
-        (Outcome::Malformed("x".into()), 400, "Bad Request", None),
+    let unauthorized = Answer::Unauthorized { reason: "mismatch", detail: "compare".into() };
+    for (answer, status, title, retry_after) in [
+        (Answer::Malformed("x".into()), 400, "Bad Request", None),
         (unauthorized.clone(), 401, "Unauthorized", None),
-        (Outcome::NotFound, 404, "Not Found", None),
-        (Outcome::MethodNotAllowed, 405, "Method Not Allowed", None),
-        (Outcome::InProgress { retry_after: Duration::from_millis(4001) }, 409, "Conflict", Some("5")),
-        (Outcome::InProgress { retry_after: Duration::ZERO }, 409, "Conflict", Some("1")),
-        (Outcome::TooLarge, 413, "Payload Too Large", None),
-        (Outcome::Unavailable { retry_after: Duration::from_secs(5) }, 503, "Service Unavailable", Some("5")),
-        (
-            Outcome::NoSecret { retry_after: Duration::ZERO, detail: "put".into() },
-            503,
-            "Service Unavailable",
-            Some("1"),
-        ),
+        (Answer::NotFound, 404, "Not Found", None),
+        (Answer::MethodNotAllowed, 405, "Method Not Allowed", None),
+        (Answer::InProgress { retry_after: Duration::from_millis(4001) }, 409, "Conflict", Some("5")),
+        (Answer::InProgress { retry_after: Duration::ZERO }, 409, "Conflict", Some("1")),
+        (Answer::TooLarge, 413, "Payload Too Large", None),
+        (Answer::Unavailable { retry_after: Duration::from_secs(5) }, 503, "Service Unavailable", Some("5")),
+        (Answer::NoSecret { retry_after: Duration::ZERO, detail: "put".into() }, 503, "Service Unavailable", Some("1")),
     ] {
-        let response = answer(&outcome, None);
+        let response = answer.response(None);
         let (got, content_type, retry, body) = read(&response);
-        assert_eq!((got, content_type, retry), (status, "application/problem+json", retry_after), "{outcome:?}");
+        assert_eq!((got, content_type, retry), (status, "application/problem+json", retry_after), "{answer:?}");
         assert_eq!(
             (&body["status"], &body["title"], &body["outcome"]),
-            (&json!(status), &json!(title), &json!(outcome.name()))
+            (&json!(status), &json!(title), &json!(answer.row().outcome))
         );
-        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{outcome:?}");
+        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{answer:?}");
     }
-    assert_eq!(read(&answer(&unauthorized, None)).3["reason"], "mismatch");
-    assert_eq!(answer(&Outcome::MethodNotAllowed, None).headers()["allow"], "POST");
+    assert_eq!(read(&unauthorized.response(None)).3["reason"], "mismatch");
+    assert_eq!(Answer::MethodNotAllowed.response(None).headers()["allow"], "POST");
 }

@@ -6,14 +6,15 @@ use std::fs;
 
 use crate::support::requests::{SECRET, change, file, files, headers, secrets, standard};
 use opportunity_alerts::config::{Config, ConfigError};
-use opportunity_alerts::message::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
-use opportunity_alerts::message::rules::{Due, Rules};
+use opportunity_alerts::message::pipeline::Pipeline;
+use opportunity_alerts::message::rules::{Deliveries, Rules};
 use opportunity_alerts::message::{Delivery, Message};
-use opportunity_alerts::sendpilot::event::{Malformed, STATUSES, parse};
+use opportunity_alerts::sendpilot::event::{Malformed, parse};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
+use sendpilot_events::{STAGES, STATUSES, UNKNOWN_STAGE};
 use serde_json::{Value, json};
 
 fn configured(variables: &[(&str, &str)]) -> Result<Rules, ConfigError> {
@@ -28,14 +29,14 @@ fn configured(variables: &[(&str, &str)]) -> Result<Rules, ConfigError> {
     Config::read(variable)?.rules(variable)
 }
 
-fn try_due(rules: &Rules, body: &Value) -> Result<Due, Malformed> {
+fn try_due(rules: &Rules, body: &Value) -> Result<Deliveries, Malformed> {
     let body = body.to_string();
     let headers = headers(&standard("svix", SECRET, "msg_1", 1, body.as_bytes()));
     let verified = verify(&headers, body.as_bytes(), &secrets(), Timestamp::from_millis(1000)).unwrap();
     rules.due(&parse(&verified).unwrap())
 }
 
-fn due(rules: &Rules, body: &Value) -> Due {
+fn due(rules: &Rules, body: &Value) -> Deliveries {
     try_due(rules, body).unwrap()
 }
 
@@ -70,10 +71,10 @@ fn by_default_only_an_opportunity_alerts() {
     let empty = ["STATUS_TOPIC_ARN", "STATUS_PIPELINE", "ALERT_STATUSES", "ALERT_TAGS", "DEBOUNCE_MINUTES"];
     assert_eq!(configured(&empty.map(|name| (name, " "))).unwrap(), Rules::default());
     for status in STATUSES {
-        let Due { alert, status: stream } = due(&Rules::default(), &from_to("X", status));
+        let Deliveries { alert, status: stream } = due(&Rules::default(), &from_to("X", status));
         assert_eq!((alert.is_some(), stream), (status == "OPPORTUNITY", None), "{status}");
     }
-    assert_eq!(due(&Rules::default(), &tagged(json!(null), json!("Hot"))), Due::default());
+    assert_eq!(due(&Rules::default(), &tagged(json!(null), json!("Hot"))), Deliveries::default());
 }
 
 #[test]
@@ -144,26 +145,26 @@ fn only_an_alerting_tag_needs_a_lead_id() {
     nobodys["data"]["leadId"] = json!(null);
     assert!(matches!(try_due(&rules, &nobodys), Err(Malformed::Required("data.leadId"))));
     nobodys["data"]["newTag"] = json!("cold");
-    assert_eq!(due(&rules, &nobodys), Due::default());
+    assert_eq!(due(&rules, &nobodys), Deliveries::default());
     for data in [json!(null), json!(7), json!([])] {
         nobodys["data"] = data;
-        assert_eq!(due(&rules, &nobodys), Due::default());
+        assert_eq!(due(&rules, &nobodys), Deliveries::default());
     }
 }
 
 #[test]
 fn debounces_per_lead_and_status_or_tag() {
     let rules = configured(&[("DEBOUNCE_MINUTES", "5"), ("ALERT_TAGS", "hot")]).unwrap();
-    let quiet = |body: &Value| due(&rules, body).alert.unwrap().quiet.unwrap().as_str().to_owned();
+    let quiet = |body: &Value| due(&rules, body).alert.unwrap().debounce_key.unwrap().as_str().to_owned();
     assert_eq!(quiet(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
     assert_eq!(quiet(&tagged(json!(null), json!(" HOT"))), "ws_abc123xyz#lead_abc123#hot#quiet-tag");
-    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().quiet, None);
+    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().debounce_key, None);
 }
 
 #[test]
 fn the_pipeline_is_sendpilots_unless_configured() {
     let sendpilots = configured(&[]).unwrap().pipeline;
-    for (status, stage) in SENDPILOTS.into_iter().chain([("MEETING_BOOKED", UNKNOWN), ("", UNKNOWN)]) {
+    for (status, stage) in STAGES.into_iter().chain([("MEETING_BOOKED", UNKNOWN_STAGE), ("", UNKNOWN_STAGE)]) {
         assert_eq!(sendpilots.stage(status), stage);
     }
     let own = |text| configured(&[("STATUS_PIPELINE", text)]).unwrap().pipeline;
@@ -226,12 +227,12 @@ fn variables_take_a_status_in_any_case() {
         ("NEGOTIATION_2", "negotiation_2", false),
         (" negotiation_2", "Negotiation_2", false),
     ] {
-        let Due { alert, status } = due(&canonical, &from_to(previous, new));
+        let Deliveries { alert, status } = due(&canonical, &from_to(previous, new));
         assert_eq!(alert.is_some(), alerts, "{previous} -> {new}");
         let Message::Status { attributes, .. } = status.unwrap().message else { panic!("no status") };
         assert_eq!((attributes["newStatus"].as_str(), attributes["crmStage"].as_str()), (new.trim(), "deal"));
     }
-    let quiet = |status| due(&canonical, &from_to("X", status)).alert.unwrap().quiet;
+    let quiet = |status| due(&canonical, &from_to("X", status)).alert.unwrap().debounce_key;
     assert_eq!(quiet("negotiation_2"), quiet("NEGOTIATION_2"));
 }
 
@@ -268,8 +269,8 @@ proptest! {
         let published = |name: &str, previous: &str, new: &str| {
             let mut body = from_to(previous, new);
             body["eventType"] = name.into();
-            let Due { alert, status } = due(&rules, &body);
-            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, quiet, .. }| (id, message, quiet)))
+            let Deliveries { alert, status } = due(&rules, &body);
+            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, debounce_key, .. }| (id, message, debounce_key)))
         };
         let canonical = published(name, previous, new);
         prop_assert_eq!(canonical[0].is_some(), name != "message.sent" && new != previous && ["OPPORTUNITY", "MEETING_BOOKED"].contains(&new));

@@ -7,9 +7,9 @@ use crate::support::alarms::{Alarm, Minutes, State};
 use crate::support::guide;
 use crate::support::template::{function, load, resource, resources_of, saved_queries};
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::sendpilot::event::STATUSES;
 use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use opportunity_alerts::timestamp::Timestamp;
+use sendpilot_events::STATUSES;
 use tokio::time::Instant;
 use yaml_serde::{Mapping, Value};
 

@@ -283,7 +283,7 @@ fn accepts_lone_surrogates_anywhere_in_the_payload() {
         let changed = whole.replacen(from, to, 1);
         assert_ne!(changed, whole);
         let payload: opportunity_alerts::webhook::gateway::Payload = serde_json::from_str(&changed).unwrap();
-        let request: Request = lambda_http::request::LambdaRequest::try_from(payload).unwrap().into();
+        let request: Request = payload.try_into().unwrap();
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/webhooks/sendpilot"));
     }
 }

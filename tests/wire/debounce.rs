@@ -10,15 +10,16 @@ use crate::support::requests::{claim_of, delivery, opportunity, signed_now};
 use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
-use opportunity_alerts::delivery::ledger::{Claim, Ledger, LedgerError, MayAlert, QuietPeriod, Wanted, may_alert};
-use opportunity_alerts::delivery::relay::{Relay, Relayed};
+use opportunity_alerts::delivery::ledger::{
+    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayAlert, Refusal, may_alert,
+};
+use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::webhook::response::Outcome;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Mutex;
@@ -131,13 +132,14 @@ async fn alerts_later_if_the_debounce_is_unknown() {
 
 #[tokio::test]
 async fn the_write_agrees_with_the_rule() {
-    let period = QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     let [mine, anothers] = ["evt", "another"].map(|event| DeliveryId::alert(Some("ws"), event));
     for holder in [None, Some(&mine), Some(&anothers)] {
         for until in [999, 1000, 1001] {
             let dynamodb = DynamoDb::start().await;
-            let row = holder.map(|holder| QuietPeriod { holder: holder.clone(), until: Timestamp::from_millis(until) });
-            if let Some(QuietPeriod { holder, until }) = &row {
+            let row =
+                holder.map(|holder| DebounceLock { holder: holder.clone(), until: Timestamp::from_millis(until) });
+            if let Some(DebounceLock { holder, until }) = &row {
                 let item = [
                     ("deliveryId".to_owned(), S(period.as_str().into())),
                     ("holder".into(), S(holder.as_str().into())),
@@ -147,7 +149,7 @@ async fn the_write_agrees_with_the_rule() {
             }
             let claim = claim_of("evt", Owner::new("me", [0; 8]));
             let (now, then) = (Timestamp::from_millis(1000), Timestamp::from_millis(61_000));
-            let answer = dynamodb.ledger().quiet(&claim, &period, now, then).await.unwrap();
+            let answer = dynamodb.ledger().lock_debounce(&claim, &period, now, then).await.unwrap();
             assert_eq!(answer, may_alert(row.as_ref(), &mine, now), "{row:?}");
             let left = &dynamodb.rows().await[0];
             let expected = if answer == MayAlert::Yes { (mine.as_str(), "61000") } else { (anothers.as_str(), "1001") };
@@ -189,7 +191,7 @@ async fn attempt(
     now: Timestamp,
     works: bool,
     redrives: bool,
-) -> Relayed {
+) -> Delivered {
     let relay = Relay {
         ledger: dynamodb.ledger(),
         topic: At { told, now, works },
@@ -200,8 +202,8 @@ async fn attempt(
     };
     let event_id = format!("evt_{event}");
     let mut delivery = delivery(&event_id, &event_id);
-    delivery.quiet = Some(QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY"));
-    let wanted = if redrives { Wanted::Pending(delivery.id) } else { Wanted::Delivery(delivery) };
+    delivery.debounce_key = Some(DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY"));
+    let wanted = if redrives { ClaimRequest::Pending(delivery.id) } else { ClaimRequest::Delivery(delivery) };
     let random = now.as_millis().to_be_bytes();
     relay.deliver(wanted, &Invocation::new("request", now.after(MINUTE / 6), now, random)).await
 }
@@ -223,7 +225,7 @@ proptest! {
             for (event, seconds, works) in attempts {
                 now = now.after(Duration::from_secs(seconds));
                 let relayed = attempt(&dynamodb, &told, event, now, works, false).await;
-                if relayed.outcome == Outcome::Debounced {
+                if matches!(relayed.outcome, Outcome::Debounced { .. }) {
                     // Silence is only for who has an alert: one that is out, or one that waits in its row.
                     let rows = dynamodb.rows().await;
                     let holder = rows.iter().find_map(|row| row.get("holder")).unwrap();
@@ -236,7 +238,7 @@ proptest! {
                 for event in &events {
                     now = now.after(MINUTE);
                     match attempt(&dynamodb, &told, *event, now, true, true).await.outcome {
-                        Outcome::Alerted | Outcome::Debounced | Outcome::Duplicate => {}
+                        Outcome::Published { .. } | Outcome::Debounced { .. } | Outcome::Refused(Refusal::Done) => {}
                         other => panic!("{other:?}"),
                     }
                 }
@@ -254,9 +256,9 @@ proptest! {
 #[tokio::test]
 async fn an_unreadable_row_debounces_nothing() {
     let dynamodb = DynamoDb::start().await;
-    let period = QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     dynamodb.put(Item::from([("deliveryId".to_owned(), S(period.as_str().into()))])).await;
     let claim: Claim = claim_of("evt", Owner::new("me", [0; 8]));
-    let answer = dynamodb.ledger().quiet(&claim, &period, START, START.after(MINUTE)).await;
+    let answer = dynamodb.ledger().lock_debounce(&claim, &period, START, START.after(MINUTE)).await;
     assert!(matches!(answer, Err(LedgerError::BadRow("holder"))), "{answer:?}");
 }

@@ -15,14 +15,14 @@ use futures_util::future::join;
 use futures_util::stream::{self, Stream};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
@@ -42,8 +42,8 @@ impl World {
         let end = Timestamp::from_millis(now().as_millis() - u64::try_from(ago.as_millis()).unwrap());
         let began = Timestamp::from_millis(end.as_millis() - 12_000);
         let attempt = Attempt { owner: Owner::new("dead", [0; 8]), now: began, lease_until: end };
-        let claimed = self.dynamodb.ledger().claim(Wanted::Delivery(delivery), attempt).await.unwrap();
-        let Standing::Won(claim) = claimed.standing else { panic!() };
+        let claimed = self.dynamodb.ledger().claim(ClaimRequest::Delivery(delivery), attempt).await.unwrap();
+        let Ok(claim) = claimed.claim else { panic!() };
         claim.delivery_id().clone()
     }
 
@@ -100,7 +100,7 @@ fn now() -> Timestamp {
 fn delivery(event: &str) -> Delivery {
     let body = json!({"default": json!({"id": event}).to_string()}).to_string();
     let message = Message::Alert { subject: "New opportunity: x".into(), body };
-    Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
+    Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), debounce_key: None }
 }
 
 /// Returns the delivery of a change of status to the stream.
@@ -111,7 +111,7 @@ fn change(event: &str) -> Delivery {
         group: "lead".into(),
         deduplication: "x".into(),
     };
-    Delivery { id: DeliveryId::status(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
+    Delivery { id: DeliveryId::status(Some("ws"), event), message, content_sha256: "sha".into(), debounce_key: None }
 }
 
 /// Returns the log line of the last run.
@@ -178,7 +178,7 @@ async fn a_killed_redrive_leaves_its_deliveries_to_the_next() {
     redrive.kill().await;
     assert_eq!(world.aws.alerts(), [""; 0]);
     let later = now().after(MINUTE);
-    assert_eq!(world.run(later).await.unwrap().published, 2);
+    assert_eq!(world.run(later).await.unwrap().counts.published, 2);
     assert_eq!(sorted(world.aws.alerts()), ["evt_1", "evt_2"]);
 }
 
@@ -214,7 +214,7 @@ async fn backs_off_but_never_gives_up() {
     let (begun, mut tried_at, mut attempts) = (now(), Vec::new(), 1);
     for minute in 0..120 {
         let report = world.run(begun.after(MINUTE * minute)).await.unwrap();
-        assert_eq!((report.scanned, report.still_pending), (1, 1));
+        assert_eq!((report.counts.scanned, report.counts.still_pending), (1, 1));
         let now: u32 = world.row_of(&id).await["attempts"].as_n().unwrap().parse().unwrap();
         tried_at.extend((now > attempts).then_some(minute));
         attempts = now;
@@ -231,8 +231,8 @@ async fn backs_off_but_never_gives_up() {
         now: begun.after(MINUTE * 120),
         lease_until: begun.after(MINUTE * 121),
     };
-    let claimed = world.ledger().claim(Wanted::Delivery(delivery("evt_1")), attempt).await.unwrap();
-    assert!(matches!(claimed.standing, Standing::Won(_)));
+    let claimed = world.ledger().claim(ClaimRequest::Delivery(delivery("evt_1")), attempt).await.unwrap();
+    assert!(claimed.claim.is_ok());
 }
 
 #[tokio::test]
@@ -396,7 +396,7 @@ fn the_last_part_of_a_key_marks_a_stream_delivery() {
         ("ws#evt#alert-status", false),
         ("", false),
     ] {
-        assert_eq!(DeliveryId::stored(key.into()).is_for_stream(), is_for_stream, "{key}");
+        assert_eq!(DeliveryId::from_stored(key.into()).is_for_stream(), is_for_stream, "{key}");
     }
     for part in ["status", "#status", "alert", "x#status", ""] {
         assert!(DeliveryId::status(Some(part), part).is_for_stream(), "{part}");
@@ -410,14 +410,20 @@ struct Backlog {
 }
 
 impl Ledger for &Backlog {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         let id = wanted.id().clone();
         let Delivery { message, .. } = if id.is_for_stream() { change("evt") } else { delivery("evt") };
-        let standing = Standing::Won(Claim::granted(id, message, None, attempt.owner));
-        Ok(Claimed { standing, attempts: None })
+        let claim = Ok(Claim::new(id, message, None, attempt.owner));
+        Ok(ClaimResult { claim, attempts: None })
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn lock_debounce(
+        &self,
+        _: &Claim,
+        _: &DebounceKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -425,20 +431,20 @@ impl Ledger for &Backlog {
         Ok(true)
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), LedgerError> {
+        Ok(())
     }
 
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
@@ -465,7 +471,7 @@ async fn many_stream_messages_delay_no_alert() {
     let now = now();
     let report =
         redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, [0; 8]), Urgency::Patient).await.unwrap();
-    assert_eq!((report.scanned, report.published, report.still_pending), (50_002, 1, 50_001));
+    assert_eq!((report.counts.scanned, report.counts.published, report.counts.still_pending), (50_002, 1, 50_001));
     assert_eq!(report.oldest_pending_age_seconds, 0);
 }
 
@@ -477,7 +483,7 @@ async fn a_row_without_a_message_stops_no_other() {
     world.set(&bad, "message", Some(S("lost".into()))).await;
     world.set(&bad, "firstSeenAt", None).await;
     let report = world.run(now()).await.unwrap();
-    assert_eq!((report.scanned, report.published, report.still_pending), (2, 1, 1));
+    assert_eq!((report.counts.scanned, report.counts.published, report.counts.still_pending), (2, 1, 1));
     assert_eq!(world.aws.alerts(), ["evt_2"]);
     let row = world.row_of(&bad).await;
     assert_eq!(row["lastError"], S("the row's attribute message is missing or of a wrong type".into()));

@@ -19,7 +19,7 @@ use crate::support::world::World;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use opportunity_alerts::aws::ATTEMPTS;
-use opportunity_alerts::delivery::ledger::{Ledger, Standing, Wanted};
+use opportunity_alerts::delivery::ledger::{ClaimRequest, Ledger};
 use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::Delivery;
@@ -39,9 +39,9 @@ impl World {
     /// A delivery that an attempt holds until then.
     async fn claimed(&self, id: DeliveryId, lease_until: Timestamp) {
         let attempt = Attempt { owner: Owner::new("other", [0; 8]), now: Timestamp::from_millis(0), lease_until };
-        let wanted = Wanted::Delivery(Delivery { id, ..opportunity_delivery("evt") });
+        let wanted = ClaimRequest::Delivery(Delivery { id, ..opportunity_delivery("evt") });
         let claimed = self.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
-        assert!(matches!(claimed.standing, Standing::Won(_)));
+        assert!(claimed.claim.is_ok());
     }
 }
 

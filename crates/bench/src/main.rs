@@ -78,7 +78,7 @@ enum What {
         #[arg(long)]
         optional: bool,
         /// Where the baseline is kept.
-        #[arg(long, default_value = "bench/instructions.json")]
+        #[arg(long, default_value = "crates/bench/instructions.json")]
         baseline: PathBuf,
     },
 }
