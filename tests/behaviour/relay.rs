@@ -1,4 +1,4 @@
-//! Every result of claim, publish, completion and release, all combinations of them, and the answer that must follow.
+//! Every combination of results of claim, publish, completion and release, and the answer to each.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Both signature schemes, several secrets, and every reason to refuse; what other libraries sign, we accept.
+//! Both signature schemes, several secrets, every reason to refuse, and signatures of other
+//! libraries.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! `template.yaml` against the code: variables, permissions, timeouts, and the attributes that the table is told of.
+//! `template.yaml` against the code: variables, permissions, timeouts, the route and the table's
+//! TTL.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,4 +1,5 @@
-//! The handler, from API Gateway's payload to the answer: every file in `events/`, and what strangers send.
+//! The handler, from API Gateway's payload to the answer: every file in `events/`, and hostile
+//! requests.
 
 use std::cell::RefCell;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The signing secrets in Secrets Manager: set, rotated, withdrawn, spoilt and out of reach, while events and forgeries come.
+//! The signing secrets in Secrets Manager: set, rotated, withdrawn, unusable and unreachable, while
+//! events and forgeries arrive.
 #![allow(clippy::print_stdout)]
 
 use std::cell::RefCell;

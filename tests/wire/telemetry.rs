@@ -1,5 +1,5 @@
-//! The line that each invocation of the real binaries leaves, whatever becomes of it: what stands in it, which metrics
-//! CloudWatch takes out of it, and what never gets there.
+//! The log line of each invocation of the real binaries: its fields, the metrics that CloudWatch
+//! reads from it, and what it must never hold.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
