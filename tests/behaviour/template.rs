@@ -226,13 +226,13 @@ fn a_redrive_takes_up_deliveries_until_the_next_one_begins_and_none_it_has_no_ti
 fn the_secret_is_made_empty_and_can_be_one_that_is_there() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
-    assert_eq!(Secrets::stored(first).unwrap_err(), SecretError::Empty);
+    assert_eq!(Secrets::parse(first).unwrap_err(), SecretError::Empty);
     // Both texts name the tab of the console that stores the secret unchanged.
     let readme = std::fs::read_to_string("README.md").unwrap();
     assert!(secret["Properties"]["Description"].as_str().unwrap().contains("Plaintext tab"));
     assert!(readme.contains("*Plaintext* tab"));
     for form in [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#] {
-        assert!(readme.contains(form) && Secrets::stored(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
+        assert!(readme.contains(form) && Secrets::parse(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
     }
     let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
     let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();
