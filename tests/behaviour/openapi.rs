@@ -1,4 +1,5 @@
-//! `docs/contracts/openapi.yaml` against the code: every answer that there is, and what is taken for an event.
+//! `docs/contracts/openapi.yaml` against every answer of the code, and against what the code
+//! accepts as an event.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -95,7 +96,7 @@ fn allowed<'a>(openapi: &'a Value, pointer: &str, member: &str) -> Vec<&'a str> 
 }
 
 #[test]
-fn every_answer_is_in_the_document_and_the_document_has_no_other() {
+fn documents_exactly_the_answers_of_the_code() {
     let openapi = today("openapi.yaml");
     let responses = &openapi["paths"][PATH]["post"]["responses"];
     let [mut said, mut documented] = [BTreeSet::new(), BTreeSet::new()];
@@ -140,7 +141,7 @@ fn every_answer_is_in_the_document_and_the_document_has_no_other() {
 }
 
 #[test]
-fn the_document_is_of_this_version_and_names_the_limits_and_the_statuses_of_the_code() {
+fn names_the_version_limits_and_statuses_of_the_code() {
     let openapi = today("openapi.yaml");
     assert_eq!(openapi["info"]["version"], env!("CARGO_PKG_VERSION"));
     let body = openapi["paths"][PATH]["post"]["requestBody"]["description"].as_str().unwrap().replace(',', "");
@@ -151,7 +152,7 @@ fn the_document_is_of_this_version_and_names_the_limits_and_the_statuses_of_the_
 }
 
 #[test]
-fn a_genuine_request_carries_one_of_the_sets_of_headers_and_its_body_is_an_event_where_it_is_taken_for_one() {
+fn genuine_requests_match_the_document() {
     let openapi = today("openapi.yaml");
     let schemes = &openapi["components"]["securitySchemes"];
     let sets = openapi["paths"][PATH]["post"]["security"].as_array().unwrap();
@@ -191,7 +192,7 @@ fn parsed(body: &Value) -> Result<Event, Malformed> {
 }
 
 #[test]
-fn the_bodies_that_the_document_shows_are_events() {
+fn example_bodies_are_events() {
     let examples = examples();
     assert_eq!(examples.len(), 4);
     for body in examples {
@@ -202,7 +203,7 @@ fn the_bodies_that_the_document_shows_are_events() {
 
 proptest! {
     #[test]
-    fn what_is_as_the_document_says_is_taken_for_an_event(
+    fn accepts_every_event_of_the_document(
         mut body in select(examples()),
         changes in proptest::collection::vec((any::<Index>(), any::<Option<Index>>()), 0..4),
     ) {

@@ -1,4 +1,4 @@
-//! Every result of claim, publish, completion and release, all combinations of them, and the answer that must follow.
+//! Every combination of results of claim, publish, completion and release, and the answer to each.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn expected(claiming: Claiming, publishing: Publishing) -> (&'static [&'static s
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_every_combination() {
+async fn every_combination_of_results_has_its_answer() {
     use Claiming::{FindsItInProgress, FindsItPublished, Wins};
     let mut combinations = 0;
     for claiming in [Wins, FindsItInProgress, FindsItPublished, Claiming::Fails, Claiming::Hangs] {
@@ -183,7 +183,7 @@ fn scripts() -> impl Iterator<Item = (Claiming, Publishing, Settling)> {
 /// States the table of answers for events with a message to the stream as one rule. The answer is
 /// 2xx if the message has a row and the alert, if one is due, is published.
 #[tokio::test(start_paused = true)]
-async fn with_the_stream_2xx_means_that_the_alert_is_published_and_the_message_is_claimed() {
+async fn answers_2xx_once_alert_is_published_and_message_claimed() {
     for (claiming, publishing, settling) in scripts() {
         let script = || Script::new(claiming, publishing, settling);
         let has_row = !matches!(claiming, Claiming::Fails | Claiming::Hangs);
@@ -212,7 +212,7 @@ async fn with_the_stream_2xx_means_that_the_alert_is_published_and_the_message_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_to_a_stream_that_is_off_is_discarded_and_never_tried_again() {
+async fn discards_a_message_to_a_stream_that_is_off() {
     for (settling, failure) in [
         (Settling::IsRecorded, None),
         (Settling::IsNotMine, Some("done, but the claim had passed to another attempt")),
@@ -272,7 +272,7 @@ async fn a_failure_says_what_failed_and_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_says_how_long_each_step_took_and_nothing_of_one_that_was_not_begun() {
+async fn times_exactly_the_steps_that_began() {
     use Publishing::{Hangs, Succeeds};
     for (claiming, publishing, settling, expected) in [
         (Claiming::Wins, Succeeds, Settling::IsRecorded, [Some(0), Some(0), Some(0)]),
@@ -299,7 +299,7 @@ async fn it_says_how_long_each_step_took_and_nothing_of_one_that_was_not_begun()
 
 /// A claim that stands, or may stand, blocks the delivery until its lease is over; one that was released does not.
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_when_a_retry_can_be_of_use() {
+async fn retry_after_is_when_a_retry_can_succeed() {
     for (claiming, settling, seconds) in [
         (Claiming::Wins, Settling::IsRecorded, 5),
         (Claiming::Wins, Settling::Fails, 12),
@@ -313,7 +313,7 @@ async fn retry_after_is_when_a_retry_can_be_of_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_begun_for_which_no_time_is_left() {
+async fn begins_nothing_without_time_left() {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
@@ -323,7 +323,7 @@ async fn nothing_is_begun_for_which_no_time_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_outlives_the_invocation_and_its_steps_end_before_it() {
+async fn the_lease_outlives_the_invocation_and_its_steps() {
     for (deadline, allowed) in
         [(NOW.after(TIMEOUT), 10), (NOW.after(TIMEOUT * 10_000), 900), (Timestamp::from_millis(0), 10)]
     {
@@ -361,7 +361,7 @@ fn a_success_is_plain_json() {
 }
 
 #[test]
-fn everything_else_is_a_problem_that_says_what_to_mend() {
+fn errors_are_problem_documents_with_a_detail() {
     let unauthorized = Answer::Unauthorized { reason: "mismatch", detail: "compare".into() };
     for (answer, status, title, retry_after) in [
         (Answer::Malformed("x".into()), 400, "Bad Request", None),

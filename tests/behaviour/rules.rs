@@ -1,5 +1,5 @@
-//! Which statuses and tags alert, what a status means in a CRM, and what goes to the stream: as the variables say, which are
-//! read at the start; and what is wrong with one is named, with its entry.
+//! The rules that the variables set: which statuses and tags alert, the CRM stage of a status, and
+//! what goes to the lead status stream. An error names the variable and its entry.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -66,7 +66,7 @@ fn read(delivery: Delivery) -> (String, BTreeMap<String, Value>) {
 }
 
 #[test]
-fn where_nothing_is_set_an_opportunity_alerts_and_nothing_else_is_due() {
+fn by_default_only_an_opportunity_alerts() {
     assert_eq!(configured(&[]).unwrap(), Rules::default());
     let empty = ["STATUS_TOPIC_ARN", "STATUS_PIPELINE", "ALERT_STATUSES", "ALERT_TAGS", "DEBOUNCE_MINUTES"];
     assert_eq!(configured(&empty.map(|name| (name, " "))).unwrap(), Rules::default());
@@ -78,7 +78,7 @@ fn where_nothing_is_set_an_opportunity_alerts_and_nothing_else_is_due() {
 }
 
 #[test]
-fn the_statuses_that_alert_are_a_list() {
+fn alert_statuses_are_a_list() {
     let rules = configured(&[("ALERT_STATUSES", "OPPORTUNITY, MEETING_BOOKED,")]).unwrap();
     for (previous, new, alerts) in [
         ("REPLY_RECEIVED", "OPPORTUNITY", true),
@@ -108,7 +108,7 @@ fn an_alert_on_another_status_says_which() {
 }
 
 #[test]
-fn the_tags_that_alert_are_a_list_without_regard_to_case() {
+fn alert_tags_are_a_list_ignoring_case() {
     let rules = configured(&[("ALERT_TAGS", "Hot Lead, demo")]).unwrap();
     for (previous, new, alerts) in [
         (json!(null), json!("Hot Lead"), true),
@@ -139,7 +139,7 @@ fn the_tags_that_alert_are_a_list_without_regard_to_case() {
 }
 
 #[test]
-fn a_tag_that_alerts_has_to_say_whose_it_is_and_any_other_has_not() {
+fn only_an_alerting_tag_needs_a_lead_id() {
     let rules = configured(&[("ALERT_TAGS", "hot")]).unwrap();
     let mut nobodys = tagged(json!(null), json!("hot"));
     nobodys["data"]["leadId"] = json!(null);
@@ -153,7 +153,7 @@ fn a_tag_that_alerts_has_to_say_whose_it_is_and_any_other_has_not() {
 }
 
 #[test]
-fn a_quiet_period_is_that_of_the_lead_and_its_status_or_tag() {
+fn debounces_per_lead_and_status_or_tag() {
     let rules = configured(&[("DEBOUNCE_MINUTES", "5"), ("ALERT_TAGS", "hot")]).unwrap();
     let quiet = |body: &Value| due(&rules, body).alert.unwrap().debounce_key.unwrap().as_str().to_owned();
     assert_eq!(quiet(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
@@ -162,7 +162,7 @@ fn a_quiet_period_is_that_of_the_lead_and_its_status_or_tag() {
 }
 
 #[test]
-fn the_pipeline_is_sendpilots_or_ones_own() {
+fn the_pipeline_is_sendpilots_unless_configured() {
     let sendpilots = configured(&[]).unwrap().pipeline;
     for (status, stage) in STAGES.into_iter().chain([("MEETING_BOOKED", UNKNOWN_STAGE), ("", UNKNOWN_STAGE)]) {
         assert_eq!(sendpilots.stage(status), stage);
@@ -178,7 +178,7 @@ fn the_pipeline_is_sendpilots_or_ones_own() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_variable_and_its_entry() {
+fn errors_name_the_variable_and_the_entry() {
     for (variable, value, complaint) in [
         ("STATUS_TOPIC_ARN", "status", "STATUS_TOPIC_ARN must be the ARN of an SNS topic"),
         ("DEBOUNCE_MINUTES", "soon", "DEBOUNCE_MINUTES must be a whole number from 0 to 1440"),
@@ -208,7 +208,7 @@ fn what_is_wrong_is_named_with_its_variable_and_its_entry() {
 }
 
 #[test]
-fn the_variables_take_a_status_in_any_letter_case() {
+fn variables_take_a_status_in_any_case() {
     let stream = ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status");
     let rules = |statuses, pipeline| {
         configured(&[stream, ("ALERT_STATUSES", statuses), ("STATUS_PIPELINE", pipeline), ("DEBOUNCE_MINUTES", "5")])
@@ -256,7 +256,7 @@ fn written_otherwise(names: &'static [&'static str]) -> impl Strategy<Value = (&
 
 proptest! {
     #[test]
-    fn letter_case_and_blanks_change_nothing_in_what_is_published(
+    fn case_and_blanks_do_not_change_messages(
         (name, name_otherwise) in written_otherwise(&["lead.status.changed", "lead.updated", "lead.renamed", "message.sent"]),
         (previous, previous_otherwise) in written_otherwise(&STATUSES),
         (new, new_otherwise) in written_otherwise(&STATUSES),
@@ -282,7 +282,7 @@ proptest! {
 /// Each event's message to the stream against its golden file in `events/statuses/`, and its attributes and group beside it.
 /// `UPDATE_GOLDEN=1 cargo test --test behaviour rules::` writes the files anew.
 #[test]
-fn every_message_to_the_stream_is_as_in_its_golden_file() {
+fn every_stream_message_matches_its_golden_file() {
     let rules = configured(&[("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status")]).unwrap();
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut told = 0;

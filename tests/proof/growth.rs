@@ -1,8 +1,8 @@
-//! Growth: what an event costs depends neither on how many rows the table has, nor on how many of them are pending. What a
-//! listing costs depends on those that are pending, and on nothing else.
+//! The cost of an event depends neither on the number of rows in the table nor on the number that
+//! is pending. The cost of a listing depends only on the number that is pending.
 //!
-//! Rows are copies of one that the ledger itself has written, under other ids, and come in through the engine's own bulk
-//! import. Then the real ledger claims and completes among them, over the wire.
+//! The rows are copies, under other ids, of a row that the ledger wrote. The engine's bulk import
+//! stores them. The real ledger then claims and completes deliveries among them, over the network.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -319,7 +319,7 @@ async fn calls_of_an_alert(table: &mut Table) -> [Vec<String>; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_copied_row_is_as_the_ledger_writes_it() {
+async fn a_copied_row_equals_a_written_one() {
     let table = Table::over(Database::memory().unwrap()).await;
     for abandoned in [false, true] {
         let ids = ["a", "b"].map(|id| format!("evt_{id}_{abandoned}"));
@@ -344,7 +344,7 @@ async fn a_copied_row_is_as_the_ledger_writes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
-async fn a_write_is_charged_for_the_row_and_for_each_place_in_the_index_that_it_takes_or_leaves() {
+async fn a_write_is_charged_for_the_row_and_the_index() {
     let mut table = Table::over(Database::memory().unwrap()).await;
     let event_id = table.event_id();
     table.relay(&event_id).await;
@@ -356,7 +356,7 @@ async fn a_write_is_charged_for_the_row_and_for_each_place_in_the_index_that_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_some_thousand_rows() {
+async fn thousands_of_rows_cost_an_event_nothing() {
     const FEW: usize = 100;
     const MANY: usize = 50 * FEW;
     /// Two pages in each shard.
@@ -402,7 +402,7 @@ fn on_disk() -> (tempfile::TempDir, Database) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes and gigabytes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
-async fn of_millions_of_rows() {
+async fn millions_of_rows_cost_an_event_nothing() {
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
     println!("      rows      GB   claim: half of them, 99 in 100, units   completion: the same");
@@ -425,7 +425,7 @@ async fn of_millions_of_rows() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
-async fn of_a_hundred_thousand_that_are_pending() {
+async fn a_hundred_thousand_pending_deliveries() {
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
     table.publish_until(10_000).await;

@@ -1,5 +1,6 @@
-//! The slots of [`pace`](opportunity_alerts::delivery::pace) in every interleaving: a model of several
-//! attempts, each of which has an alert of its own to publish. Below it, properties of the slots.
+//! The slots of [`pace`](opportunity_alerts::delivery::pace) in every interleaving: a model of
+//! several attempts, each of which has an alert of its own to publish. Below it, properties of the
+//! slots.
 //!
 //! The model decides by production's own functions: [`may_take_slot`], in one step with its effect
 //! as in a conditional write, and those of [`AlertRate`] and [`Slot`]. Around them, it walks the
@@ -600,13 +601,13 @@ fn check(sizes: &[Size], broken: &[Broken]) {
 }
 
 #[test]
-fn with_four_attempts_and_a_fault() {
+fn holds_with_four_attempts_and_a_fault() {
     check(&SMALL, &BROKEN);
 }
 
 #[test]
 #[ignore = "takes minutes: `make model`"]
-fn the_full_model() {
+fn full_model_holds() {
     check(&FULL, &[COUNTS_LATE]);
 }
 

@@ -1,4 +1,4 @@
-//! For every row that the rules can tell apart, the pure rule and the conditional write decide alike.
+//! For every row that the rules can tell apart, the pure rule and the conditional write agree.
 
 use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
@@ -63,7 +63,7 @@ async fn table(row: Option<&Row>) -> DynamoDb {
 }
 
 #[tokio::test]
-async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
+async fn claim_and_takeover_agree_with_the_rule() {
     for row in rows() {
         for wanted in [ClaimRequest::Delivery(delivery("evt", "x")), ClaimRequest::Pending(delivery("evt", "x").id)] {
             let dynamodb = table(row.as_ref()).await;
@@ -87,7 +87,7 @@ async fn on_a_claim_by_an_event_and_on_a_takeover_by_key_alone() {
 }
 
 #[tokio::test]
-async fn on_a_completion_a_discard_and_a_release() {
+async fn complete_discard_and_release_agree_with_the_rule() {
     for row in rows() {
         let expected = may_settle(row.as_ref(), &me());
         let is_settled = |result: Result<(), LedgerError>| match result {
@@ -115,7 +115,7 @@ async fn on_a_completion_a_discard_and_a_release() {
 }
 
 #[tokio::test]
-async fn on_a_slot() {
+async fn slot_agrees_with_the_rule() {
     let another = Owner::new("another", [0; 8]);
     for holder in [None, Some(me()), Some(another)] {
         let dynamodb = DynamoDb::start().await;

@@ -1,5 +1,5 @@
-//! Debounced alerts: of those on one lead and status, one goes out within the period, whoever comes first, however many at once;
-//! and never none, whatever fails.
+//! Debounced alerts. Of all alerts on one lead and status, one is published within the period,
+//! however many arrive at once. A fault never suppresses all of them.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn on(event_id: &str, lead: &str, status: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_second_alert_on_the_lead_is_debounced_and_one_on_another_is_not() {
+async fn debounces_the_same_lead_only() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     let mut outcome =
@@ -62,7 +62,7 @@ async fn a_second_alert_on_the_lead_is_debounced_and_one_on_another_is_not() {
 }
 
 #[tokio::test]
-async fn of_fifty_events_at_once_one_alerts() {
+async fn one_of_fifty_concurrent_events_alerts() {
     let world = World::new().await;
     let (world, mut outcomes) = (&world, Vec::new());
     for batch in 0..5 {
@@ -79,7 +79,7 @@ async fn of_fifty_events_at_once_one_alerts() {
 
 /// Otherwise the redrive would take up the debounced alert, perhaps after the quiet period.
 #[tokio::test]
-async fn a_debouncing_that_is_throttled_for_a_while_is_repeated() {
+async fn retries_a_throttled_debounce() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
@@ -91,7 +91,7 @@ async fn a_debouncing_that_is_throttled_for_a_while_is_repeated() {
 
 /// The first one's publish fails: the second may rest all the same, because the first is claimed.
 #[tokio::test]
-async fn who_has_the_word_and_cannot_say_it_says_it_later() {
+async fn the_redrive_publishes_a_failed_alert_that_debounced_another() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     world.aws.next("publish", Fault::Refused(403));
@@ -106,7 +106,7 @@ async fn who_has_the_word_and_cannot_say_it_says_it_later() {
 
 /// Nobody has the word without a claim: killed before its own claim took effect, the first one silences nobody.
 #[tokio::test]
-async fn an_event_that_was_never_claimed_silences_nobody() {
+async fn an_unclaimed_event_debounces_nothing() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     world.aws.next("claim", Fault::HeldBefore);
@@ -118,7 +118,7 @@ async fn an_event_that_was_never_claimed_silences_nobody() {
 
 /// Without an answer about the period nobody is silenced, and nobody is told 2xx.
 #[tokio::test]
-async fn where_nobody_can_say_whether_it_is_quiet_the_alert_goes_out_later() {
+async fn alerts_later_if_the_debounce_is_unknown() {
     for (call, fault) in [("quiet", Fault::Refused(400)), ("quiet", Fault::HeldAfter)] {
         let world = World::new().await;
         let mut function = world.debouncing().await;
@@ -131,7 +131,7 @@ async fn where_nobody_can_say_whether_it_is_quiet_the_alert_goes_out_later() {
 }
 
 #[tokio::test]
-async fn the_rule_and_the_table_agree() {
+async fn the_write_agrees_with_the_rule() {
     let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     let [mine, anothers] = ["evt", "another"].map(|event| DeliveryId::alert(Some("ws"), event));
     for holder in [None, Some(&mine), Some(&anothers)] {
@@ -214,7 +214,7 @@ proptest! {
     /// Three events on one lead, attempts at any of them in any order and at any distance, while the topic works or does not;
     /// then the redrive, until nothing is pending.
     #[test]
-    fn whatever_fails_there_is_an_alert_and_never_a_second_within_the_period(
+    fn any_fault_leaves_one_alert_per_period(
         attempts in proptest::collection::vec((0usize..3, 20u64..400, any::<bool>()), 1..12)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -254,7 +254,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_silences_nobody() {
+async fn an_unreadable_row_debounces_nothing() {
     let dynamodb = DynamoDb::start().await;
     let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     dynamodb.put(Item::from([("deliveryId".to_owned(), S(period.as_str().into()))])).await;

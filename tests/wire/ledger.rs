@@ -1,4 +1,5 @@
-//! The ledger over the wire, against a real DynamoDB engine: claim, takeover, completion, release, and fifty at once.
+//! The ledger on a real DynamoDB engine: claim, takeover, completion, release, and fifty claims at
+//! once.
 
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ fn names(item: &Item) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_first_claim_wins_and_writes_all_that_a_redrive_needs() {
+async fn the_first_claim_writes_all_that_a_redrive_needs() {
     let dynamodb = DynamoDb::start().await;
     let claimed = win(&dynamodb.ledger(), "evt_1", attempt(1, START)).await;
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
@@ -78,7 +79,7 @@ async fn the_first_claim_wins_and_writes_all_that_a_redrive_needs() {
 }
 
 #[tokio::test]
-async fn while_the_lease_lives_nobody_else_may_claim() {
+async fn nobody_else_claims_during_a_lease() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let _held = win(&ledger, "evt_1", attempt(1, START)).await;
@@ -90,7 +91,7 @@ async fn while_the_lease_lives_nobody_else_may_claim() {
 }
 
 #[tokio::test]
-async fn when_the_lease_is_over_the_next_attempt_takes_over() {
+async fn the_next_attempt_takes_over_an_expired_lease() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let stale = win(&ledger, "evt_1", attempt(1, START)).await;
@@ -107,7 +108,7 @@ async fn when_the_lease_is_over_the_next_attempt_takes_over() {
 }
 
 #[tokio::test]
-async fn a_completed_delivery_is_a_duplicate_for_ever_and_expires_in_time() {
+async fn a_completed_delivery_stays_a_duplicate_and_expires() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
@@ -166,7 +167,7 @@ async fn every_request_may_be_sent_twice() {
 }
 
 #[tokio::test]
-async fn every_answer_to_a_claim_says_how_many_there_were() {
+async fn every_claim_reports_the_attempts() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let attempts =
@@ -184,7 +185,7 @@ async fn every_answer_to_a_claim_says_how_many_there_were() {
 
 /// In every state of the first fact, its row and its message stay unchanged.
 #[tokio::test]
-async fn other_content_under_one_id_never_takes_the_row_over() {
+async fn other_content_never_takes_over_a_row() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let refused = async |owner, now, state: &str| {
@@ -207,7 +208,7 @@ async fn other_content_under_one_id_never_takes_the_row_over() {
 
 /// Since the first claim, the configuration or the text of the event may have changed.
 #[tokio::test]
-async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim() {
+async fn every_attempt_gets_the_first_claims_message() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let lead = |lead: &str| Some(DebounceKey::status(Some("ws"), lead, "OPPORTUNITY"));
@@ -237,7 +238,7 @@ async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim(
 
 /// DynamoDB takes no key of more than 2,048 bytes.
 #[tokio::test]
-async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
+async fn the_longest_ids_make_a_valid_key() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     for part in ["\u{e9}".repeat(128), "#".repeat(256), "x".repeat(256), "#".repeat(5000)] {
@@ -265,7 +266,7 @@ async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
 }
 
 #[tokio::test]
-async fn a_row_that_says_no_more_than_it_must_is_understood() {
+async fn reads_a_minimal_row() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let row = |attributes: &[(&str, AttributeValue)]| {
@@ -283,7 +284,7 @@ async fn a_row_that_says_no_more_than_it_must_is_understood() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_fifty_at_once_one_wins_in_each_of_a_hundred_rounds() {
+async fn one_of_fifty_concurrent_claims_wins() {
     let dynamodb = DynamoDb::start().await;
     for round in 0..100 {
         let event = format!("evt_{round}");

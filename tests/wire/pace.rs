@@ -1,6 +1,6 @@
 //! No second sees more alerts than an email subscription survives, whatever the number of
-//! processes. Tested are the slots in the table, the wait of an attempt, the redrive's drain, and
-//! real processes over the wire.
+//! processes. The tests cover the slots in the table, the wait of an attempt, the redrive's rate,
+//! and real processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -83,7 +83,7 @@ async fn the_row_of_a_slot_has_its_start_and_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_fifty_at_once_one_gets_the_slot() {
+async fn one_of_fifty_gets_the_slot() {
     let dynamodb = DynamoDb::start().await;
     for round in 0..20 {
         let slot = rate(5).slot_at(START.after(SECOND * round));
@@ -241,7 +241,7 @@ async fn a_single_alert_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn alerts_at_the_same_time_are_published_one_slot_after_the_other() {
+async fn concurrent_alerts_take_successive_slots() {
     let shared = Shared::new(FAST);
     let relayed = join_all((0..5).map(|number| {
         let shared = shared.clone();
@@ -301,7 +301,7 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
 /// An answer that comes more than a second after the start of its slot is too late for the slot.
 /// The next slot is as far ahead as the ledger is slow.
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_answers_after_more_than_a_second_stops_no_alert() {
+async fn a_ledger_slower_than_a_second_stops_no_alert() {
     let shared = Shared::new(Answers::After(Duration::from_millis(1700)));
     assert!(matches!(shared.attempt("evt_1", 5).await.outcome, Outcome::Published { .. }));
     assert_eq!(shared.moments(), [Duration::from_millis(3400)]);
@@ -330,7 +330,7 @@ async fn slots_that_are_granted_late_make_no_burst() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_gives_no_slot_leaves_the_alert_to_the_next_attempt() {
+async fn without_a_slot_the_next_attempt_alerts() {
     for (answers, failure) in [
         (Answers::Error, "pacing failed: the ledger could not take a slot: throttled"),
         (Answers::After(SECOND * 60), "pacing failed: the ledger did not answer in time"),
@@ -473,7 +473,7 @@ async fn an_alert_takes_four_calls_with_a_pace_and_three_without() {
 
 /// Without a rate in the environment, so at the default.
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_opportunities_at_once_over_ten_processes_keep_to_the_pace() {
+async fn fifty_at_once_over_ten_processes_keep_the_pace() {
     let world = World::new().await;
     let events: Mutex<Vec<_>> = Mutex::new((0..50).map(|number| format!("evt_{number}")).collect());
     let (world, events) = (&world, &events);
@@ -526,7 +526,7 @@ async fn a_redrive_beside_webhooks_keeps_to_the_pace() {
 }
 
 #[tokio::test]
-async fn a_request_that_finds_no_slot_is_answered_503_and_its_alert_is_kept() {
+async fn without_a_slot_answers_503_and_keeps_the_alert() {
     let world = World::new().await;
     let ledger = world.dynamodb.ledger();
     let now = Timestamp::from(SystemTime::now());
@@ -547,7 +547,7 @@ async fn a_request_that_finds_no_slot_is_answered_503_and_its_alert_is_kept() {
 // ── The configuration ────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn the_rate_is_a_number_up_to_a_hundred_and_five_by_default() {
+fn the_rate_is_at_most_100_and_5_by_default() {
     let read = |value: Option<&str>| {
         Config::read(|name| match name {
             "ALERTS_TOPIC_ARN" => Some("arn:aws:sns:us-east-1:123456789012:alerts".into()),

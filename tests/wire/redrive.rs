@@ -1,5 +1,6 @@
-//! The redrive over a real DynamoDB engine and a stub SNS: what it takes up, what it leaves alone, and what it reports. As a
-//! process where it dies or meets another, and in this process where hours have to pass.
+//! The redrive on a real DynamoDB engine and a stub SNS: what it publishes, what it leaves, and
+//! what it reports. It runs as a process if it is killed or meets another redrive, and in this
+//! process if hours must pass.
 
 use std::time::{Duration, SystemTime};
 
@@ -138,7 +139,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn killed_before_the_publish_the_alert_goes_out_though_sendpilot_never_comes_back() {
+async fn publishes_what_a_killed_webhook_left() {
     let world = World::new().await;
     let timeout = Duration::from_secs(1);
     let mut webhook = Lambda::start(environment(&world.aws), timeout).await;
@@ -162,7 +163,7 @@ async fn killed_before_the_publish_the_alert_goes_out_though_sendpilot_never_com
 }
 
 #[tokio::test]
-async fn a_redrive_that_is_killed_leaves_its_deliveries_to_the_next() {
+async fn a_killed_redrive_leaves_its_deliveries_to_the_next() {
     let world = World::new().await;
     for event in ["evt_1", "evt_2"] {
         world.abandoned(event, MINUTE).await;
@@ -183,7 +184,7 @@ async fn a_redrive_that_is_killed_leaves_its_deliveries_to_the_next() {
 }
 
 #[tokio::test]
-async fn one_poisoned_among_a_hundred_stops_none_and_goes_out_when_it_can() {
+async fn one_poisoned_delivery_stops_no_other() {
     let world = World::new().await;
     for number in 0..100 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
@@ -207,7 +208,7 @@ async fn one_poisoned_among_a_hundred_stops_none_and_goes_out_when_it_can() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
+async fn backs_off_but_never_gives_up() {
     let world = World::new().await;
     let id = world.abandoned("evt_1", Duration::ZERO).await;
     world.aws.refuse(Some("evt_1"));
@@ -236,7 +237,7 @@ async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
 }
 
 #[tokio::test]
-async fn of_two_redrives_at_once_over_a_thousand_each_delivery_is_published_once() {
+async fn two_redrives_publish_each_delivery_once() {
     let world = World::new().await;
     for number in 0..1000 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
@@ -255,7 +256,7 @@ async fn of_two_redrives_at_once_over_a_thousand_each_delivery_is_published_once
 }
 
 #[tokio::test]
-async fn the_longest_overdue_goes_first_and_no_more_than_a_few_at_once() {
+async fn the_longest_overdue_is_first() {
     let world = World::new().await;
     let count = u32::try_from(6 * ALERT_WORKERS).unwrap();
     for number in 0..count {
@@ -271,7 +272,7 @@ async fn the_longest_overdue_goes_first_and_no_more_than_a_few_at_once() {
 }
 
 #[tokio::test]
-async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() {
+async fn claims_nothing_that_it_has_no_time_for() {
     let world = World::new().await;
     let count = ALERT_WORKERS * 10;
     for number in 0..count {
@@ -296,7 +297,7 @@ async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() 
 
 /// With the template's 72 seconds, each publish that hangs takes 9 seconds.
 #[tokio::test]
-async fn a_hanging_stream_delays_no_alert_and_is_left_to_the_next_run_after_a_few_timeouts() {
+async fn a_hanging_stream_delays_no_alert() {
     let world = World::new().await;
     for number in 0..80 {
         world.abandoned_as(change(&format!("evt_{number}")), 2 * MINUTE).await;
@@ -332,7 +333,7 @@ async fn a_hanging_stream_delays_no_alert_and_is_left_to_the_next_run_after_a_fe
 
 /// The run also stops early if the claims cannot be released.
 #[tokio::test]
-async fn hanging_alerts_are_left_to_the_next_run_after_a_few_timeouts_and_delay_no_change_of_status() {
+async fn hanging_alerts_delay_no_stream_message() {
     let world = World::new().await;
     for number in 0..20 {
         world.abandoned(&format!("evt_{number}"), 2 * MINUTE).await;
@@ -352,7 +353,7 @@ async fn hanging_alerts_are_left_to_the_next_run_after_a_few_timeouts_and_delay_
 
 /// A topic that refuses immediately takes none of the run's time.
 #[tokio::test]
-async fn a_topic_that_refuses_is_tried_for_each_delivery() {
+async fn tries_every_delivery_on_a_refusing_topic() {
     let world = World::new().await;
     for number in 0..20 {
         world.abandoned_as(change(&format!("evt_{number}")), MINUTE).await;
@@ -365,7 +366,7 @@ async fn a_topic_that_refuses_is_tried_for_each_delivery() {
 }
 
 #[tokio::test]
-async fn the_age_of_what_is_pending_is_told_by_topic() {
+async fn reports_the_pending_age_per_topic() {
     let world = World::new().await;
     let now = now();
     let ages = |report: &Report| (report.oldest_pending_age_seconds, report.oldest_stream_pending_age_seconds);
@@ -386,7 +387,7 @@ async fn the_age_of_what_is_pending_is_told_by_topic() {
 }
 
 #[test]
-fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
+fn the_last_part_of_a_key_marks_a_stream_delivery() {
     for (key, is_for_stream) in [
         ("ws#evt#status", true),
         ("ws#evt#more#status", true),
@@ -465,7 +466,7 @@ impl Topic for &Backlog {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_number_of_changes_keeps_an_alert_from_being_taken_up() {
+async fn many_stream_messages_delay_no_alert() {
     let backlog = Backlog { stream: 50_001 };
     let redrive = Redrive { relay: relay(&backlog, &backlog), telemetry: telemetry() };
     let now = now();
@@ -476,7 +477,7 @@ async fn no_number_of_changes_keeps_an_alert_from_being_taken_up() {
 }
 
 #[tokio::test]
-async fn a_row_that_does_not_say_what_to_publish_says_what_is_wrong_with_it_and_stops_no_other() {
+async fn a_row_without_a_message_stops_no_other() {
     let world = World::new().await;
     let bad = world.abandoned("evt_1", 2 * MINUTE).await;
     world.abandoned("evt_2", MINUTE).await;
@@ -491,7 +492,7 @@ async fn a_row_that_does_not_say_what_to_publish_says_what_is_wrong_with_it_and_
 }
 
 #[tokio::test]
-async fn what_can_be_listed_goes_out_and_what_cannot_is_an_error() {
+async fn publishes_what_it_can_list_and_reports_the_rest() {
     let world = World::new().await;
     for number in 0..40 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
@@ -513,7 +514,7 @@ async fn what_can_be_listed_goes_out_and_what_cannot_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_is_out_but_not_recorded_is_reported_as_both() {
+async fn reports_published_but_unrecorded_as_both() {
     let world = World::new().await;
     world.abandoned("evt_1", MINUTE).await;
     // The completion fails until its deadline. A delivery has a quarter of the run.
@@ -525,7 +526,7 @@ async fn what_is_out_but_not_recorded_is_reported_as_both() {
 }
 
 #[tokio::test]
-async fn a_table_that_takes_long_over_every_write_keeps_nothing_pending() {
+async fn a_slow_table_leaves_nothing_pending() {
     let slow = |call: &Call, _| {
         let writes = !matches!(call.operation.as_str(), "publish" | "list");
         writes.then_some(Fault::Delayed(Duration::from_millis(1300)))
@@ -550,7 +551,7 @@ async fn a_lost_answer_to_a_takeover_costs_nothing() {
 
 /// DynamoDB reads no more than 1 MB for one page, however few rows that are.
 #[tokio::test]
-async fn a_listing_of_several_pages_is_read_to_its_end() {
+async fn reads_every_page_of_the_listing() {
     let world = World::new().await;
     for number in 0..10 {
         let id = world.abandoned(&format!("evt_{number}"), MINUTE).await;
