@@ -160,7 +160,7 @@ async fn answer_to(status: &str, both: &Both) -> (u16, String) {
     let body = change("evt_1", status);
     let headers = standard("svix", SECRET, "msg_1", NOW.as_secs(), body.as_bytes());
     let webhook = Webhook {
-        keyring: Keyring::given(secrets()),
+        keyring: Keyring::from_secrets(secrets()),
         rules: Rules { stream: true, ..Rules::default() },
         relay: relay(both, both),
         telemetry: telemetry(),

@@ -8,7 +8,7 @@ use lambda_http::http::{HeaderMap, HeaderValue};
 use opportunity_alerts::config::{self, ConfigError};
 use opportunity_alerts::secrets::keyring::Source;
 use opportunity_alerts::secrets::signing::{MIN_LENGTH, SecretError, Secrets};
-use opportunity_alerts::sendpilot::signature::{FRESH, RETRIED, Rejection, verify};
+use opportunity_alerts::sendpilot::signature::{MAX_AGE_DOCUMENTED, MAX_SKEW, Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -182,7 +182,7 @@ fn every_rejection_has_its_own_reason() {
 
 #[test]
 fn accepts_a_signature_within_its_schemes_age_limit() {
-    let (fresh, retried) = (FRESH.as_secs(), RETRIED.as_secs());
+    let (fresh, retried) = (MAX_SKEW.as_secs(), MAX_AGE_DOCUMENTED.as_secs());
     let standard = |seconds| {
         verify(&headers(&standard("svix", SECRET, "msg_1", seconds, BODY)), BODY, &secrets(), at(NOW)).map(|_| ())
     };
@@ -227,7 +227,7 @@ fn says_so_if_a_genuine_timestamp_is_not_in_seconds() {
             }
         }
     }
-    for seconds in [NOW + FRESH.as_secs() + 1, NOW * 100, u64::MAX] {
+    for seconds in [NOW + MAX_SKEW.as_secs() + 1, NOW * 100, u64::MAX] {
         assert_eq!(refused(&documented(SECRET, seconds, BODY), BODY), Rejection::Early);
     }
 }
@@ -295,7 +295,7 @@ fn refusals_name_position_and_fault_but_not_the_text() {
             assert_eq!(Some(SecretError::Binary.to_string()), fault);
             continue;
         };
-        match (Secrets::stored(&value), &fault) {
+        match (Secrets::parse(&value), &fault) {
             (Ok(read), None) => {
                 assert_eq!(read.count(), secrets.len(), "{value:?}");
                 for pairs in secrets.iter().flat_map(|secret| signed_by(secret)) {

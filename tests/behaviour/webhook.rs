@@ -26,7 +26,7 @@ thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let webhook = Webhook {
-        keyring: Keyring::given(secrets()),
+        keyring: Keyring::from_secrets(secrets()),
         rules: Rules::default(),
         relay: relay(&script, &script),
         telemetry: Telemetry::new("function".into(), |line| LINES.with_borrow_mut(|lines| lines.push(line.into()))),

@@ -469,7 +469,7 @@ async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
         sleep(*wait).await;
         let process = Process::new(world);
         let (ledger, topic) = (process.clone(), process.clone());
-        let (keyring, telemetry) = (Keyring::given(secrets()), telemetry());
+        let (keyring, telemetry) = (Keyring::from_secrets(secrets()), telemetry());
         let rules = Rules { pipeline: Pipeline::parse(pipeline).unwrap(), ..Rules::default() };
         let relay = Relay { pacer: world.scenario.rate.map(Pacer::new), ..relay(ledger, topic) };
         let webhook = Webhook { keyring, rules, relay, telemetry };
