@@ -69,7 +69,7 @@ test-examples: tools # The consumers in examples/, deployed to a local AWS
 	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py
 
 model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
-	cargo test --locked --test proof -- --ignored --nocapture --test-threads 1 claim_model:: pace_model:: faults::
+	cargo test --locked --test proof -- --ignored --nocapture claim_model:: pace_model:: faults::
 
 chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
 	cargo test --locked --test proof -- --ignored --nocapture chaos::
@@ -78,7 +78,7 @@ load: # Thousands of events over 1 to 8 processes: throughput and latency. Some 
 	cargo test --locked --test proof -- --ignored --nocapture load::
 
 growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
-	cargo test --locked --release --test proof -- --ignored --nocapture --test-threads 1 growth::
+	cargo test --locked --release --test proof -- --ignored --nocapture growth::
 
 bench: CANDIDATES = ours=$(TARGET)/release/webhook empty=$(TARGET)/release/empty $(WITH)
 bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
