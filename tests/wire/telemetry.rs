@@ -706,13 +706,15 @@ async fn logs_the_streams_pending_age() {
 async fn redrives_of_every_kind() -> String {
     let world = World::new().await;
     let debounce = vec![("DEBOUNCE_MINUTES", "5".into())];
-    let mut function = Lambda::start([environment(&world.aws), debounce.clone()].concat(), TIMEOUT).await;
+    let stream = vec![("STATUS_TOPIC_ARN", format!("{TOPIC}-status"))];
+    let mut function = Lambda::start([environment(&world.aws), debounce.clone(), stream].concat(), TIMEOUT).await;
+    // The first alert is debounced by the second one, and the stream is off when its message is due.
     world.aws.next("quiet", Fault::Refused(400));
+    world.aws.next("status publish", Fault::Refused(403));
     for (event, status) in [("evt_1", 503), ("evt_2", 200)] {
         assert_eq!(function.answer(&signed_now(&opportunity(event))).await.0, status);
     }
     world.claimed(id("evt_3"), Timestamp::from_millis(1)).await;
-    world.claimed(DeliveryId::status(None, "evt_3"), Timestamp::from_millis(1)).await;
     world.claimed(DeliveryId::status(None, "evt_4"), now().after(TIMEOUT * 6)).await;
     let mut redrive = Lambda::start_redrive_with(&world.aws, debounce, TIMEOUT).await;
     for _ in 0..ATTEMPTS {
