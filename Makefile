@@ -51,7 +51,8 @@ doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and ho
 test: test-rust test-release test-deployed test-examples # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
-	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
+	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
+		--package archive --package crm-sync --package lead-lost
 
 test-release: tools # How a release is packed, that all it takes is pinned, and that the pictures are those of the alerts
 	PYTHONPATH=.ci/release:docs .venv/bin/python -B -m unittest -v tests/a_release_is_what_its_tag_says_test.py \

@@ -2,10 +2,11 @@
 
 use crate::support::requests::{SECRET, documented, headers, secrets, standard};
 use opportunity_alerts::message::rules::Rules;
-use opportunity_alerts::sendpilot::event::{self, Event, Kind, Malformed, STATUSES, StatusChange};
+use opportunity_alerts::sendpilot::event::{self, Event, Kind, Malformed, StatusChange};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
+use sendpilot_events::STATUSES;
 use serde_json::{Value, json};
 
 /// The way of bytes through signature and parser, under a scheme with a message id and one without.

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use crate::support::contracts::{CONTRACTS, document, flaws, schema, today, validator};
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::cloud_event::{CloudEvent, LeadStatusChanged, LeadTagged, Type};
-use opportunity_alerts::message::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
+use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
-use opportunity_alerts::sendpilot::event::{Event, Kind, STATUSES, StatusChange, TagChange};
+use opportunity_alerts::sendpilot::event::{Event, Kind, StatusChange, TagChange};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
+use sendpilot_events::{CloudEvent, LeadStatusChanged, LeadTagged, STAGES, STATUSES, Type, UNKNOWN_STAGE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -203,7 +203,7 @@ fn the_schemas_know_every_type_status_and_stage_that_the_code_does() {
     assert_eq!(attributes["properties"]["eventType"]["const"], Type::StatusChanged.as_str());
     let data = &status["$defs"]["LeadStatusChanged"]["properties"];
     assert_eq!(data["newStatus"]["examples"], json!(STATUSES));
-    let stages: Vec<_> = SENDPILOTS.iter().map(|(_, stage)| *stage).chain([UNKNOWN]).collect();
+    let stages: Vec<_> = STAGES.iter().map(|(_, stage)| *stage).chain([UNKNOWN_STAGE]).collect();
     assert_eq!(data["crmStage"]["examples"], json!(stages));
 }
 

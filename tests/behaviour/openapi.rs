@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::support::contracts::{CONTRACTS, flaws, part, schema, today, validator};
 use crate::support::requests::{SECRET, file, files, headers, payload, secrets, standard};
-use opportunity_alerts::sendpilot::event::{self, Event, Malformed, STATUSES};
+use opportunity_alerts::sendpilot::event::{self, Event, Malformed};
 use opportunity_alerts::sendpilot::signature::{Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::PATH;
 use opportunity_alerts::webhook::response::{MAX_BODY, Outcome, answer};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use sendpilot_events::STATUSES;
 use serde_json::{Value, json};
 
 const EVENT: &str = "openapi.yaml#/components/schemas/Event";

@@ -6,14 +6,15 @@ use std::fs;
 
 use crate::support::requests::{SECRET, change, file, files, headers, secrets, standard};
 use opportunity_alerts::config::{Config, ConfigError};
-use opportunity_alerts::message::pipeline::{Pipeline, SENDPILOTS, UNKNOWN};
+use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::{Due, Rules};
 use opportunity_alerts::message::{Delivery, Message};
-use opportunity_alerts::sendpilot::event::{Malformed, STATUSES, parse};
+use opportunity_alerts::sendpilot::event::{Malformed, parse};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
+use sendpilot_events::{STAGES, STATUSES, UNKNOWN_STAGE};
 use serde_json::{Value, json};
 
 fn configured(variables: &[(&str, &str)]) -> Result<Rules, ConfigError> {
@@ -163,7 +164,7 @@ fn a_quiet_period_is_that_of_the_lead_and_its_status_or_tag() {
 #[test]
 fn the_pipeline_is_sendpilots_or_ones_own() {
     let sendpilots = configured(&[]).unwrap().pipeline;
-    for (status, stage) in SENDPILOTS.into_iter().chain([("MEETING_BOOKED", UNKNOWN), ("", UNKNOWN)]) {
+    for (status, stage) in STAGES.into_iter().chain([("MEETING_BOOKED", UNKNOWN_STAGE), ("", UNKNOWN_STAGE)]) {
         assert_eq!(sendpilots.stage(status), stage);
     }
     let own = |text| configured(&[("STATUS_PIPELINE", text)]).unwrap().pipeline;

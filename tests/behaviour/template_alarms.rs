@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::support::alarms::{Alarm, Minutes, State};
 use crate::support::template::{function, load, resource, resources_of};
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::sendpilot::event::STATUSES;
 use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use opportunity_alerts::timestamp::Timestamp;
+use sendpilot_events::STATUSES;
 use tokio::time::Instant;
 use yaml_serde::{Mapping, Value};
 

@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 use opportunity_alerts::delivery::relay::STREAM_WAIT;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::message::key::{DeliveryId, sha256_hex};
-use opportunity_alerts::sendpilot::event::STATUSES;
 use opportunity_alerts::timestamp::Timestamp;
+use sendpilot_events::STATUSES;
 use serde_json::{Value, json};
 
 const TIMEOUT: Duration = Duration::from_secs(3);
