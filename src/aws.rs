@@ -19,7 +19,7 @@ use aws_types::SdkConfig;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
-use crate::config::{ConfigError, required, set};
+use crate::environment::{Missing, required, set};
 
 /// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
@@ -80,7 +80,7 @@ impl Aws {
     ///
     /// # Errors
     /// With the first variable that is missing.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Missing> {
         let credentials = Credentials::new(
             required(&variable, "AWS_ACCESS_KEY_ID")?,
             required(&variable, "AWS_SECRET_ACCESS_KEY")?,

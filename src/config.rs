@@ -5,8 +5,12 @@ use std::time::Duration;
 use sendpilot_events::OPPORTUNITY;
 use tracing::Level;
 
-use crate::delivery::pace::AlertRate;
-use crate::delivery::topic::sns::Topics;
+use crate::aws::Aws;
+use crate::delivery::ledger::dynamodb::DynamoDbLedger;
+use crate::delivery::pace::{AlertRate, Pacer};
+use crate::delivery::relay::Relay;
+use crate::delivery::topic::sns::{Sns, Topics};
+use crate::environment::{Missing, required, set};
 use crate::message::pipeline::{Pipeline, PipelineError, is_status, list};
 use crate::message::rules::Rules;
 use crate::secrets::keyring::Source;
@@ -36,8 +40,8 @@ pub struct Config {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Not set, or empty.
-    #[error("{0} is not set")]
-    Missing(&'static str),
+    #[error(transparent)]
+    Missing(#[from] Missing),
     /// The topic is none, or one that takes no alerts.
     #[error(
         "ALERTS_TOPIC_ARN must be the ARN of a standard SNS topic (arn:aws:sns:region:account:name, not ending in .fifo)"
@@ -97,6 +101,18 @@ impl Config {
         })
     }
 
+    /// Creates the relay over AWS. `stream_wait` is [`Relay::stream_wait`].
+    pub fn relay(self, aws: &Aws, stream_wait: Duration) -> Relay<DynamoDbLedger, Sns> {
+        Relay {
+            ledger: DynamoDbLedger::new(aws.dynamodb(), self.table_name),
+            topic: Sns::new(aws.sns(), self.topics),
+            retention: self.retention,
+            debounce: self.debounce,
+            pacer: self.alert_rate.map(Pacer::new),
+            stream_wait,
+        }
+    }
+
     /// `ALERT_STATUSES`, a list with commas, `OPPORTUNITY` by default; `ALERT_TAGS`, another, empty by default; and
     /// `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it, SendPilot's example by default. The webhook function needs them.
     ///
@@ -134,15 +150,6 @@ pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, Confi
         (None, None) => Err(ConfigError::NoSecret),
         (Some(_), Some(_)) => Err(ConfigError::TwoSecrets),
     }
-}
-
-/// The variable, unless it is empty.
-pub(crate) fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
-    variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
-}
-
-pub(crate) fn required(variable: &impl Fn(&str) -> Option<String>, name: &'static str) -> Result<String, ConfigError> {
-    set(variable, name).ok_or(ConfigError::Missing(name))
 }
 
 /// The level below which log lines are dropped: Lambda sets `AWS_LAMBDA_LOG_LEVEL` from the function's logging

@@ -134,7 +134,7 @@ impl Owner {
     }
 
     /// A token as it was stored.
-    pub fn stored(token: String) -> Self {
+    pub fn from_stored(token: String) -> Self {
         Self(token)
     }
 

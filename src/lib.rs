@@ -49,6 +49,7 @@
 pub mod aws;
 pub mod config;
 pub mod delivery;
+pub mod environment;
 pub mod error;
 pub mod invocation;
 mod json;

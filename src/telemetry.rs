@@ -184,7 +184,7 @@ impl Telemetry {
         let (function_name, write, current) = (self.function_name.clone(), self.write, self.request_id.clone());
         set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
             let request_id = current.try_lock().ok().and_then(|id| id.clone());
-            let mut line = Line::new("crash", request_id, function_name.clone());
+            let mut line = LogLine::new("crash", request_id, function_name.clone());
             line.field("location", panic.location().map(ToString::to_string));
             line.count(Metric::Crashed);
             write(&line.text(Level::ERROR, SystemTime::now().into()));
@@ -192,15 +192,15 @@ impl Telemetry {
     }
 
     /// Begins the line of an invocation: `name` says of what kind it is, `request_id` is Lambda's id of it.
-    pub fn begin(&self, name: &'static str, request_id: &str) -> Line {
+    pub fn begin(&self, name: &'static str, request_id: &str) -> LogLine {
         self.now_in(Some(request_id.to_owned()));
-        let mut line = Line::new(name, Some(request_id.to_owned()), self.function_name.clone());
+        let mut line = LogLine::new(name, Some(request_id.to_owned()), self.function_name.clone());
         line.cold = self.cold.swap(false, Ordering::Relaxed);
         line
     }
 
     /// Writes it.
-    pub fn end(&self, line: Line, level: Level, now: Timestamp) {
+    pub fn end(&self, line: LogLine, level: Level, now: Timestamp) {
         (self.write)(&line.text(level, now));
         self.now_in(None);
     }
@@ -215,7 +215,7 @@ impl Telemetry {
 /// The line of one invocation, as it grows.
 #[derive(Debug)]
 #[must_use = "it is not written yet"]
-pub struct Line {
+pub struct LogLine {
     name: &'static str,
     request_id: Option<String>,
     function_name: Arc<str>,
@@ -232,7 +232,7 @@ struct Sample {
     by: Option<&'static str>,
 }
 
-impl Line {
+impl LogLine {
     fn new(name: &'static str, request_id: Option<String>, function_name: Arc<str>) -> Self {
         Self { name, request_id, function_name, cold: false, fields: Vec::new(), samples: Vec::new() }
     }
@@ -276,7 +276,7 @@ impl Line {
 
 /// A line at the moment in which it is written.
 struct Written<'a> {
-    line: &'a Line,
+    line: &'a LogLine,
     level: Level,
     now: Timestamp,
 }

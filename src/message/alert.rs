@@ -16,9 +16,10 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::message::cloud_event::{self, cloud_event, lead_status_changed, lead_tagged};
-use crate::message::key::{DeliveryId, QuietId};
-use crate::message::rules::{News, Rules, normal};
+use crate::message::key::{DebounceKey, DeliveryId};
+use crate::message::pipeline::Pipeline;
 use crate::message::text::{Profile, Text, clip};
+use crate::message::trigger::{Trigger, normal};
 use crate::message::{Delivery, Message};
 use crate::sendpilot::event::Event;
 
@@ -39,12 +40,18 @@ const WHEN: &[BorrowedFormatItem<'_>] =
     format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
 
 /// The delivery of this event's alert.
-pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Rules) -> Delivery {
+pub(crate) fn delivery(
+    event: &Event,
+    event_id: &str,
+    trigger: Trigger<'_>,
+    pipeline: &Pipeline,
+    debounce: bool,
+) -> Delivery {
     let workspace_id = event.workspace_id.as_deref();
-    let (alert, quiet) = match news {
-        News::Status(change) => {
+    let (alert, debounce_key) = match trigger {
+        Trigger::Status(change) => {
             let kind = if change.new_status == OPPORTUNITY { Type::Opportunity } else { Type::StatusReached };
-            let data = lead_status_changed(change, &rules.pipeline);
+            let data = lead_status_changed(change, pipeline);
             let alert = Alert {
                 campaign_id: text(&change.campaign_id),
                 profile: change.linkedin_url.as_deref().map(Profile::new),
@@ -59,9 +66,9 @@ pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Ru
             };
             // SendPilot may write an undocumented status in another letter case the next time, so
             // the key ignores letter case.
-            (alert, QuietId::status(workspace_id, &change.lead_id, &change.new_status.to_ascii_uppercase()))
+            (alert, DebounceKey::status(workspace_id, &change.lead_id, &change.new_status.to_ascii_uppercase()))
         }
-        News::Tag { lead_id, new_tag, change } => {
+        Trigger::Tag { lead_id, new_tag, change } => {
             let data = lead_tagged(lead_id, new_tag, change);
             let alert = Alert {
                 campaign_id: text(&change.campaign_id),
@@ -70,14 +77,14 @@ pub(crate) fn delivery(event: &Event, event_id: &str, news: News<'_>, rules: &Ru
                 ..Alert::new(cloud_event(event, event_id, Type::Tagged, lead_id, data), event, event_id, new_tag)
             };
             // However it is written.
-            (alert, QuietId::tag(workspace_id, lead_id, &normal(new_tag)))
+            (alert, DebounceKey::tag(workspace_id, lead_id, &normal(new_tag)))
         }
     };
     Delivery {
         id: DeliveryId::alert(workspace_id, event_id),
         message: Message::Alert { subject: alert.subject(), body: alert.bodies() },
-        content_sha256: news.content_sha256(),
-        quiet: rules.debounce.then_some(quiet),
+        content_sha256: trigger.content_sha256(),
+        debounce_key: debounce.then_some(debounce_key),
     }
 }
 

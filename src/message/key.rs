@@ -20,12 +20,12 @@ pub struct DeliveryId(String);
 impl DeliveryId {
     /// The alert of one event. The same event gives the same id on every retry, and two events never share one.
     pub fn alert(workspace_id: Option<&str>, event_id: &str) -> Self {
-        Self::to("alert", workspace_id, event_id)
+        Self::new("alert", workspace_id, event_id)
     }
 
     /// The same event's message to the lead status stream: another delivery, which succeeds or fails by itself.
     pub fn status(workspace_id: Option<&str>, event_id: &str) -> Self {
-        Self::to(STATUS, workspace_id, event_id)
+        Self::new(STATUS, workspace_id, event_id)
     }
 
     /// Whether this is a message to the lead status stream. The key's last part says so.
@@ -33,12 +33,12 @@ impl DeliveryId {
         self.0.rsplit('#').next() == Some(STATUS)
     }
 
-    fn to(topic: &str, workspace_id: Option<&str>, event_id: &str) -> Self {
+    fn new(topic: &str, workspace_id: Option<&str>, event_id: &str) -> Self {
         Self(row_key(&[workspace_id.unwrap_or_default(), event_id], topic))
     }
 
     /// A key as it was stored.
-    pub fn stored(key: String) -> Self {
+    pub fn from_stored(key: String) -> Self {
         Self(key)
     }
 
@@ -68,8 +68,9 @@ fn row_key(parts: &[&str], kind: &str) -> String {
     key + kind
 }
 
-/// Escaped so that no part can pretend to be two, and hashed where it is so long that the key might pass DynamoDB's
-/// limit of 2,048 bytes, which would refuse the delivery for ever. Two parts never give the same.
+/// Returns the part of a key, escaped so that no part looks like two. A long part is hashed, because
+/// DynamoDB refuses a key of more than 2,048 bytes on every attempt. Two parts never give the same
+/// text.
 pub(crate) fn key_part(part: &str) -> Cow<'_, str> {
     const SEPARATORS: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
     match part.len() {
@@ -84,38 +85,29 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-/// Hashes the parts of a fact, in lower-case hex. The length of each part is hashed too, so that
-/// two different lists of parts never give the same input.
-pub(crate) fn content_sha256(parts: &[Option<&str>]) -> String {
-    let hash = parts.iter().fold(Sha256::new(), |hash, part| match part {
-        None => hash.chain_update(u64::MAX.to_be_bytes()),
-        Some(part) => hash.chain_update((part.len() as u64).to_be_bytes()).chain_update(part),
-    });
-    HEXLOWER.encode(&hash.finalize())
-}
-
-/// The key of a quiet period: `{workspaceId}#{leadId}#{newStatus}#quiet`, or `{workspaceId}#{leadId}#{newTag}#quiet-tag`. In the
-/// same table, and never that of a delivery, which has three parts.
+/// The key of a debounce lock: `{workspaceId}#{leadId}#{newStatus}#quiet`, or
+/// `{workspaceId}#{leadId}#{newTag}#quiet-tag`. The row is in the same table. A delivery's key has
+/// three parts, so the two never collide.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct QuietId(String);
+pub struct DebounceKey(String);
 
-impl QuietId {
-    /// Of alerts on this lead in this status.
+impl DebounceKey {
+    /// The lock of alerts for this lead in this status.
     pub fn status(workspace_id: Option<&str>, lead_id: &str, new_status: &str) -> Self {
-        Self::of("quiet", workspace_id, lead_id, new_status)
+        Self::new("quiet", workspace_id, lead_id, new_status)
     }
 
-    /// Of alerts on this lead with this tag.
+    /// The lock of alerts for this lead with this tag.
     pub fn tag(workspace_id: Option<&str>, lead_id: &str, new_tag: &str) -> Self {
-        Self::of("quiet-tag", workspace_id, lead_id, new_tag)
+        Self::new("quiet-tag", workspace_id, lead_id, new_tag)
     }
 
-    fn of(kind: &str, workspace_id: Option<&str>, lead_id: &str, news: &str) -> Self {
-        Self(row_key(&[workspace_id.unwrap_or_default(), lead_id, news], kind))
+    fn new(kind: &str, workspace_id: Option<&str>, lead_id: &str, new: &str) -> Self {
+        Self(row_key(&[workspace_id.unwrap_or_default(), lead_id, new], kind))
     }
 
     /// A key as it was stored.
-    pub fn stored(key: String) -> Self {
+    pub fn from_stored(key: String) -> Self {
         Self(key)
     }
 

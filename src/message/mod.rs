@@ -7,15 +7,17 @@ pub mod pipeline;
 pub mod rules;
 mod stream;
 pub(crate) mod text;
+mod trigger;
 
 use std::collections::BTreeMap;
 
-use self::key::{DeliveryId, QuietId};
+use self::key::{DebounceKey, DeliveryId};
 
-/// The exact publish request, but for the topic's ARN. Stored in the row, so that a redrive needs nobody.
+/// The exact publish request, except the topic's ARN. The row stores it, so that the redrive can
+/// publish without the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// To the topic of alerts.
+    /// To the alerts topic.
     Alert {
         /// `Subject`: legal for SNS as it is.
         subject: String,
@@ -40,12 +42,12 @@ pub enum Message {
 pub struct Delivery {
     /// The key of its row.
     pub id: DeliveryId,
-    /// What to publish.
+    /// The message to publish.
     pub message: Message,
     /// Hash of the event's content: the lead, the campaign, and the statuses or tags. Two events
     /// with one id and the same content are the same fact. Other content is another fact, which
     /// gets a delivery of its own.
     pub content_sha256: String,
-    /// The quiet period that it has to respect, where alerts are debounced.
-    pub quiet: Option<QuietId>,
+    /// The lock that the alert needs, if alerts are debounced.
+    pub debounce_key: Option<DebounceKey>,
 }

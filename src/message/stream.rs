@@ -11,8 +11,8 @@ use sendpilot_events::{LeadStatusChanged, Type};
 use crate::message::cloud_event::{cloud_event, json, lead_status_changed};
 use crate::message::key::{DeliveryId, sha256_hex};
 use crate::message::pipeline::Pipeline;
-use crate::message::rules::News;
 use crate::message::text::Text;
+use crate::message::trigger::Trigger;
 use crate::message::{Delivery, Message};
 use crate::sendpilot::event::{Event, StatusChange};
 
@@ -33,7 +33,7 @@ pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pip
         group: group(&change.lead_id),
         deduplication: sha256_hex(id.as_str().as_bytes()),
     };
-    Delivery { id, message, content_sha256: News::Status(change).content_sha256(), quiet: None }
+    Delivery { id, message, content_sha256: Trigger::Status(change).content_sha256(), debounce_key: None }
 }
 
 /// Seven, and SNS hands on ten at most to a queue that takes raw messages. None is empty, which SNS would refuse.

@@ -1,18 +1,19 @@
-//! An invocation's payload, made into a request that `lambda_http` can convert without a panic.
+//! Converts an invocation's payload to a request, and a response to the invocation's result.
 //!
-//! `lambda_http` refuses a whole payload for one header outside ASCII, and panics on a query or a host that is no URI and
-//! on base64 that is none. Who sends such a thing has no signature, and must get an answer like anybody else: a function
-//! that dies of it costs its next request a cold start, and its owner an alarm. So only what the handler reads is taken
-//! over, and only where it is fit to be: what is left out makes a forged request fail at its signature.
+//! `lambda_http::run` would do both. But it refuses a whole payload for one header outside ASCII,
+//! and panics on a query or a host that is not a URI, and on malformed base64. Anyone can send such
+//! a request without a signature. A panic would cost a cold start and raise an alarm. So this module
+//! copies only the valid parts that the handler reads. If it leaves a part of a request out, the
+//! request fails at its signature.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use data_encoding::BASE64;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequest;
-use lambda_http::request::LambdaRequest;
+use http::{HeaderName, HeaderValue, Method, Uri};
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
+use lambda_http::{Body, Request, Response};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -157,40 +158,54 @@ impl Members {
     }
 }
 
-impl TryFrom<Payload> for LambdaRequest {
+impl TryFrom<Payload> for Request {
     type Error = NotARequest;
 
     fn try_from(Payload(members): Payload) -> Result<Self, NotARequest> {
-        let members = members?;
-        let (path, method, stage, headers, body) = match members {
+        let (path, method, stage, headers, body, is_base64_encoded) = match members? {
             Members {
                 raw_path: Some(LossyString(path)),
                 request_context: Some(Context { http: Some(Http { method: Some(LossyString(method)) }), stage, .. }),
                 headers,
                 body,
+                is_base64_encoded,
                 ..
-            } => (path, method, stage, headers, body),
+            } => (path, method, stage, headers, body, is_base64_encoded.unwrap_or_default()),
             other => return Err(other.kind()),
         };
-        let is_base64_encoded = members.is_base64_encoded.unwrap_or_default();
+        let mut request = Self::new(match body {
+            Some(LossyString(text)) if is_base64_encoded => {
+                BASE64.decode(text.as_bytes()).map_or(Body::Empty, Body::Binary)
+            }
+            Some(LossyString(text)) => Body::Text(text),
+            None => Body::Empty,
+        });
         // API Gateway puts a stage that has a name before the path.
         let stage = stage.map(|LossyString(stage)| format!("/{stage}"));
         let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(&path);
-        let path = Some(path).filter(|path| path.starts_with('/') && path.parse::<PathAndQuery>().is_ok());
-        let body = body.filter(|LossyString(body)| !is_base64_encoded || BASE64.decode(body.as_bytes()).is_ok());
-
-        let mut request = ApiGatewayV2httpRequest::default();
-        request.raw_path = path.map(str::to_owned);
-        // No method that HTTP does not know is one that the route takes.
-        request.request_context.http.method = method.parse().unwrap_or(Method::OPTIONS);
+        if path.starts_with('/')
+            && let Ok(path) = path.parse::<PathAndQuery>()
+        {
+            *request.uri_mut() = Uri::from(path);
+        }
+        // The route accepts no method that HTTP does not know.
+        *request.method_mut() = method.parse().unwrap_or(Method::OPTIONS);
         let headers = headers.into_iter().flatten();
-        request.headers =
-            headers.filter_map(|(LossyString(name), LossyString(value))| header(&name, &value)).collect::<HeaderMap>();
-        request.headers.remove(http::header::HOST);
-        request.body = body.map(|LossyString(body)| body);
-        request.is_base64_encoded = is_base64_encoded;
-        Ok(Self::ApiGatewayV2(request))
+        request
+            .headers_mut()
+            .extend(headers.filter_map(|(LossyString(name), LossyString(value))| header(&name, &value)));
+        Ok(request)
     }
+}
+
+/// Returns a response in payload format 2.0.
+pub fn result(response: Response<String>) -> ApiGatewayV2httpResponse {
+    let (parts, body) = response.into_parts();
+    let mut result = ApiGatewayV2httpResponse::default();
+    result.status_code = parts.status.as_u16().into();
+    result.headers = parts.headers;
+    result.body = Some(Body::Text(body));
+    result
 }
 
 fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {

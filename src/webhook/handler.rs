@@ -1,74 +1,83 @@
-//! One request: size, signature, event, rules, relay, answer. In this order, and nothing earlier than it may be.
+//! Handles one request: size, signature, event, rules, deliveries, answer. Every check comes before
+//! the work that an attacker could cause without it.
 
 use std::borrow::Cow;
 
 use futures_util::future::{OptionFuture, join};
-use http::{HeaderMap, Method, Request, Response};
-use lambda_http::Body;
+use http::{HeaderMap, Method};
+use lambda_http::{Request, Response};
 use tracing::Level;
 
-use crate::delivery::ledger::{Ledger, Wanted};
-use crate::delivery::relay::{Failure, Relay, Relayed};
+use crate::delivery::ledger::{ClaimRequest, Ledger, Refusal};
+use crate::delivery::relay::{Delivered, Outcome, Relay};
 use crate::delivery::topic::Topic;
 use crate::invocation::Invocation;
 use crate::message::Delivery;
-use crate::message::rules::{Due, Rules};
+use crate::message::rules::{Deliveries, Rules};
 use crate::secrets::keyring::{Keyring, NoSecret};
 use crate::sendpilot::event::{self, Event, Malformed};
 use crate::sendpilot::signature::{self, Rejection, Verified, verify};
 use crate::telemetry::{Metric, Telemetry};
 use crate::timestamp::Timestamp;
 use crate::webhook::gateway::NotARequest;
-use crate::webhook::response::{MAX_BODY, Outcome, answer};
+use crate::webhook::response::{Answer, MAX_BODY};
 
-/// Where SendPilot's webhooks arrive.
+/// The path of SendPilot's webhooks.
 pub const PATH: &str = "/webhooks/sendpilot";
 
-/// The most ids of its own that are tried for an event whose id belongs to another fact.
+/// Maximum number of ids of its own that an event tries if its id belongs to another fact.
 const MAX_OWN_IDS: usize = 4;
 
 /// The receiver.
 #[derive(Debug)]
 pub struct Webhook<L, T> {
-    /// Who may send.
+    /// The secrets that may have signed a request.
     pub keyring: Keyring,
-    /// What calls for what.
+    /// Decide which deliveries an event needs.
     pub rules: Rules,
-    /// The way to the topics.
+    /// Takes deliveries to their topics.
     pub relay: Relay<L, T>,
-    /// Where lines go.
+    /// Writes one line per invocation.
     pub telemetry: Telemetry,
 }
 
-/// What became of a request.
+/// A handled request: its answer, and what its line says besides.
 pub(super) struct Handled {
-    pub(super) outcome: Outcome,
-    /// Once it is known and genuine.
+    pub(super) answer: Answer,
+    /// The event, once it is known and genuine.
     pub(super) event: Option<Event>,
-    /// Where one was due.
-    pub(super) alert: Option<Relayed>,
-    /// The message to the lead status stream, where one was due.
-    pub(super) status: Option<Relayed>,
+    /// The alert, if one was due.
+    pub(super) alert: Option<Part>,
+    /// The message to the lead status stream, if one was due.
+    pub(super) status: Option<Part>,
 }
 
-impl From<Outcome> for Handled {
-    fn from(outcome: Outcome) -> Self {
-        Self { outcome, event: None, alert: None, status: None }
+/// The result of one of an event's deliveries.
+pub(super) struct Part {
+    /// The answer if this were the only delivery.
+    pub(super) answer: Answer,
+    pub(super) delivered: Delivered,
+    /// Whether the event's id belongs to another fact.
+    pub(super) other_content: bool,
+}
+
+impl From<Answer> for Handled {
+    fn from(answer: Answer) -> Self {
+        Self { answer, event: None, alert: None, status: None }
     }
 }
 
 impl<L: Ledger, T: Topic> Webhook<L, T> {
-    /// Handles one request, writes its line, and answers it.
-    pub async fn respond(&self, request: &Request<Body>, invocation: &Invocation) -> Response<String> {
+    /// Handles one request, writes its line, and returns its answer.
+    pub async fn respond(&self, request: &Request, invocation: &Invocation) -> Response<String> {
         let mut line = self.telemetry.begin("webhook", invocation.request_id());
         let handled = self.handle(request, invocation).await;
         handled.describe(&mut line, invocation.elapsed());
-        if matches!(handled.outcome, Outcome::NoSecret { .. }) || self.keyring.refuses_current().await {
+        if matches!(handled.answer, Answer::NoSecret { .. }) || self.keyring.refuses_current().await {
             line.count(Metric::SecretUnreadable);
         }
         self.telemetry.end(line, handled.level(), invocation.now());
-        let event_id = handled.event.as_ref().and_then(|event| event.id.as_deref());
-        answer(&handled.outcome, event_id)
+        handled.answer.response(handled.event.as_ref().and_then(|event| event.id.as_deref()))
     }
 
     /// Logs an invocation whose payload is not a request. `request_id` is Lambda's id of the
@@ -79,82 +88,75 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         self.telemetry.end(line, Level::ERROR, now);
     }
 
-    async fn handle(&self, request: &Request<Body>, invocation: &Invocation) -> Handled {
-        let body: &[u8] = request.body();
-        if !is_path(request.uri().path()) {
-            return Outcome::NotFound.into();
-        }
-        if request.method() != Method::POST {
-            return Outcome::MethodNotAllowed.into();
-        }
-        if body.len() > MAX_BODY {
-            return Outcome::TooLarge.into();
-        }
-        let verified = match self.verify(request.headers(), body, invocation).await {
+    async fn handle(&self, request: &Request, invocation: &Invocation) -> Handled {
+        let verified = match self.admit(request, invocation).await {
             Ok(verified) => verified,
-            Err(outcome) => return outcome.into(),
+            Err(answer) => return answer.into(),
         };
         let event = match event::parse(&verified) {
             Ok(event) => event,
-            Err(malformed) => return Outcome::from(malformed).into(),
+            Err(malformed) => return Answer::from(malformed).into(),
         };
-        let due = match self.rules.due(&event) {
-            Ok(due) => due,
-            Err(malformed) => return Handled { event: Some(event), ..Outcome::from(malformed).into() },
-        };
-        let handled = self.deliver(&event, due, invocation).await;
-        Handled { event: Some(event), ..handled }
-    }
-
-    /// Both at once, and whatever becomes of the other.
-    async fn deliver(&self, event: &Event, Due { alert, status }: Due, invocation: &Invocation) -> Handled {
-        // On the heap, since most events call for nothing: what is in place is moved with every request.
-        let deliver = |delivery: Delivery, of: fn(Due) -> Option<Delivery>| {
-            Box::pin(self.deliver_one(event, delivery, of, invocation))
-        };
-        let alert = OptionFuture::from(alert.map(|delivery| deliver(delivery, |due| due.alert)));
-        let status = OptionFuture::from(status.map(|delivery| deliver(delivery, |due| due.status)));
-        let (alert, mut status) = join(alert, status).await;
-        // For a message to the stream, a claim is enough: see `response`.
-        if let Some(status) = status.as_mut().filter(|status| status.is_claimed()) {
-            status.outcome = status.outcome.clone().once_claimed();
+        match self.rules.due(&event) {
+            Ok(due) => self.deliver(event, due, invocation).await,
+            Err(malformed) => Handled { event: Some(event), ..Answer::from(malformed).into() },
         }
-        let outcome_of = |relayed: &Option<Relayed>| relayed.as_ref().map(|relayed| relayed.outcome.clone());
-        let outcome = match (outcome_of(&alert), outcome_of(&status)) {
-            (Some(alert), Some(status)) => alert.and(status),
-            // The rules make no message for a stream that is off, so `Discarded` cannot occur here.
-            (None, None | Some(Outcome::Discarded)) => Outcome::Ignored,
-            (Some(only), None) | (None, Some(only)) => only,
-        };
-        Handled { outcome, event: None, alert, status }
     }
 
-    /// Relays one delivery. If the event's id already belongs to another fact, relays this fact
-    /// under an id of its own, which is the same on every retry. So no lead is lost if SendPilot
-    /// uses an id twice. `of` picks the delivery to the same topic.
+    /// Returns the body of a request that has the right path, method, size and signature.
+    async fn admit<'a>(&self, request: &'a Request, invocation: &Invocation) -> Result<Verified<'a>, Answer> {
+        let body: &[u8] = request.body();
+        if !is_path(request.uri().path()) {
+            return Err(Answer::NotFound);
+        }
+        if request.method() != Method::POST {
+            return Err(Answer::MethodNotAllowed);
+        }
+        if body.len() > MAX_BODY {
+            return Err(Answer::TooLarge);
+        }
+        self.verify(request.headers(), body, invocation).await
+    }
+
+    /// Attempts the deliveries at the same time. Neither depends on the other's result.
+    async fn deliver(&self, event: Event, due: Deliveries, invocation: &Invocation) -> Handled {
+        // On the heap, because most events need no delivery, and a future in place is moved with
+        // every request.
+        let attempt = |delivery| Box::pin(self.attempt(&event, delivery, invocation));
+        let alert = OptionFuture::from(due.alert.map(attempt));
+        let status = OptionFuture::from(due.status.map(attempt));
+        let (alert, status) = join(alert, status).await;
+        let answer = match (&alert, &status) {
+            (Some(alert), Some(status)) => alert.answer.clone().and(status.answer.clone()),
+            (Some(only), None) | (None, Some(only)) => only.answer.clone(),
+            (None, None) => Answer::Ignored,
+        };
+        Handled { answer, event: Some(event), alert, status }
+    }
+
+    /// Attempts one delivery. If the event's id already belongs to another fact, attempts it under
+    /// an id of this fact's own, which is the same on every retry. So no lead is lost if SendPilot
+    /// uses an id twice.
     ///
     /// An event may have come with that very id. Then the hash is appended once more.
-    async fn deliver_one(
-        &self,
-        event: &Event,
-        delivery: Delivery,
-        of: fn(Due) -> Option<Delivery>,
-        invocation: &Invocation,
-    ) -> Relayed {
+    async fn attempt(&self, event: &Event, delivery: Delivery, invocation: &Invocation) -> Part {
+        let is_stream = delivery.id.is_for_stream();
         let hash = format!("~{:.16}", delivery.content_sha256);
-        let mut relayed = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
+        let mut delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
+        let mut other_content = false;
         let mut event = Cow::Borrowed(event);
         for _ in 0..MAX_OWN_IDS {
-            if !matches!(relayed.failure, Some(Failure::OtherContent)) {
+            if !matches!(delivered.outcome, Outcome::Refused(Refusal::OtherContent)) {
                 break;
             }
+            other_content = true;
             event.to_mut().id.get_or_insert_default().push_str(&hash);
             // The rules decide alike for the same event, so this never breaks.
-            let Ok(Some(delivery)) = self.rules.due(&event).map(of) else { break };
-            let again = self.relay.deliver(Wanted::Delivery(delivery), invocation).await;
-            relayed = Relayed { other_content: true, ..again };
+            let Ok(due) = self.rules.due(&event) else { break };
+            let Some(delivery) = (if is_stream { due.status } else { due.alert }) else { break };
+            delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
         }
-        relayed
+        Part { answer: Answer::from_delivery(&delivered.outcome, is_stream, invocation), delivered, other_content }
     }
 
     /// Verifies the signature. If none of our secrets made it, SendPilot may already use a new
@@ -165,7 +167,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         headers: &'a HeaderMap,
         body: &'a [u8],
         invocation: &Invocation,
-    ) -> Result<Verified<'a>, Outcome> {
+    ) -> Result<Verified<'a>, Answer> {
         let secrets = self.keyring.secrets(invocation).await?;
         let rejection = match verify(headers, body, &secrets, invocation.now()) {
             Ok(verified) => return Ok(verified),
@@ -181,7 +183,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             },
             None => rejection,
         };
-        Err(self.keyring.refused(invocation).await.map_or_else(|| rejection.into(), Outcome::from))
+        Err(self.keyring.refused(invocation).await.map_or_else(|| rejection.into(), Answer::from))
     }
 }
 
@@ -192,19 +194,19 @@ fn is_path(path: &str) -> bool {
     path.strip_suffix('/').unwrap_or(path) == PATH
 }
 
-impl From<NoSecret> for Outcome {
+impl From<NoSecret> for Answer {
     fn from(NoSecret { retry_after, detail }: NoSecret) -> Self {
         Self::NoSecret { retry_after, detail }
     }
 }
 
-impl From<Rejection> for Outcome {
+impl From<Rejection> for Answer {
     fn from(rejection: Rejection) -> Self {
         Self::Unauthorized { reason: rejection.reason(), detail: rejection.to_string() }
     }
 }
 
-impl From<Malformed> for Outcome {
+impl From<Malformed> for Answer {
     fn from(malformed: Malformed) -> Self {
         Self::Malformed(malformed.to_string())
     }

@@ -1,48 +1,46 @@
-//! The line of one request: what came, what became of it, how long that took, and the metrics that follow from it.
+//! The line of one request: what came, the answer, the durations, and the metrics.
 
 use std::time::Duration;
 
 use sendpilot_events::STATUSES;
 use tracing::Level;
 
-use super::handler::Handled;
-use crate::delivery::relay::{Relayed, Steps};
-use crate::error::chain;
+use crate::delivery::relay::Timings;
 use crate::sendpilot::event::{Kind, StatusChange};
-use crate::telemetry::{Line, Metric};
+use crate::telemetry::{LogLine, Metric};
 use crate::timestamp::{Timestamp, millis};
-use crate::webhook::response::Outcome;
+use crate::webhook::handler::{Handled, Part};
+use crate::webhook::response::{Answer, Row};
 
-/// The most of a text from outside that a line holds, in characters. What SendPilot documents has half of it.
+/// Longest text from outside in a line, in characters. SendPilot's documented texts have half of it.
 const MAX_TEXT: usize = 64;
 
-/// No event takes longer: SendPilot gives up after 77 minutes. What is older is a sample that somebody sent by hand, and
-/// would be years among milliseconds.
+/// The highest age that is measured. SendPilot gives up after 77 minutes, so an older event is a
+/// sample that somebody sent by hand.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Handled {
-    /// An error where we failed, a warning where the sender did or something is odd.
+    /// Returns the level of the line: an error if we failed, a warning if the sender did or
+    /// something is unusual.
     pub(super) fn level(&self) -> Level {
-        let status = self.outcome.status();
+        let status = self.answer.row().status;
+        let is_unusual = |part: &Part| part.other_content || part.delivered.outcome.failure().is_some();
         if status.is_server_error() && !self.only_lacks_a_slot() {
             Level::ERROR
-        } else if status.is_client_error()
-            || self.renamed().is_some()
-            || self.relayed().any(|one| one.other_content || one.failure.is_some())
-        {
+        } else if status.is_client_error() || self.renamed().is_some() || self.parts().any(is_unusual) {
             Level::WARN
         } else {
             Level::INFO
         }
     }
 
-    /// Tells all that a line may. `took` is the time that the request has taken.
-    pub(super) fn describe(&self, line: &mut Line, took: Duration) {
-        let outcome = &self.outcome;
-        line.field("outcome", outcome.name());
-        line.field("status", outcome.status().as_u16());
-        line.field("reason", outcome.rejection());
-        line.field("detail", outcome.detail());
+    /// Adds the request to its line. `took` is the time that the request has taken.
+    pub(super) fn describe(&self, line: &mut LogLine, took: Duration) {
+        let Row { status, outcome, reason, detail, .. } = self.answer.row();
+        line.field("outcome", outcome);
+        line.field("status", status.as_u16());
+        line.field("reason", reason);
+        line.field("detail", detail);
         if let Some(event) = &self.event {
             line.field("eventId", event.id.as_deref());
             line.field("eventType", Some(cut(&event.event_type)).filter(|name| !name.is_empty()));
@@ -53,46 +51,47 @@ impl Handled {
             }
         }
         if let (Some(alert), Some(status)) = (&self.alert, &self.status) {
-            line.field("alert", alert.outcome.name());
-            line.field("stream", status.outcome.name());
-            line.field("streamAttempts", status.steps.attempts);
-            line.field("streamFailure", failure(status));
+            line.field("alert", alert.answer.row().outcome);
+            line.field("stream", status.answer.row().outcome);
+            line.field("streamAttempts", status.delivered.attempts);
+            line.field("streamFailure", status.delivered.outcome.failure());
         }
-        if let Some(main) = self.relayed().next() {
-            line.field("attempts", main.steps.attempts);
-            line.field("PaceTime", main.steps.pace.map(millis));
-            line.field("failure", failure(main));
+        if let Some(Part { delivered, .. }) = self.parts().next() {
+            line.field("attempts", delivered.attempts);
+            line.field("PaceTime", delivered.timings.pace.map(millis));
+            line.field("failure", delivered.outcome.failure());
         }
         line.field("otherBody", self.other_content().then_some("the same event id came with other content"));
         line.field("durationMs", millis(took));
         self.measure(line);
     }
 
-    /// What was due, the alert first: of what the two have in common, the line tells the first one's.
-    fn relayed(&self) -> impl Iterator<Item = &Relayed> {
+    /// The attempted deliveries, alert first. Fields that both share are logged from the first.
+    fn parts(&self) -> impl Iterator<Item = &Part> {
         self.alert.iter().chain(&self.status)
     }
 
     fn other_content(&self) -> bool {
-        self.relayed().any(|relayed| relayed.other_content)
+        self.parts().any(|part| part.other_content)
     }
 
-    fn measure(&self, line: &mut Line) {
-        let outcome = &self.outcome;
-        line.count(metric(outcome));
-        // If the message to the stream is the only delivery, the outcome's own metric counts it.
-        if let (Some(_), Some(Relayed { outcome: stream @ (Outcome::Streamed | Outcome::Pending), .. })) =
+    fn measure(&self, line: &mut LogLine) {
+        let Row { metric, reason, .. } = self.answer.row();
+        line.count(metric);
+        // If the message to the stream is the only delivery, the answer's own metric counts it.
+        if let (Some(_), Some(Part { answer: stream @ (Answer::Streamed | Answer::Pending), .. })) =
             (&self.alert, &self.status)
         {
-            line.count(metric(stream));
+            line.count(stream.row().metric);
         }
         if self.only_lacks_a_slot() {
             line.count(Metric::NoSlot);
         }
-        if let Some(reason) = outcome.rejection() {
+        if let Some(reason) = reason {
             line.count_by(Metric::Rejected, reason);
         }
-        if self.is_genuine_and_rejected() {
+        // Both reasons are checked only after the signature, so a stranger cannot cause them.
+        if matches!(reason, Some("body" | "stale")) {
             line.count(Metric::GenuineRejected);
         } else if self.event.is_some() {
             line.count(Metric::Genuine);
@@ -105,12 +104,13 @@ impl Handled {
         }
         if let Some(alert) = &self.alert {
             line.count(Metric::Opportunities);
-            line.time(Metric::TimeToAlert, alert.steps.published_at.and_then(|at| self.age(at)));
+            line.time(Metric::TimeToAlert, alert.delivered.published_at().and_then(|at| self.age(at)));
         }
-        if let Some(Relayed { steps: Steps { claim, publish, complete, .. }, .. }) = self.relayed().next() {
-            line.time(Metric::ClaimTime, *claim);
-            line.time(Metric::PublishTime, *publish);
-            line.time(Metric::CompleteTime, *complete);
+        if let Some(Part { delivered, .. }) = self.parts().next() {
+            let Timings { claim, publish, complete, .. } = delivered.timings;
+            line.time(Metric::ClaimTime, claim);
+            line.time(Metric::PublishTime, publish);
+            line.time(Metric::CompleteTime, complete);
         }
         if self.other_content() {
             line.count(Metric::OtherBody);
@@ -119,13 +119,8 @@ impl Handled {
 
     /// Whether the answer is 503 only because no slot was free for the alert.
     fn only_lacks_a_slot(&self) -> bool {
-        self.alert.as_ref().is_some_and(Relayed::found_no_slot) && self.status.as_ref().is_none_or(Relayed::is_claimed)
-    }
-
-    /// Whether a request with a valid signature was refused for good. Both reasons are checked only
-    /// after the signature, so a stranger cannot cause them.
-    fn is_genuine_and_rejected(&self) -> bool {
-        matches!(self.outcome.rejection(), Some("body" | "stale"))
+        self.alert.as_ref().is_some_and(|alert| alert.delivered.outcome.found_no_slot())
+            && self.status.as_ref().is_none_or(|status| status.delivered.outcome.is_claimed())
     }
 
     /// Returns what an event of an unknown type was recognised as.
@@ -137,36 +132,16 @@ impl Handled {
         }
     }
 
-    /// The time since what the event tells of, where it says when that was.
+    /// Returns the time from the change that the event reports until `at`, if the event says when
+    /// that was.
     fn age(&self, at: Timestamp) -> Option<Duration> {
         let occurred_at = self.event.as_ref()?.occurred_at?.into();
         Some(at.since(occurred_at)).filter(|age| *age <= LONGEST)
     }
 }
 
-fn metric(outcome: &Outcome) -> Metric {
-    match outcome {
-        Outcome::Alerted => Metric::Alerted,
-        Outcome::Streamed => Metric::Streamed,
-        Outcome::Pending => Metric::StreamPending,
-        Outcome::Debounced => Metric::Debounced,
-        Outcome::Duplicate => Metric::Duplicate,
-        Outcome::Ignored | Outcome::Discarded => Metric::Ignored,
-        Outcome::InProgress { .. } => Metric::InProgress,
-        Outcome::Unavailable { .. } | Outcome::NoSecret { .. } => Metric::Unavailable,
-        Outcome::Malformed(_) => Metric::Malformed,
-        Outcome::Unauthorized { .. } => Metric::Unauthorized,
-        Outcome::NotFound => Metric::NotFound,
-        Outcome::MethodNotAllowed => Metric::MethodNotAllowed,
-        Outcome::TooLarge => Metric::TooLarge,
-    }
-}
-
-fn failure(relayed: &Relayed) -> Option<String> {
-    relayed.failure.as_ref().map(|failure| chain(failure))
-}
-
-/// A text from outside has any number of values, a dimension must not: each would be a metric to pay for.
+/// Returns the status as the value of a dimension. Each value is a metric that costs money, so a
+/// status that SendPilot does not document becomes `OTHER`.
 fn listed(change: &StatusChange) -> &'static str {
     STATUSES.into_iter().find(|status| *status == change.new_status).unwrap_or("OTHER")
 }

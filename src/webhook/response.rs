@@ -1,4 +1,4 @@
-//! The one table: what became of a request, and what its sender is told.
+//! The one table of answers: the status, the words and the metric of each.
 //!
 //! SendPilot takes any 2xx as final and retries everything else until 77 minutes have passed. So
 //! the answer is 2xx only if nothing can be lost any more. It is 4xx if a retry cannot help, and
@@ -15,66 +15,112 @@ use std::time::Duration;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
+use crate::delivery::ledger::Refusal;
+use crate::delivery::relay::Outcome;
+use crate::invocation::Invocation;
+use crate::telemetry::Metric;
+
 /// Largest body that is read, in bytes: the most that SNS would publish.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// What became of a request.
+/// The wait before a retry of a delivery that no attempt holds. SendPilot's first retry comes after
+/// 5 s too.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The alert is out.
+pub enum Answer {
+    /// The alert is published.
     Alerted,
-    /// No alert was due, and the message to the lead status stream is out.
+    /// No alert was due, and the message to the lead status stream is published.
     Streamed,
     /// No alert was due. The message to the lead status stream is claimed, and the redrive
     /// publishes it.
     Pending,
-    /// The message to the lead status stream is never published, because the stream is off.
-    /// SendPilot never gets this as an answer.
-    Discarded,
-    /// Another alert has told the same of the same lead, or is claimed and will.
+    /// Another alert for the same lead and status is published or durably claimed.
     Debounced,
-    /// What it calls for was done already.
+    /// An earlier attempt did everything that the event needs.
     Duplicate,
-    /// A genuine event that calls for nothing.
+    /// A genuine event that needs no message.
     Ignored,
-    /// Another attempt has the delivery in hand. It may still die, so this is no success.
+    /// Another attempt has claimed the alert. It may still die, so this is not a success.
     InProgress {
         /// Time until its lease ends.
         retry_after: Duration,
     },
-    /// The ledger or the topic did not do its part.
+    /// The alert is not known to be published, or the stream's message is not known to be claimed.
     Unavailable {
-        /// Time until another attempt can be of use.
+        /// Time until another attempt can succeed.
         retry_after: Duration,
     },
-    /// No signing secret of our own is at hand, so there is no telling who sent this.
+    /// No signing secret is available, so the sender is unknown.
     NoSecret {
-        /// Time until it is worth while to look for one again.
+        /// Time until the secret is fetched again.
         retry_after: Duration,
-        /// What to mend.
+        /// What to fix.
         detail: String,
     },
-    /// Genuine, but no event; the text says what to mend.
+    /// A genuine request whose body is not a usable event. The text says what to fix.
     Malformed(String),
-    /// Not signed by a secret of ours, or not now.
+    /// No signing secret made the signature, or its time is wrong.
     Unauthorized {
         /// `missing`, `malformed`, `mismatch` or `stale`.
         reason: &'static str,
-        /// What to mend.
+        /// What to fix.
         detail: String,
     },
-    /// Another path.
+    /// Another path than [`PATH`](super::PATH).
     NotFound,
-    /// Another method.
+    /// Another method than POST.
     MethodNotAllowed,
-    /// Over [`MAX_BODY`].
+    /// A body over [`MAX_BODY`].
     TooLarge,
 }
 
-impl Outcome {
-    /// Returns the outcome of an event with two deliveries. `self` is the outcome of the alert,
-    /// `stream` that of the message to the lead status stream. The alert decides, unless the
-    /// message could not be claimed: then only SendPilot's next attempt can save the message.
+/// One row of the table of answers.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The answer's `outcome`, in its body and in the log.
+    pub outcome: &'static str,
+    /// The metric that counts the answer.
+    pub metric: Metric,
+    /// Why a request was refused for good, in a word.
+    pub reason: Option<&'static str>,
+    /// What to fix, or what to do.
+    pub detail: Option<&'a str>,
+    /// Time until a retry can succeed.
+    pub retry_after: Option<Duration>,
+}
+
+impl Answer {
+    /// Returns the answer to an event with one delivery. `is_stream` says that it is the message to
+    /// the lead status stream. For this message, a claim is enough.
+    pub fn from_delivery(outcome: &Outcome, is_stream: bool, invocation: &Invocation) -> Self {
+        let now = invocation.now();
+        match outcome {
+            Outcome::Published { .. } if is_stream => Self::Streamed,
+            Outcome::Published { .. } => Self::Alerted,
+            Outcome::Debounced { .. } => Self::Debounced,
+            // The rules create no message for a stream that is off, so this cannot occur.
+            Outcome::Discarded { .. } => Self::Ignored,
+            Outcome::Refused(Refusal::Done) => Self::Duplicate,
+            claimed if is_stream && claimed.is_claimed() => Self::Pending,
+            Outcome::Refused(Refusal::InProgress { until }) => Self::InProgress { retry_after: until.since(now) },
+            Outcome::Refused(Refusal::OtherContent) | Outcome::Unpublished { released: Ok(()), .. } => {
+                Self::Unavailable { retry_after: RETRY }
+            }
+            // The claim holds, or may hold. Nobody else can claim the delivery before its lease ends.
+            Outcome::Unclaimed(_) | Outcome::Unpublished { released: Err(_), .. } => {
+                Self::Unavailable { retry_after: invocation.lease_until().since(now) }
+            }
+        }
+    }
+
+    /// Returns the answer to an event with two deliveries. `self` is the alert's answer, `stream`
+    /// that of the message to the lead status stream. The alert decides, unless the message could
+    /// not be claimed: then only SendPilot's next attempt can save the message.
     #[must_use]
     pub fn and(self, stream: Self) -> Self {
         match (self, stream) {
@@ -87,96 +133,111 @@ impl Outcome {
         }
     }
 
-    /// Returns the outcome of a message to the lead status stream whose row certainly exists.
-    #[must_use]
-    pub fn once_claimed(self) -> Self {
+    /// Returns the answer's row in the table.
+    pub fn row(&self) -> Row<'_> {
+        let done = |outcome, metric| Row {
+            status: StatusCode::OK,
+            outcome,
+            metric,
+            reason: None,
+            detail: None,
+            retry_after: None,
+        };
+        let retry = |status, outcome, metric, detail, after: &Duration| Row {
+            status,
+            detail: Some(detail),
+            retry_after: Some(*after),
+            ..done(outcome, metric)
+        };
+        let refused = |status, outcome, metric, reason, detail| Row {
+            status,
+            reason: Some(reason),
+            detail: Some(detail),
+            ..done(outcome, metric)
+        };
         match self {
-            Self::InProgress { .. } | Self::Unavailable { .. } => Self::Pending,
-            outcome => outcome,
-        }
-    }
-
-    /// As it stands in answers and logs.
-    pub fn name(&self) -> &'static str {
-        self.entry().1
-    }
-
-    /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
-        self.entry().0
-    }
-
-    fn entry(&self) -> (StatusCode, &'static str) {
-        match self {
-            Self::Alerted => (StatusCode::OK, "alerted"),
-            Self::Streamed => (StatusCode::OK, "streamed"),
-            Self::Pending => (StatusCode::OK, "pending"),
-            Self::Discarded => (StatusCode::OK, "discarded"),
-            Self::Debounced => (StatusCode::OK, "debounced"),
-            Self::Duplicate => (StatusCode::OK, "duplicate"),
-            Self::Ignored => (StatusCode::OK, "ignored"),
-            Self::InProgress { .. } => (StatusCode::CONFLICT, "in_progress"),
-            Self::Unavailable { .. } | Self::NoSecret { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-            Self::Malformed(_) => (StatusCode::BAD_REQUEST, "malformed"),
-            Self::Unauthorized { .. } => (StatusCode::UNAUTHORIZED, "unauthorized"),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-        }
-    }
-
-    fn header(&self) -> Option<(header::HeaderName, HeaderValue)> {
-        let seconds = |span: Duration| HeaderValue::from(span.as_millis().div_ceil(1000).max(1) as u64);
-        match self {
-            Self::InProgress { retry_after }
-            | Self::Unavailable { retry_after }
-            | Self::NoSecret { retry_after, .. } => Some((header::RETRY_AFTER, seconds(*retry_after))),
-            Self::MethodNotAllowed => Some((header::ALLOW, HeaderValue::from_static("POST"))),
-            _ => None,
-        }
-    }
-
-    /// Why a signature was refused, in a word.
-    pub fn reason(&self) -> Option<&'static str> {
-        match self {
-            Self::Unauthorized { reason, .. } => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// Why a request was refused for good, in a word, whatever was wrong with it.
-    pub fn rejection(&self) -> Option<&'static str> {
-        match self {
-            Self::Unauthorized { reason, .. } => Some(reason),
-            Self::Malformed(_) => Some("body"),
-            Self::NotFound | Self::MethodNotAllowed => Some("route"),
-            Self::TooLarge => Some("too_large"),
-            Self::Alerted | Self::Streamed | Self::Debounced | Self::Duplicate | Self::Ignored => None,
-            Self::Pending | Self::Discarded => None,
-            Self::InProgress { .. } | Self::Unavailable { .. } | Self::NoSecret { .. } => None,
-        }
-    }
-
-    /// What to mend, where there is something to mend.
-    pub fn detail(&self) -> Option<&str> {
-        match self {
-            Self::Alerted | Self::Streamed | Self::Debounced | Self::Duplicate | Self::Ignored => None,
-            Self::Pending | Self::Discarded => None,
-            Self::InProgress { .. } => {
-                Some("another delivery of this event is being worked on; send it again after Retry-After")
+            Self::Alerted => done("alerted", Metric::Alerted),
+            Self::Streamed => done("streamed", Metric::Streamed),
+            Self::Pending => done("pending", Metric::StreamPending),
+            Self::Debounced => done("debounced", Metric::Debounced),
+            Self::Duplicate => done("duplicate", Metric::Duplicate),
+            Self::Ignored => done("ignored", Metric::Ignored),
+            Self::InProgress { retry_after } => retry(
+                StatusCode::CONFLICT,
+                "in_progress",
+                Metric::InProgress,
+                "another delivery of this event is being worked on; send it again after Retry-After",
+                retry_after,
+            ),
+            Self::Unavailable { retry_after } => retry(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                Metric::Unavailable,
+                "not every message for this event is published or safely stored; send it again after Retry-After",
+                retry_after,
+            ),
+            Self::NoSecret { retry_after, detail } => {
+                retry(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Metric::Unavailable, detail, retry_after)
             }
-            Self::Unavailable { .. } => {
-                Some("not every message for this event is published or safely stored; send it again after Retry-After")
+            Self::Malformed(detail) => refused(StatusCode::BAD_REQUEST, "malformed", Metric::Malformed, "body", detail),
+            Self::Unauthorized { reason, detail } => {
+                refused(StatusCode::UNAUTHORIZED, "unauthorized", Metric::Unauthorized, reason, detail)
             }
-            Self::Malformed(detail) | Self::Unauthorized { detail, .. } | Self::NoSecret { detail, .. } => Some(detail),
-            Self::NotFound => Some("webhooks are received at POST /webhooks/sendpilot"),
-            Self::MethodNotAllowed => Some("webhooks are sent by POST"),
-            Self::TooLarge => Some("the body must be at most 256 KiB (262144 bytes)"),
+            Self::NotFound => refused(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                Metric::NotFound,
+                "route",
+                "webhooks are received at POST /webhooks/sendpilot",
+            ),
+            Self::MethodNotAllowed => refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                Metric::MethodNotAllowed,
+                "route",
+                "webhooks are sent by POST",
+            ),
+            Self::TooLarge => refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                Metric::TooLarge,
+                "too_large",
+                "the body must be at most 256 KiB (262144 bytes)",
+            ),
         }
+    }
+
+    /// Returns the HTTP response. `event_id` is that of the event, once it is known and genuine.
+    #[expect(clippy::expect_used, reason = "strings and a number under fixed names always serialize to JSON")]
+    pub fn response(&self, event_id: Option<&str>) -> Response<String> {
+        let Row { status, outcome, reason, detail, retry_after, .. } = self.row();
+        let is_problem = detail.is_some();
+        let body = Body {
+            title: status.canonical_reason().filter(|_| is_problem),
+            status: is_problem.then_some(status.as_u16()),
+            detail,
+            outcome,
+            reason,
+            event_id,
+        };
+        let mut response = Response::new(serde_json::to_string(&body).expect("an answer is JSON"));
+        *response.status_mut() = status;
+        let content_type = if is_problem { "application/problem+json" } else { "application/json" };
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(span) = retry_after {
+            let seconds = span.as_millis().div_ceil(1000).max(1) as u64;
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
     }
 }
 
-/// An answer's body: plain for 2xx, a problem of RFC 9457 (whose `type` is `about:blank` where it is left out) for all else.
+/// An answer's body: plain for 2xx, and a problem of RFC 9457 for all else. The problem's `type` is
+/// left out, which means `about:blank`.
 #[derive(Serialize)]
 struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,25 +251,4 @@ struct Body<'a> {
     reason: Option<&'a str>,
     #[serde(rename = "eventId", skip_serializing_if = "Option::is_none")]
     event_id: Option<&'a str>,
-}
-
-/// Answers a request. `event_id` is that of the event, once it is known and genuine.
-#[expect(clippy::expect_used, reason = "strings and a number under fixed names always serialize to JSON")]
-pub fn answer(outcome: &Outcome, event_id: Option<&str>) -> Response<String> {
-    let status = outcome.status();
-    let problem = outcome.detail().map(|detail| (status, detail));
-    let body = Body {
-        title: problem.and_then(|(status, _)| status.canonical_reason()),
-        status: problem.map(|(status, _)| status.as_u16()),
-        detail: problem.map(|(_, detail)| detail),
-        outcome: outcome.name(),
-        reason: outcome.reason(),
-        event_id,
-    };
-    let mut response = Response::new(serde_json::to_string(&body).expect("an answer is JSON"));
-    *response.status_mut() = status;
-    let content_type = if problem.is_some() { "application/problem+json" } else { "application/json" };
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response.headers_mut().extend(outcome.header());
-    response
 }

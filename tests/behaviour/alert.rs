@@ -39,7 +39,7 @@ fn readable(body: &str) -> String {
 }
 
 #[test]
-fn every_body_is_as_in_its_golden_file() {
+fn every_body_matches_its_golden_file() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     for name in
         ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64", "opportunity-hostile"]
@@ -83,7 +83,7 @@ fn other_events_give_no_alert() {
 }
 
 #[test]
-fn the_same_event_gives_the_same_delivery_and_two_events_never_share_one() {
+fn each_event_has_its_own_delivery() {
     assert_eq!(due("opportunity"), due("opportunity"));
     assert_eq!(due("opportunity").unwrap().id.as_str(), "ws_abc123xyz#evt_1708456789123_abc123def#alert");
     assert_eq!(due("opportunity-minimal").unwrap().id.as_str(), "#msg_2cmZ8Uk7MinimalStandIn0001#alert");
@@ -127,7 +127,7 @@ fn opportunity(id: &str, lead: &str, url: Option<&str>) -> Event {
 }
 
 #[test]
-fn a_link_is_one_only_to_linkedin() {
+fn links_only_to_linkedin() {
     for (url, link, name) in [
         ("https://www.linkedin.com/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "john-doe"),
         ("https://linkedin.com/in/john-doe/", Some("https://linkedin.com/in/john-doe/"), "john-doe"),
@@ -246,7 +246,7 @@ fn hostile() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_event_makes_an_alert_illegal(texts in proptest::collection::vec(hostile(), 7), present in any::<[bool; 5]>(), when in any::<Option<i64>>()) {
+    fn every_alert_keeps_snss_limits(texts in proptest::collection::vec(hostile(), 7), present in any::<[bool; 5]>(), when in any::<Option<i64>>()) {
         let [id, lead, workspace, campaign, url, previous, by] = <[String; 7]>::try_from(texts).unwrap();
         let event = Event {
             // The parser takes an empty one for none.
@@ -271,7 +271,7 @@ proptest! {
 }
 
 #[test]
-fn the_worst_event_that_fits_a_request_still_fits_a_message() {
+fn the_largest_event_fits_an_sns_message() {
     for worst in ["\"", "\\", "<", "&", "\u{FFFD}", "\u{1F600}", ".a"] {
         let text = worst.repeat(30_000);
         let mut event = opportunity(&text, &text, Some(&text));

@@ -40,7 +40,7 @@ fn alerts(event: &Event) -> bool {
 }
 
 #[test]
-fn both_names_of_the_event_mean_the_same() {
+fn both_event_names_mean_the_same() {
     let mut newer = full();
     newer["eventType"] = "lead.updated".into();
     let newer = parse(&newer).unwrap();
@@ -49,7 +49,7 @@ fn both_names_of_the_event_mean_the_same() {
 }
 
 #[test]
-fn all_fields_are_read() {
+fn reads_all_fields() {
     let event = parse(&full()).unwrap();
     assert_eq!(event.id.as_deref(), Some("evt_1"));
     assert_eq!(event.workspace_id.as_deref(), Some("ws_abc123xyz"));
@@ -66,7 +66,7 @@ fn all_fields_are_read() {
 }
 
 #[test]
-fn whatever_is_optional_may_be_missing_or_null_or_empty_or_new() {
+fn optional_fields_may_be_missing_null_empty_or_new() {
     let fields = [
         "/timestamp",
         "/workspaceId",
@@ -88,7 +88,7 @@ fn whatever_is_optional_may_be_missing_or_null_or_empty_or_new() {
 }
 
 #[test]
-fn without_an_event_id_the_signed_message_id_stands_in() {
+fn falls_back_to_the_signed_message_id() {
     for id in [json!(null), json!("")] {
         let mut body = full();
         body["eventId"] = id;
@@ -98,7 +98,7 @@ fn without_an_event_id_the_signed_message_id_stands_in() {
 }
 
 #[test]
-fn an_unknown_status_is_carried_along_and_an_unknown_type_is_left_unread() {
+fn keeps_unknown_statuses_and_ignores_unknown_types() {
     let mut body = full();
     body["data"]["newStatus"] = "NEGOTIATION_STARTED".into();
     assert_eq!(change(parse(&body).unwrap()).new_status, "NEGOTIATION_STARTED");
@@ -109,7 +109,7 @@ fn an_unknown_status_is_carried_along_and_an_unknown_type_is_left_unread() {
 }
 
 #[test]
-fn an_alert_is_due_when_a_lead_becomes_an_opportunity_and_not_when_it_stays_one() {
+fn alerts_on_becoming_an_opportunity_not_on_staying_one() {
     for (previous, new, due) in [
         (json!("REPLY_RECEIVED"), "OPPORTUNITY", true),
         (json!(null), "OPPORTUNITY", true),
@@ -129,7 +129,7 @@ fn an_alert_is_due_when_a_lead_becomes_an_opportunity_and_not_when_it_stays_one(
 }
 
 #[test]
-fn reads_a_known_status_in_sendpilots_letter_case_and_leaves_the_letters_of_any_other() {
+fn normalizes_the_case_of_known_statuses_only() {
     for known in STATUSES {
         for text in [known.to_lowercase(), format!(" {known}"), format!("\t{}\r\n", known.to_lowercase())] {
             let mut body = full();
@@ -151,7 +151,7 @@ fn reads_a_known_status_in_sendpilots_letter_case_and_leaves_the_letters_of_any_
 }
 
 #[test]
-fn knows_every_event_type_in_any_letter_case_and_with_blanks_around_it() {
+fn event_types_ignore_case_and_surrounding_blanks() {
     for name in ["lead.status.changed", "lead.updated", "lead.tag.updated", "message.sent", "reply.received"] {
         let plain = parse(&with_type(name.into())).unwrap();
         assert!(!plain.renamed, "{name}");
@@ -194,7 +194,7 @@ fn recognizes_a_renamed_change_by_its_shape() {
 }
 
 #[test]
-fn ignores_by_name_what_is_known_to_be_something_else_and_what_has_not_the_shape() {
+fn ignores_other_known_types_and_other_shapes() {
     for name in [
         "message.sent",
         "reply.received",
@@ -237,7 +237,7 @@ fn skips_one_byte_order_mark() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn errors_name_what_is_wrong() {
     let wrong = |pointer: &str, value: Value| {
         let mut body = full();
         *body.pointer_mut(pointer).unwrap() = value;
@@ -300,7 +300,7 @@ fn an_error_never_repeats_what_was_sent() {
 }
 
 #[test]
-fn half_an_emoji_makes_nothing_unreadable() {
+fn accepts_lone_surrogates() {
     let [event, _] = read(
         br#"{"k\ud83d":1,"eventId":"evt_1","eventType":"lead.updated","data":{"leadId":"l\ude00","newStatus":"OPPORTUNITY","x":"\ud83d"}}"#,
     );
@@ -310,13 +310,13 @@ fn half_an_emoji_makes_nothing_unreadable() {
 }
 
 #[test]
-fn a_repeated_key_counts_as_its_last_as_in_any_other_json_parser() {
+fn the_last_of_repeated_keys_counts() {
     let [event, _] = read(br#"{"eventType":"x","eventType":"lead.updated","data":{"leadId":"l","newStatus":"DONE","newStatus":"OPPORTUNITY"}}"#);
     assert!(alerts(&event.unwrap()));
 }
 
 #[test]
-fn time_is_read_in_any_form_of_iso_8601() {
+fn reads_time_in_any_form_of_iso_8601() {
     for text in [
         "2024-02-24T10:30:00.000Z",
         "2024-02-24T10:30:00Z",
@@ -337,12 +337,12 @@ fn time_is_read_in_any_form_of_iso_8601() {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+    fn never_panics_on_any_bytes(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = read(&body);
     }
 
     #[test]
-    fn no_json_makes_it_panic(kind in "lead.updated|lead.status.changed|[a-z.]{0,9}", values in proptest::collection::vec(json_value(), 9)) {
+    fn never_panics_on_any_json(kind in "lead.updated|lead.status.changed|[a-z.]{0,9}", values in proptest::collection::vec(json_value(), 9)) {
         let [id, timestamp, workspace, lead, campaign, url, previous, new, by] = <[Value; 9]>::try_from(values).unwrap();
         let _ = parse(&json!({
             "eventId": id, "eventType": kind, "timestamp": timestamp, "workspaceId": workspace,

@@ -133,14 +133,14 @@ fn withdrawn(release: &Path) -> String {
 }
 
 #[test]
-fn every_golden_file_is_as_its_schema_says_and_has_nothing_that_it_does_not_name() {
+fn golden_files_match_their_schemas_and_add_nothing() {
     for (path, published) in golden() {
         assert_eq!(wrong(&published, CONTRACTS) + &unnamed(&published), "", "{}", path.display());
     }
 }
 
 #[test]
-fn the_examples_of_a_schema_are_as_it_says_and_show_every_member_that_it_names() {
+fn schema_examples_match_and_show_every_member() {
     /// The names of all members.
     fn members(value: &Value, found: &mut BTreeSet<String>) {
         for (name, member) in value.as_object().into_iter().flatten() {
@@ -171,7 +171,7 @@ fn the_examples_of_a_schema_are_as_it_says_and_show_every_member_that_it_names()
 }
 
 #[test]
-fn what_lacks_a_member_is_wrong_where_our_types_cannot_do_without_it_and_what_is_of_another_type_always() {
+fn schemas_require_what_our_types_need() {
     let mut tried = 0;
     for (name, example) in SCHEMAS.into_iter().flat_map(|name| examples(CONTRACTS, name)) {
         let inner = example["data"].as_object().into_iter().flatten().map(|(member, _)| ("/data", member));
@@ -195,7 +195,7 @@ fn what_lacks_a_member_is_wrong_where_our_types_cannot_do_without_it_and_what_is
 }
 
 #[test]
-fn the_schemas_know_every_type_status_and_stage_that_the_code_does() {
+fn schemas_know_every_type_status_and_stage() {
     let [alert, status, attributes] = SCHEMAS.map(today);
     let of = |kinds: &[Type]| kinds.iter().map(|kind| kind.as_str()).collect::<BTreeSet<_>>();
     assert_eq!(types(&alert), of(&[Type::Opportunity, Type::StatusReached, Type::Tagged]));
@@ -208,7 +208,7 @@ fn the_schemas_know_every_type_status_and_stage_that_the_code_does() {
 }
 
 #[test]
-fn the_asyncapi_document_shows_what_its_schemas_say() {
+fn asyncapi_shows_what_its_schemas_say() {
     let asyncapi = today("asyncapi.yaml");
     assert_eq!(asyncapi["info"]["version"], env!("CARGO_PKG_VERSION"));
     let mut shown = 0;
@@ -227,7 +227,7 @@ fn the_asyncapi_document_shows_what_its_schemas_say() {
 }
 
 #[test]
-fn every_release_has_left_its_schemas_and_what_they_promised_holds() {
+fn the_promises_of_every_release_hold() {
     let changelog = fs::read_to_string("CHANGELOG.md").unwrap();
     let versions = changelog.lines().filter_map(|line| line.strip_prefix("## [")?.split_once(']'));
     let released: BTreeSet<_> =
@@ -246,7 +246,7 @@ fn every_release_has_left_its_schemas_and_what_they_promised_holds() {
 }
 
 #[test]
-fn a_broken_promise_is_seen() {
+fn detects_a_broken_promise() {
     let published = || examples(CONTRACTS, ALERT).into_iter().chain(examples(CONTRACTS, STATUS));
     // A release like today's, but for one change.
     let seen = |name: &str, change: &dyn Fn(&mut Value)| {
@@ -332,7 +332,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn whatever_is_published_is_as_its_schema_says_and_is_read_by_our_own_types(event in event()) {
+    fn everything_published_matches_its_schema_and_our_types(event in event()) {
         for published in published(&event) {
             prop_assert_eq!(wrong(&published, CONTRACTS) + &unnamed(&published), "", "{:#}", published.1);
             prop_assert_eq!(&read_and_written(&published).unwrap(), &published.1);
@@ -382,7 +382,7 @@ fn no_failed_serialization_becomes_an_empty_text() {
 }
 
 #[test]
-fn a_time_that_rfc_3339_cannot_write_is_left_out_or_clamped_and_never_empties_a_text() {
+fn a_time_beyond_rfc_3339_never_empties_a_text() {
     for (millis, text) in [
         (0, "1970-01-01T00:00:00Z"),
         (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),

@@ -9,7 +9,7 @@ use opportunity_alerts::sendpilot::event::{self, Event, Malformed};
 use opportunity_alerts::sendpilot::signature::{Rejection, verify};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::PATH;
-use opportunity_alerts::webhook::response::{MAX_BODY, Outcome, answer};
+use opportunity_alerts::webhook::response::{Answer, MAX_BODY};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use sendpilot_events::STATUSES;
@@ -18,46 +18,45 @@ use serde_json::{Value, json};
 const EVENT: &str = "openapi.yaml#/components/schemas/Event";
 
 /// One of each; the match has the compiler ask for those that are yet to come.
-fn outcomes() -> Vec<Outcome> {
+fn answers() -> Vec<Answer> {
     let retry_after = Duration::from_millis(11_001);
     let detail = "what to mend".to_owned();
     let refused = rejections()
         .into_iter()
-        .map(|reason| Outcome::Unauthorized { reason: reason.reason(), detail: reason.to_string() });
+        .map(|reason| Answer::Unauthorized { reason: reason.reason(), detail: reason.to_string() });
     let others = [
-        Outcome::Alerted,
-        Outcome::Streamed,
-        Outcome::Pending,
-        Outcome::Debounced,
-        Outcome::Duplicate,
-        Outcome::Ignored,
-        Outcome::InProgress { retry_after },
-        Outcome::Unavailable { retry_after },
-        Outcome::NoSecret { retry_after, detail: detail.clone() },
-        Outcome::Malformed(detail),
-        Outcome::NotFound,
-        Outcome::MethodNotAllowed,
-        Outcome::TooLarge,
+        Answer::Alerted,
+        Answer::Streamed,
+        Answer::Pending,
+        Answer::Debounced,
+        Answer::Duplicate,
+        Answer::Ignored,
+        Answer::InProgress { retry_after },
+        Answer::Unavailable { retry_after },
+        Answer::NoSecret { retry_after, detail: detail.clone() },
+        Answer::Malformed(detail),
+        Answer::NotFound,
+        Answer::MethodNotAllowed,
+        Answer::TooLarge,
     ];
     let all: Vec<_> = others.into_iter().chain(refused).collect();
     let kinds: BTreeSet<_> = all
         .iter()
         .map(|outcome| match outcome {
-            Outcome::Alerted => 0,
-            Outcome::Streamed => 1,
-            Outcome::Debounced => 2,
-            Outcome::Duplicate => 3,
-            Outcome::Ignored => 4,
-            Outcome::InProgress { .. } => 5,
-            Outcome::Unavailable { .. } => 6,
-            Outcome::NoSecret { .. } => 7,
-            Outcome::Malformed(_) => 8,
-            Outcome::NotFound => 9,
-            Outcome::MethodNotAllowed => 10,
-            Outcome::TooLarge => 11,
-            Outcome::Unauthorized { .. } => 12,
-            Outcome::Pending => 13,
-            Outcome::Discarded => unreachable!("it is never an answer"),
+            Answer::Alerted => 0,
+            Answer::Streamed => 1,
+            Answer::Debounced => 2,
+            Answer::Duplicate => 3,
+            Answer::Ignored => 4,
+            Answer::InProgress { .. } => 5,
+            Answer::Unavailable { .. } => 6,
+            Answer::NoSecret { .. } => 7,
+            Answer::Malformed(_) => 8,
+            Answer::NotFound => 9,
+            Answer::MethodNotAllowed => 10,
+            Answer::TooLarge => 11,
+            Answer::Unauthorized { .. } => 12,
+            Answer::Pending => 13,
         })
         .collect();
     assert_eq!(kinds.len(), 14);
@@ -96,12 +95,12 @@ fn allowed<'a>(openapi: &'a Value, pointer: &str, member: &str) -> Vec<&'a str> 
 }
 
 #[test]
-fn every_answer_is_in_the_document_and_the_document_has_no_other() {
+fn documents_exactly_the_answers_of_the_code() {
     let openapi = today("openapi.yaml");
     let responses = &openapi["paths"][PATH]["post"]["responses"];
     let [mut said, mut documented] = [BTreeSet::new(), BTreeSet::new()];
-    for outcome in outcomes() {
-        let answer = answer(&outcome, Some("evt_1"));
+    for outcome in answers() {
+        let answer = outcome.response(Some("evt_1"));
         let status = answer.status().as_str().to_owned();
         let header = |name: &str| answer.headers()[name].to_str().unwrap();
         let pointer = pointer(&status, header("content-type"));
@@ -119,7 +118,8 @@ fn every_answer_is_in_the_document_and_the_document_has_no_other() {
         let sent = answer.headers().keys().filter(|name| *name != "content-type");
         let sent: BTreeSet<_> = sent.map(|name| name.as_str().to_owned()).collect();
         assert_eq!(sent, declared.map(|(name, _)| name.to_lowercase()).collect(), "{outcome:?}");
-        said.insert((status, outcome.name(), outcome.reason()));
+        let row = outcome.row();
+        said.insert((status, row.outcome, row.reason));
     }
     // `default` is what the gateway says by itself.
     for (status, response) in responses.as_object().unwrap().iter().filter(|(status, _)| *status != "default") {
@@ -140,7 +140,7 @@ fn every_answer_is_in_the_document_and_the_document_has_no_other() {
 }
 
 #[test]
-fn the_document_is_of_this_version_and_names_the_limits_and_the_statuses_of_the_code() {
+fn names_the_version_limits_and_statuses_of_the_code() {
     let openapi = today("openapi.yaml");
     assert_eq!(openapi["info"]["version"], env!("CARGO_PKG_VERSION"));
     let body = openapi["paths"][PATH]["post"]["requestBody"]["description"].as_str().unwrap().replace(',', "");
@@ -151,7 +151,7 @@ fn the_document_is_of_this_version_and_names_the_limits_and_the_statuses_of_the_
 }
 
 #[test]
-fn a_genuine_request_carries_one_of_the_sets_of_headers_and_its_body_is_an_event_where_it_is_taken_for_one() {
+fn genuine_requests_match_the_document() {
     let openapi = today("openapi.yaml");
     let schemes = &openapi["components"]["securitySchemes"];
     let sets = openapi["paths"][PATH]["post"]["security"].as_array().unwrap();
@@ -191,7 +191,7 @@ fn parsed(body: &Value) -> Result<Event, Malformed> {
 }
 
 #[test]
-fn the_bodies_that_the_document_shows_are_events() {
+fn example_bodies_are_events() {
     let examples = examples();
     assert_eq!(examples.len(), 4);
     for body in examples {
@@ -202,7 +202,7 @@ fn the_bodies_that_the_document_shows_are_events() {
 
 proptest! {
     #[test]
-    fn what_is_as_the_document_says_is_taken_for_an_event(
+    fn accepts_every_event_of_the_document(
         mut body in select(examples()),
         changes in proptest::collection::vec((any::<Index>(), any::<Option<Index>>()), 0..4),
     ) {

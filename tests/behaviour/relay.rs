@@ -8,20 +8,20 @@ use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Wanted,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt,
 };
 use opportunity_alerts::delivery::pace::Slot;
-use opportunity_alerts::delivery::relay::{Failure, Relayed, Steps};
+use opportunity_alerts::delivery::relay::{Delivered, Outcome, Timings};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
-use opportunity_alerts::webhook::response::{Outcome, answer};
+use opportunity_alerts::webhook::response::Answer;
 use serde_json::{Value, json};
 
 const NOW: Timestamp = Timestamp::from_millis(1_708_770_600_000);
@@ -31,12 +31,20 @@ fn invocation() -> Invocation {
     Invocation::new("request-1", NOW.after(TIMEOUT), NOW, [0; 8])
 }
 
-fn wanted() -> Wanted {
-    Wanted::Delivery(delivery("evt_1", "body"))
+fn wanted() -> ClaimRequest {
+    ClaimRequest::Delivery(delivery("evt_1", "body"))
 }
 
-async fn run(script: &Script) -> Relayed {
+async fn run(script: &Script) -> Delivered {
     relay(script, script).deliver(wanted(), &invocation()).await
+}
+
+/// The answer to an alert, at the moment in which its delivery has ended.
+async fn answered(script: &Script) -> (Delivered, Answer) {
+    let invocation = invocation();
+    let delivered = relay(script, script).deliver(wanted(), &invocation).await;
+    let answer = Answer::from_delivery(&delivered.outcome, false, &invocation);
+    (delivered, answer)
 }
 
 /// The table of answers, said once more and otherwise: which calls are made, and what is answered.
@@ -51,7 +59,7 @@ fn expected(claiming: Claiming, publishing: Publishing) -> (&'static [&'static s
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_every_combination() {
+async fn every_combination_of_results_has_its_answer() {
     use Claiming::{FindsItInProgress, FindsItPublished, Wins};
     let mut combinations = 0;
     for claiming in [Wins, FindsItInProgress, FindsItPublished, Claiming::Fails, Claiming::Hangs] {
@@ -61,7 +69,7 @@ async fn in_every_combination() {
                 let (calls, status, name) = expected(claiming, publishing);
                 let script = Script::new(claiming, publishing, settling);
                 let begun = tokio::time::Instant::now();
-                let relayed = run(&script).await;
+                let (delivered, answer) = answered(&script).await;
                 assert!(begun.elapsed() < TIMEOUT, "{case}: Lambda would have killed it");
                 // A completion or a release that fails is repeated until its deadline.
                 let repeats = claiming == Wins && settling == Settling::Fails;
@@ -74,8 +82,9 @@ async fn in_every_combination() {
                 );
                 called.dedup();
                 assert_eq!(called, calls, "{case}");
-                assert_eq!((relayed.outcome.status().as_u16(), relayed.outcome.name()), (status, name), "{case}");
-                assert_eq!(relayed.failure.is_none(), is_clean(claiming, publishing, settling), "{case}");
+                let row = answer.row();
+                assert_eq!((row.status.as_u16(), row.outcome), (status, name), "{case}");
+                assert_eq!(delivered.outcome.failure().is_none(), is_clean(claiming, publishing, settling), "{case}");
                 combinations += 1;
             }
         }
@@ -100,11 +109,17 @@ impl Both {
 }
 
 impl Ledger for &Both {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         self.script(wanted.id()).claim(wanted, attempt).await
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn lock_debounce(
+        &self,
+        _: &Claim,
+        _: &DebounceKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -112,19 +127,19 @@ impl Ledger for &Both {
         self.script(claim.delivery_id()).take_slot(claim, slot).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).complete(claim, receipt).await
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<Settled, LedgerError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).debounce(claim, holder, at).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<Settled, LedgerError> {
+    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).discard(claim, reason, at).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), LedgerError> {
         self.script(claim.delivery_id()).release(claim, now, error).await
     }
 
@@ -168,7 +183,7 @@ fn scripts() -> impl Iterator<Item = (Claiming, Publishing, Settling)> {
 /// States the table of answers for events with a message to the stream as one rule. The answer is
 /// 2xx if the message has a row and the alert, if one is due, is published.
 #[tokio::test(start_paused = true)]
-async fn with_the_stream_2xx_means_that_the_alert_is_published_and_the_message_is_claimed() {
+async fn answers_2xx_once_alert_is_published_and_message_claimed() {
     for (claiming, publishing, settling) in scripts() {
         let script = || Script::new(claiming, publishing, settling);
         let has_row = !matches!(claiming, Claiming::Fails | Claiming::Hangs);
@@ -197,7 +212,7 @@ async fn with_the_stream_2xx_means_that_the_alert_is_published_and_the_message_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_to_a_stream_that_is_off_is_discarded_and_never_tried_again() {
+async fn discards_a_message_to_a_stream_that_is_off() {
     for (settling, failure) in [
         (Settling::IsRecorded, None),
         (Settling::IsNotMine, Some("done, but the claim had passed to another attempt")),
@@ -210,8 +225,9 @@ async fn a_message_to_a_stream_that_is_off_is_discarded_and_never_tried_again() 
         assert!(begun.elapsed() < TIMEOUT, "Lambda would have killed it");
         let mut calls = only.calls();
         calls.dedup();
-        assert_eq!((calls, relayed.outcome), (vec!["claim", "publish", "discard"], Outcome::Discarded));
-        assert_eq!(relayed.failure.map(|failure| opportunity_alerts::error::chain(&failure)).as_deref(), failure);
+        assert_eq!(calls, ["claim", "publish", "discard"]);
+        assert!(matches!(relayed.outcome, Outcome::Discarded { .. }));
+        assert_eq!(relayed.outcome.failure().as_deref(), failure);
 
         let alert = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
         let both = Both { alert, status: script() };
@@ -249,14 +265,14 @@ async fn a_failure_says_what_failed_and_why() {
         ),
     ] {
         let relayed = run(&script).await;
-        assert_eq!(opportunity_alerts::error::chain(&relayed.failure.unwrap()), failure);
+        assert_eq!(relayed.outcome.failure().unwrap(), failure);
     }
     let both = run(&Script::new(Claiming::Wins, Publishing::Fails, Settling::Hangs)).await;
-    assert!(matches!(both.failure, Some(Failure::Release { .. })));
+    assert!(matches!(both.outcome, Outcome::Unpublished { released: Err(_), .. }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_says_how_long_each_step_took_and_nothing_of_one_that_was_not_begun() {
+async fn times_exactly_the_steps_that_began() {
     use Publishing::{Hangs, Succeeds};
     for (claiming, publishing, settling, expected) in [
         (Claiming::Wins, Succeeds, Settling::IsRecorded, [Some(0), Some(0), Some(0)]),
@@ -266,46 +282,48 @@ async fn it_says_how_long_each_step_took_and_nothing_of_one_that_was_not_begun()
         (Claiming::FindsItPublished, Succeeds, Settling::IsRecorded, [Some(0), None, None]),
     ] {
         let case = format!("{claiming:?} {publishing:?} {settling:?}");
-        let steps = run(&Script::new(claiming, publishing, settling)).await.steps;
+        let delivered = run(&Script::new(claiming, publishing, settling)).await;
+        let timings = delivered.timings;
         // Tokio's timer rings a millisecond late.
         let rounded = |time: Option<Duration>| time.map(|time| time.as_millis() / 10 * 10);
-        assert_eq!([steps.claim, steps.publish, steps.complete].map(rounded), expected, "{case}");
-        assert_eq!(steps.published_at.is_some(), steps.complete.is_some(), "{case}");
-        assert_eq!(steps.attempts, (claiming != Claiming::Hangs).then_some(1), "{case}");
+        assert_eq!([timings.claim, timings.publish, timings.complete].map(rounded), expected, "{case}");
+        assert_eq!(delivered.published_at().is_some(), timings.complete.is_some(), "{case}");
+        assert_eq!(delivered.attempts, (claiming != Claiming::Hangs).then_some(1), "{case}");
     }
     let script = Script::new(Claiming::Wins, Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
     let relayed = relay(&script, &script).deliver(wanted(), &invocation).await;
-    assert_eq!(relayed.steps, Steps::default());
+    assert_eq!((relayed.attempts, relayed.timings), (None, Timings::default()));
 }
 
 /// A claim that stands, or may stand, blocks the delivery until its lease is over; one that was released does not.
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_when_a_retry_can_be_of_use() {
+async fn retry_after_is_when_a_retry_can_succeed() {
     for (claiming, settling, seconds) in [
         (Claiming::Wins, Settling::IsRecorded, 5),
         (Claiming::Wins, Settling::Fails, 12),
         (Claiming::Fails, Settling::IsRecorded, 12),
     ] {
         let begun = tokio::time::Instant::now();
-        let relayed = run(&Script::new(claiming, Publishing::Fails, settling)).await;
-        let Outcome::Unavailable { retry_after } = relayed.outcome else { panic!("{relayed:?}") };
+        let (_, answer) = answered(&Script::new(claiming, Publishing::Fails, settling)).await;
+        let Answer::Unavailable { retry_after } = answer else { panic!("{answer:?}") };
         assert_eq!((begun.elapsed() + retry_after).as_secs(), seconds, "{claiming:?} {settling:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_begun_for_which_no_time_is_left() {
+async fn begins_nothing_without_time_left() {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
     let relayed = relay(&script, &script).deliver(wanted(), &invocation).await;
-    assert_eq!((relayed.outcome.name(), script.calls()), ("unavailable", vec![]));
+    assert!(matches!(relayed.outcome, Outcome::Unclaimed(_)));
+    assert_eq!(script.calls(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_outlives_the_invocation_and_its_steps_end_before_it() {
+async fn the_lease_outlives_the_invocation_and_its_steps() {
     for (deadline, allowed) in
         [(NOW.after(TIMEOUT), 10), (NOW.after(TIMEOUT * 10_000), 900), (Timestamp::from_millis(0), 10)]
     {
@@ -330,46 +348,41 @@ fn read(response: &Response<String>) -> (u16, &str, Option<&str>, Value) {
 
 #[test]
 fn a_success_is_plain_json() {
-    for (outcome, name) in [
-        (Outcome::Alerted, "alerted"),
-        (Outcome::Pending, "pending"),
-        (Outcome::Duplicate, "duplicate"),
-        (Outcome::Ignored, "ignored"),
+    for (answer, name) in [
+        (Answer::Alerted, "alerted"),
+        (Answer::Pending, "pending"),
+        (Answer::Duplicate, "duplicate"),
+        (Answer::Ignored, "ignored"),
     ] {
-        let response = answer(&outcome, Some("evt_1"));
+        let response = answer.response(Some("evt_1"));
         assert_eq!(read(&response), (200, "application/json", None, json!({"outcome": name, "eventId": "evt_1"})));
     }
-    assert_eq!(answer(&Outcome::Ignored, None).body(), r#"{"outcome":"ignored"}"#);
+    assert_eq!(Answer::Ignored.response(None).body(), r#"{"outcome":"ignored"}"#);
 }
 
 #[test]
-fn everything_else_is_a_problem_that_says_what_to_mend() {
-    let unauthorized = Outcome::Unauthorized { reason: "mismatch", detail: "compare".into() };
-    for (outcome, status, title, retry_after) in [
-        (Outcome::Malformed("x".into()), 400, "Bad Request", None),
+fn errors_are_problem_documents_with_a_detail() {
+    let unauthorized = Answer::Unauthorized { reason: "mismatch", detail: "compare".into() };
+    for (answer, status, title, retry_after) in [
+        (Answer::Malformed("x".into()), 400, "Bad Request", None),
         (unauthorized.clone(), 401, "Unauthorized", None),
-        (Outcome::NotFound, 404, "Not Found", None),
-        (Outcome::MethodNotAllowed, 405, "Method Not Allowed", None),
-        (Outcome::InProgress { retry_after: Duration::from_millis(4001) }, 409, "Conflict", Some("5")),
-        (Outcome::InProgress { retry_after: Duration::ZERO }, 409, "Conflict", Some("1")),
-        (Outcome::TooLarge, 413, "Payload Too Large", None),
-        (Outcome::Unavailable { retry_after: Duration::from_secs(5) }, 503, "Service Unavailable", Some("5")),
-        (
-            Outcome::NoSecret { retry_after: Duration::ZERO, detail: "put".into() },
-            503,
-            "Service Unavailable",
-            Some("1"),
-        ),
+        (Answer::NotFound, 404, "Not Found", None),
+        (Answer::MethodNotAllowed, 405, "Method Not Allowed", None),
+        (Answer::InProgress { retry_after: Duration::from_millis(4001) }, 409, "Conflict", Some("5")),
+        (Answer::InProgress { retry_after: Duration::ZERO }, 409, "Conflict", Some("1")),
+        (Answer::TooLarge, 413, "Payload Too Large", None),
+        (Answer::Unavailable { retry_after: Duration::from_secs(5) }, 503, "Service Unavailable", Some("5")),
+        (Answer::NoSecret { retry_after: Duration::ZERO, detail: "put".into() }, 503, "Service Unavailable", Some("1")),
     ] {
-        let response = answer(&outcome, None);
+        let response = answer.response(None);
         let (got, content_type, retry, body) = read(&response);
-        assert_eq!((got, content_type, retry), (status, "application/problem+json", retry_after), "{outcome:?}");
+        assert_eq!((got, content_type, retry), (status, "application/problem+json", retry_after), "{answer:?}");
         assert_eq!(
             (&body["status"], &body["title"], &body["outcome"]),
-            (&json!(status), &json!(title), &json!(outcome.name()))
+            (&json!(status), &json!(title), &json!(answer.row().outcome))
         );
-        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{outcome:?}");
+        assert!(body["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{answer:?}");
     }
-    assert_eq!(read(&answer(&unauthorized, None)).3["reason"], "mismatch");
-    assert_eq!(answer(&Outcome::MethodNotAllowed, None).headers()["allow"], "POST");
+    assert_eq!(read(&unauthorized.response(None)).3["reason"], "mismatch");
+    assert_eq!(Answer::MethodNotAllowed.response(None).headers()["allow"], "POST");
 }

@@ -7,7 +7,7 @@ use std::fs;
 use crate::support::requests::{SECRET, change, file, files, headers, secrets, standard};
 use opportunity_alerts::config::{Config, ConfigError};
 use opportunity_alerts::message::pipeline::Pipeline;
-use opportunity_alerts::message::rules::{Due, Rules};
+use opportunity_alerts::message::rules::{Deliveries, Rules};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::sendpilot::event::{Malformed, parse};
 use opportunity_alerts::sendpilot::signature::verify;
@@ -29,14 +29,14 @@ fn configured(variables: &[(&str, &str)]) -> Result<Rules, ConfigError> {
     Config::read(variable)?.rules(variable)
 }
 
-fn try_due(rules: &Rules, body: &Value) -> Result<Due, Malformed> {
+fn try_due(rules: &Rules, body: &Value) -> Result<Deliveries, Malformed> {
     let body = body.to_string();
     let headers = headers(&standard("svix", SECRET, "msg_1", 1, body.as_bytes()));
     let verified = verify(&headers, body.as_bytes(), &secrets(), Timestamp::from_millis(1000)).unwrap();
     rules.due(&parse(&verified).unwrap())
 }
 
-fn due(rules: &Rules, body: &Value) -> Due {
+fn due(rules: &Rules, body: &Value) -> Deliveries {
     try_due(rules, body).unwrap()
 }
 
@@ -66,19 +66,19 @@ fn read(delivery: Delivery) -> (String, BTreeMap<String, Value>) {
 }
 
 #[test]
-fn where_nothing_is_set_an_opportunity_alerts_and_nothing_else_is_due() {
+fn by_default_only_an_opportunity_alerts() {
     assert_eq!(configured(&[]).unwrap(), Rules::default());
     let empty = ["STATUS_TOPIC_ARN", "STATUS_PIPELINE", "ALERT_STATUSES", "ALERT_TAGS", "DEBOUNCE_MINUTES"];
     assert_eq!(configured(&empty.map(|name| (name, " "))).unwrap(), Rules::default());
     for status in STATUSES {
-        let Due { alert, status: stream } = due(&Rules::default(), &from_to("X", status));
+        let Deliveries { alert, status: stream } = due(&Rules::default(), &from_to("X", status));
         assert_eq!((alert.is_some(), stream), (status == "OPPORTUNITY", None), "{status}");
     }
-    assert_eq!(due(&Rules::default(), &tagged(json!(null), json!("Hot"))), Due::default());
+    assert_eq!(due(&Rules::default(), &tagged(json!(null), json!("Hot"))), Deliveries::default());
 }
 
 #[test]
-fn the_statuses_that_alert_are_a_list() {
+fn alert_statuses_are_a_list() {
     let rules = configured(&[("ALERT_STATUSES", "OPPORTUNITY, MEETING_BOOKED,")]).unwrap();
     for (previous, new, alerts) in [
         ("REPLY_RECEIVED", "OPPORTUNITY", true),
@@ -108,7 +108,7 @@ fn an_alert_on_another_status_says_which() {
 }
 
 #[test]
-fn the_tags_that_alert_are_a_list_without_regard_to_case() {
+fn alert_tags_are_a_list_ignoring_case() {
     let rules = configured(&[("ALERT_TAGS", "Hot Lead, demo")]).unwrap();
     for (previous, new, alerts) in [
         (json!(null), json!("Hot Lead"), true),
@@ -139,30 +139,30 @@ fn the_tags_that_alert_are_a_list_without_regard_to_case() {
 }
 
 #[test]
-fn a_tag_that_alerts_has_to_say_whose_it_is_and_any_other_has_not() {
+fn only_an_alerting_tag_needs_a_lead_id() {
     let rules = configured(&[("ALERT_TAGS", "hot")]).unwrap();
     let mut nobodys = tagged(json!(null), json!("hot"));
     nobodys["data"]["leadId"] = json!(null);
     assert!(matches!(try_due(&rules, &nobodys), Err(Malformed::Required("data.leadId"))));
     nobodys["data"]["newTag"] = json!("cold");
-    assert_eq!(due(&rules, &nobodys), Due::default());
+    assert_eq!(due(&rules, &nobodys), Deliveries::default());
     for data in [json!(null), json!(7), json!([])] {
         nobodys["data"] = data;
-        assert_eq!(due(&rules, &nobodys), Due::default());
+        assert_eq!(due(&rules, &nobodys), Deliveries::default());
     }
 }
 
 #[test]
-fn a_quiet_period_is_that_of_the_lead_and_its_status_or_tag() {
+fn debounces_per_lead_and_status_or_tag() {
     let rules = configured(&[("DEBOUNCE_MINUTES", "5"), ("ALERT_TAGS", "hot")]).unwrap();
-    let quiet = |body: &Value| due(&rules, body).alert.unwrap().quiet.unwrap().as_str().to_owned();
+    let quiet = |body: &Value| due(&rules, body).alert.unwrap().debounce_key.unwrap().as_str().to_owned();
     assert_eq!(quiet(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
     assert_eq!(quiet(&tagged(json!(null), json!(" HOT"))), "ws_abc123xyz#lead_abc123#hot#quiet-tag");
-    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().quiet, None);
+    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().debounce_key, None);
 }
 
 #[test]
-fn the_pipeline_is_sendpilots_or_ones_own() {
+fn the_pipeline_is_sendpilots_unless_configured() {
     let sendpilots = configured(&[]).unwrap().pipeline;
     for (status, stage) in STAGES.into_iter().chain([("MEETING_BOOKED", UNKNOWN_STAGE), ("", UNKNOWN_STAGE)]) {
         assert_eq!(sendpilots.stage(status), stage);
@@ -178,7 +178,7 @@ fn the_pipeline_is_sendpilots_or_ones_own() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_variable_and_its_entry() {
+fn errors_name_the_variable_and_the_entry() {
     for (variable, value, complaint) in [
         ("STATUS_TOPIC_ARN", "status", "STATUS_TOPIC_ARN must be the ARN of an SNS topic"),
         ("DEBOUNCE_MINUTES", "soon", "DEBOUNCE_MINUTES must be a whole number from 0 to 1440"),
@@ -208,7 +208,7 @@ fn what_is_wrong_is_named_with_its_variable_and_its_entry() {
 }
 
 #[test]
-fn the_variables_take_a_status_in_any_letter_case() {
+fn variables_take_a_status_in_any_case() {
     let stream = ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status");
     let rules = |statuses, pipeline| {
         configured(&[stream, ("ALERT_STATUSES", statuses), ("STATUS_PIPELINE", pipeline), ("DEBOUNCE_MINUTES", "5")])
@@ -227,12 +227,12 @@ fn the_variables_take_a_status_in_any_letter_case() {
         ("NEGOTIATION_2", "negotiation_2", false),
         (" negotiation_2", "Negotiation_2", false),
     ] {
-        let Due { alert, status } = due(&canonical, &from_to(previous, new));
+        let Deliveries { alert, status } = due(&canonical, &from_to(previous, new));
         assert_eq!(alert.is_some(), alerts, "{previous} -> {new}");
         let Message::Status { attributes, .. } = status.unwrap().message else { panic!("no status") };
         assert_eq!((attributes["newStatus"].as_str(), attributes["crmStage"].as_str()), (new.trim(), "deal"));
     }
-    let quiet = |status| due(&canonical, &from_to("X", status)).alert.unwrap().quiet;
+    let quiet = |status| due(&canonical, &from_to("X", status)).alert.unwrap().debounce_key;
     assert_eq!(quiet("negotiation_2"), quiet("NEGOTIATION_2"));
 }
 
@@ -256,7 +256,7 @@ fn written_otherwise(names: &'static [&'static str]) -> impl Strategy<Value = (&
 
 proptest! {
     #[test]
-    fn letter_case_and_blanks_change_nothing_in_what_is_published(
+    fn case_and_blanks_do_not_change_messages(
         (name, name_otherwise) in written_otherwise(&["lead.status.changed", "lead.updated", "lead.renamed", "message.sent"]),
         (previous, previous_otherwise) in written_otherwise(&STATUSES),
         (new, new_otherwise) in written_otherwise(&STATUSES),
@@ -269,8 +269,8 @@ proptest! {
         let published = |name: &str, previous: &str, new: &str| {
             let mut body = from_to(previous, new);
             body["eventType"] = name.into();
-            let Due { alert, status } = due(&rules, &body);
-            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, quiet, .. }| (id, message, quiet)))
+            let Deliveries { alert, status } = due(&rules, &body);
+            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, debounce_key, .. }| (id, message, debounce_key)))
         };
         let canonical = published(name, previous, new);
         prop_assert_eq!(canonical[0].is_some(), name != "message.sent" && new != previous && ["OPPORTUNITY", "MEETING_BOOKED"].contains(&new));
@@ -282,7 +282,7 @@ proptest! {
 /// Each event's message to the stream against its golden file in `events/statuses/`, and its attributes and group beside it.
 /// `UPDATE_GOLDEN=1 cargo test --test behaviour rules::` writes the files anew.
 #[test]
-fn every_message_to_the_stream_is_as_in_its_golden_file() {
+fn every_stream_message_matches_its_golden_file() {
     let rules = configured(&[("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status")]).unwrap();
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
     let mut told = 0;

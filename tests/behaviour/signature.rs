@@ -28,7 +28,7 @@ fn set(pairs: &mut [(String, String)], name: &str, value: &str) {
 }
 
 #[test]
-fn the_published_vector_holds() {
+fn verifies_the_published_vector() {
     let vector = [
         ("svix-id".into(), "msg_27UH4WbU6Z5A5EzD8u03UvzRbpk".into()),
         ("svix-timestamp".into(), "1649367553".into()),
@@ -40,7 +40,7 @@ fn the_published_vector_holds() {
 }
 
 #[test]
-fn both_families_of_names_and_the_documented_header_are_accepted() {
+fn accepts_both_header_families_and_the_documented_header() {
     for pairs in [
         standard("svix", SECRET, "msg_1", NOW, BODY),
         standard("webhook", SECRET, "msg_1", NOW, BODY),
@@ -97,7 +97,7 @@ fn one_good_signature_among_others_is_enough() {
 }
 
 #[test]
-fn during_a_rotation_either_secret_signs() {
+fn either_secret_signs_during_a_rotation() {
     let rotating = Secrets::parse(&format!("{OTHER}\n  {SECRET}")).unwrap();
     for secret in [SECRET, OTHER] {
         for pairs in [standard("svix", secret, "msg_1", NOW, BODY), documented(secret, NOW, BODY)] {
@@ -108,7 +108,7 @@ fn during_a_rotation_either_secret_signs() {
 }
 
 #[test]
-fn what_other_libraries_sign_is_accepted() {
+fn accepts_what_other_libraries_sign() {
     let svix = svix::webhooks::Webhook::new(SECRET).unwrap();
     let standardwebhooks = standardwebhooks::Webhook::new(SECRET).unwrap();
     for body in [&b""[..], b"{}", BODY, "{\"n\":\"\u{fc}\u{1F600}\"}".as_bytes()] {
@@ -176,7 +176,7 @@ fn every_rejection_has_its_own_reason() {
 }
 
 #[test]
-fn a_genuine_signature_counts_for_as_long_as_its_scheme_can_produce_it() {
+fn accepts_a_signature_within_its_schemes_age_limit() {
     let (fresh, retried) = (FRESH.as_secs(), RETRIED.as_secs());
     let standard = |seconds| {
         verify(&headers(&standard("svix", SECRET, "msg_1", seconds, BODY)), BODY, &secrets(), at(NOW)).map(|_| ())
@@ -228,12 +228,12 @@ fn says_so_if_a_genuine_timestamp_is_not_in_seconds() {
 }
 
 #[test]
-fn stale_is_only_said_of_a_genuine_signature() {
+fn only_a_genuine_signature_is_called_stale() {
     assert_eq!(refused(&standard("svix", OTHER, "msg_1", 1, BODY), BODY), Rejection::Mismatch);
 }
 
 #[test]
-fn of_two_headers_the_genuine_one_says_why() {
+fn the_genuine_header_of_two_gives_the_reason() {
     for (first, second) in [(SECRET, OTHER), (OTHER, SECRET)] {
         let mut both = standard("svix", first, "msg_1", 1, BODY);
         both.extend(standard("webhook", second, "msg_1", 1, BODY));
@@ -242,7 +242,7 @@ fn of_two_headers_the_genuine_one_says_why() {
 }
 
 #[test]
-fn what_cannot_be_a_secret_is_refused_and_what_can_is_never_shown() {
+fn refuses_unusable_secrets_and_never_shows_a_secret() {
     assert_eq!(Secrets::parse(" \n").unwrap_err(), SecretError::Empty);
     for bad in ["whsec_", "whsec_=", "whsec_!!", "whsec_MfKQ9", "whsec_AB"] {
         assert_eq!(Secrets::parse(&format!("{SECRET} {bad}")).unwrap_err(), SecretError::NotBase64(2), "{bad}");
@@ -283,7 +283,7 @@ fn signed_by(secret: &str) -> [Vec<(String, String)>; 2] {
 }
 
 #[test]
-fn uses_each_value_as_a_whole_or_refuses_it_with_the_position_and_the_fault_and_not_the_text() {
+fn refusals_name_position_and_fault_but_not_the_text() {
     let mut faults = BTreeSet::new();
     for Row { value, secrets, fault } in rows() {
         let Some(value) = value else {
@@ -324,7 +324,7 @@ fn the_variable_follows_the_rules_of_a_stored_value() {
 }
 
 #[test]
-fn refuses_a_value_with_one_unusable_word_wherever_the_word_stands() {
+fn refuses_a_value_with_any_unusable_word() {
     for unusable in ["#", "production", "changeme", "whsec_AA==", "correct-horse-staple", "v1,whsec_AA==", "\u{200b}"] {
         for position in 1..=3 {
             let mut words = [SECRET, OTHER].map(str::to_owned).to_vec();
@@ -336,7 +336,7 @@ fn refuses_a_value_with_one_unusable_word_wherever_the_word_stands() {
 }
 
 #[test]
-fn no_key_has_fewer_than_sixteen_bytes_or_characters() {
+fn keys_have_at_least_sixteen_bytes_or_characters() {
     for length in 0..=2 * MIN_LENGTH {
         let bytes = vec![b'k'; length];
         let prefixed = format!("whsec_{}", data_encoding::BASE64.encode(&bytes));
@@ -357,7 +357,7 @@ fn no_key_has_fewer_than_sixteen_bytes_or_characters() {
 }
 
 #[test]
-fn a_secret_that_lost_its_padding_verifies_in_both_schemes() {
+fn a_secret_without_padding_verifies_in_both_schemes() {
     for bytes in 16..20 {
         let whole = format!("whsec_{}", data_encoding::BASE64.encode(&vec![7; bytes]));
         let pasted = Secrets::parse(whole.trim_end_matches('=')).unwrap();
@@ -391,7 +391,7 @@ fn flipped(text: &str, bit: usize) -> Option<String> {
 
 /// Every single bit of everything that is signed, or signs.
 #[test]
-fn no_single_bit_can_change() {
+fn refuses_any_flipped_bit() {
     for pairs in [standard("svix", SECRET, "msg_1", NOW, BODY), documented(SECRET, NOW, BODY)] {
         for bit in 0..BODY.len() * 8 {
             let mut body = BODY.to_vec();
@@ -421,7 +421,7 @@ fn no_single_bit_can_change() {
 
 proptest! {
     #[test]
-    fn any_value_is_used_as_a_whole_or_refused_as_a_whole(
+    fn uses_or_refuses_a_value_as_a_whole(
         words in proptest::collection::vec("(whsec_)?[!-~]{0,40}|.{0,20}", 0..4),
         separator in "[ \\t\\r\\n]{1,2}",
     ) {
@@ -443,7 +443,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(
+    fn never_panics_on_any_bytes(
         id in proptest::collection::vec(any::<u8>(), 0..40),
         timestamp in proptest::collection::vec(any::<u8>(), 0..24),
         signature in proptest::collection::vec(any::<u8>(), 0..120),

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::support::aws::{Aws, Fault};
 use crate::support::dynamodb::DynamoDb;
+use crate::support::guide;
 use crate::support::lambda::{Lambda, Said, deployed_environment, environment};
 use crate::support::requests::{SECRET, change, opportunity, signed_now};
-use crate::support::template::{function, resource, resources_of};
+use crate::support::template::{function, resource, resources_of, statements, unconditional_statements};
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
@@ -38,7 +39,7 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
 }
 
 #[test]
-fn every_variable_that_the_code_reads_is_set_and_no_other() {
+fn sets_exactly_the_variables_that_the_code_reads() {
     let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
     let webhook = looked_up(|variable| drop(Config::read(variable).unwrap().rules(variable).unwrap()));
     let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
@@ -65,11 +66,11 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
 }
 
-/// Returns what the statements of a policy document allow: each action with its resource.
-fn allowed(document: &Value) -> BTreeSet<(String, String)> {
+/// Returns what statements allow: each action with its resource.
+fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
     let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
     let mut allowed = BTreeSet::new();
-    for statement in document["Statement"].as_sequence().unwrap() {
+    for statement in statements {
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
         let on = match &statement["Resource"] {
@@ -89,12 +90,12 @@ fn allowed(document: &Value) -> BTreeSet<(String, String)> {
 fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
     let itself = resource(role);
     assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
-    let mut granted = allowed(&itself["Properties"]["Policies"][0]["PolicyDocument"]);
+    let mut granted = allowed(&unconditional_statements(&itself));
     let reference: Value = yaml_serde::from_str(&format!("!Ref {role}")).unwrap();
     for (id, policy) in resources_of("AWS::IAM::Policy") {
         assert_eq!(resource(&id)["Condition"].as_str(), Some("StreamsStatus"), "{id}");
         if streams && policy["Roles"].as_sequence().unwrap().contains(&reference) {
-            granted.extend(allowed(&policy["PolicyDocument"]));
+            granted.extend(allowed(&statements(&policy["PolicyDocument"])));
         }
     }
     granted
@@ -106,7 +107,7 @@ fn by_lambda(grants: &[(&str, &str)]) -> BTreeSet<(String, String)> {
 }
 
 #[tokio::test]
-async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
+async fn each_role_grants_exactly_what_its_function_calls() {
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::before(&dynamodb.url).await;
     aws.put_secret(SECRET);
@@ -142,7 +143,7 @@ async fn each_role_grants_what_its_function_calls_and_on_what_and_no_more() {
 }
 
 #[test]
-fn with_the_stream_each_role_may_publish_to_it_besides_and_nothing_else() {
+fn the_stream_adds_only_permission_to_publish_to_it() {
     for role in ["WebhookRole", "RedriveRole"] {
         let besides = &granted(role, true) - &granted(role, false);
         assert_eq!(besides, [("sns:Publish".to_owned(), "!Ref StatusTopic".to_owned())].into(), "{role}");
@@ -152,7 +153,7 @@ fn with_the_stream_each_role_may_publish_to_it_besides_and_nothing_else() {
 /// CloudFormation updates a resource after those that it refers to. It removes old resources after
 /// all updates.
 #[test]
-fn the_permission_to_publish_to_the_stream_comes_before_the_topics_variable_and_goes_after_it() {
+fn permission_to_publish_outlives_the_topics_variable() {
     // A statement in a role would disappear with the role's update, before the functions are
     // updated.
     for role in ["WebhookRole", "RedriveRole"] {
@@ -179,7 +180,7 @@ fn the_permission_to_publish_to_the_stream_comes_before_the_topics_variable_and_
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_longer_than_another_outlives_it() {
+async fn timeouts_and_deadlines_are_nested() {
     let function = function("WebhookFunction");
     let timeout = function["Timeout"].as_u64().unwrap();
     let gateway = function["Events"]["Webhook"]["Properties"]["TimeoutInMillis"].as_u64().unwrap() / 1000;
@@ -205,7 +206,7 @@ async fn whoever_waits_longer_than_another_outlives_it() {
 
 /// So a backlog drains without a gap between two runs.
 #[test]
-fn a_redrive_takes_up_deliveries_until_the_next_one_begins_and_none_it_has_no_time_for() {
+fn a_redrive_claims_until_the_next_one_begins() {
     let function = function("RedriveFunction");
     let schedule = &function["Events"]["EveryMinute"]["Properties"];
     assert_eq!(schedule["ScheduleExpression"].as_str(), Some("rate(1 minute)"));
@@ -223,16 +224,17 @@ fn a_redrive_takes_up_deliveries_until_the_next_one_begins_and_none_it_has_no_ti
 }
 
 #[test]
-fn the_secret_is_made_empty_and_can_be_one_that_is_there() {
+fn the_secret_starts_empty_or_is_an_existing_one() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
     assert_eq!(Secrets::stored(first).unwrap_err(), SecretError::Empty);
-    // Both texts name the tab of the console that stores the secret unchanged.
-    let readme = std::fs::read_to_string("README.md").unwrap();
-    assert!(secret["Properties"]["Description"].as_str().unwrap().contains("Plaintext tab"));
-    assert!(readme.contains("*Plaintext* tab"));
-    for form in [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#] {
-        assert!(readme.contains(form) && Secrets::stored(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
+    // Every value that the guide shows can be stored.
+    let guide = guide::text();
+    let shown: Vec<_> = guide.split('`').filter(|code| code.contains("whsec_…")).collect();
+    let forms = [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#];
+    assert!(forms.iter().all(|form| shown.contains(form)), "{shown:?}");
+    for form in shown {
+        assert!(Secrets::stored(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
     }
     let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
     let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();
@@ -247,7 +249,7 @@ fn the_secret_is_made_empty_and_can_be_one_that_is_there() {
 }
 
 #[test]
-fn the_route_is_the_one_that_the_code_answers() {
+fn the_route_matches_the_code() {
     let function = function("WebhookFunction");
     let event = &function["Events"]["Webhook"];
     assert_eq!((event["Type"].as_str(), event["Properties"]["Method"].as_str()), (Some("HttpApi"), Some("POST")));
@@ -256,7 +258,7 @@ fn the_route_is_the_one_that_the_code_answers() {
 }
 
 #[tokio::test]
-async fn the_attribute_that_expires_a_row_is_the_one_that_only_a_completed_row_has() {
+async fn only_a_completed_row_expires() {
     let table = resource("DeliveriesTable");
     let ttl = table["Properties"]["TimeToLiveSpecification"]["AttributeName"].as_str().unwrap();
     let dynamodb = DynamoDb::start().await;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::template::{load, load_from, resolved, resource, resources_of};
+use crate::support::guide;
+use crate::support::template::{
+    conditional_policies, load, load_from, resolved, resource, resources_of, statements, unconditional_statements,
+};
 use yaml_serde::Value;
 
 /// All that a topic's policy can speak of. It takes no wildcard.
@@ -28,23 +31,8 @@ fn texts(one_or_more: &Value) -> BTreeSet<&str> {
     }
 }
 
-/// All statements of all policies, wherever they stand.
-fn statements(of: &Value) -> Vec<&Value> {
-    match of {
-        Value::Mapping(mapping) if mapping.contains_key("Effect") => vec![of],
-        Value::Mapping(mapping) => mapping.values().flat_map(statements).collect(),
-        Value::Sequence(values) => values.iter().flat_map(statements).collect(),
-        Value::Tagged(tagged) => statements(&tagged.value),
-        _ => Vec::new(),
-    }
-}
-
-fn first_policy(role: &Value) -> &Value {
-    &role["Properties"]["Policies"][0]["PolicyDocument"]
-}
-
 #[test]
-fn nothing_is_allowed_by_a_wildcard_and_nobody_but_a_service_by_a_resource() {
+fn nothing_is_allowed_by_wildcard_or_to_other_accounts() {
     let template = load();
     let statements = statements(&template["Resources"]);
     let allowed: Vec<_> = statements.iter().filter(|statement| statement["Effect"].as_str() == Some("Allow")).collect();
@@ -68,7 +56,7 @@ fn nothing_is_allowed_by_a_wildcard_and_nobody_but_a_service_by_a_resource() {
 }
 
 #[test]
-fn every_topic_and_every_queue_is_reached_by_tls_only() {
+fn topics_and_queues_require_tls() {
     for (kind, attached, to, on, actions) in [
         ("AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "Topics", "!Ref ID", BTreeSet::from(TOPIC_ACTIONS)),
         ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "Queues", "!GetAtt ID.Arn", BTreeSet::from(["sqs:*"])),
@@ -88,7 +76,7 @@ fn every_topic_and_every_queue_is_reached_by_tls_only() {
 }
 
 #[test]
-fn what_is_kept_is_under_a_key_of_ones_own_where_there_is_one_and_encrypted_by_aws_where_not() {
+fn everything_stored_is_encrypted() {
     let own = |otherwise: &str| parsed(&format!("!If [HasOwnKey, !Ref EncryptionKeyArn, {otherwise}]"));
     let aws = own("!Ref AWS::NoValue");
     for (id, table) in resources_of("AWS::DynamoDB::Table") {
@@ -115,19 +103,18 @@ fn what_is_kept_is_under_a_key_of_ones_own_where_there_is_one_and_encrypted_by_a
 }
 
 #[test]
-fn a_function_may_use_that_key_through_the_services_that_it_uses_and_not_directly() {
+fn functions_use_the_key_only_through_services() {
     for role in ["WebhookRole", "RedriveRole"] {
         let role = resource(role);
-        let [_, Value::Tagged(own)] = &role["Properties"]["Policies"].as_sequence().unwrap()[..] else {
-            panic!("more or less than what the function always needs, and the key's use");
-        };
+        let [own] = conditional_policies(&role)[..] else { panic!("another condition than a key of your own") };
         assert_eq!(own.tag, "If");
         assert_eq!((own.value[0].as_str(), &own.value[2]), (Some("HasOwnKey"), &parsed("!Ref AWS::NoValue")));
         let [statement] = statements(&own.value)[..] else { panic!("one statement") };
         assert_eq!(texts(&statement["Action"]), BTreeSet::from(["kms:Decrypt", "kms:GenerateDataKey"]));
         assert_eq!(statement["Resource"], parsed("!Ref EncryptionKeyArn"));
 
-        let actions = statements(first_policy(&role)).into_iter().flat_map(|granted| texts(&granted["Action"]));
+        let granted = unconditional_statements(&role);
+        let actions = granted.into_iter().flat_map(|granted| texts(&granted["Action"]));
         let mut used: BTreeSet<_> = actions.map(|action| action.split_once(':').unwrap().0).collect();
         // CloudWatch uses the key on its own account, by the key's policy.
         assert!(used.remove("logs"));
@@ -141,7 +128,7 @@ fn a_function_may_use_that_key_through_the_services_that_it_uses_and_not_directl
 }
 
 #[test]
-fn logs_and_failures_are_kept_for_some_days_and_the_table_until_somebody_means_to_delete_it() {
+fn logs_and_failures_expire_and_the_table_is_protected() {
     let logs = resources_of("AWS::Logs::LogGroup");
     assert!(logs.values().all(|group| group["RetentionInDays"].as_u64() == Some(30)), "{logs:?}");
     // And no function logs to one that Lambda makes, which would keep them forever.
@@ -160,7 +147,7 @@ fn logs_and_failures_are_kept_for_some_days_and_the_table_until_somebody_means_t
 }
 
 #[test]
-fn what_a_subscription_could_not_take_is_in_the_dead_letters_and_only_that_is() {
+fn only_undeliverable_messages_become_dead_letters() {
     let subscriptions = resources_of("AWS::SNS::Subscription");
     assert_eq!(subscriptions.len(), 2, "of the alerts and of the alarms");
     for (id, subscription) in subscriptions {
@@ -177,7 +164,7 @@ fn what_a_subscription_could_not_take_is_in_the_dead_letters_and_only_that_is() 
 }
 
 #[test]
-fn chat_gets_alerts_and_alarms_and_may_do_nothing() {
+fn chat_gets_alerts_and_alarms_and_no_permissions() {
     for kind in ["AWS::Chatbot::SlackChannelConfiguration", "AWS::Chatbot::MicrosoftTeamsChannelConfiguration"] {
         for (id, channel) in resources_of(kind) {
             assert_eq!(channel["SnsTopicArns"], parsed("[!Ref AlertsTopic, !Ref AlarmsTopic]"), "{id}");
@@ -191,30 +178,21 @@ fn chat_gets_alerts_and_alarms_and_may_do_nothing() {
     assert!(properties.keys().eq([&Value::from("AssumeRolePolicyDocument")]), "a permission");
 }
 
-/// Returns the guide's commands that begin with `start`. Continued lines are joined.
-fn guide_commands(start: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string("README.md").unwrap().replace("\\\n", "");
-    // The doctor's own output is an example. Its commands are tested where the doctor is.
-    let (guide, _) = readme.split_once("### Is all well?").unwrap();
-    let commands = guide.match_indices(start).map(|(at, _)| guide[at..].split(['`', '\n']).next().unwrap().to_owned());
-    commands.collect()
-}
-
 #[test]
-fn the_guide_makes_no_subscription_that_loses_alerts_or_that_anybody_can_end() {
-    let subscribing = guide_commands("aws sns subscribe ");
+fn the_guides_subscriptions_lose_no_alert() {
+    let subscribing = guide::commands("aws sns subscribe ");
     assert!(subscribing.len() >= 7, "{subscribing:?}");
     for command in subscribing {
         assert!(command.contains("$REDRIVE}\""), "no dead-letter queue: {command}");
     }
-    let confirming = guide_commands("aws sns confirm-subscription ");
+    let confirming = guide::commands("aws sns confirm-subscription ");
     for topic in ["AlertsTopicArn", "AlarmsTopicArn"] {
         let of_topic: Vec<_> = confirming.iter().filter(|command| command.contains(topic)).collect();
         assert!(!of_topic.is_empty(), "{topic}");
         assert!(of_topic.iter().all(|command| command.contains("--authenticate-on-unsubscribe true")), "{of_topic:?}");
     }
     let outputs = load()["Outputs"].as_mapping().unwrap().clone();
-    for command in guide_commands("$(output ") {
+    for command in guide::commands("$(output ") {
         let name = command.trim_start_matches("$(output ").split(')').next().unwrap().to_owned();
         assert!(outputs.contains_key(name.as_str()), "no output {name}");
     }
@@ -242,7 +220,7 @@ fn everything<'a>(key: &'a str, value: &'a Value) -> Vec<(&'a str, &'a Value)> {
 }
 
 #[test]
-fn the_dead_letters_of_a_subscription_are_a_fifo_queue_only_for_a_fifo_topic() {
+fn dead_letters_are_fifo_only_for_a_fifo_topic() {
     let (standard, fifo) =
         ("arn:aws:sns:us-east-1:000000000000:status", "arn:aws:sns:us-east-1:000000000000:s-status.fifo");
     for (path, template) in examples() {
@@ -312,7 +290,7 @@ fn a_first_deployment_reserves_nothing_and_keeps_the_table() {
 }
 
 #[test]
-fn the_chat_parameters_say_how_to_use_a_channel_that_is_already_configured() {
+fn chat_parameters_tell_how_to_use_a_configured_channel() {
     let template = load();
     for (parameter, command, channel) in [
         ("SlackChannelId", "aws chatbot update-slack-channel-configuration", "--slack-channel-id"),
@@ -320,9 +298,9 @@ fn the_chat_parameters_say_how_to_use_a_channel_that_is_already_configured() {
     ] {
         let says = template["Parameters"][parameter]["Description"].as_str().unwrap();
         let command = says.split('`').find(|part| part.starts_with(command)).unwrap();
+        assert!(command.contains("EXISTING_TOPIC_ARN"), "{command}");
         let options: Vec<_> = command.split(' ').filter(|word| word.starts_with("--")).collect();
         let list = ["--sns-topic-arns", "--guardrail-policy-arns"];
         assert_eq!(options, ["--region", "--chat-configuration-arn", channel, list[0], list[1]]);
-        assert!(says.contains("the whole deployment") && says.contains("EXISTING_TOPIC_ARN"), "{says}");
     }
 }

@@ -45,7 +45,7 @@ fn signed(body: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_sample_event_is_answered_and_only_an_alert_makes_calls() {
+async fn answers_every_sample_and_calls_aws_only_for_alerts() {
     let mut answered = Vec::new();
     for name in files() {
         let (request, now) = file(&name);
@@ -77,7 +77,7 @@ async fn every_sample_event_is_answered_and_only_an_alert_makes_calls() {
 }
 
 #[tokio::test]
-async fn the_answer_names_the_event_once_it_is_known_and_genuine() {
+async fn names_only_a_genuine_event() {
     for (name, id) in [
         ("opportunity", json!("evt_1708456789123_abc123def")),
         ("reply-received", json!("evt_1708456789129_reply0001")),
@@ -91,7 +91,7 @@ async fn the_answer_names_the_event_once_it_is_known_and_genuine() {
 }
 
 #[tokio::test]
-async fn other_paths_and_methods_are_refused_unread() {
+async fn refuses_other_paths_and_methods_unread() {
     let mut elsewhere = payload("opportunity");
     elsewhere["rawPath"] = "/webhooks/other".into();
     assert_eq!(outcome(elsewhere).await, (404, "not_found".into()));
@@ -164,7 +164,7 @@ fn counted() -> (bool, bool) {
 }
 
 #[tokio::test]
-async fn a_genuine_event_that_is_refused_is_counted_and_no_stranger_can_be() {
+async fn counts_refused_genuine_events_but_no_forgeries() {
     let whole = opportunity("evt_1");
     let unidentified = json!({"eventType": "lead.updated", "data": {"leadId": "l", "newStatus": "OPPORTUNITY"}});
     let unidentified = unidentified.to_string();
@@ -203,7 +203,7 @@ async fn a_genuine_event_that_is_refused_is_counted_and_no_stranger_can_be() {
 }
 
 #[tokio::test]
-async fn the_route_is_found_behind_a_named_stage_too() {
+async fn finds_the_route_behind_a_named_stage() {
     let mut staged = payload("opportunity");
     staged["requestContext"]["stage"] = "prod".into();
     staged["rawPath"] = "/prod/webhooks/sendpilot".into();
@@ -211,7 +211,7 @@ async fn the_route_is_found_behind_a_named_stage_too() {
 }
 
 #[tokio::test]
-async fn a_body_of_256_kib_is_read_and_a_longer_one_is_not_even_hashed() {
+async fn reads_256_kib_and_does_not_hash_more() {
     let padded = |length: usize| {
         let body = opportunity("evt_1");
         let padding = length - body.len();
@@ -223,7 +223,7 @@ async fn a_body_of_256_kib_is_read_and_a_longer_one_is_not_even_hashed() {
 }
 
 #[tokio::test]
-async fn an_alert_that_nothing_identifies_is_refused_because_it_could_not_be_told_from_its_repetition() {
+async fn refuses_an_alert_without_any_id() {
     let body =
         json!({"eventType": "lead.updated", "data": {"leadId": "lead_1", "newStatus": "OPPORTUNITY"}}).to_string();
     let documented = around(&body, &crate::support::requests::documented(SECRET, NOW, body.as_bytes()));
@@ -235,7 +235,7 @@ async fn an_alert_that_nothing_identifies_is_refused_because_it_could_not_be_tol
 }
 
 #[tokio::test]
-async fn what_would_make_the_conversion_panic_is_answered_like_anything_else() {
+async fn answers_payloads_that_panic_lambda_https_conversion() {
     let with = |pointer: &str, value: Value| {
         let mut payload = payload("unsigned");
         *payload.pointer_mut(pointer).unwrap() = value;
@@ -270,7 +270,7 @@ async fn what_would_make_the_conversion_panic_is_answered_like_anything_else() {
 }
 
 #[test]
-fn half_an_emoji_anywhere_in_the_payload_is_no_reason_to_fail() {
+fn accepts_lone_surrogates_anywhere_in_the_payload() {
     let whole = payload("unsigned").to_string();
     for (from, to) in [
         (
@@ -283,14 +283,14 @@ fn half_an_emoji_anywhere_in_the_payload_is_no_reason_to_fail() {
         let changed = whole.replacen(from, to, 1);
         assert_ne!(changed, whole);
         let payload: opportunity_alerts::webhook::gateway::Payload = serde_json::from_str(&changed).unwrap();
-        let request: Request = lambda_http::request::LambdaRequest::try_from(payload).unwrap().into();
+        let request: Request = payload.try_into().unwrap();
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/webhooks/sendpilot"));
     }
 }
 
 proptest! {
     #[test]
-    fn no_request_makes_it_panic(path in any::<String>(), query in any::<String>(), host in any::<String>(), name in any::<String>(), value in any::<String>(), body in any::<String>(), base64 in any::<bool>()) {
+    fn never_panics_on_any_request(path in any::<String>(), query in any::<String>(), host in any::<String>(), name in any::<String>(), value in any::<String>(), body in any::<String>(), base64 in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         for path in [path.as_str(), "/webhooks/sendpilot", &format!("/{path}")] {
             let mut payload = payload("unsigned");

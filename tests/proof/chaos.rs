@@ -346,12 +346,12 @@ async fn check(events: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_some_hundred_events() {
+async fn loses_none_of_hundreds_of_events() {
     check(400).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: `make chaos`"]
-async fn of_ten_thousand_events() {
+async fn loses_none_of_ten_thousand_events() {
     check(10_000).await;
 }

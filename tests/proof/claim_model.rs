@@ -27,7 +27,7 @@ use std::hash::{Hash, Hasher};
 use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use Then::*;
-use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Row, State, may_claim, may_settle};
+use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Refusal, Row, State, may_claim, may_settle};
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::timestamp::Timestamp;
 use stateright::{Model, Property};
@@ -275,7 +275,7 @@ impl Delivery {
 
     /// The table and the topic. Returns the next step of who hears the answer, and whether it tells SendPilot 2xx.
     fn take_effect(&self, world: &mut World, who: usize, request: Request) -> (Step, bool) {
-        let me = Owner::stored(if self.protocol == OneToken { 0 } else { who }.to_string());
+        let me = Owner::from_stored(if self.protocol == OneToken { 0 } else { who }.to_string());
         let (row, attempt) = (&mut world.row, &mut world.attempts[who]);
         match request {
             Request::Claim { .. } if row.is_none() && attempt.kind == Kind::Redrive => (Step::Over, false),
@@ -284,7 +284,7 @@ impl Delivery {
                 let granted = match self.protocol {
                     LookThenInsert => row.as_ref().is_none_or(|row| row.state == State::Pending),
                     LeaseAlone => row.as_ref().is_none_or(|row| row.lease_until <= now),
-                    _ => may_claim(row.as_ref(), None, &Owner::stored("anybody".into()), now) == MayClaim::Yes,
+                    _ => may_claim(row.as_ref(), None, &Owner::from_stored("anybody".into()), now) == MayClaim::Yes,
                 };
                 let may = if granted { MayClaim::Yes } else { may_claim(row.as_ref(), None, &me, now) };
                 if granted {
@@ -294,9 +294,9 @@ impl Delivery {
                 }
                 match may {
                     MayClaim::Yes | MayClaim::Mine => (Step::Publish, self.protocol == AnswerFirst),
-                    MayClaim::NotBefore(_) => (Step::Over, false),
-                    MayClaim::Done => (Step::Over, true),
-                    MayClaim::OtherContent => unreachable!("it is one event"),
+                    MayClaim::No(Refusal::InProgress { .. }) => (Step::Over, false),
+                    MayClaim::No(Refusal::Done) => (Step::Over, true),
+                    MayClaim::No(Refusal::OtherContent) => unreachable!("it is one event"),
                 }
             }
             Request::Publish => {
@@ -475,12 +475,12 @@ fn check(size: Size) {
 }
 
 #[test]
-fn with_two_webhooks_a_redrive_and_two_faults() {
+fn holds_with_two_webhooks_a_redrive_and_two_faults() {
     check(Size { webhooks: 2, redrives: 1, faults: 2 });
 }
 
 #[test]
 #[ignore = "takes minutes: `make model`"]
-fn the_full_model() {
+fn full_model_holds() {
     check(Size { webhooks: 3, redrives: 2, faults: 3 });
 }

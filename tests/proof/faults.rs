@@ -36,8 +36,8 @@ use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Row, Settled, Standing,
-    State, Wanted, may_claim, may_settle, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Refusal,
+    Row, State, may_claim, may_settle, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::Relay;
@@ -45,7 +45,7 @@ use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::redrive::{Redrive, Urgency};
@@ -321,63 +321,68 @@ impl Process {
         name: &'static str,
         claim: &Claim,
         settled: impl FnOnce(&mut HashMap<DeliveryId, Stored>, &DeliveryId) + Send + 'static,
-    ) -> Result<Settled, LedgerError> {
+    ) -> Result<(), LedgerError> {
         let (id, owner) = (claim.delivery_id().clone(), claim.owner().clone());
         let effect = move |facts: &mut Facts| match may_settle(facts.rows.get(&id).map(|stored| &stored.row), &owner) {
             MaySettle::Yes => {
                 settled(&mut facts.rows, &id);
-                Settled::Recorded
+                Ok(())
             }
-            MaySettle::Done => Settled::Recorded,
-            MaySettle::NotMine => Settled::NotMine,
+            MaySettle::Done => Ok(()),
+            MaySettle::Overtaken => Err(LedgerError::Overtaken),
         };
-        self.call(name, Some(claim.message()), effect).await.ok_or(match self.world.scenario.flaw {
+        self.call(name, Some(claim.message()), effect).await.unwrap_or(Err(match self.world.scenario.flaw {
             CompletionGivenUp => LedgerError::Contradiction,
             _ => LedgerError::Failed(name, "broken".into()),
-        })
+        }))
     }
 }
 
-fn claim(facts: &mut Facts, wanted: Wanted, attempt: Attempt, flaw: Flaw) -> Result<Claimed, LedgerError> {
+fn claim(facts: &mut Facts, wanted: ClaimRequest, attempt: Attempt, flaw: Flaw) -> Result<ClaimResult, LedgerError> {
     let Attempt { owner, now, lease_until } = attempt;
     let id = wanted.id().clone();
     let stored = facts.rows.get(&id);
     let content = wanted.content_sha256().filter(|_| flaw != ContentIgnored);
-    let standing = match may_claim(stored.map(|stored| &stored.row), content, &owner, now) {
-        MayClaim::Done => Standing::Done,
-        MayClaim::OtherContent => Standing::OtherContent,
-        MayClaim::NotBefore(until) if flaw != LeaseIgnored => Standing::InProgress { until },
+    let claim = match may_claim(stored.map(|stored| &stored.row), content, &owner, now) {
+        MayClaim::No(refusal @ (Refusal::Done | Refusal::OtherContent)) => Err(refusal),
+        MayClaim::No(refusal) if flaw != LeaseIgnored => Err(refusal),
         _ => {
             let kept = stored.filter(|_| flaw != MessageOverwritten).map(|stored| stored.message.clone());
             let (message, content_sha256) = match (wanted, stored) {
-                (Wanted::Delivery(delivery), None) => {
+                (ClaimRequest::Delivery(delivery), None) => {
                     facts.claimed.push(delivery.message.clone());
                     (delivery.message, Some(delivery.content_sha256))
                 }
-                (Wanted::Delivery(delivery), Some(stored)) => {
+                (ClaimRequest::Delivery(delivery), Some(stored)) => {
                     (kept.unwrap_or(delivery.message), stored.row.content_sha256.clone())
                 }
-                (Wanted::Pending(_), Some(stored)) => (stored.message.clone(), stored.row.content_sha256.clone()),
-                (Wanted::Pending(_), None) => return Err(LedgerError::Gone),
+                (ClaimRequest::Pending(_), Some(stored)) => (stored.message.clone(), stored.row.content_sha256.clone()),
+                (ClaimRequest::Pending(_), None) => return Err(LedgerError::Gone),
             };
             let state = if flaw == DoneAtClaim { State::Published } else { State::Pending };
             let row = Row { state, owner: owner.clone(), lease_until, content_sha256 };
             let attempts = stored.map_or(0, |stored| stored.attempts) + 1;
             facts.rows.insert(id.clone(), Stored { row, message: message.clone(), attempts });
-            Standing::Won(Claim::granted(id.clone(), message, None, owner))
+            Ok(Claim::new(id.clone(), message, None, owner))
         }
     };
-    Ok(Claimed { standing, attempts: facts.rows.get(&id).map(|stored| stored.attempts) })
+    Ok(ClaimResult { claim, attempts: facts.rows.get(&id).map(|stored| stored.attempts) })
 }
 
 impl Ledger for Process {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         let flaw = self.world.scenario.flaw;
         let claimed = self.call("claim", None, move |facts| claim(facts, wanted, attempt, flaw)).await;
         claimed.unwrap_or(Err(LedgerError::Failed("claim", "broken".into())))
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn lock_debounce(
+        &self,
+        _: &Claim,
+        _: &DebounceKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -394,22 +399,22 @@ impl Ledger for Process {
         self.call("slot", None, take).await.ok_or(LedgerError::Failed("take a slot", "broken".into()))
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::NotMine)
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
+        Err(LedgerError::Overtaken)
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::NotMine)
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
+        Err(LedgerError::Overtaken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), LedgerError> {
         let publish = |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.state = State::Published);
         };
         self.settle("complete", claim, publish).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<Settled, LedgerError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<(), LedgerError> {
         let flaw = self.world.scenario.flaw;
         let free = move |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.lease_until = now);
@@ -639,18 +644,18 @@ fn check(faults: usize) {
 }
 
 #[test]
-fn with_every_single_fault_and_every_pair() {
+fn any_one_or_two_faults_break_nothing() {
     check(2);
 }
 
 #[test]
 #[ignore = "takes minutes: `make model`"]
-fn with_every_three_faults() {
+fn any_three_faults_break_nothing() {
     check(3);
 }
 
 #[test]
-fn and_the_oracles_see_what_is_wrong() {
+fn oracles_detect_every_flaw() {
     for flaw in [
         LeaseIgnored,
         DoneAtClaim,

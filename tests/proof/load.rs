@@ -119,12 +119,12 @@ async fn check(sizes: &[usize], count: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_some_hundred_events() {
+async fn hundreds_of_events_alert_once_each() {
     check(&[4], 600).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: `make load`"]
-async fn of_thousands_of_events_and_grows_with_them() {
+async fn throughput_grows_with_processes() {
     check(&[1, 2, 4, 8], 4000).await;
 }

@@ -600,13 +600,13 @@ fn check(sizes: &[Size], broken: &[Broken]) {
 }
 
 #[test]
-fn with_four_attempts_and_a_fault() {
+fn holds_with_four_attempts_and_a_fault() {
     check(&SMALL, &BROKEN);
 }
 
 #[test]
 #[ignore = "takes minutes: `make model`"]
-fn the_full_model() {
+fn full_model_holds() {
     check(&FULL, &[COUNTS_LATE]);
 }
 

@@ -286,25 +286,85 @@ fn throttled(operation: &str) -> Response {
     (StatusCode::BAD_REQUEST, [("content-type", "application/x-amz-json-1.0")], error).into_response()
 }
 
-fn read(headers: &HeaderMap, body: &[u8]) -> Call {
-    let text = String::from_utf8_lossy(body);
-    let operation = match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("quietUntil") => "quiet",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("#slot") => "slot",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("debouncedBy") => "debounce",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("attribute_not_exists") => "claim",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("publishedAt") => "complete",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("DISCARDED") => "discard",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("lastError") => "release",
-        Some("DynamoDB_20120810.UpdateItem") => "takeover",
-        Some("DynamoDB_20120810.Query") => "list",
-        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSCURRENT""#) => "current",
-        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSPREVIOUS""#) => "previous",
-        Some(target) => target,
-        None if text.contains("Action=Publish&") => publish_operation(&parameters(body)),
-        None => &text,
+/// A conditional write of the ledger.
+#[derive(Debug, Clone, Copy)]
+enum Write {
+    Claim,
+    Takeover,
+    Quiet,
+    Slot,
+    Debounce,
+    Complete,
+    Discard,
+    Release,
+}
+
+impl Write {
+    /// Tells an `UpdateItem` by the attributes that it sets, and by the state that it sets.
+    fn read(input: &Value) -> Self {
+        let set = assigned(input);
+        let state = set.get("state").map(|value| input["ExpressionAttributeValues"][value]["S"].as_str().unwrap());
+        match state {
+            Some("PENDING") => Self::Claim,
+            Some("PUBLISHED") => Self::Complete,
+            Some("DEBOUNCED") => Self::Debounce,
+            Some("DISCARDED") => Self::Discard,
+            None if set.contains_key("quietUntil") => Self::Quiet,
+            None if set.contains_key("lastError") => Self::Release,
+            None if set.contains_key("leaseUntil") => Self::Takeover,
+            None if set.contains_key("owner") => Self::Slot,
+            _ => panic!("not a write of the ledger: {input}"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Takeover => "takeover",
+            Self::Quiet => "quiet",
+            Self::Slot => "slot",
+            Self::Debounce => "debounce",
+            Self::Complete => "complete",
+            Self::Discard => "discard",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Returns the attributes that an update expression sets, each with the text of its value.
+fn assigned(input: &Value) -> HashMap<String, String> {
+    let words = input["UpdateExpression"].as_str().unwrap().split_whitespace();
+    let clause = words.skip_while(|word| *word != "SET").skip(1);
+    let clause: Vec<_> = clause.take_while(|word| !matches!(*word, "ADD" | "REMOVE" | "DELETE")).collect();
+    // A comma inside of a function's parentheses separates no assignments.
+    let assignments = clause.join(" ").split(", ").fold(Vec::<String>::new(), |mut assignments, part| {
+        match assignments.last_mut().filter(|last| last.matches('(').count() > last.matches(')').count()) {
+            Some(last) => *last = format!("{last}, {part}"),
+            None => assignments.push(part.to_owned()),
+        }
+        assignments
+    });
+    let named = |attribute: &str| input["ExpressionAttributeNames"][attribute].as_str().unwrap_or(attribute).to_owned();
+    let pair = |assignment: &String| {
+        let (attribute, value) = assignment.split_once(" = ").unwrap();
+        (named(attribute), value.to_owned())
     };
+    assignments.iter().map(pair).collect()
+}
+
+fn read(headers: &HeaderMap, body: &[u8]) -> Call {
     let input: Value = serde_json::from_slice(body).unwrap_or_default();
+    let operation = match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
+        Some("DynamoDB_20120810.UpdateItem") => Write::read(&input).name(),
+        Some("DynamoDB_20120810.Query") => "list",
+        Some("secretsmanager.GetSecretValue") => match input["VersionStage"].as_str() {
+            Some("AWSCURRENT") => "current",
+            Some("AWSPREVIOUS") => "previous",
+            _ => panic!("another version of the secret: {input}"),
+        },
+        Some(target) => target,
+        None => publish_operation(&parameters(body)),
+    };
     let value = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
     let key = value(&input["Key"]["deliveryId"]);
     let event = match operation {
@@ -324,6 +384,7 @@ fn parameters(body: &[u8]) -> HashMap<String, String> {
 
 /// Alerts alone have a body per protocol.
 fn publish_operation(parameters: &HashMap<String, String>) -> &'static str {
+    assert_eq!(parameters["Action"], "Publish", "not a call of the functions");
     if parameters.contains_key("MessageStructure") { "publish" } else { "status publish" }
 }
 

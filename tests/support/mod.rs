@@ -8,6 +8,7 @@ pub mod doubles;
 pub mod dynamodb;
 pub mod emf;
 pub mod fleet;
+pub mod guide;
 pub mod lambda;
 pub mod line;
 pub mod model;

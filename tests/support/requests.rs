@@ -63,7 +63,7 @@ pub fn file(name: &str) -> (Request, Timestamp) {
 /// The way of a payload through the gateway.
 pub fn http(payload: Value) -> Request {
     let payload: Payload = serde_json::from_value(payload).unwrap();
-    lambda_http::request::LambdaRequest::try_from(payload).unwrap().into()
+    payload.try_into().unwrap()
 }
 
 /// An API Gateway payload around a body and its signature headers.
@@ -154,12 +154,12 @@ pub fn delivery(event_id: &str, content: &str) -> Delivery {
             body: json!({ "default": event_id }).to_string(),
         },
         content_sha256: sha256_hex(content.as_bytes()),
-        quiet: None,
+        debounce_key: None,
     }
 }
 
 /// A claim on it, as a ledger would hand it out.
 pub fn claim_of(event_id: &str, owner: Owner) -> Claim {
-    let Delivery { id, message, quiet, .. } = delivery(event_id, event_id);
-    Claim::granted(id, message, quiet, owner)
+    let Delivery { id, message, debounce_key, .. } = delivery(event_id, event_id);
+    Claim::new(id, message, debounce_key, owner)
 }

@@ -53,7 +53,7 @@ impl Lines {
 }
 
 #[tokio::test]
-async fn the_first_alert_finds_them_open_and_no_call_was_made_for_it() {
+async fn the_first_alert_finds_open_connections() {
     let mut lines = Lines::new(deployed_environment).await;
     lines.dynamodb.opens(1).await;
     lines.sns.opens(1).await;
@@ -66,7 +66,7 @@ async fn the_first_alert_finds_them_open_and_no_call_was_made_for_it() {
 }
 
 #[tokio::test]
-async fn a_start_that_has_nothing_to_wait_for_opens_none_until_an_alert_is_due() {
+async fn without_a_stored_secret_an_alert_opens_the_first() {
     let mut lines = Lines::new(environment).await;
     assert_eq!(lines.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
     assert_eq!(lines.opened(), (0, 0));
@@ -75,7 +75,7 @@ async fn a_start_that_has_nothing_to_wait_for_opens_none_until_an_alert_is_due()
 }
 
 #[tokio::test]
-async fn a_service_that_cannot_be_reached_does_not_keep_the_function_from_starting() {
+async fn an_unreachable_service_does_not_stop_the_start() {
     let world = World::new().await;
     world.aws.put_secret(SECRET);
     let mut environment = deployed_environment(&world.aws);
@@ -88,7 +88,7 @@ async fn a_service_that_cannot_be_reached_does_not_keep_the_function_from_starti
 }
 
 #[tokio::test]
-async fn they_are_kept_while_the_function_is_frozen() {
+async fn kept_while_the_function_is_frozen() {
     let mut lines = Lines::new(deployed_environment).await;
     lines.alerts("evt_0").await;
     let opened = lines.opened();
@@ -102,7 +102,7 @@ async fn they_are_kept_while_the_function_is_frozen() {
 }
 
 #[tokio::test]
-async fn those_that_ended_in_a_freeze_cost_no_alert_and_no_answer() {
+async fn connections_closed_in_a_freeze_cost_no_alert() {
     let mut lines = Lines::new(deployed_environment).await;
     lines.alerts("evt_0").await;
     for number in 1..=20 {
@@ -119,7 +119,7 @@ async fn those_that_ended_in_a_freeze_cost_no_alert_and_no_answer() {
 }
 
 #[tokio::test]
-async fn one_to_the_ledger_that_went_silent_is_given_up_and_replaced() {
+async fn replaces_a_silent_connection_to_the_ledger() {
     let mut lines = Lines::new(deployed_environment).await;
     lines.alerts("evt_1").await;
     lines.dynamodb.silence().await;

@@ -10,15 +10,16 @@ use crate::support::requests::{claim_of, delivery, opportunity, signed_now};
 use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
-use opportunity_alerts::delivery::ledger::{Claim, Ledger, LedgerError, MayAlert, QuietPeriod, Wanted, may_alert};
-use opportunity_alerts::delivery::relay::{Relay, Relayed};
+use opportunity_alerts::delivery::ledger::{
+    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayAlert, Refusal, may_alert,
+};
+use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::webhook::response::Outcome;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::Mutex;
@@ -43,7 +44,7 @@ fn on(event_id: &str, lead: &str, status: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_second_alert_on_the_lead_is_debounced_and_one_on_another_is_not() {
+async fn debounces_the_same_lead_only() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     let mut outcome =
@@ -61,7 +62,7 @@ async fn a_second_alert_on_the_lead_is_debounced_and_one_on_another_is_not() {
 }
 
 #[tokio::test]
-async fn of_fifty_events_at_once_one_alerts() {
+async fn one_of_fifty_concurrent_events_alerts() {
     let world = World::new().await;
     let (world, mut outcomes) = (&world, Vec::new());
     for batch in 0..5 {
@@ -78,7 +79,7 @@ async fn of_fifty_events_at_once_one_alerts() {
 
 /// Otherwise the redrive would take up the debounced alert, perhaps after the quiet period.
 #[tokio::test]
-async fn a_debouncing_that_is_throttled_for_a_while_is_repeated() {
+async fn retries_a_throttled_debounce() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
@@ -90,7 +91,7 @@ async fn a_debouncing_that_is_throttled_for_a_while_is_repeated() {
 
 /// The first one's publish fails: the second may rest all the same, because the first is claimed.
 #[tokio::test]
-async fn who_has_the_word_and_cannot_say_it_says_it_later() {
+async fn the_redrive_publishes_a_failed_alert_that_debounced_another() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     world.aws.next("publish", Fault::Refused(403));
@@ -105,7 +106,7 @@ async fn who_has_the_word_and_cannot_say_it_says_it_later() {
 
 /// Nobody has the word without a claim: killed before its own claim took effect, the first one silences nobody.
 #[tokio::test]
-async fn an_event_that_was_never_claimed_silences_nobody() {
+async fn an_unclaimed_event_debounces_nothing() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     world.aws.next("claim", Fault::HeldBefore);
@@ -117,7 +118,7 @@ async fn an_event_that_was_never_claimed_silences_nobody() {
 
 /// Without an answer about the period nobody is silenced, and nobody is told 2xx.
 #[tokio::test]
-async fn where_nobody_can_say_whether_it_is_quiet_the_alert_goes_out_later() {
+async fn alerts_later_if_the_debounce_is_unknown() {
     for (call, fault) in [("quiet", Fault::Refused(400)), ("quiet", Fault::HeldAfter)] {
         let world = World::new().await;
         let mut function = world.debouncing().await;
@@ -130,14 +131,15 @@ async fn where_nobody_can_say_whether_it_is_quiet_the_alert_goes_out_later() {
 }
 
 #[tokio::test]
-async fn the_rule_and_the_table_agree() {
-    let period = QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY");
+async fn the_write_agrees_with_the_rule() {
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     let [mine, anothers] = ["evt", "another"].map(|event| DeliveryId::alert(Some("ws"), event));
     for holder in [None, Some(&mine), Some(&anothers)] {
         for until in [999, 1000, 1001] {
             let dynamodb = DynamoDb::start().await;
-            let row = holder.map(|holder| QuietPeriod { holder: holder.clone(), until: Timestamp::from_millis(until) });
-            if let Some(QuietPeriod { holder, until }) = &row {
+            let row =
+                holder.map(|holder| DebounceLock { holder: holder.clone(), until: Timestamp::from_millis(until) });
+            if let Some(DebounceLock { holder, until }) = &row {
                 let item = [
                     ("deliveryId".to_owned(), S(period.as_str().into())),
                     ("holder".into(), S(holder.as_str().into())),
@@ -147,7 +149,7 @@ async fn the_rule_and_the_table_agree() {
             }
             let claim = claim_of("evt", Owner::new("me", [0; 8]));
             let (now, then) = (Timestamp::from_millis(1000), Timestamp::from_millis(61_000));
-            let answer = dynamodb.ledger().quiet(&claim, &period, now, then).await.unwrap();
+            let answer = dynamodb.ledger().lock_debounce(&claim, &period, now, then).await.unwrap();
             assert_eq!(answer, may_alert(row.as_ref(), &mine, now), "{row:?}");
             let left = &dynamodb.rows().await[0];
             let expected = if answer == MayAlert::Yes { (mine.as_str(), "61000") } else { (anothers.as_str(), "1001") };
@@ -189,7 +191,7 @@ async fn attempt(
     now: Timestamp,
     works: bool,
     redrives: bool,
-) -> Relayed {
+) -> Delivered {
     let relay = Relay {
         ledger: dynamodb.ledger(),
         topic: At { told, now, works },
@@ -200,8 +202,8 @@ async fn attempt(
     };
     let event_id = format!("evt_{event}");
     let mut delivery = delivery(&event_id, &event_id);
-    delivery.quiet = Some(QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY"));
-    let wanted = if redrives { Wanted::Pending(delivery.id) } else { Wanted::Delivery(delivery) };
+    delivery.debounce_key = Some(DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY"));
+    let wanted = if redrives { ClaimRequest::Pending(delivery.id) } else { ClaimRequest::Delivery(delivery) };
     let random = now.as_millis().to_be_bytes();
     relay.deliver(wanted, &Invocation::new("request", now.after(MINUTE / 6), now, random)).await
 }
@@ -212,7 +214,7 @@ proptest! {
     /// Three events on one lead, attempts at any of them in any order and at any distance, while the topic works or does not;
     /// then the redrive, until nothing is pending.
     #[test]
-    fn whatever_fails_there_is_an_alert_and_never_a_second_within_the_period(
+    fn any_fault_leaves_one_alert_per_period(
         attempts in proptest::collection::vec((0usize..3, 20u64..400, any::<bool>()), 1..12)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -223,7 +225,7 @@ proptest! {
             for (event, seconds, works) in attempts {
                 now = now.after(Duration::from_secs(seconds));
                 let relayed = attempt(&dynamodb, &told, event, now, works, false).await;
-                if relayed.outcome == Outcome::Debounced {
+                if matches!(relayed.outcome, Outcome::Debounced { .. }) {
                     // Silence is only for who has an alert: one that is out, or one that waits in its row.
                     let rows = dynamodb.rows().await;
                     let holder = rows.iter().find_map(|row| row.get("holder")).unwrap();
@@ -236,7 +238,7 @@ proptest! {
                 for event in &events {
                     now = now.after(MINUTE);
                     match attempt(&dynamodb, &told, *event, now, true, true).await.outcome {
-                        Outcome::Alerted | Outcome::Debounced | Outcome::Duplicate => {}
+                        Outcome::Published { .. } | Outcome::Debounced { .. } | Outcome::Refused(Refusal::Done) => {}
                         other => panic!("{other:?}"),
                     }
                 }
@@ -252,11 +254,11 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_row_that_cannot_be_read_silences_nobody() {
+async fn an_unreadable_row_debounces_nothing() {
     let dynamodb = DynamoDb::start().await;
-    let period = QuietId::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     dynamodb.put(Item::from([("deliveryId".to_owned(), S(period.as_str().into()))])).await;
     let claim: Claim = claim_of("evt", Owner::new("me", [0; 8]));
-    let answer = dynamodb.ledger().quiet(&claim, &period, START, START.after(MINUTE)).await;
+    let answer = dynamodb.ledger().lock_debounce(&claim, &period, START, START.after(MINUTE)).await;
     assert!(matches!(answer, Err(LedgerError::BadRow("holder"))), "{answer:?}");
 }

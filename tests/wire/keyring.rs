@@ -118,7 +118,7 @@ fn secret(number: u8) -> String {
 }
 
 #[tokio::test]
-async fn events_signed_with_the_old_then_either_then_only_the_new_secret_all_get_in() {
+async fn accepts_every_event_of_a_rotation() {
     let mut world = World::with(&[PLACEHOLDER, SECRET]).await;
     for _ in 0..3 {
         assert_eq!(world.event_by(SECRET).await, 200);
@@ -137,7 +137,7 @@ async fn events_signed_with_the_old_then_either_then_only_the_new_secret_all_get
 }
 
 #[tokio::test]
-async fn a_secret_that_was_withdrawn_counts_no_longer_than_it_is_kept() {
+async fn a_withdrawn_secret_expires() {
     let mut world = World::with(&[SECRET]).await;
     // Put twice, so that it is the previous one, too.
     world.aws.put_secret(OTHER);
@@ -150,7 +150,7 @@ async fn a_secret_that_was_withdrawn_counts_no_longer_than_it_is_kept() {
 }
 
 #[tokio::test]
-async fn only_a_signature_that_another_secret_could_have_made_is_worth_a_fetch() {
+async fn fetches_only_if_an_unknown_secret_may_have_signed() {
     let world = World::with(&[SECRET]).await;
     world.calls();
     let body = opportunity("evt_1");
@@ -183,7 +183,7 @@ async fn only_a_signature_that_another_secret_could_have_made_is_worth_a_fetch()
 }
 
 #[tokio::test]
-async fn a_few_forgeries_do_not_use_up_the_fetch_that_a_rotation_needs_and_a_flood_delays_it_by_a_pause() {
+async fn forgeries_delay_a_rotation_by_at_most_a_pause() {
     let mut world = World::with(&[SECRET]).await;
     for _ in 1..BURST {
         assert_eq!(world.event_by(OTHER).await, 401);
@@ -211,7 +211,7 @@ async fn a_few_forgeries_do_not_use_up_the_fetch_that_a_rotation_needs_and_a_flo
 }
 
 #[tokio::test]
-async fn without_a_secret_nobody_gets_in_and_the_answer_says_what_to_mend() {
+async fn without_a_usable_secret_answers_503_and_says_why() {
     let text = |value: &str| Some(json!({ "SecretString": value }));
     let shape = r#"is JSON, but not {"secrets":["whsec_..."]}"#;
     for (version, detail) in [
@@ -256,7 +256,7 @@ async fn without_a_secret_nobody_gets_in_and_the_answer_says_what_to_mend() {
 }
 
 #[tokio::test]
-async fn every_form_of_a_value_is_read() {
+async fn reads_every_form_of_a_value() {
     for value in [
         format!("{SECRET}\n"),
         format!("{OTHER} {SECRET}"),
@@ -271,7 +271,7 @@ async fn every_form_of_a_value_is_read() {
 }
 
 #[tokio::test]
-async fn no_word_of_a_refused_value_is_a_key() {
+async fn no_word_of_a_refused_value_is_used() {
     for value in [COMMENTED, "production # changeme", "changeme", "#", "whsec_AA==", "correct-horse-staple\n#"] {
         // The bad value is the previous version, the current version, and the only one.
         for values in [vec![value, OTHER], vec![OTHER, value], vec![value]] {
@@ -293,7 +293,7 @@ async fn no_word_of_a_refused_value_is_a_key() {
 }
 
 #[tokio::test]
-async fn a_genuine_event_never_gets_401_because_of_how_its_secret_was_pasted() {
+async fn a_badly_pasted_secret_never_causes_401() {
     for pasted in [
         format!("# production\n{OTHER}"),
         format!("\u{feff}{OTHER}"),
@@ -341,7 +341,7 @@ async fn a_genuine_event_never_gets_401_because_of_how_its_secret_was_pasted() {
 }
 
 #[tokio::test]
-async fn while_the_current_version_is_refused_every_request_counts_and_no_stranger_is_told_401() {
+async fn an_unusable_current_version_never_causes_401() {
     for refused in [COMMENTED, PLACEHOLDER] {
         let mut world = World::with(&[OTHER, refused]).await;
         let body = opportunity("evt_1");
@@ -370,7 +370,7 @@ async fn while_the_current_version_is_refused_every_request_counts_and_no_strang
 }
 
 #[tokio::test]
-async fn while_only_the_previous_version_is_refused_events_cost_nothing_and_an_unknown_signature_is_answered_503() {
+async fn an_unusable_previous_version_costs_events_nothing() {
     let mut world = World::with(&[COMMENTED, OTHER]).await;
     assert_eq!(world.calls(), FETCH, "at the start");
     let body = opportunity("evt_1");
@@ -400,7 +400,7 @@ async fn while_only_the_previous_version_is_refused_events_cost_nothing_and_an_u
 }
 
 #[tokio::test]
-async fn a_previous_version_that_is_absent_or_empty_changes_nothing() {
+async fn the_previous_version_may_be_absent_or_empty() {
     for values in [vec![SECRET], vec![PLACEHOLDER, SECRET], vec![" \n", SECRET], vec![r#"{"secrets":""}"#, SECRET]] {
         let world = World::with(&values).await;
         assert_eq!([world.event_by(SECRET).await, world.event_by(OTHER).await], [200, 401], "{values:?}");
@@ -409,7 +409,7 @@ async fn a_previous_version_that_is_absent_or_empty_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_version_that_holds_no_usable_secret_does_not_take_down_the_other() {
+async fn one_unusable_version_leaves_the_other() {
     for unusable in [PLACEHOLDER, "{", "'", "whsec_"] {
         assert_eq!(World::with(&[unusable, SECRET]).await.event_by(SECRET).await, 200, "{unusable} before");
         assert_eq!(World::with(&[SECRET, unusable]).await.event_by(SECRET).await, 200, "{unusable} now");
@@ -417,7 +417,7 @@ async fn a_version_that_holds_no_usable_secret_does_not_take_down_the_other() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_failed_takes_nothing_away_and_is_tried_again() {
+async fn a_failed_fetch_keeps_the_secrets_and_is_retried() {
     let mut world = World::with(&[SECRET]).await;
     // Out of reach, and then spoilt twice over.
     world.pass(MAX_AGE + MOMENT);
@@ -439,7 +439,7 @@ async fn a_fetch_that_failed_takes_nothing_away_and_is_tried_again() {
 }
 
 #[tokio::test]
-async fn what_is_known_costs_no_call() {
+async fn a_known_secret_costs_no_call() {
     let mut world = World::with(&[SECRET]).await;
     world.calls();
     let body = change("evt_1", "DONE");
@@ -452,7 +452,7 @@ async fn what_is_known_costs_no_call() {
 }
 
 #[tokio::test]
-async fn a_secrets_manager_that_hangs_is_given_up_in_time_to_answer() {
+async fn gives_up_a_hanging_secrets_manager_in_time() {
     let timeout = Duration::from_secs(10);
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::before(&dynamodb.url).await;
@@ -480,7 +480,7 @@ async fn a_secrets_manager_that_hangs_is_given_up_in_time_to_answer() {
 }
 
 #[tokio::test]
-async fn nothing_that_is_written_shows_a_secret() {
+async fn no_output_shows_a_secret() {
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::before(&dynamodb.url).await;
     let shown = |value: &str| [value.to_owned(), value[6..].to_owned()];
@@ -516,7 +516,7 @@ async fn nothing_that_is_written_shows_a_secret() {
 
 /// Prints what ten thousand forged requests cost, each well formed, fresh, and signed by a stranger.
 #[tokio::test]
-async fn a_flood_of_ten_thousand_forgeries_costs_a_few_calls() {
+async fn ten_thousand_forgeries_cost_a_few_calls() {
     const FORGERIES: u32 = 10_000;
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::before(&dynamodb.url).await;

@@ -6,9 +6,9 @@ use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::delivery::ledger::{Claim, Ledger, Receipt, Settled, Standing, Wanted};
+use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, Ledger, LedgerError, Receipt, Refusal};
 use opportunity_alerts::invocation::{Attempt, Owner};
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::timestamp::Timestamp;
 
@@ -19,14 +19,14 @@ fn attempt(owner: u8, now: Timestamp) -> Attempt {
     Attempt { owner: Owner::new("request", [owner; 8]), now, lease_until: now.after(LEASE) }
 }
 
-async fn claim(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Standing {
-    ledger.claim(Wanted::Delivery(delivery(event, event)), attempt).await.unwrap().standing
+async fn claim(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Result<Claim, Refusal> {
+    ledger.claim(ClaimRequest::Delivery(delivery(event, event)), attempt).await.unwrap().claim
 }
 
 async fn win(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Claim {
     match claim(ledger, event, attempt).await {
-        Standing::Won(claim) => claim,
-        standing => panic!("not won, but {standing:?}"),
+        Ok(claim) => claim,
+        refused => panic!("not granted, but {refused:?}"),
     }
 }
 
@@ -45,7 +45,7 @@ fn names(item: &Item) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_first_claim_wins_and_writes_all_that_a_redrive_needs() {
+async fn the_first_claim_writes_all_that_a_redrive_needs() {
     let dynamodb = DynamoDb::start().await;
     let claimed = win(&dynamodb.ledger(), "evt_1", attempt(1, START)).await;
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
@@ -78,19 +78,19 @@ async fn the_first_claim_wins_and_writes_all_that_a_redrive_needs() {
 }
 
 #[tokio::test]
-async fn while_the_lease_lives_nobody_else_may_claim() {
+async fn nobody_else_claims_during_a_lease() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let _held = win(&ledger, "evt_1", attempt(1, START)).await;
     let last = START.after(LEASE - Duration::from_millis(1));
     for now in [START, last] {
-        let Standing::InProgress { until } = claim(&ledger, "evt_1", attempt(2, now)).await else { panic!() };
+        let Err(Refusal::InProgress { until }) = claim(&ledger, "evt_1", attempt(2, now)).await else { panic!() };
         assert_eq!(until, START.after(LEASE));
     }
 }
 
 #[tokio::test]
-async fn when_the_lease_is_over_the_next_attempt_takes_over() {
+async fn the_next_attempt_takes_over_an_expired_lease() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let stale = win(&ledger, "evt_1", attempt(1, START)).await;
@@ -101,25 +101,25 @@ async fn when_the_lease_is_over_the_next_attempt_takes_over() {
     assert_eq!(row["leaseUntil"], number(later.after(LEASE).as_millis()));
 
     // What the stale owner does now changes nothing.
-    assert_eq!(ledger.complete(&stale, &receipt(later)).await.unwrap(), Settled::NotMine);
+    assert!(matches!(ledger.complete(&stale, &receipt(later)).await, Err(LedgerError::Overtaken)));
     assert_eq!(dynamodb.row(taken.delivery_id()).await.unwrap(), row);
-    assert_eq!(ledger.complete(&taken, &receipt(later)).await.unwrap(), Settled::Recorded);
+    ledger.complete(&taken, &receipt(later)).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_completed_delivery_is_a_duplicate_for_ever_and_expires_in_time() {
+async fn a_completed_delivery_stays_a_duplicate_and_expires() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
     let id = claimed.delivery_id().clone();
-    assert_eq!(ledger.complete(&claimed, &receipt(START)).await.unwrap(), Settled::Recorded);
+    ledger.complete(&claimed, &receipt(START)).await.unwrap();
     let row = dynamodb.row(&id).await.unwrap();
     assert_eq!(row["state"], S("PUBLISHED".into()));
     assert_eq!((&row["messageId"], &row["publishedAt"]), (&S("message-1".into()), &number(START.as_millis())));
     assert_eq!(row["expiresAt"], number(START.as_secs() + 30 * 86_400));
     assert_eq!(dynamodb.pending().await, []);
     for now in [START, START.after(LEASE * 1000)] {
-        assert!(matches!(claim(&ledger, "evt_1", attempt(2, now)).await, Standing::Done));
+        assert!(matches!(claim(&ledger, "evt_1", attempt(2, now)).await, Err(Refusal::Done)));
     }
     assert_eq!(dynamodb.row(&id).await.unwrap(), row);
 }
@@ -131,7 +131,7 @@ async fn a_released_delivery_stays_pending_and_is_free_at_once() {
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
     let id = claimed.delivery_id().clone();
     let soon = START.after(Duration::from_secs(1));
-    assert_eq!(ledger.release(&claimed, soon, &"e".repeat(5000)).await.unwrap(), Settled::Recorded);
+    ledger.release(&claimed, soon, &"e".repeat(5000)).await.unwrap();
     let row = dynamodb.row(&id).await.unwrap();
     assert_eq!((&row["state"], &row["leaseUntil"]), (&S("PENDING".into()), &number(soon.as_millis())));
     assert_eq!(row["lastError"], S("e".repeat(500)));
@@ -148,8 +148,8 @@ async fn a_stranger_can_neither_complete_nor_release() {
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
     for event in ["evt_1", "evt_unknown"] {
         let forged = || claim_of(event, Owner::new("stranger", [9; 8]));
-        assert_eq!(ledger.complete(&forged(), &receipt(START)).await.unwrap(), Settled::NotMine);
-        assert_eq!(ledger.release(&forged(), START, "no").await.unwrap(), Settled::NotMine);
+        assert!(matches!(ledger.complete(&forged(), &receipt(START)).await, Err(LedgerError::Overtaken)));
+        assert!(matches!(ledger.release(&forged(), START, "no").await, Err(LedgerError::Overtaken)));
     }
     assert_eq!(dynamodb.rows().await, [row], "nothing changed, and nothing came to be");
 }
@@ -161,20 +161,21 @@ async fn every_request_may_be_sent_twice() {
     let first = win(&ledger, "evt_1", attempt(1, START)).await;
     let repeated = win(&ledger, "evt_1", attempt(1, START)).await;
     assert_eq!(dynamodb.row(first.delivery_id()).await.unwrap()["attempts"], number(1));
-    assert_eq!(ledger.complete(&first, &receipt(START)).await.unwrap(), Settled::Recorded);
-    assert_eq!(ledger.complete(&repeated, &receipt(START)).await.unwrap(), Settled::Recorded);
+    ledger.complete(&first, &receipt(START)).await.unwrap();
+    ledger.complete(&repeated, &receipt(START)).await.unwrap();
 }
 
 #[tokio::test]
-async fn every_answer_to_a_claim_says_how_many_there_were() {
+async fn every_claim_reports_the_attempts() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
-    let attempts = async |wanted: Wanted, owner, now| ledger.claim(wanted, attempt(owner, now)).await.unwrap().attempts;
-    let event = || Wanted::Delivery(delivery("evt_1", "evt_1"));
+    let attempts =
+        async |wanted: ClaimRequest, owner, now| ledger.claim(wanted, attempt(owner, now)).await.unwrap().attempts;
+    let event = || ClaimRequest::Delivery(delivery("evt_1", "evt_1"));
     assert_eq!(attempts(event(), 1, START).await, Some(1), "won");
     assert_eq!(attempts(event(), 1, START).await, Some(1), "asked again");
     assert_eq!(attempts(event(), 2, START).await, Some(1), "in progress");
-    let by_key = Wanted::Pending(delivery("evt_1", "").id);
+    let by_key = ClaimRequest::Pending(delivery("evt_1", "").id);
     assert_eq!(attempts(by_key, 3, START.after(LEASE)).await, Some(2), "taken over by its key");
     assert_eq!(attempts(event(), 4, START.after(LEASE * 2)).await, Some(3), "taken over");
     ledger.complete(&claim_of("evt_1", attempt(4, START).owner), &receipt(START)).await.unwrap();
@@ -183,14 +184,14 @@ async fn every_answer_to_a_claim_says_how_many_there_were() {
 
 /// In every state of the first fact, its row and its message stay unchanged.
 #[tokio::test]
-async fn other_content_under_one_id_never_takes_the_row_over() {
+async fn other_content_never_takes_over_a_row() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let refused = async |owner, now, state: &str| {
         let before = dynamodb.rows().await;
-        let other = Wanted::Delivery(delivery("evt_1", "other content"));
-        let standing = ledger.claim(other, attempt(owner, now)).await.unwrap().standing;
-        assert!(matches!(standing, Standing::OtherContent), "{state}: {standing:?}");
+        let other = ClaimRequest::Delivery(delivery("evt_1", "other content"));
+        let standing = ledger.claim(other, attempt(owner, now)).await.unwrap().claim;
+        assert!(matches!(standing, Err(Refusal::OtherContent)), "{state}: {standing:?}");
         assert_eq!(dynamodb.rows().await, before, "{state}");
     };
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
@@ -201,31 +202,31 @@ async fn other_content_under_one_id_never_takes_the_row_over() {
     let again = win(&ledger, "evt_1", attempt(5, START)).await;
     ledger.complete(&again, &receipt(START)).await.unwrap();
     refused(6, START, "published").await;
-    assert!(matches!(claim(&ledger, "evt_1", attempt(7, START)).await, Standing::Done));
+    assert!(matches!(claim(&ledger, "evt_1", attempt(7, START)).await, Err(Refusal::Done)));
 }
 
 /// Since the first claim, the configuration or the text of the event may have changed.
 #[tokio::test]
-async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim() {
+async fn every_attempt_gets_the_first_claims_message() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
-    let lead = |lead: &str| Some(QuietId::status(Some("ws"), lead, "OPPORTUNITY"));
-    let first = Delivery { quiet: lead("lead_1"), ..delivery("evt_1", "same") };
+    let lead = |lead: &str| Some(DebounceKey::status(Some("ws"), lead, "OPPORTUNITY"));
+    let first = Delivery { debounce_key: lead("lead_1"), ..delivery("evt_1", "same") };
     let message = Message::Alert { subject: "Other words".into(), body: "{}".into() };
-    let changed = Delivery { message, quiet: lead("lead_2"), ..first.clone() };
-    let take = async |wanted: Wanted, owner: u8| {
+    let changed = Delivery { message, debounce_key: lead("lead_2"), ..first.clone() };
+    let take = async |wanted: ClaimRequest, owner: u8| {
         let now = START.after(LEASE * u32::from(owner));
-        let Standing::Won(claim) = ledger.claim(wanted, attempt(owner, now)).await.unwrap().standing else { panic!() };
-        (claim.message().clone(), claim.quiet().cloned())
+        let Ok(claim) = ledger.claim(wanted, attempt(owner, now)).await.unwrap().claim else { panic!() };
+        (claim.message().clone(), claim.debounce_key().cloned())
     };
-    let expected = (first.message.clone(), first.quiet.clone());
+    let expected = (first.message.clone(), first.debounce_key.clone());
     for (wanted, owner) in [
-        (Wanted::Delivery(first.clone()), 1),
-        (Wanted::Delivery(changed.clone()), 2),
+        (ClaimRequest::Delivery(first.clone()), 1),
+        (ClaimRequest::Delivery(changed.clone()), 2),
         // The answer was lost, and the attempt sends the request again.
-        (Wanted::Delivery(changed.clone()), 2),
-        (Wanted::Pending(first.id.clone()), 3),
-        (Wanted::Delivery(changed), 4),
+        (ClaimRequest::Delivery(changed.clone()), 2),
+        (ClaimRequest::Pending(first.id.clone()), 3),
+        (ClaimRequest::Delivery(changed), 4),
     ] {
         assert_eq!(take(wanted, owner).await, expected, "attempt {owner}");
     }
@@ -236,11 +237,11 @@ async fn every_attempt_gets_the_message_and_the_debounce_key_of_the_first_claim(
 
 /// DynamoDB takes no key of more than 2,048 bytes.
 #[tokio::test]
-async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
+async fn the_longest_ids_make_a_valid_key() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     for part in ["\u{e9}".repeat(128), "#".repeat(256), "x".repeat(256), "#".repeat(5000)] {
-        let quiet = QuietId::status(Some(&part), &part, &part);
+        let quiet = DebounceKey::status(Some(&part), &part, &part);
         let id = DeliveryId::alert(Some(&part), &part);
         assert!(
             quiet.as_str().len() <= 2048 && id.as_str().len() <= 2048,
@@ -248,23 +249,23 @@ async fn the_longest_ids_of_any_characters_make_a_key_that_the_table_takes() {
             quiet.as_str().len(),
             id.as_str().len()
         );
-        let delivery = Delivery { id, quiet: Some(quiet.clone()), ..delivery("evt", "x") };
-        let claimed = ledger.claim(Wanted::Delivery(delivery), attempt(1, START)).await.unwrap();
-        let Standing::Won(claim) = claimed.standing else { panic!() };
-        ledger.quiet(&claim, &quiet, START, START.after(LEASE)).await.unwrap();
+        let delivery = Delivery { id, debounce_key: Some(quiet.clone()), ..delivery("evt", "x") };
+        let claimed = ledger.claim(ClaimRequest::Delivery(delivery), attempt(1, START)).await.unwrap();
+        let Ok(claim) = claimed.claim else { panic!() };
+        ledger.lock_debounce(&claim, &quiet, START, START.after(LEASE)).await.unwrap();
         // No other lead, status or kind has the same key.
         let others = [
-            QuietId::status(Some(&part), &part, "OPPORTUNITY"),
-            QuietId::status(Some(&part), "lead_1", &part),
-            QuietId::status(None, &part, &part),
-            QuietId::tag(Some(&part), &part, &part),
+            DebounceKey::status(Some(&part), &part, "OPPORTUNITY"),
+            DebounceKey::status(Some(&part), "lead_1", &part),
+            DebounceKey::status(None, &part, &part),
+            DebounceKey::tag(Some(&part), &part, &part),
         ];
         assert!(!others.contains(&quiet));
     }
 }
 
 #[tokio::test]
-async fn a_row_that_says_no_more_than_it_must_is_understood() {
+async fn reads_a_minimal_row() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let row = |attributes: &[(&str, AttributeValue)]| {
@@ -272,23 +273,23 @@ async fn a_row_that_says_no_more_than_it_must_is_understood() {
         attributes.iter().cloned().chain([key]).map(|(name, value)| (name.to_owned(), value)).collect::<Item>()
     };
     dynamodb.put(row(&[("state", S("PUBLISHED".into()))])).await;
-    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Done));
+    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Err(Refusal::Done)));
     dynamodb.put(row(&[("state", S("PENDING".into())), ("leaseUntil", number(7))])).await;
-    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Standing::Won(_)));
+    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Ok(_)));
     for bad in [row(&[]), row(&[("state", S("LOST".into()))]), row(&[("state", S("PENDING".into()))])] {
         dynamodb.put(bad).await;
-        assert!(ledger.claim(Wanted::Delivery(delivery("evt_1", "b")), attempt(2, START)).await.is_err());
+        assert!(ledger.claim(ClaimRequest::Delivery(delivery("evt_1", "b")), attempt(2, START)).await.is_err());
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_fifty_at_once_one_wins_in_each_of_a_hundred_rounds() {
+async fn one_of_fifty_concurrent_claims_wins() {
     let dynamodb = DynamoDb::start().await;
     for round in 0..100 {
         let event = format!("evt_{round}");
         let claims = (0..50).map(|owner| {
             let (ledger, event) = (dynamodb.ledger(), event.clone());
-            tokio::spawn(async move { matches!(claim(&ledger, &event, attempt(owner, START)).await, Standing::Won(_)) })
+            tokio::spawn(async move { matches!(claim(&ledger, &event, attempt(owner, START)).await, Ok(_)) })
         });
         let mut won = 0;
         for claim in claims.collect::<Vec<_>>() {

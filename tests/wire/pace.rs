@@ -15,18 +15,18 @@ use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
-use opportunity_alerts::delivery::relay::{Relay, Relayed};
+use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay, Unpublished};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::webhook::response::Outcome;
+
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -83,7 +83,7 @@ async fn the_row_of_a_slot_has_its_start_and_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_fifty_at_once_one_gets_the_slot() {
+async fn one_of_fifty_gets_the_slot() {
     let dynamodb = DynamoDb::start().await;
     for round in 0..20 {
         let slot = rate(5).slot_at(START.after(SECOND * round));
@@ -147,8 +147,8 @@ impl Shared {
     }
 
     /// Runs one attempt of the webhook function to publish this event's alert.
-    async fn attempt(&self, event: &str, per_second: u64) -> Relayed {
-        let wanted = Wanted::Delivery(delivery(event, event));
+    async fn attempt(&self, event: &str, per_second: u64) -> Delivered {
+        let wanted = ClaimRequest::Delivery(delivery(event, event));
         self.relay(per_second).deliver(wanted, &self.invocation(event, SECOND * 10)).await
     }
 
@@ -158,13 +158,19 @@ impl Shared {
 }
 
 impl Ledger for Shared {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         let id = wanted.id().clone();
         let message = delivery(id.as_str(), "").message;
-        Ok(Claimed { standing: Standing::Won(Claim::granted(id, message, None, attempt.owner)), attempts: None })
+        Ok(ClaimResult { claim: Ok(Claim::new(id, message, None, attempt.owner)), attempts: None })
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn lock_debounce(
+        &self,
+        _: &Claim,
+        _: &DebounceKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -186,28 +192,28 @@ impl Ledger for Shared {
         Ok(taken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), LedgerError> {
         self.state().backlog.remove(claim.delivery_id().as_str());
-        Ok(Settled::Recorded)
+        Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<Settled, LedgerError> {
+    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), LedgerError> {
         self.state().released.push(error.to_owned());
-        Ok(Settled::Recorded)
+        Ok(())
     }
 
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
         let backlog = self.state().backlog.clone();
         let row =
-            |id| Ok(Pending { id: DeliveryId::stored(id), lease_until: START, first_seen_at: START, attempts: 1 });
+            |id| Ok(Pending { id: DeliveryId::from_stored(id), lease_until: START, first_seen_at: START, attempts: 1 });
         stream::iter(backlog.into_iter().map(row))
     }
 }
@@ -229,19 +235,19 @@ async fn a_single_alert_does_not_wait() {
     let shared = Shared::new(FAST);
     sleep(Duration::from_millis(130)).await;
     let relayed = shared.attempt("evt_1", 5).await;
-    assert_eq!(relayed.outcome, Outcome::Alerted);
+    assert!(matches!(relayed.outcome, Outcome::Published { .. }));
     assert_eq!(shared.moments(), [Duration::from_millis(135)]);
-    assert_eq!(relayed.steps.pace, Some(Duration::from_millis(5)));
+    assert_eq!(relayed.timings.pace, Some(Duration::from_millis(5)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn alerts_at_the_same_time_are_published_one_slot_after_the_other() {
+async fn concurrent_alerts_take_successive_slots() {
     let shared = Shared::new(FAST);
     let relayed = join_all((0..5).map(|number| {
         let shared = shared.clone();
         async move { shared.attempt(&format!("evt_{number}"), 5).await }
     }));
-    assert!(relayed.await.iter().all(|relayed| relayed.outcome == Outcome::Alerted));
+    assert!(relayed.await.iter().all(|relayed| matches!(relayed.outcome, Outcome::Published { .. })));
     assert_eq!(shared.moments(), [5, 200, 400, 600, 800].map(Duration::from_millis));
 }
 
@@ -256,12 +262,14 @@ async fn an_attempt_that_reaches_no_free_slot_releases_at_once() {
             (relayed, shared.began.elapsed())
         }
     });
-    let (published, refused): (Vec<_>, Vec<_>) =
-        join_all(attempts).await.into_iter().partition(|(relayed, _)| relayed.outcome == Outcome::Alerted);
+    let (published, refused): (Vec<_>, Vec<_>) = join_all(attempts)
+        .await
+        .into_iter()
+        .partition(|(relayed, _)| matches!(relayed.outcome, Outcome::Published { .. }));
     assert_eq!((published.len(), refused.len()), (26, 24));
     for (relayed, after) in refused {
-        assert_eq!(relayed.outcome, Outcome::Unavailable { retry_after: SECOND * 5 });
-        assert!(relayed.found_no_slot() && relayed.is_claimed());
+        assert!(matches!(relayed.outcome, Outcome::Unpublished { cause: Unpublished::NoSlot, released: Ok(()) }));
+        assert!(relayed.outcome.found_no_slot() && relayed.outcome.is_claimed());
         assert!(after < SECOND, "it holds an execution of Lambda's for {after:?}");
     }
     assert!(shared.state().released.iter().all(|error| error.contains("ALERTS_PER_SECOND")));
@@ -273,7 +281,7 @@ async fn an_attempt_that_reaches_no_free_slot_releases_at_once() {
 #[tokio::test(start_paused = true)]
 async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
     let shared = Shared::new(FAST);
-    assert_eq!(shared.attempt("evt_1", 0).await.outcome, Outcome::Alerted);
+    assert!(matches!(shared.attempt("evt_1", 0).await.outcome, Outcome::Published { .. }));
     let group = String::new();
     let message =
         Message::Status { body: "{}".into(), attributes: BTreeMap::new(), group: group.clone(), deduplication: group };
@@ -282,7 +290,10 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
     // The double grants only alerts, so a real ledger grants the claim of the stream's message.
     let dynamodb = DynamoDb::start().await;
     let relay = Relay { pacer: AlertRate::new(5).map(Pacer::new), ..relay(dynamodb.ledger(), shared.clone()) };
-    assert_eq!(relay.deliver(Wanted::Delivery(change), &invocation).await.outcome, Outcome::Streamed);
+    assert!(matches!(
+        relay.deliver(ClaimRequest::Delivery(change), &invocation).await.outcome,
+        Outcome::Published { .. }
+    ));
     assert_eq!(shared.state().asked, 0);
     assert_eq!(dynamodb.rows().await.len(), 1);
 }
@@ -290,9 +301,9 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
 /// An answer that comes more than a second after the start of its slot is too late for the slot.
 /// The next slot is as far ahead as the ledger is slow.
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_answers_after_more_than_a_second_stops_no_alert() {
+async fn a_ledger_slower_than_a_second_stops_no_alert() {
     let shared = Shared::new(Answers::After(Duration::from_millis(1700)));
-    assert_eq!(shared.attempt("evt_1", 5).await.outcome, Outcome::Alerted);
+    assert!(matches!(shared.attempt("evt_1", 5).await.outcome, Outcome::Published { .. }));
     assert_eq!(shared.moments(), [Duration::from_millis(3400)]);
 }
 
@@ -308,14 +319,18 @@ async fn slots_that_are_granted_late_make_no_burst() {
         }
     });
     let relayed = join_all(attempts).await;
-    assert!(relayed.iter().all(|relayed| relayed.outcome == Outcome::Alerted || relayed.is_claimed()));
+    assert!(
+        relayed
+            .iter()
+            .all(|relayed| matches!(relayed.outcome, Outcome::Published { .. }) || relayed.outcome.is_claimed())
+    );
     let moments = shared.moments();
     assert!(moments.len() > EMAIL_LIMIT, "{moments:?}");
     assert!(most_in_a_second(&moments) <= EMAIL_LIMIT, "{moments:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ledger_that_gives_no_slot_leaves_the_alert_to_the_next_attempt() {
+async fn without_a_slot_the_next_attempt_alerts() {
     for (answers, failure) in [
         (Answers::Error, "pacing failed: the ledger could not take a slot: throttled"),
         (Answers::After(SECOND * 60), "pacing failed: the ledger did not answer in time"),
@@ -324,8 +339,8 @@ async fn a_ledger_that_gives_no_slot_leaves_the_alert_to_the_next_attempt() {
     ] {
         let shared = Shared::new(answers);
         let relayed = shared.attempt("evt_1", 5).await;
-        assert_eq!(relayed.outcome, Outcome::Unavailable { retry_after: SECOND * 5 });
-        assert!(!relayed.found_no_slot());
+        assert!(matches!(relayed.outcome, Outcome::Unpublished { cause: Unpublished::Pace(_), released: Ok(()) }));
+        assert!(!relayed.outcome.found_no_slot());
         assert_eq!(shared.state().released, [failure]);
         assert!(shared.moments().is_empty());
     }
@@ -339,8 +354,11 @@ async fn a_clock_that_is_set_back_stops_no_alert() {
     let pacer = relay.pacer.as_ref().unwrap();
     pacer.asks_for(rate(5).slot_at(START.after(SECOND * 3600)));
     for event in ["evt_1", "evt_2"] {
-        let wanted = Wanted::Delivery(opportunity_delivery(event));
-        assert_eq!(relay.deliver(wanted, &shared.invocation(event, SECOND * 10)).await.outcome, Outcome::Alerted);
+        let wanted = ClaimRequest::Delivery(opportunity_delivery(event));
+        assert!(matches!(
+            relay.deliver(wanted, &shared.invocation(event, SECOND * 10)).await.outcome,
+            Outcome::Published { .. }
+        ));
     }
     assert_eq!(shared.moments(), [5, 200].map(Duration::from_millis));
     assert_eq!(shared.state().asked, 2, "a slot that the process has asked for");
@@ -455,7 +473,7 @@ async fn an_alert_takes_four_calls_with_a_pace_and_three_without() {
 
 /// Without a rate in the environment, so at the default.
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_opportunities_at_once_over_ten_processes_keep_to_the_pace() {
+async fn fifty_at_once_over_ten_processes_keep_the_pace() {
     let world = World::new().await;
     let events: Mutex<Vec<_>> = Mutex::new((0..50).map(|number| format!("evt_{number}")).collect());
     let (world, events) = (&world, &events);
@@ -483,7 +501,7 @@ async fn a_redrive_beside_webhooks_keeps_to_the_pace() {
     let now = Timestamp::from(SystemTime::now());
     for number in 0..60 {
         let attempt = Attempt { owner: owner(0), now, lease_until: now };
-        let wanted = Wanted::Delivery(opportunity_delivery(&format!("evt_pending_{number}")));
+        let wanted = ClaimRequest::Delivery(opportunity_delivery(&format!("evt_pending_{number}")));
         world.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
     }
     let mut redrive =
@@ -508,7 +526,7 @@ async fn a_redrive_beside_webhooks_keeps_to_the_pace() {
 }
 
 #[tokio::test]
-async fn a_request_that_finds_no_slot_is_answered_503_and_its_alert_is_kept() {
+async fn without_a_slot_answers_503_and_keeps_the_alert() {
     let world = World::new().await;
     let ledger = world.dynamodb.ledger();
     let now = Timestamp::from(SystemTime::now());
@@ -529,7 +547,7 @@ async fn a_request_that_finds_no_slot_is_answered_503_and_its_alert_is_kept() {
 // ── The configuration ────────────────────────────────────────────────────────────────────────────
 
 #[test]
-fn the_rate_is_a_number_up_to_a_hundred_and_five_by_default() {
+fn the_rate_is_at_most_100_and_5_by_default() {
     let read = |value: Option<&str>| {
         Config::read(|name| match name {
             "ALERTS_TOPIC_ARN" => Some("arn:aws:sns:us-east-1:123456789012:alerts".into()),

@@ -15,14 +15,14 @@ use futures_util::future::join;
 use futures_util::stream::{self, Stream};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, Pending, Receipt, Settled, Standing, Wanted,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
-use opportunity_alerts::message::key::{DeliveryId, QuietId};
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
@@ -42,8 +42,8 @@ impl World {
         let end = Timestamp::from_millis(now().as_millis() - u64::try_from(ago.as_millis()).unwrap());
         let began = Timestamp::from_millis(end.as_millis() - 12_000);
         let attempt = Attempt { owner: Owner::new("dead", [0; 8]), now: began, lease_until: end };
-        let claimed = self.dynamodb.ledger().claim(Wanted::Delivery(delivery), attempt).await.unwrap();
-        let Standing::Won(claim) = claimed.standing else { panic!() };
+        let claimed = self.dynamodb.ledger().claim(ClaimRequest::Delivery(delivery), attempt).await.unwrap();
+        let Ok(claim) = claimed.claim else { panic!() };
         claim.delivery_id().clone()
     }
 
@@ -100,7 +100,7 @@ fn now() -> Timestamp {
 fn delivery(event: &str) -> Delivery {
     let body = json!({"default": json!({"id": event}).to_string()}).to_string();
     let message = Message::Alert { subject: "New opportunity: x".into(), body };
-    Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
+    Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), debounce_key: None }
 }
 
 /// Returns the delivery of a change of status to the stream.
@@ -111,7 +111,7 @@ fn change(event: &str) -> Delivery {
         group: "lead".into(),
         deduplication: "x".into(),
     };
-    Delivery { id: DeliveryId::status(Some("ws"), event), message, content_sha256: "sha".into(), quiet: None }
+    Delivery { id: DeliveryId::status(Some("ws"), event), message, content_sha256: "sha".into(), debounce_key: None }
 }
 
 /// Returns the log line of the last run.
@@ -138,7 +138,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn killed_before_the_publish_the_alert_goes_out_though_sendpilot_never_comes_back() {
+async fn publishes_what_a_killed_webhook_left() {
     let world = World::new().await;
     let timeout = Duration::from_secs(1);
     let mut webhook = Lambda::start(environment(&world.aws), timeout).await;
@@ -162,7 +162,7 @@ async fn killed_before_the_publish_the_alert_goes_out_though_sendpilot_never_com
 }
 
 #[tokio::test]
-async fn a_redrive_that_is_killed_leaves_its_deliveries_to_the_next() {
+async fn a_killed_redrive_leaves_its_deliveries_to_the_next() {
     let world = World::new().await;
     for event in ["evt_1", "evt_2"] {
         world.abandoned(event, MINUTE).await;
@@ -178,12 +178,12 @@ async fn a_redrive_that_is_killed_leaves_its_deliveries_to_the_next() {
     redrive.kill().await;
     assert_eq!(world.aws.alerts(), [""; 0]);
     let later = now().after(MINUTE);
-    assert_eq!(world.run(later).await.unwrap().published, 2);
+    assert_eq!(world.run(later).await.unwrap().counts.published, 2);
     assert_eq!(sorted(world.aws.alerts()), ["evt_1", "evt_2"]);
 }
 
 #[tokio::test]
-async fn one_poisoned_among_a_hundred_stops_none_and_goes_out_when_it_can() {
+async fn one_poisoned_delivery_stops_no_other() {
     let world = World::new().await;
     for number in 0..100 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
@@ -207,14 +207,14 @@ async fn one_poisoned_among_a_hundred_stops_none_and_goes_out_when_it_can() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
+async fn backs_off_but_never_gives_up() {
     let world = World::new().await;
     let id = world.abandoned("evt_1", Duration::ZERO).await;
     world.aws.refuse(Some("evt_1"));
     let (begun, mut tried_at, mut attempts) = (now(), Vec::new(), 1);
     for minute in 0..120 {
         let report = world.run(begun.after(MINUTE * minute)).await.unwrap();
-        assert_eq!((report.scanned, report.still_pending), (1, 1));
+        assert_eq!((report.counts.scanned, report.counts.still_pending), (1, 1));
         let now: u32 = world.row_of(&id).await["attempts"].as_n().unwrap().parse().unwrap();
         tried_at.extend((now > attempts).then_some(minute));
         attempts = now;
@@ -231,12 +231,12 @@ async fn what_cannot_be_published_is_tried_ever_more_rarely_but_for_ever() {
         now: begun.after(MINUTE * 120),
         lease_until: begun.after(MINUTE * 121),
     };
-    let claimed = world.ledger().claim(Wanted::Delivery(delivery("evt_1")), attempt).await.unwrap();
-    assert!(matches!(claimed.standing, Standing::Won(_)));
+    let claimed = world.ledger().claim(ClaimRequest::Delivery(delivery("evt_1")), attempt).await.unwrap();
+    assert!(claimed.claim.is_ok());
 }
 
 #[tokio::test]
-async fn of_two_redrives_at_once_over_a_thousand_each_delivery_is_published_once() {
+async fn two_redrives_publish_each_delivery_once() {
     let world = World::new().await;
     for number in 0..1000 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
@@ -255,7 +255,7 @@ async fn of_two_redrives_at_once_over_a_thousand_each_delivery_is_published_once
 }
 
 #[tokio::test]
-async fn the_longest_overdue_goes_first_and_no_more_than_a_few_at_once() {
+async fn the_longest_overdue_is_first() {
     let world = World::new().await;
     let count = u32::try_from(6 * ALERT_WORKERS).unwrap();
     for number in 0..count {
@@ -271,7 +271,7 @@ async fn the_longest_overdue_goes_first_and_no_more_than_a_few_at_once() {
 }
 
 #[tokio::test]
-async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() {
+async fn claims_nothing_that_it_has_no_time_for() {
     let world = World::new().await;
     let count = ALERT_WORKERS * 10;
     for number in 0..count {
@@ -296,7 +296,7 @@ async fn a_run_takes_up_nothing_that_it_has_no_time_for_and_says_what_is_left() 
 
 /// With the template's 72 seconds, each publish that hangs takes 9 seconds.
 #[tokio::test]
-async fn a_hanging_stream_delays_no_alert_and_is_left_to_the_next_run_after_a_few_timeouts() {
+async fn a_hanging_stream_delays_no_alert() {
     let world = World::new().await;
     for number in 0..80 {
         world.abandoned_as(change(&format!("evt_{number}")), 2 * MINUTE).await;
@@ -332,7 +332,7 @@ async fn a_hanging_stream_delays_no_alert_and_is_left_to_the_next_run_after_a_fe
 
 /// The run also stops early if the claims cannot be released.
 #[tokio::test]
-async fn hanging_alerts_are_left_to_the_next_run_after_a_few_timeouts_and_delay_no_change_of_status() {
+async fn hanging_alerts_delay_no_stream_message() {
     let world = World::new().await;
     for number in 0..20 {
         world.abandoned(&format!("evt_{number}"), 2 * MINUTE).await;
@@ -352,7 +352,7 @@ async fn hanging_alerts_are_left_to_the_next_run_after_a_few_timeouts_and_delay_
 
 /// A topic that refuses immediately takes none of the run's time.
 #[tokio::test]
-async fn a_topic_that_refuses_is_tried_for_each_delivery() {
+async fn tries_every_delivery_on_a_refusing_topic() {
     let world = World::new().await;
     for number in 0..20 {
         world.abandoned_as(change(&format!("evt_{number}")), MINUTE).await;
@@ -365,7 +365,7 @@ async fn a_topic_that_refuses_is_tried_for_each_delivery() {
 }
 
 #[tokio::test]
-async fn the_age_of_what_is_pending_is_told_by_topic() {
+async fn reports_the_pending_age_per_topic() {
     let world = World::new().await;
     let now = now();
     let ages = |report: &Report| (report.oldest_pending_age_seconds, report.oldest_stream_pending_age_seconds);
@@ -386,7 +386,7 @@ async fn the_age_of_what_is_pending_is_told_by_topic() {
 }
 
 #[test]
-fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
+fn the_last_part_of_a_key_marks_a_stream_delivery() {
     for (key, is_for_stream) in [
         ("ws#evt#status", true),
         ("ws#evt#more#status", true),
@@ -396,7 +396,7 @@ fn a_delivery_is_of_the_stream_by_the_last_part_of_its_key() {
         ("ws#evt#alert-status", false),
         ("", false),
     ] {
-        assert_eq!(DeliveryId::stored(key.into()).is_for_stream(), is_for_stream, "{key}");
+        assert_eq!(DeliveryId::from_stored(key.into()).is_for_stream(), is_for_stream, "{key}");
     }
     for part in ["status", "#status", "alert", "x#status", ""] {
         assert!(DeliveryId::status(Some(part), part).is_for_stream(), "{part}");
@@ -410,14 +410,20 @@ struct Backlog {
 }
 
 impl Ledger for &Backlog {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         let id = wanted.id().clone();
         let Delivery { message, .. } = if id.is_for_stream() { change("evt") } else { delivery("evt") };
-        let standing = Standing::Won(Claim::granted(id, message, None, attempt.owner));
-        Ok(Claimed { standing, attempts: None })
+        let claim = Ok(Claim::new(id, message, None, attempt.owner));
+        Ok(ClaimResult { claim, attempts: None })
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn lock_debounce(
+        &self,
+        _: &Claim,
+        _: &DebounceKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -425,20 +431,20 @@ impl Ledger for &Backlog {
         Ok(true)
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
-        Ok(Settled::Recorded)
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), LedgerError> {
+        Ok(())
     }
 
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
@@ -459,25 +465,25 @@ impl Topic for &Backlog {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_number_of_changes_keeps_an_alert_from_being_taken_up() {
+async fn many_stream_messages_delay_no_alert() {
     let backlog = Backlog { stream: 50_001 };
     let redrive = Redrive { relay: relay(&backlog, &backlog), telemetry: telemetry() };
     let now = now();
     let report =
         redrive.run(&Invocation::new("redrive", now.after(TIMEOUT), now, [0; 8]), Urgency::Patient).await.unwrap();
-    assert_eq!((report.scanned, report.published, report.still_pending), (50_002, 1, 50_001));
+    assert_eq!((report.counts.scanned, report.counts.published, report.counts.still_pending), (50_002, 1, 50_001));
     assert_eq!(report.oldest_pending_age_seconds, 0);
 }
 
 #[tokio::test]
-async fn a_row_that_does_not_say_what_to_publish_says_what_is_wrong_with_it_and_stops_no_other() {
+async fn a_row_without_a_message_stops_no_other() {
     let world = World::new().await;
     let bad = world.abandoned("evt_1", 2 * MINUTE).await;
     world.abandoned("evt_2", MINUTE).await;
     world.set(&bad, "message", Some(S("lost".into()))).await;
     world.set(&bad, "firstSeenAt", None).await;
     let report = world.run(now()).await.unwrap();
-    assert_eq!((report.scanned, report.published, report.still_pending), (2, 1, 1));
+    assert_eq!((report.counts.scanned, report.counts.published, report.counts.still_pending), (2, 1, 1));
     assert_eq!(world.aws.alerts(), ["evt_2"]);
     let row = world.row_of(&bad).await;
     assert_eq!(row["lastError"], S("the row's attribute message is missing or of a wrong type".into()));
@@ -485,7 +491,7 @@ async fn a_row_that_does_not_say_what_to_publish_says_what_is_wrong_with_it_and_
 }
 
 #[tokio::test]
-async fn what_can_be_listed_goes_out_and_what_cannot_is_an_error() {
+async fn publishes_what_it_can_list_and_reports_the_rest() {
     let world = World::new().await;
     for number in 0..40 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
@@ -507,7 +513,7 @@ async fn what_can_be_listed_goes_out_and_what_cannot_is_an_error() {
 }
 
 #[tokio::test]
-async fn what_is_out_but_not_recorded_is_reported_as_both() {
+async fn reports_published_but_unrecorded_as_both() {
     let world = World::new().await;
     world.abandoned("evt_1", MINUTE).await;
     // The completion fails until its deadline. A delivery has a quarter of the run.
@@ -519,7 +525,7 @@ async fn what_is_out_but_not_recorded_is_reported_as_both() {
 }
 
 #[tokio::test]
-async fn a_table_that_takes_long_over_every_write_keeps_nothing_pending() {
+async fn a_slow_table_leaves_nothing_pending() {
     let slow = |call: &Call, _| {
         let writes = !matches!(call.operation.as_str(), "publish" | "list");
         writes.then_some(Fault::Delayed(Duration::from_millis(1300)))
@@ -544,7 +550,7 @@ async fn a_lost_answer_to_a_takeover_costs_nothing() {
 
 /// DynamoDB reads no more than 1 MB for one page, however few rows that are.
 #[tokio::test]
-async fn a_listing_of_several_pages_is_read_to_its_end() {
+async fn reads_every_page_of_the_listing() {
     let world = World::new().await;
     for number in 0..10 {
         let id = world.abandoned(&format!("evt_{number}"), MINUTE).await;

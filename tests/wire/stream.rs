@@ -63,7 +63,7 @@ fn said(outcome: &str) -> Value {
 }
 
 #[tokio::test]
-async fn one_opportunity_is_one_alert_and_one_message_to_the_stream_however_often_it_comes() {
+async fn one_opportunity_is_one_alert_and_one_message() {
     let world = World::new().await;
     let mut function = world.streaming(STREAM).await;
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));
@@ -73,7 +73,7 @@ async fn one_opportunity_is_one_alert_and_one_message_to_the_stream_however_ofte
 }
 
 #[tokio::test]
-async fn without_the_streams_topic_the_alert_is_answered_200_and_a_repetition_publishes_only_the_streams() {
+async fn a_failing_stream_topic_stops_no_alert() {
     let world = World::new().await;
     let mut function = world.streaming(STREAM).await;
     world.aws.next("status publish", Fault::Refused(403));
@@ -90,7 +90,7 @@ async fn without_the_streams_topic_the_alert_is_answered_200_and_a_repetition_pu
 /// If the stream's topic fails in any way, SendPilot still gets 200 and never sends the event
 /// again. The redrive publishes the message.
 #[tokio::test]
-async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_redrive_without_sendpilot() {
+async fn the_redrive_publishes_what_a_broken_stream_refused() {
     let case = async |fault: Fault, status: &str, outcome: &str, alert: &str| {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;
@@ -115,7 +115,7 @@ async fn what_a_broken_stream_did_not_take_is_answered_200_and_published_by_the_
 
 /// The second attempt comes while the first one holds the claim of the stream's message.
 #[tokio::test]
-async fn a_message_that_another_attempt_has_is_answered_200_and_published_though_that_attempt_dies() {
+async fn a_message_of_a_dying_attempt_is_published() {
     join_all([("OPPORTUNITY", "duplicate"), ("DONE", "pending")].map(async |(status, outcome)| {
         let world = World::new().await;
         let (mut first, mut second) = (world.streaming(STREAM).await, world.streaming(STREAM).await);
@@ -136,7 +136,7 @@ async fn a_message_that_another_attempt_has_is_answered_200_and_published_though
 
 /// Without a row, only SendPilot knows of the message.
 #[tokio::test]
-async fn a_message_that_is_not_claimed_is_answered_503_though_the_alert_is_published() {
+async fn an_unclaimed_message_is_answered_503() {
     let case = async |(fault, status, outcome): (Fault, &str, &str)| {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;
@@ -158,7 +158,7 @@ async fn a_message_that_is_not_claimed_is_answered_503_though_the_alert_is_publi
 }
 
 #[tokio::test]
-async fn without_the_alerts_topic_the_stream_goes_on_and_the_retry_publishes_only_the_alert() {
+async fn a_failing_alerts_topic_stops_no_stream_message() {
     let world = World::new().await;
     let mut function = world.streaming(STREAM).await;
     world.aws.next("publish", Fault::Refused(403));
@@ -169,7 +169,7 @@ async fn without_the_alerts_topic_the_stream_goes_on_and_the_retry_publishes_onl
 }
 
 #[tokio::test]
-async fn neither_waits_for_the_other() {
+async fn alert_and_message_do_not_wait_for_each_other() {
     let world = World::new().await;
     let mut function = world.streaming(STREAM).await;
     let slow = Duration::from_millis(700);
@@ -183,7 +183,7 @@ async fn neither_waits_for_the_other() {
 }
 
 #[tokio::test]
-async fn a_call_of_the_stream_that_hangs_costs_the_alert_nothing() {
+async fn a_hanging_stream_call_delays_no_alert() {
     for (call, status) in [("status claim", 503), ("status publish", 200)] {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;
@@ -197,7 +197,7 @@ async fn a_call_of_the_stream_that_hangs_costs_the_alert_nothing() {
 
 /// Its executions are the account's, and alerts need them.
 #[tokio::test]
-async fn a_topic_of_the_stream_that_hangs_does_not_hold_the_function_for_long() {
+async fn gives_up_a_hanging_stream_topic_early() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     environment.push(("STATUS_TOPIC_ARN", STREAM.into()));
@@ -211,7 +211,7 @@ async fn a_topic_of_the_stream_that_hangs_does_not_hold_the_function_for_long() 
 }
 
 #[tokio::test]
-async fn killed_between_the_two_the_redrive_sees_to_what_is_left() {
+async fn the_redrive_finishes_what_a_killed_webhook_left() {
     for (call, left) in [("status publish", "status"), ("publish", "alert")] {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;
@@ -232,7 +232,7 @@ async fn killed_between_the_two_the_redrive_sees_to_what_is_left() {
 /// Nobody waits for the message any more. A row that stayed pending would hide another row that
 /// somebody waits for.
 #[tokio::test]
-async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_and_says_so() {
+async fn discards_what_is_pending_for_a_stream_turned_off() {
     let world = World::new().await;
     let id = DeliveryId::status(Some("ws_abc123xyz"), "evt_1");
     let days_30 = Duration::from_secs(30 * 86_400);
@@ -279,7 +279,7 @@ async fn what_is_pending_for_a_stream_that_was_turned_off_is_settled_for_good_an
 }
 
 #[tokio::test]
-async fn with_the_stream_off_a_change_that_calls_for_no_alert_costs_no_call() {
+async fn without_the_stream_an_ignored_change_costs_no_call() {
     let world = World::new().await;
     let mut function = Lambda::start(environment(&world.aws), TIMEOUT).await;
     for status in STATUSES.into_iter().filter(|status| *status != "OPPORTUNITY") {
@@ -300,7 +300,7 @@ fn attributes(publish: &HashMap<String, String>) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn every_status_goes_to_the_stream_with_attributes_and_the_leads_group() {
+async fn every_status_is_streamed_with_attributes() {
     let world = World::new().await;
     let mut function = world.streaming(STREAM).await;
     for (number, status) in STATUSES.into_iter().chain(["NEGOTIATION_STARTED"]).enumerate() {
@@ -353,7 +353,7 @@ async fn every_status_goes_to_the_stream_with_attributes_and_the_leads_group() {
 }
 
 #[tokio::test]
-async fn a_fifo_stream_is_told_the_delivery_to_deduplicate_by() {
+async fn a_fifo_stream_gets_a_deduplication_id() {
     let world = World::new().await;
     let fifo = format!("{STREAM}.fifo");
     assert_eq!(world.streaming(&fifo).await.answer(&event()).await.0, 200);

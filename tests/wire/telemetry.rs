@@ -8,20 +8,23 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::aws::Fault;
 use crate::support::emf::{self, Metrics};
+use crate::support::guide;
 use crate::support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
 use crate::support::requests::{
     OTHER, SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
     signed_now_with,
 };
+use crate::support::template::{resource, saved_queries};
 use crate::support::world::World;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use opportunity_alerts::aws::ATTEMPTS;
-use opportunity_alerts::delivery::ledger::{Ledger, Standing, Wanted};
+use opportunity_alerts::delivery::ledger::{ClaimRequest, Ledger};
 use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::Delivery;
 use opportunity_alerts::message::key::DeliveryId;
+use opportunity_alerts::redrive::{ALERT_WORKERS, MAX_TIMEOUTS};
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -36,9 +39,9 @@ impl World {
     /// A delivery that an attempt holds until then.
     async fn claimed(&self, id: DeliveryId, lease_until: Timestamp) {
         let attempt = Attempt { owner: Owner::new("other", [0; 8]), now: Timestamp::from_millis(0), lease_until };
-        let wanted = Wanted::Delivery(Delivery { id, ..opportunity_delivery("evt") });
+        let wanted = ClaimRequest::Delivery(Delivery { id, ..opportunity_delivery("evt") });
         let claimed = self.dynamodb.ledger().claim(wanted, attempt).await.unwrap();
-        assert!(matches!(claimed.standing, Standing::Won(_)));
+        assert!(claimed.claim.is_ok());
     }
 }
 
@@ -215,7 +218,7 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
 }
 
 #[tokio::test]
-async fn of_every_outcome_with_its_metrics() {
+async fn logs_every_outcome_with_its_metrics() {
     for (number, (expected, line, mut metrics)) in every_outcome().await.into_iter().enumerate() {
         let own: String = expected.outcome.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
         assert_eq!(metrics.remove(&format!("{own} Count")), Some(1.0), "{line}");
@@ -275,7 +278,7 @@ async fn without_a_slot() -> (Value, Metrics) {
 
 /// The line is not an error, and says how long the attempt looked for a slot.
 #[tokio::test]
-async fn of_an_alert_that_finds_no_free_slot() {
+async fn logs_a_missing_slot() {
     let (line, metrics) = without_a_slot().await;
     assert_eq!(
         (&line["level"], &line["outcome"], &line["attempts"]),
@@ -308,7 +311,7 @@ async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
 }
 
 #[tokio::test]
-async fn of_what_became_of_the_alert_and_of_the_message_to_the_stream() {
+async fn logs_what_became_of_alert_and_message() {
     let told = |(line, metrics): &(Value, Metrics)| {
         let counted = ["Alerted", "Streamed", "StreamPending", "Debounced", "Unavailable", "Opportunities"];
         let counted = counted.into_iter().filter(|name| metrics.contains_key(&format!("{name} Count")));
@@ -331,7 +334,7 @@ async fn of_what_became_of_the_alert_and_of_the_message_to_the_stream() {
 }
 
 #[tokio::test]
-async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
+async fn logs_a_missing_secret() {
     let (line, metrics) = without_a_secret().await;
     assert_eq!(names(&metrics), ["ColdStart Count", "SecretUnreadable Count", "Unavailable Count"]);
     assert_eq!((&line["level"], &line["outcome"]), (&json!("ERROR"), &json!("unavailable")));
@@ -340,7 +343,7 @@ async fn of_a_request_that_cannot_be_judged_for_want_of_a_secret() {
 
 /// The previous version lets events in, so nothing else would show that the current one is refused.
 #[tokio::test]
-async fn of_a_request_while_the_current_secret_is_refused() {
+async fn logs_an_unusable_secret() {
     let world = World::new().await;
     world.aws.put_secret(SECRET);
     world.aws.put_secret(&format!("v1,{OTHER}"));
@@ -375,7 +378,7 @@ async fn of_a_request_while_the_current_secret_is_refused() {
 }
 
 #[tokio::test]
-async fn it_tells_of_the_event_and_its_attempts() {
+async fn logs_the_event_and_its_attempts() {
     let lines: Vec<_> = every_outcome().await.into_iter().map(|(_, line, _)| line).collect();
     let told = |line: &Value| {
         let fields = ["eventId", "eventType", "previousStatus", "newStatus", "attempts"];
@@ -400,7 +403,7 @@ async fn it_tells_of_the_event_and_its_attempts() {
 }
 
 #[tokio::test]
-async fn warns_of_an_event_under_a_name_that_nobody_knows_and_handles_it() {
+async fn warns_of_an_unknown_event_type_and_handles_it() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     environment.push(("ALERT_TAGS", "hot".into()));
@@ -431,7 +434,7 @@ async fn warns_of_an_event_under_a_name_that_nobody_knows_and_handles_it() {
 }
 
 #[tokio::test]
-async fn of_a_payload_that_is_not_a_request_and_says_what_arrived() {
+async fn names_what_arrived_if_it_is_not_a_request() {
     let world = World::new().await;
     let mut function = world.webhook().await;
     let records = |name: &str, source: &str| json!({"Records": [{name: source, "body": "secret"}]});
@@ -507,7 +510,7 @@ async fn of_a_payload_that_is_not_a_request_and_says_what_arrived() {
 }
 
 #[tokio::test]
-async fn the_time_to_an_alert_is_counted_from_what_the_event_says() {
+async fn counts_the_time_to_alert_from_the_events_timestamp() {
     let world = World::new().await;
     let mut function = world.webhook().await;
     let ago = |span: Duration| Timestamp::from_millis(now().as_millis() - u64::try_from(span.as_millis()).unwrap());
@@ -526,7 +529,7 @@ async fn the_time_to_an_alert_is_counted_from_what_the_event_says() {
 }
 
 #[tokio::test]
-async fn near_the_deadline_too() {
+async fn logs_a_line_near_the_deadline() {
     let timeout = Duration::from_secs(5);
     let cases = [
         (vec!["claim"; 9], "claim failed: the ledger did not answer in time", 1),
@@ -554,7 +557,7 @@ async fn near_the_deadline_too() {
 
 /// There is nothing in an event that makes the function panic; a runtime that is not Lambda's does.
 #[tokio::test]
-async fn of_a_panic_with_its_place_and_not_its_text() {
+async fn a_panic_logs_its_place_and_not_its_text() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     environment.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "linkedin".into()));
@@ -570,7 +573,7 @@ async fn of_a_panic_with_its_place_and_not_its_text() {
 }
 
 #[tokio::test]
-async fn of_a_panic_in_an_invocation_with_its_request_id() {
+async fn a_panic_names_its_request() {
     thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
     let telemetry = Telemetry::new("function".into(), |line| LINES.with_borrow_mut(|lines| lines.push(line.into())));
     let tests_own = take_hook();
@@ -585,12 +588,12 @@ async fn of_a_panic_in_an_invocation_with_its_request_id() {
     let told: Vec<_> = lines.iter().map(|line| json!([line["message"], line["requestId"]])).collect();
     assert_eq!(told, [json!(["crash", "request-1"]), json!(["webhook", "request-1"]), json!(["crash", null])]);
     let here = lines[0]["location"].as_str().unwrap();
-    assert!(here.starts_with("tests/wire/telemetry.rs:"), "{here}");
+    assert!(here.starts_with(file!()), "{here}");
     assert!(!lines[0].to_string().contains("john-doe"));
 }
 
 #[tokio::test]
-async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
+async fn cuts_and_escapes_text_from_outside() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     // The log level is for all other lines: this one carries metrics.
@@ -618,7 +621,7 @@ async fn words_from_outside_are_cut_and_escaped_and_make_no_metric() {
 
 /// Every sample event, signed anew, with every field filled from elsewhere.
 #[tokio::test]
-async fn it_holds_no_body_no_lead_no_address_and_no_secret() {
+async fn logs_no_body_lead_address_or_secret() {
     let world = World::new().await;
     let mut function = world.webhook().await;
     for name in crate::support::requests::files() {
@@ -635,7 +638,7 @@ async fn it_holds_no_body_no_lead_no_address_and_no_secret() {
 }
 
 #[tokio::test]
-async fn of_a_run_of_the_redrive_with_metrics_only_where_there_is_something_to_tell() {
+async fn a_redrive_sends_metrics_only_if_deliveries_are_pending() {
     let world = World::new().await;
     let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
     // Nothing to do, twice; two to do, of which one fails; one in another's hands; then no listing.
@@ -682,7 +685,7 @@ async fn of_a_run_of_the_redrive_with_metrics_only_where_there_is_something_to_t
 }
 
 #[tokio::test]
-async fn of_a_run_of_the_redrive_that_finds_something_of_the_stream() {
+async fn logs_the_streams_pending_age() {
     let world = World::new().await;
     world.claimed(DeliveryId::status(None, "evt_1"), now().after(TIMEOUT * 6)).await;
     let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
@@ -694,29 +697,96 @@ async fn of_a_run_of_the_redrive_that_finds_something_of_the_stream() {
     assert_eq!((&line["oldestPendingAgeSeconds"], metrics["OldestPendingAge Seconds"]), (&json!(0), 0.0));
 }
 
-/// So that whoever watches a metric of the list watches one that comes, and none comes that nobody knows of.
-#[tokio::test]
-async fn the_metrics_that_come_are_those_that_are_listed() {
-    let mut came: BTreeSet<String> = every_outcome().await.iter().flat_map(|(.., metrics)| bare(metrics)).collect();
+/// Returns the log of redrives that publish, debounce, discard and leave deliveries, that cannot
+/// list them, and that stop early.
+async fn redrives_of_every_kind() -> String {
     let world = World::new().await;
-    world.claimed(id("evt_1"), Timestamp::from_millis(1)).await;
-    world.claimed(DeliveryId::status(None, "evt_1"), now().after(TIMEOUT * 6)).await;
+    let debounce = vec![("DEBOUNCE_MINUTES", "5".into())];
+    let mut function = Lambda::start([environment(&world.aws), debounce.clone()].concat(), TIMEOUT).await;
+    world.aws.next("quiet", Fault::Refused(400));
+    for (event, status) in [("evt_1", 503), ("evt_2", 200)] {
+        assert_eq!(function.answer(&signed_now(&opportunity(event))).await.0, status);
+    }
+    world.claimed(id("evt_3"), Timestamp::from_millis(1)).await;
+    world.claimed(DeliveryId::status(None, "evt_3"), Timestamp::from_millis(1)).await;
+    world.claimed(DeliveryId::status(None, "evt_4"), now().after(TIMEOUT * 6)).await;
+    let mut redrive = Lambda::start_redrive_with(&world.aws, debounce, TIMEOUT).await;
     for _ in 0..ATTEMPTS {
         world.aws.next("list", Fault::Refused(400));
     }
-    let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
-    for _ in 0..2 {
-        redrive.invoke(&json!({})).await;
+    assert!(matches!(redrive.invoke(&json!({})).await, Said::Error(_)));
+    assert!(matches!(redrive.invoke(&json!({})).await, Said::Response(_)));
+
+    let world = World::new().await;
+    for number in 0..ALERT_WORKERS + MAX_TIMEOUTS as usize {
+        world.claimed(id(&format!("evt_{number}")), Timestamp::from_millis(1)).await;
+        world.aws.next("publish", Fault::HeldBefore);
     }
-    let mut environment = environment(&world.aws);
-    environment.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into()));
-    let (_, crash) = Lambda::start(environment, TIMEOUT).await.ended().await;
-    for (_, metrics) in lines(&redrive.log().await, "redrive").iter().chain(&lines(&crash, "crash")) {
-        came.extend(bare(metrics));
+    // With two seconds in all, a run waits half a second for each publish.
+    let mut stopped = Lambda::start_redrive(&world.aws, Duration::from_secs(2)).await;
+    stopped.invoke(&json!({})).await;
+    redrive.log().await + &stopped.log().await
+}
+
+/// Returns lines of every kind that the functions write. Together they have every field that a line
+/// can have.
+async fn lines_of_every_kind() -> Vec<(Value, Metrics)> {
+    let mut lines: Vec<_> = every_outcome().await.into_iter().map(|(_, line, metrics)| (line, metrics)).collect();
+    lines.extend(with_a_stream_and_debounce().await);
+    lines.extend([without_a_secret().await, without_a_slot().await]);
+    let world = World::new().await;
+    let mut crashing = environment(&world.aws);
+    crashing.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into()));
+    let (_, crash) = Lambda::start(crashing, TIMEOUT).await.ended().await;
+    let (_, no_start) = Lambda::start(Vec::new(), TIMEOUT).await.ended().await;
+    for log in [crash, no_start, redrives_of_every_kind().await] {
+        lines.extend(log.lines().map(emf::read));
     }
-    came.extend(bare(&without_a_secret().await.1));
-    came.extend(bare(&without_a_slot().await.1));
-    came.extend(with_a_stream_and_debounce().await.iter().flat_map(|(_, metrics)| bare(metrics)));
+    lines
+}
+
+/// An alarm on a metric that is never sent would never fire, and a metric that is not listed would
+/// be missing from the dashboard.
+#[tokio::test]
+async fn sends_exactly_the_listed_metrics() {
+    let sent: BTreeSet<_> = lines_of_every_kind().await.iter().flat_map(|(_, metrics)| bare(metrics)).collect();
     let listed: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name().to_owned()).collect();
-    assert_eq!(came, listed);
+    assert_eq!(sent, listed);
+}
+
+/// Words of CloudWatch's query language that the saved queries use.
+const QUERY_LANGUAGE: &str = "and as asc by count desc fields filter in ispresent like limit max or sort stats";
+
+/// Fields that CloudWatch adds to every line, and one of Lambda's own report of an invocation.
+const ADDED_BY_AWS: [&str; 3] = ["@message", "@timestamp", "record.status"];
+
+/// Returns the names of the fields that a query asks for, without those that it makes itself.
+fn asked_for(query: &str) -> BTreeSet<&str> {
+    let code = query.lines().filter(|line| !line.starts_with('#'));
+    let unquoted = code.flat_map(|line| line.split('"').step_by(2));
+    let words = unquoted.flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && !"@.".contains(c)));
+    let words: Vec<&str> = words.filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '@')).collect();
+    let made: Vec<&str> = words.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1]).collect();
+    let language: Vec<&str> = QUERY_LANGUAGE.split(' ').collect();
+    words.into_iter().filter(|word| !made.contains(word) && !language.contains(word)).collect()
+}
+
+#[tokio::test]
+async fn saved_queries_ask_only_for_fields_that_are_logged() {
+    let lines = lines_of_every_kind().await;
+    let of_functions = lines.iter().flat_map(|(line, _)| line.as_object().unwrap().keys().map(String::as_str));
+    let of_functions: BTreeSet<_> = of_functions.chain(ADDED_BY_AWS).collect();
+    let format = resource("WebhookApi")["Properties"]["AccessLogSettings"]["Format"].as_str().unwrap().to_owned();
+    let format: Value = serde_json::from_str(&format).unwrap();
+    let of_gateway = format.as_object().unwrap().keys().map(String::as_str);
+    let of_gateway: BTreeSet<_> = of_gateway.chain(ADDED_BY_AWS).collect();
+    let guide = guide::text();
+    for (name, query) in saved_queries() {
+        assert!(guide.contains(&format!("`{name}`")), "{name} is not in the guide");
+        let groups = yaml_serde::to_string(&query["LogGroupNames"]).unwrap();
+        let logged = if groups == "- !Ref AccessLogs\n" { &of_gateway } else { &of_functions };
+        let asked_for = asked_for(query["QueryString"].as_str().unwrap());
+        let unknown: Vec<_> = asked_for.difference(logged).collect();
+        assert!(!asked_for.is_empty() && unknown.is_empty(), "{name}: {unknown:?}");
+    }
 }

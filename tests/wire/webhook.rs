@@ -56,7 +56,7 @@ fn said(outcome: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_alert_takes_three_calls_a_duplicate_one_and_an_ignored_event_none() {
+async fn an_alert_costs_three_calls_and_a_duplicate_one() {
     let world = World::new().await;
     let mut function = world.function().await;
     assert_eq!(function.answer(&signed_now(&change("evt_1", "REPLY_RECEIVED"))).await, (200, said("ignored")));
@@ -70,7 +70,7 @@ async fn an_alert_takes_three_calls_a_duplicate_one_and_an_ignored_event_none() 
 }
 
 #[tokio::test]
-async fn what_is_published_is_what_stands_in_the_row() {
+async fn publishes_what_the_row_holds() {
     let world = World::new().await;
     world.function().await.answer(&event()).await;
     let publish = &world.aws.published()[0];
@@ -82,7 +82,7 @@ async fn what_is_published_is_what_stands_in_the_row() {
 }
 
 #[tokio::test]
-async fn killed_before_the_publish_it_alerts_exactly_once_in_the_end() {
+async fn killed_before_publish_alerts_exactly_once() {
     let world = World::new().await;
     world.kill_at("publish", Fault::HeldBefore).await;
     let mut function = world.function().await;
@@ -94,7 +94,7 @@ async fn killed_before_the_publish_it_alerts_exactly_once_in_the_end() {
 }
 
 #[tokio::test]
-async fn killed_after_the_publish_it_alerts_again_under_the_same_id() {
+async fn killed_after_publish_alerts_again_under_the_same_id() {
     let world = World::new().await;
     world.kill_at("complete", Fault::HeldBefore).await;
     assert_eq!(world.state().await, "PENDING");
@@ -105,7 +105,7 @@ async fn killed_after_the_publish_it_alerts_again_under_the_same_id() {
 }
 
 #[tokio::test]
-async fn killed_after_the_completion_it_does_not_alert_again() {
+async fn killed_after_completion_does_not_alert_again() {
     let world = World::new().await;
     world.kill_at("complete", Fault::HeldAfter).await;
     assert_eq!(world.function().await.answer(&event()).await, (200, said("duplicate")));
@@ -113,7 +113,7 @@ async fn killed_after_the_completion_it_does_not_alert_again() {
 }
 
 #[tokio::test]
-async fn without_the_topic_it_answers_503_and_the_retry_alerts_once_when_it_is_back() {
+async fn without_the_topic_answers_503_and_the_retry_alerts() {
     let world = World::new().await;
     // A port on which nobody listens: SNS is not there at all.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -134,7 +134,7 @@ async fn without_the_topic_it_answers_503_and_the_retry_alerts_once_when_it_is_b
 }
 
 #[tokio::test]
-async fn without_the_table_it_answers_503_and_the_retry_alerts_once_when_it_is_back() {
+async fn without_the_table_answers_503_and_the_retry_alerts() {
     let world = World::new().await;
     let mut function = world.function().await;
     for _ in 0..opportunity_alerts::aws::ATTEMPTS {
@@ -146,7 +146,7 @@ async fn without_the_table_it_answers_503_and_the_retry_alerts_once_when_it_is_b
 }
 
 #[tokio::test]
-async fn a_table_that_does_not_answer_is_asked_again() {
+async fn asks_a_silent_table_again() {
     for call in ["claim", "complete"] {
         let world = World::new().await;
         let mut function = Lambda::start(environment(&world.aws), Duration::from_secs(10)).await;
@@ -169,7 +169,7 @@ async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
 
 /// The SDK's own tries end within 0.2 seconds, so the throttling outlasts them.
 #[tokio::test]
-async fn a_completion_that_is_throttled_for_a_while_is_repeated_and_doubles_nothing() {
+async fn retries_a_throttled_completion_and_doubles_nothing() {
     for throttled in [Duration::from_millis(150), Duration::from_millis(600), Duration::from_secs(2)] {
         let since = OnceLock::new();
         let world = World::with_fate(move |call, _| {
@@ -186,7 +186,7 @@ async fn a_completion_that_is_throttled_for_a_while_is_repeated_and_doubles_noth
 
 /// Each answer takes longer than the function waits before it sends a request again.
 #[tokio::test]
-async fn a_table_that_takes_long_over_every_write_keeps_no_alert() {
+async fn a_slow_table_stops_no_alert() {
     let slow = |call: &Call, _| (call.operation != "publish").then_some(Fault::Delayed(Duration::from_millis(1300)));
     for environment_of in [environment, |aws: &Aws| [environment(aws), vec![("DEBOUNCE_MINUTES", "5".into())]].concat()]
     {
@@ -200,7 +200,7 @@ async fn a_table_that_takes_long_over_every_write_keeps_no_alert() {
 /// SendPilot's retries have a new time. They may also have a counter, another order or other
 /// spacing.
 #[tokio::test]
-async fn a_retry_with_other_bytes_and_another_time_is_a_duplicate() {
+async fn a_retry_with_other_bytes_and_time_is_a_duplicate() {
     let world = World::new().await;
     let mut function = world.function().await;
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));
@@ -241,7 +241,7 @@ async fn two_leads_under_one_event_id_are_both_alerted_once() {
 
 /// Nothing keeps a sender from an id that looks like ours.
 #[tokio::test]
-async fn a_lead_is_alerted_though_an_event_came_with_the_very_id_that_it_would_get() {
+async fn a_colliding_event_id_loses_no_lead() {
     let world = World::new().await;
     let mut function = world.function().await;
     let mut alerted = async |event_id: &str, lead: &str| {
@@ -270,7 +270,7 @@ fn read(message: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn many_at_once_under_one_event_id_lose_no_lead() {
+async fn concurrent_events_under_one_id_lose_no_lead() {
     let world = World::new().await;
     let mut functions = Vec::new();
     for _ in 0..6 {
@@ -291,7 +291,7 @@ async fn many_at_once_under_one_event_id_lose_no_lead() {
 
 /// Between two attempts, somebody deploys another pipeline and SendPilot changes the letter case.
 #[tokio::test]
-async fn every_publish_of_a_delivery_is_the_same_whatever_changed_meanwhile() {
+async fn every_publish_of_a_delivery_is_identical() {
     let world = World::new().await;
     world.aws.next("publish", Fault::Denied(500));
     assert_eq!(world.function().await.answer(&event()).await.0, 503);
@@ -308,7 +308,7 @@ async fn every_publish_of_a_delivery_is_the_same_whatever_changed_meanwhile() {
 
 /// The one window of the promise.
 #[tokio::test]
-async fn a_lost_answer_to_a_publish_is_not_taken_for_success_and_the_retry_alerts_again_under_the_same_id() {
+async fn a_lost_publish_answer_alerts_again_under_the_same_id() {
     let world = World::new().await;
     let mut function = world.function().await;
     world.aws.next("publish", Fault::AnswerLost);
@@ -319,7 +319,7 @@ async fn a_lost_answer_to_a_publish_is_not_taken_for_success_and_the_retry_alert
 }
 
 #[tokio::test]
-async fn a_publish_that_failed_in_an_unknown_way_is_not_repeated_on_a_guess() {
+async fn does_not_retry_a_publish_with_an_unknown_result() {
     let world = World::new().await;
     world.aws.next("publish", Fault::Refused(500));
     assert_eq!(world.function().await.answer(&event()).await.0, 503);
@@ -327,7 +327,7 @@ async fn a_publish_that_failed_in_an_unknown_way_is_not_repeated_on_a_guess() {
 }
 
 #[tokio::test]
-async fn a_publish_that_was_refused_for_now_is_repeated_at_once() {
+async fn retries_a_publish_that_sns_rejected() {
     let world = World::new().await;
     world.aws.next("publish", Fault::Refused(503));
     assert_eq!(world.function().await.answer(&event()).await, (200, said("alerted")));
@@ -335,7 +335,7 @@ async fn a_publish_that_was_refused_for_now_is_repeated_at_once() {
 }
 
 #[tokio::test]
-async fn a_slow_topic_is_waited_for_and_not_asked_twice() {
+async fn waits_for_a_slow_topic_and_asks_once() {
     let world = World::new().await;
     let mut function = Lambda::start(environment(&world.aws), Duration::from_secs(10)).await;
     world.aws.next("publish", Fault::Delayed(Duration::from_secs(5)));
@@ -344,7 +344,7 @@ async fn a_slow_topic_is_waited_for_and_not_asked_twice() {
 }
 
 #[tokio::test]
-async fn a_topic_that_hangs_is_given_up_in_time_to_answer() {
+async fn gives_up_a_hanging_topic_in_time() {
     let world = World::new().await;
     let mut function = world.function().await;
     world.aws.next("publish", Fault::HeldBefore);
@@ -356,7 +356,7 @@ async fn a_topic_that_hangs_is_given_up_in_time_to_answer() {
 }
 
 #[tokio::test]
-async fn killed_at_the_release_it_alerts_once_when_the_lease_is_over() {
+async fn killed_at_release_alerts_once_after_the_lease() {
     let world = World::new().await;
     world.aws.next("publish", Fault::Refused(403));
     world.kill_at("release", Fault::HeldBefore).await;
@@ -368,7 +368,7 @@ async fn killed_at_the_release_it_alerts_once_when_the_lease_is_over() {
 }
 
 #[tokio::test]
-async fn fifty_at_once_in_eight_processes_give_one_alert() {
+async fn fifty_duplicates_over_eight_processes_alert_once() {
     let world = World::new().await;
     let mut answers = Vec::new();
     let mut functions = Vec::new();
@@ -384,7 +384,7 @@ async fn fifty_at_once_in_eight_processes_give_one_alert() {
 }
 
 #[tokio::test]
-async fn garbage_from_elsewhere_is_an_error_to_lambda_and_does_not_end_the_process() {
+async fn a_foreign_payload_does_not_end_the_process() {
     let world = World::new().await;
     let mut function = world.function().await;
     for garbage in
@@ -399,7 +399,7 @@ async fn garbage_from_elsewhere_is_an_error_to_lambda_and_does_not_end_the_proce
 }
 
 #[tokio::test]
-async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() {
+async fn logs_what_an_operator_needs_and_nothing_personal() {
     let world = World::new().await;
     let mut environment = environment(&world.aws);
     // At this level the SDK and the runtime would write whole bodies.
@@ -452,7 +452,7 @@ async fn a_log_line_has_what_one_looks_for_and_nothing_that_is_not_to_be_seen() 
 }
 
 #[tokio::test]
-async fn without_what_it_needs_it_does_not_start_and_says_which_variable_to_mend() {
+async fn without_a_variable_does_not_start_and_names_it() {
     let world = World::new().await;
     for (variable, value, complaint) in [
         ("WEBHOOK_SECRET", "", "neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set"),

@@ -3,23 +3,24 @@
 //! ```text
 //!   time ──▶  T0 claim by A        T1        T2 lease of A ends        T3
 //!             │                    │         │                         │
-//!   claim     no row: A has it     │         │                         │
-//!             by B ────────────────✗ PENDING, lease live: in progress  │
-//!             by B ────────────────│─────────✓ PENDING, lease over: B takes over
+//!   claim     no row: granted to A │         │                         │
+//!             by B ────────────────✗ PENDING, lease runs: in progress  │
+//!             by B ────────────────│─────────✓ PENDING, lease over: granted to B
 //!             by B ────────────────│─────────│─────────────────────────✗ PUBLISHED: duplicate
 //!   complete  by A ────────────────✓ owner is A and PENDING            │
-//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: not A's any more
-//!   release   by A ────────────────✓ lease ends now: the next claim takes over at once
+//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: A was overtaken
+//!   release   by A ────────────────✓ lease ends now: the next claim is granted at once
 //! ```
 //!
-//! Where alerts are debounced, there is a row per lead and status besides, which only who has claimed a delivery may take:
+//! If alerts are debounced, there is one more row per lead and status. Only an attempt that has
+//! claimed a delivery takes it:
 //!
 //! ```text
-//!   quiet     by A   no row: A has the word                            │
+//!   lock      by A   no row: A has the lock                            │
 //!             by B ────────────────✗ A has it: B is debounced          │
 //!             by A ────────────────✓ again, in its next attempt        │
-//!             by B ────────────────│─────────✓ the period is over      │
-//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, still not out, is debounced
+//!             by B ────────────────│─────────✓ the lock is over        │
+//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, not yet published, is debounced
 //! ```
 //!
 //! If alerts are paced, there is a row per slot, with the key `{start in ms}#slot`. A slot never
@@ -31,16 +32,15 @@
 //!             by A ────────────────✓ again, because the answer was lost
 //! ```
 //!
-//! A takeover by key alone has the second arm of the claim's condition and not the first: a row that is gone says no more
-//! what to publish.
+//! A claim by key alone requires a pending row, because only the row has the message.
 //!
-//! A refused condition returns the row that refused it (`ALL_OLD`), so that [`may_claim`] and [`may_settle`] can say why
-//! without another read, which could see a later row. Every request may be sent several times: a
-//! later one finds the effect of an earlier one in that row.
+//! A refused condition returns the row that refused it (`ALL_OLD`). So [`may_claim`] and
+//! [`may_settle`] can say why without a second read, which could see a later row. Every request may
+//! be sent several times: a later one finds the effect of an earlier one in that row.
 //!
-//! The first claim of a delivery writes the message, the content hash and the key of the quiet
-//! period. No later claim changes them. So every attempt publishes the same bytes, even if a retry
-//! has another body or the configuration has changed.
+//! The first claim of a delivery writes the message, the content hash and the debounce key. No
+//! later claim changes them. So every attempt publishes the same bytes, even if a retry has another
+//! body or the configuration has changed.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -58,14 +58,14 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::{
-    Claim, Claimed, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, QuietPeriod, Receipt, Row, Settled,
-    Standing, State, Wanted, may_alert, may_claim, may_settle,
+    Claim, ClaimRequest, ClaimResult, DebounceLock, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending,
+    Receipt, Row, State, may_alert, may_claim, may_settle,
 };
 use crate::delivery::pace::Slot;
 use crate::error::chain;
 use crate::invocation::{Attempt, Owner};
 use crate::message::Message;
-use crate::message::key::{DeliveryId, QuietId};
+use crate::message::key::{DebounceKey, DeliveryId};
 use crate::timestamp::Timestamp;
 
 /// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from
@@ -92,20 +92,20 @@ const MAX_ERROR: usize = 500;
 const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
      AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
 
-/// A takeover increments `attempts` and keeps the message, the content hash and the quiet period of
-/// the first claim. `pending` puts the row into the sparse index. A pending row has no `expiresAt`,
+/// A later claim increments `attempts` and keeps the message, the content hash and the debounce key
+/// of the first claim. `pending` puts the row into the sparse index. A pending row has no `expiresAt`,
 /// so it never expires.
 const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
      message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
      firstSeenAt = if_not_exists(firstSeenAt, :now)";
 
-/// What a claim that has a quiet period to respect sets besides: a takeover by key alone has to know it.
-const AND_QUIET: &str = ", quiet = if_not_exists(quiet, :quiet)";
+/// Added to [`CLAIM`] if alerts are debounced. A claim by key alone then finds the debounce key.
+const AND_DEBOUNCE_KEY: &str = ", quiet = if_not_exists(quiet, :quiet)";
 
-/// A takeover by key alone.
-const MAY_TAKE_OVER: &str = "#state = :pending AND leaseUntil <= :now";
+/// The condition of a claim by key alone.
+const MAY_CLAIM_BY_KEY: &str = "#state = :pending AND leaseUntil <= :now";
 
-const TAKE_OVER: &str = "SET #owner = :me, leaseUntil = :until ADD attempts :one";
+const CLAIM_BY_KEY: &str = "SET #owner = :me, leaseUntil = :until ADD attempts :one";
 
 /// The rule of [`may_settle`].
 const MAY_SETTLE: &str = "#owner = :me AND #state = :pending";
@@ -122,7 +122,7 @@ const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = 
 /// The rule of [`may_alert`].
 const MAY_ALERT: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
 
-const QUIET: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
+const LOCK_DEBOUNCE: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
 
 /// The rule of [`may_take_slot`](super::may_take_slot).
 const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
@@ -133,7 +133,7 @@ const TAKE_SLOT: &str = "SET #owner = :me, expiresAt = :expires";
 /// that is off by as much, and the proofs assume two seconds at most.
 const SLOT_KEPT: Duration = Duration::from_secs(3600);
 
-/// Released, never deleted: the row is the redrive's only way to know of the delivery.
+/// A release keeps the row, because the redrive knows of the delivery only through it.
 const RELEASE: &str = "SET leaseUntil = :now, lastError = :error";
 
 /// The ledger in one table.
@@ -144,7 +144,8 @@ pub struct DynamoDbLedger {
 }
 
 impl DynamoDbLedger {
-    /// Over a table with key `deliveryId` and the sparse index `pending`, as in `template.yaml`.
+    /// Creates the ledger in a table with the key `deliveryId` and the sparse index `pending`, as
+    /// `template.yaml` defines it.
     pub fn new(client: Client, table: String) -> Self {
         Self { client, table }
     }
@@ -162,33 +163,59 @@ impl DynamoDbLedger {
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
 
-    /// Returns the claim of an attempt that has won. `item` is the row before the claim, or after
-    /// it if a repeated request found its own effect. Values of the first claim take precedence.
-    async fn won(&self, wanted: Wanted, owner: Owner, now: Timestamp, item: &Item) -> Result<Standing, LedgerError> {
-        let (message, quiet) = (read_message(item), text(item, "quiet").map(QuietId::stored));
-        let (id, message, quiet) = match (wanted, message) {
-            (Wanted::Delivery(delivery), message) => {
-                // If there was no row, or its message cannot be read, the event's message is
-                // published.
-                (delivery.id, message.unwrap_or(delivery.message), quiet.or(delivery.quiet))
-            }
-            (Wanted::Pending(id), Ok(message)) => (id, message, quiet),
-            (Wanted::Pending(id), Err(error)) => {
-                // So that the row says what is wrong with it. Should that fail, the next attempt will find the same.
-                self.give_back(&id, &owner, now, &chain(&error)).await.ok();
-                return Err(error);
-            }
+    fn claim_update(&self, request: &ClaimRequest, attempt: &Attempt) -> UpdateItemFluentBuilder {
+        let update = self
+            .update(request.id(), &attempt.owner)
+            .expression_attribute_values(":until", millis(attempt.lease_until))
+            .expression_attribute_values(":now", millis(attempt.now))
+            .expression_attribute_values(":one", AttributeValue::N("1".into()))
+            .return_values(ReturnValue::AllOld);
+        let ClaimRequest::Delivery(delivery) = request else {
+            return update.condition_expression(MAY_CLAIM_BY_KEY).update_expression(CLAIM_BY_KEY);
         };
-        Ok(Standing::Won(Claim::granted(id, message, quiet, owner)))
+        let update = update
+            .condition_expression(MAY_CLAIM)
+            .expression_attribute_values(":message", stored(&delivery.message))
+            .expression_attribute_values(":sha", string(&delivery.content_sha256))
+            .expression_attribute_values(":shard", string(&shard(&delivery.id)));
+        match &delivery.debounce_key {
+            None => update.update_expression(CLAIM),
+            Some(key) => update
+                .update_expression([CLAIM, AND_DEBOUNCE_KEY].concat())
+                .expression_attribute_values(":quiet", string(key.as_str())),
+        }
     }
 
-    async fn give_back(
+    /// Returns the claim of an attempt to which the table has granted it. `row` is the row before
+    /// the claim, or after it if a repeated request found its own effect. Values of the first claim
+    /// take precedence over the request's.
+    async fn grant(&self, request: ClaimRequest, attempt: Attempt, row: &Item) -> Result<Claim, LedgerError> {
+        let (message, debounce_key) = (read_message(row), text(row, "quiet").map(DebounceKey::from_stored));
+        match (request, message) {
+            // If there was no row, or its message cannot be read, the event's message is published.
+            (ClaimRequest::Delivery(delivery), message) => Ok(Claim::new(
+                delivery.id,
+                message.unwrap_or(delivery.message),
+                debounce_key.or(delivery.debounce_key),
+                attempt.owner,
+            )),
+            (ClaimRequest::Pending(id), Ok(message)) => Ok(Claim::new(id, message, debounce_key, attempt.owner)),
+            (ClaimRequest::Pending(id), Err(error)) => {
+                // The row then says what is wrong with it. If the release fails, the next attempt
+                // finds the same error.
+                self.release_row(&id, &attempt.owner, attempt.now, &chain(&error)).await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    async fn release_row(
         &self,
         id: &DeliveryId,
         owner: &Owner,
         now: Timestamp,
         error: &str,
-    ) -> Result<Settled, LedgerError> {
+    ) -> Result<(), LedgerError> {
         let update = self
             .update(id, owner)
             .update_expression(RELEASE)
@@ -202,93 +229,68 @@ impl DynamoDbLedger {
         doing: &'static str,
         owner: &Owner,
         update: UpdateItemFluentBuilder,
-    ) -> Result<Settled, LedgerError> {
-        match send(update.condition_expression(MAY_SETTLE)).await {
-            Ok(Answer::TookEffect(_)) => Ok(Settled::Recorded),
-            Ok(Answer::Refused(item)) => match may_settle(read_row(&item)?.as_ref(), owner) {
+    ) -> Result<(), LedgerError> {
+        match send(doing, update.condition_expression(MAY_SETTLE)).await? {
+            Answer::TookEffect(_) => Ok(()),
+            Answer::Refused(row) => match may_settle(read_row(&row)?.as_ref(), owner) {
                 MaySettle::Yes => Err(LedgerError::Contradiction),
-                MaySettle::Done => Ok(Settled::Recorded),
-                MaySettle::NotMine => Ok(Settled::NotMine),
+                MaySettle::Done => Ok(()),
+                MaySettle::Overtaken => Err(LedgerError::Overtaken),
             },
-            Err(error) => Err(LedgerError::Failed(doing, error.into())),
         }
     }
 }
 
 impl Ledger for DynamoDbLedger {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
-        let Attempt { owner, now, lease_until } = attempt;
-        let update = self
-            .update(wanted.id(), &owner)
-            .expression_attribute_values(":until", millis(lease_until))
-            .expression_attribute_values(":now", millis(now))
-            .expression_attribute_values(":one", AttributeValue::N("1".into()))
-            .return_values(ReturnValue::AllOld);
-        let update = match &wanted {
-            Wanted::Delivery(delivery) => {
-                let update = update
-                    .condition_expression(MAY_CLAIM)
-                    .expression_attribute_values(":message", stored(&delivery.message))
-                    .expression_attribute_values(":sha", string(&delivery.content_sha256))
-                    .expression_attribute_values(":shard", string(&shard(&delivery.id)));
-                match &delivery.quiet {
-                    None => update.update_expression(CLAIM),
-                    Some(quiet) => update
-                        .update_expression([CLAIM, AND_QUIET].concat())
-                        .expression_attribute_values(":quiet", string(quiet.as_str())),
-                }
-            }
-            Wanted::Pending(_) => update.condition_expression(MAY_TAKE_OVER).update_expression(TAKE_OVER),
-        };
-        let item = match send(update).await {
-            Ok(Answer::TookEffect(before)) => {
+    async fn claim(&self, request: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
+        let row = match send("claim", self.claim_update(&request, &attempt)).await? {
+            Answer::TookEffect(before) => {
                 let attempts = parsed(&before, "attempts").unwrap_or(0_u32).saturating_add(1);
-                let standing = self.won(wanted, owner, now, &before).await?;
-                return Ok(Claimed { standing, attempts: Some(attempts) });
+                let claim = self.grant(request, attempt, &before).await?;
+                return Ok(ClaimResult { claim: Ok(claim), attempts: Some(attempts) });
             }
-            Ok(Answer::Refused(item)) => item,
-            Err(error) => return Err(LedgerError::Failed("claim", error.into())),
+            Answer::Refused(row) => row,
         };
-        let row = read_row(&item)?;
-        let attempts = parsed(&item, "attempts");
-        let standing = match (may_claim(row.as_ref(), wanted.content_sha256(), &owner, now), &wanted) {
-            (MayClaim::Mine, _) => self.won(wanted, owner, now, &item).await?,
-            (MayClaim::NotBefore(until), _) => Standing::InProgress { until },
-            (MayClaim::Done, _) => Standing::Done,
-            (MayClaim::OtherContent, _) => Standing::OtherContent,
-            (MayClaim::Yes, _) if row.is_some() => return Err(LedgerError::Contradiction),
-            (MayClaim::Yes, Wanted::Pending(_)) => return Err(LedgerError::Gone),
-            (MayClaim::Yes, Wanted::Delivery(_)) => return Err(LedgerError::Unexplained),
+        let refused_by = read_row(&row)?;
+        let claim = match may_claim(refused_by.as_ref(), request.content_sha256(), &attempt.owner, attempt.now) {
+            MayClaim::Mine => Ok(self.grant(request, attempt, &row).await?),
+            MayClaim::No(refusal) => Err(refusal),
+            MayClaim::Yes => {
+                return Err(match (refused_by, request) {
+                    (Some(_), _) => LedgerError::Contradiction,
+                    (None, ClaimRequest::Pending(_)) => LedgerError::Gone,
+                    (None, ClaimRequest::Delivery(_)) => LedgerError::Unexplained,
+                });
+            }
         };
-        Ok(Claimed { standing, attempts })
+        Ok(ClaimResult { claim, attempts: parsed(&row, "attempts") })
     }
 
-    async fn quiet(
+    async fn lock_debounce(
         &self,
         claim: &Claim,
-        period: &QuietId,
+        key: &DebounceKey,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<MayAlert, LedgerError> {
         let delivery = claim.delivery_id();
         let update = self
-            .update_row(period.as_str())
+            .update_row(key.as_str())
             .condition_expression(MAY_ALERT)
-            .update_expression(QUIET)
+            .update_expression(LOCK_DEBOUNCE)
             .expression_attribute_values(":delivery", string(delivery.as_str()))
             .expression_attribute_values(":now", millis(now))
             .expression_attribute_values(":until", millis(until))
-            // From then on it says the same as no row. Seconds are rounded down.
+            // After `until`, the row means the same as no row. Seconds are rounded down.
             .expression_attribute_values(":expires", number(until.as_secs() + 1))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match send(update).await {
-            Ok(Answer::TookEffect(_)) => Ok(MayAlert::Yes),
-            Ok(Answer::Refused(item)) => match may_alert(read_quiet(&item)?.as_ref(), delivery, now) {
-                // Never silence on a guess.
+        match send("take the debounce lock", update).await? {
+            Answer::TookEffect(_) => Ok(MayAlert::Yes),
+            Answer::Refused(row) => match may_alert(read_lock(&row)?.as_ref(), delivery, now) {
+                // An alert is never suppressed on a guess.
                 MayAlert::Yes => Err(LedgerError::Contradiction),
                 debounced => Ok(debounced),
             },
-            Err(error) => Err(LedgerError::Failed("see to the quiet period", error.into())),
         }
     }
 
@@ -302,19 +304,10 @@ impl Ledger for DynamoDbLedger {
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":me", string(claim.owner().as_str()))
             .expression_attribute_values(":expires", number(slot.start().after(SLOT_KEPT).as_secs()));
-        match send(update).await {
-            Ok(Answer::TookEffect(_)) => Ok(true),
-            Ok(Answer::Refused(_)) => Ok(false),
-            Err(error) => Err(LedgerError::Failed("take a slot", error.into())),
-        }
+        Ok(matches!(send("take a slot", update).await?, Answer::TookEffect(_)))
     }
 
-    async fn debounce(
-        &self,
-        claim: &Claim,
-        holder: &DeliveryId,
-        expires_at: Timestamp,
-    ) -> Result<Settled, LedgerError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), LedgerError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DEBOUNCE)
@@ -324,7 +317,7 @@ impl Ledger for DynamoDbLedger {
         self.settle("debounce", claim.owner(), update).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<Settled, LedgerError> {
+    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), LedgerError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DISCARD)
@@ -334,7 +327,7 @@ impl Ledger for DynamoDbLedger {
         self.settle("discard", claim.owner(), update).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), LedgerError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(COMPLETE)
@@ -345,11 +338,11 @@ impl Ledger for DynamoDbLedger {
         self.settle("complete", claim.owner(), update).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<Settled, LedgerError> {
-        self.give_back(claim.delivery_id(), claim.owner(), now, error).await
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), LedgerError> {
+        self.release_row(claim.delivery_id(), claim.owner(), now, error).await
     }
 
-    /// Of a page that cannot be read, the rest of its shard is missing too; the other shards are not.
+    /// If a page cannot be read, the rest of its shard is missing too. The other shards are listed.
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
         stream::select_all((0..PENDING_SHARDS).map(|shard| {
             let first_page = self
@@ -394,12 +387,13 @@ impl State {
     }
 }
 
-/// Spread evenly, and the same for every claim of one delivery.
+/// Returns the shard of a delivery in the index `pending`: the same for every claim.
 fn shard(id: &DeliveryId) -> String {
     (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
 }
 
-/// Named as in the API of SNS, so that a person can publish it by hand from the row.
+/// Returns the message under the names of the SNS API, so that a person can publish it by hand from
+/// the row.
 fn stored(message: &Message) -> AttributeValue {
     match message {
         Message::Alert { subject, body } => {
@@ -467,8 +461,9 @@ enum Answer {
     Refused(Item),
 }
 
-async fn send(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkError<UpdateItemError>>> {
-    until_answered(|| send_once(update.clone())).await
+/// Sends a conditional write. `doing` names the operation for the error.
+async fn send(doing: &'static str, update: UpdateItemFluentBuilder) -> Result<Answer, LedgerError> {
+    until_answered(|| send_once(update.clone())).await.map_err(|error| LedgerError::Failed(doing, error.into()))
 }
 
 async fn send_once(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkError<UpdateItemError>>> {
@@ -485,7 +480,7 @@ async fn send_once(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkErr
     }
 }
 
-/// Asks of a row only what the rules need of one in its state.
+/// Reads only those attributes that the rules need of a row in its state.
 fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
     if item.is_empty() {
         return Ok(None);
@@ -496,25 +491,25 @@ fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
         (None, State::Published | State::Debounced | State::Discarded) => Timestamp::from_millis(0),
         (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
     };
-    let owner = Owner::stored(text(item, "owner").unwrap_or_default());
+    let owner = Owner::from_stored(text(item, "owner").unwrap_or_default());
     Ok(Some(Row { state, owner, lease_until, content_sha256: text(item, "contentSha256") }))
 }
 
-fn read_quiet(item: &Item) -> Result<Option<QuietPeriod>, LedgerError> {
+fn read_lock(item: &Item) -> Result<Option<DebounceLock>, LedgerError> {
     if item.is_empty() {
         return Ok(None);
     }
-    let holder = text(item, "holder").map(DeliveryId::stored).ok_or(LedgerError::BadRow("holder"))?;
+    let holder = text(item, "holder").map(DeliveryId::from_stored).ok_or(LedgerError::BadRow("holder"))?;
     let until = moment(item, "quietUntil").ok_or(LedgerError::BadRow("quietUntil"))?;
-    Ok(Some(QuietPeriod { holder, until }))
+    Ok(Some(DebounceLock { holder, until }))
 }
 
-/// Both keys of the index are there, or the row would not be in it.
+/// Reads a row of the index. Only a row with both keys of the index is in it.
 fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
     let id = text(item, "deliveryId").ok_or(LedgerError::BadRow("deliveryId"))?;
     let lease_until = moment(item, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;
     Ok(Pending {
-        id: DeliveryId::stored(id),
+        id: DeliveryId::from_stored(id),
         lease_until,
         first_seen_at: moment(item, "firstSeenAt").unwrap_or(lease_until),
         attempts: parsed(item, "attempts").unwrap_or_default(),
