@@ -1,21 +1,97 @@
-//! HTTP/1.1 as a server speaks it, for whoever has something to answer: each connection is kept alive.
+//! An HTTP/1.1 server on a free loopback port, with or without TLS.
 
-use std::future::Future;
+use std::convert::Infallible;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::http::request::Parts;
+pub use hyper::body::Bytes;
+use hyper::body::{Body, Frame, Incoming};
+pub use hyper::header::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+pub use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
-/// What a handler says.
-pub(crate) type Answer = Response<Full<Bytes>>;
+/// The answer to one request.
+pub type Answer = Response<BoxBody<Bytes, io::Error>>;
 
-/// Answers the requests of one connection until the peer closes it.
-pub(crate) async fn serve<S, H, F>(stream: S, handler: H)
+/// A running server. It ends, with all its connections, when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    _accepting: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts a server that answers each request by `handler`. Connections are kept alive.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub async fn start<H, F>(tls: Option<TlsAcceptor>, handler: H) -> io::Result<Self>
+    where
+        H: Fn(Parts, Bytes) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Answer> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let connections = Arc::new(AtomicUsize::new(0));
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, tls, connections.clone(), handler));
+        Ok(Self { address, connections, _accepting: accepting })
+    }
+
+    /// Returns where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Returns the number of connections that have been opened, TLS handshake included.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+async fn accept<H, F>(listener: TcpListener, tls: Option<TlsAcceptor>, connections: Arc<AtomicUsize>, handler: H)
+where
+    H: Fn(Parts, Bytes) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let mut open = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (tls, connections, handler) = (tls.clone(), connections.clone(), handler.clone());
+        open.spawn(async move {
+            stream.set_nodelay(true).ok();
+            match tls {
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    connections.fetch_add(1, Ordering::Relaxed);
+                    serve(stream, handler).await;
+                }
+                None => {
+                    connections.fetch_add(1, Ordering::Relaxed);
+                    serve(stream, handler).await;
+                }
+            }
+        });
+        while open.try_join_next().is_some() {}
+    }
+}
+
+/// Answers the requests of one connection until the client closes it.
+async fn serve<S, H, F>(stream: S, handler: H)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     H: Fn(Parts, Bytes) -> F,
@@ -26,16 +102,31 @@ where
         let body = body.collect().await?.to_bytes();
         Ok::<_, hyper::Error>(handler(parts, body).await)
     });
-    // A function that is killed breaks its connections.
+    // A function that is killed breaks its connections, so errors are normal here.
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
-/// An answer with this content.
-pub(crate) fn answer(status: u16, content_type: &str, content: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(content.into()));
-    *answer.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or_default();
-    if let Ok(content_type) = content_type.parse() {
-        answer.headers_mut().insert(hyper::header::CONTENT_TYPE, content_type);
-    }
+/// Returns an answer with this content.
+pub fn answer(status: u16, content_type: &'static str, content: impl Into<Bytes>) -> Answer {
+    let body = Full::new(content.into()).map_err(|never: Infallible| match never {});
+    let mut answer = Response::new(body.boxed());
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
+}
+
+/// Returns an answer whose connection breaks in the middle of the content.
+pub fn broken() -> Answer {
+    Response::new(Broken.boxed())
+}
+
+struct Broken;
+
+impl Body for Broken {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(Some(Err(io::Error::other("the connection breaks"))))
+    }
 }
