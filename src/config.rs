@@ -135,18 +135,18 @@ impl Config {
 }
 
 /// Reads where the signing secrets come from. `WEBHOOK_SECRET_ID` is a name or an ARN in Secrets
-/// Manager. `WEBHOOK_SECRET` holds one or more secrets in any form that [`Secrets::stored`] reads.
+/// Manager. `WEBHOOK_SECRET` holds one or more secrets in any form that [`Secrets::parse`] reads.
 /// The webhook function needs exactly one of the two.
 ///
 /// # Errors
 /// If none is set, or both are, or the secret is unusable.
 pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConfigError> {
-    // White space outside ASCII counts as content here. `Secrets::stored` then refuses it, as in a
+    // White space outside ASCII counts as content here. `Secrets::parse` then refuses it, as in a
     // value from Secrets Manager.
     let secrets = variable("WEBHOOK_SECRET").filter(|secrets| !secrets.trim_ascii().is_empty());
     match (set(&variable, "WEBHOOK_SECRET_ID"), secrets) {
         (Some(id), None) => Ok(Source::Stored(id)),
-        (None, Some(secrets)) => Ok(Source::Given(Secrets::stored(&secrets)?)),
+        (None, Some(secrets)) => Ok(Source::Given(Secrets::parse(&secrets)?)),
         (None, None) => Err(ConfigError::NoSecret),
         (Some(_), Some(_)) => Err(ConfigError::TwoSecrets),
     }

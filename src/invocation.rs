@@ -13,10 +13,10 @@ pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Lambda lets no invocation run longer than 15 minutes. A deadline beyond that is not one, and would make a lease that
 /// nobody outlives.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
+const MAX_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Taken where the runtime names a deadline that is already over, as some emulators do: the timeout in `template.yaml`.
-const UNSTATED: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Gives up at the deadline, and does not begin after it: what is begun may take effect.
 pub(crate) async fn within<T, E>(deadline: Instant, work: impl Future<Output = Result<T, E>>, late: E) -> Result<T, E> {
@@ -55,13 +55,13 @@ pub struct Schedule {
 impl Invocation {
     /// `deadline` is when Lambda kills the invocation, `now` when it began, `random` what tells this attempt from any other.
     pub fn new(request_id: &str, deadline: Timestamp, now: Timestamp, random: [u8; 8]) -> Self {
-        let allowed = deadline.since(now).min(LONGEST);
+        let allowed = deadline.since(now).min(MAX_DEADLINE);
         Self {
             request_id: request_id.to_owned(),
             random,
             began: Instant::now(),
             began_at: now,
-            allowed: if allowed.is_zero() { UNSTATED } else { allowed },
+            allowed: if allowed.is_zero() { DEFAULT_TIMEOUT } else { allowed },
         }
     }
 

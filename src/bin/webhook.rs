@@ -32,7 +32,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
         aws.connect();
     }
     let webhook = &Webhook {
-        keyring: Keyring::open(secret, &aws, SystemTime::now().into()).await,
+        keyring: Keyring::new(secret, &aws, SystemTime::now().into()).await,
         rules,
         relay: config.relay(&aws, STREAM_WAIT),
         telemetry,

@@ -12,7 +12,7 @@ const STATUS: &str = "status";
 /// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
 ///
 /// If SendPilot uses one event id for two different facts, the later fact has the event id
-/// `{eventId}~{hash}`: see [`Delivery::content_sha256`]. A very long key is hashed as a whole,
+/// `{eventId}~{hash}`: see [`Delivery::content_sha256`](super::Delivery::content_sha256). A very long key is hashed as a whole,
 /// except its last part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(String);

@@ -169,12 +169,22 @@ impl fmt::Display for Foreign {
 }
 
 impl Secrets {
-    /// Reads one or more secrets, separated by ASCII white space.
+    /// Reads one or more secrets, separated by ASCII white space, or JSON in one of the forms that
+    /// the message of [`SecretError::Shape`] shows.
     ///
     /// # Errors
     /// If there is no secret, or one of them cannot be a secret of SendPilot's. Then none of them
     /// counts.
-    pub fn parse(text: &str) -> Result<Self, SecretError> {
+    pub fn parse(value: &str) -> Result<Self, SecretError> {
+        if !value.trim_ascii_start().starts_with(['{', '[']) {
+            return Self::from_words(value);
+        }
+        // The parser's own error would quote what it found.
+        let Members(members) = serde_json::from_str(value).map_err(|_| SecretError::Shape)?;
+        Self::from_words(&text_in(&members).ok_or(SecretError::Shape)?)
+    }
+
+    fn from_words(text: &str) -> Result<Self, SecretError> {
         let words = text.split_ascii_whitespace();
         let prefixed = words.clone().any(|word| word.starts_with(PREFIX));
         let secrets = words
@@ -184,21 +194,7 @@ impl Secrets {
         if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(Self(secrets)) }
     }
 
-    /// Reads a value from Secrets Manager: plain text as in [`Secrets::parse`], or JSON in one of
-    /// the forms that the message of [`SecretError::Shape`] shows.
-    ///
-    /// # Errors
-    /// As above, or if it is other JSON.
-    pub fn stored(value: &str) -> Result<Self, SecretError> {
-        if !value.trim_ascii_start().starts_with(['{', '[']) {
-            return Self::parse(value);
-        }
-        // The parser's own error would quote what it found.
-        let Members(members) = serde_json::from_str(value).map_err(|_| SecretError::Shape)?;
-        Self::parse(&text_in(&members).ok_or(SecretError::Shape)?)
-    }
-
-    /// These, and those of the others that are not among them.
+    /// Adds those of `others` that are not among these.
     pub fn and(mut self, others: &Self) -> Self {
         for other in others.iter() {
             if !self.0.contains(other) {
@@ -208,7 +204,7 @@ impl Secrets {
         self
     }
 
-    /// How many they are.
+    /// The number of secrets.
     pub fn count(&self) -> usize {
         self.0.len()
     }

@@ -8,7 +8,7 @@
 //! | several, in a rotation | separated by spaces | not documented: separated by spaces, or with an `s=` each |
 //! | signed | `{id}.{timestamp}.{body}` | `{t}.{body}` |
 //! | key | the bytes that `whsec_<base64>` decodes to | the secret as text |
-//! | age | fresh on every attempt: [`FRESH`] | perhaps as old as the last retry: [`RETRIED`] |
+//! | age | fresh on every attempt: [`MAX_SKEW`] | perhaps as old as the last retry: [`MAX_AGE_DOCUMENTED`] |
 //!
 //! Written here and not taken from a crate, because no crate takes a clock, several secrets and the second scheme, and
 //! `standardwebhooks` 1.0.1 computes with the timestamp before the signature holds (and panics on `i64::MIN` where
@@ -24,11 +24,11 @@ use crate::secrets::signing::{Keyed, Secrets};
 use crate::timestamp::Timestamp;
 
 /// How far a timestamp may be from our clock, either way, where every attempt is signed anew: what Standard Webhooks recommends.
-pub const FRESH: Duration = Duration::from_secs(5 * 60);
+pub const MAX_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// How old a signature of the documented scheme may be. It is not said whether a retry renews `t`; the last retry comes
 /// after 77 minutes. A replay inside this window meets the ledger and does nothing.
-pub const RETRIED: Duration = Duration::from_secs(2 * 60 * 60);
+pub const MAX_AGE_DOCUMENTED: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The same three headers go by two families of names.
 const FAMILIES: [Family; 2] = [
@@ -178,7 +178,7 @@ impl<'a> Seconds<'a> {
         let now = now.as_secs();
         if now.saturating_sub(self.value) > oldest.as_secs() {
             Err(Rejection::Stale)
-        } else if self.value.saturating_sub(now) > FRESH.as_secs() {
+        } else if self.value.saturating_sub(now) > MAX_SKEW.as_secs() {
             Err(self.finer_unit(now).map_or(Rejection::Early, Rejection::NotSeconds))
         } else {
             Ok(())
@@ -241,8 +241,10 @@ impl<'a> Signed<'a> {
 
     fn is_timely(&self, now: Timestamp) -> bool {
         match self {
-            Self::Standard { timestamp, .. } => timestamp.check(now, FRESH).is_ok(),
-            Self::Documented(candidates) => candidates.iter().any(|(time, _)| time.check(now, RETRIED).is_ok()),
+            Self::Standard { timestamp, .. } => timestamp.check(now, MAX_SKEW).is_ok(),
+            Self::Documented(candidates) => {
+                candidates.iter().any(|(time, _)| time.check(now, MAX_AGE_DOCUMENTED).is_ok())
+            }
         }
     }
 
@@ -252,7 +254,7 @@ impl<'a> Signed<'a> {
             Self::Standard { id, timestamp, candidates } => {
                 let content = [id.as_bytes(), b".", timestamp.digits.as_bytes(), b".", body];
                 holds(secrets.iter().flat_map(|secret| &secret.standard), &content, &candidates)?;
-                timestamp.check(now, FRESH)?;
+                timestamp.check(now, MAX_SKEW)?;
                 Ok(Verified { body, message_id: Some(id) })
             }
             Self::Documented(candidates) => {
@@ -260,7 +262,7 @@ impl<'a> Signed<'a> {
                 for (timestamp, candidate) in candidates {
                     let content = [timestamp.digits.as_bytes(), b".", body];
                     if holds(secrets.iter().flat_map(|secret| &secret.documented), &content, &[candidate]).is_ok() {
-                        match timestamp.check(now, RETRIED) {
+                        match timestamp.check(now, MAX_AGE_DOCUMENTED) {
                             Ok(()) => return Ok(Verified { body, message_id: None }),
                             Err(reason) => rejection = reason,
                         }

@@ -17,7 +17,7 @@ const MAX_TEXT: usize = 64;
 
 /// The highest age that is measured. SendPilot gives up after 77 minutes, so an older event is a
 /// sample that somebody sent by hand.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Handled {
     /// Returns the level of the line: an error if we failed, a warning if the sender did or
@@ -136,7 +136,7 @@ impl Handled {
     /// that was.
     fn age(&self, at: Timestamp) -> Option<Duration> {
         let occurred_at = self.event.as_ref()?.occurred_at?.into();
-        Some(at.since(occurred_at)).filter(|age| *age <= LONGEST)
+        Some(at.since(occurred_at)).filter(|age| *age <= MAX_AGE)
     }
 }
 

@@ -1,6 +1,7 @@
-//! Every body of an alert against its golden file in `events/alerts/`; and no event whatever makes one illegal.
+//! Each body of an alert against its golden file in `events/alerts/`, and SNS's limits for every
+//! event.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --test behaviour alert::` writes the files anew.
+//! To update the golden files, run `UPDATE_GOLDEN=1 cargo test --test behaviour alert::`.
 
 use std::collections::BTreeMap;
 use std::fs;

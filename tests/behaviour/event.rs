@@ -1,4 +1,5 @@
-//! Both event names, every optional field, unknown statuses and types; and clear words where something required is missing.
+//! Parsing of SendPilot's events: both event names, optional fields, unknown statuses and types,
+//! and errors that name the missing field.
 
 use crate::support::requests::{SECRET, documented, headers, secrets, standard};
 use opportunity_alerts::message::rules::Rules;

@@ -1,5 +1,5 @@
-//! `docs/contracts/`: the schemas of both messages and the AsyncAPI document, against all that the code publishes, against its types, and
-//! against what every release has promised.
+//! The schemas and the AsyncAPI document in `docs/contracts/` against everything that the code
+//! publishes, against its types, and against the promises of every release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

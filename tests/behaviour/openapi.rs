@@ -1,4 +1,5 @@
-//! `docs/contracts/openapi.yaml` against the code: every answer that there is, and what is taken for an event.
+//! `docs/contracts/openapi.yaml` against every answer of the code, and against what the code
+//! accepts as an event.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

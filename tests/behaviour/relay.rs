@@ -1,4 +1,4 @@
-//! Every result of claim, publish, completion and release, all combinations of them, and the answer that must follow.
+//! Every combination of results of claim, publish, completion and release, and the answer to each.
 
 use std::time::Duration;
 
@@ -160,7 +160,7 @@ async fn answer_to(status: &str, both: &Both) -> (u16, String) {
     let body = change("evt_1", status);
     let headers = standard("svix", SECRET, "msg_1", NOW.as_secs(), body.as_bytes());
     let webhook = Webhook {
-        keyring: Keyring::given(secrets()),
+        keyring: Keyring::from_secrets(secrets()),
         rules: Rules { stream: true, ..Rules::default() },
         relay: relay(both, both),
         telemetry: telemetry(),

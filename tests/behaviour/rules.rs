@@ -1,5 +1,5 @@
-//! Which statuses and tags alert, what a status means in a CRM, and what goes to the stream: as the variables say, which are
-//! read at the start; and what is wrong with one is named, with its entry.
+//! The rules that the variables set: which statuses and tags alert, the CRM stage of a status, and
+//! what goes to the lead status stream. An error names the variable and its entry.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! `template.yaml` against the code: variables, permissions, timeouts, and the attributes that the table is told of.
+//! `template.yaml` against the code: variables, permissions, timeouts, the route and the table's
+//! TTL.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -227,14 +228,14 @@ fn a_redrive_claims_until_the_next_one_begins() {
 fn the_secret_starts_empty_or_is_an_existing_one() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
-    assert_eq!(Secrets::stored(first).unwrap_err(), SecretError::Empty);
+    assert_eq!(Secrets::parse(first).unwrap_err(), SecretError::Empty);
     // Every value that the guide shows can be stored.
     let guide = guide::text();
     let shown: Vec<_> = guide.split('`').filter(|code| code.contains("whsec_…")).collect();
     let forms = [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#];
     assert!(forms.iter().all(|form| shown.contains(form)), "{shown:?}");
     for form in shown {
-        assert!(Secrets::stored(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
+        assert!(Secrets::parse(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
     }
     let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
     let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();

@@ -1,4 +1,5 @@
-//! Alarms, dashboard and saved queries of `template.yaml` against what the code sends and AWS knows.
+//! Alarms, dashboard and parameters of `template.yaml` against the metrics that the code and AWS
+//! send.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What a security reviewer asks of `template.yaml`: who may do what, by which way, under which key, and for how long it is kept.
+//! What a security reviewer asks of `template.yaml`: permissions, access to topics and queues,
+//! encryption and retention.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,5 @@
-//! The handler, from API Gateway's payload to the answer: every file in `events/`, and what strangers send.
+//! The handler, from API Gateway's payload to the answer: every file in `events/`, and hostile
+//! requests.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -26,7 +27,7 @@ thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let webhook = Webhook {
-        keyring: Keyring::given(secrets()),
+        keyring: Keyring::from_secrets(secrets()),
         rules: Rules::default(),
         relay: relay(&script, &script),
         telemetry: Telemetry::new("function".into(), |line| LINES.with_borrow_mut(|lines| lines.push(line.into()))),

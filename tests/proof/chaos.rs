@@ -1,19 +1,20 @@
-//! Chaos over the wire: the real functions as processes, a real DynamoDB engine, and in front of it and of SNS a proxy that
-//! drops, delays, throttles and fails calls. Processes are killed with SIGKILL at any moment, and as Lambda does at their
-//! timeout. SendPilot delivers some events twice at once, keeps to its retry schedule, and a third of the time never comes
-//! back. The redrive runs on, two at a time.
+//! The real functions as processes, a real DynamoDB engine, and a proxy before it and before SNS.
+//! The proxy drops, delays, throttles and fails calls. Processes are killed with SIGKILL at any
+//! moment, and at their timeout, as Lambda does. SendPilot delivers some events twice at once and
+//! keeps its retry schedule. For a third of the events it never retries. Two redrives run at a
+//! time.
 //!
 //! Some events have the id of another event, which is about another lead.
 //!
-//! In the end, nothing that was claimed or confirmed is lost, and every doubled alert is explained.
-//! Either the answer to its publish was lost, or its completion failed until the deadline, or its
+//! In the end, nothing that was claimed or confirmed is lost, and each duplicate alert has a
+//! reason: the answer to its publish was lost, its completion failed until the deadline, or its
 //! process was killed in between.
 //!
 //! Alerts are paced. No second sees more than twice the rate.
 //!
-//! The faults of an event follow from the seed and its id alone, except those of its requests for a
-//! slot. `SEED=<number>` plays them again, but not the order of the events. Time is real. So an
-//! invocation has two seconds, and SendPilot waits a two hundredth of its real times.
+//! The seed and the event's id determine the faults of an event, except those of its requests for a
+//! slot. `SEED=<number>` plays the same faults again, but not the order of the events. Time is
+//! real, so an invocation has two seconds, and SendPilot waits one two-hundredth of its real times.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,25 +1,32 @@
-//! The claim protocol in every interleaving: a model of one delivery that decides by production's own rules.
+//! A model of one delivery: the claim protocol in every interleaving. It decides by production's
+//! own rules.
 //!
-//! Whether a request takes effect is asked of [`may_claim`] and [`may_settle`], in one step with the effect, as in a
-//! conditional write. Around them the model walks the ways of `relay`, in every order that these allow:
+//! [`may_claim`] and [`may_settle`] decide whether a request takes effect, in one step with the
+//! effect, as in a conditional write. Around them, the model follows the steps of `relay` in every
+//! order that these allow:
 //!
-//! - **Attempts.** SendPilot delivers at any time, whatever it was told, twice at once, or never again. Redrives run at
-//!   any time, side by side, and try any row: the index may show them one of long ago.
-//! - **Faults.** A request may never arrive, or at any later time, though its sender is long dead: the rules need no
-//!   limit to that. The sender hears nothing. It asks again under the same token (the ledger, not the topic), gives up,
-//!   or dies. A lost answer is a request that arrives at once, unheard. An attempt gives up a
-//!   completion only at the end of its time. If it gave up sooner, a second publish is not excused.
+//! - **Attempts.** SendPilot delivers at any time, whatever the answer was, twice at once, or never
+//!   again. Redrives run at any time, side by side, and try any row, because the index may be
+//!   stale.
+//! - **Faults.** A request may never arrive, or arrive at any later time, even if its sender is
+//!   dead. The sender gets no answer. It repeats the request under the same token (to the ledger,
+//!   not to the topic), gives up, or dies. A lost answer is a request that arrives at once without
+//!   an answer. An attempt gives up a completion only at the end of its time. If it gave up sooner,
+//!   a second publish would not be excused.
 //! - **Pacing.** An attempt that has claimed the alert may find no free slot. It then releases its
-//!   claim instead of publishing. The slots themselves are in `pace_model`. A slot and a claim share no
-//!   row, so a change of one never changes whether a request for the other takes effect.
-//! - **Time.** It passes at any moment. An attempt ends when its time is over; its lease counts from its beginning, not
-//!   from the claim, and outlives it by the margin. Any two clocks may differ by as much.
+//!   claim instead of publishing. The slots themselves are in `pace_model`. A slot and a claim
+//!   share no row, so a change of one never changes whether a request for the other takes effect.
+//! - **Time.** Time passes at any moment. An attempt ends when its time is over. Its lease counts
+//!   from the attempt's beginning, not from the claim, and outlives the attempt by the margin. Any
+//!   two clocks may differ by as much.
 //!
-//! Assumed: an attempt does nothing once its time is over, no two clocks differ by more than the margin, no token is
-//! used twice, a row stays while anything may still arrive for it, and redrives go on for ever, while faults do not.
-//! Some redrive finds a free slot: the model of the slots says when.
+//! The model assumes that an attempt does nothing once its time is over, that no two clocks differ
+//! by more than the margin, and that no token is used twice. A row stays while a request for it may
+//! still arrive. Redrives go on forever, and faults do not. Some redrive finds a free slot:
+//! `pace_model` says when.
 //!
-//! The other protocols are what one might write instead. The checker finds what each of them breaks, so it would here.
+//! The other protocols are plausible alternatives. The checker finds what each of them breaks, so
+//! it would find the same in this one.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -1,18 +1,18 @@
-//! Every fault at every call, and every pair of them: the real handler and the real redrive over a ledger and a topic that
-//! break where they are told to. A call is told apart by its number, so that all of them can be walked through; the time
-//! is tokio's, paused, so that hours take no time.
+//! The real handler and the real redrive over a ledger and a topic that inject every fault at every
+//! call, and every pair of faults. A call is identified by its number. Time is tokio's, paused, so
+//! hours take no time.
 //!
 //! One opportunity is delivered once or twice. Alerts are paced, as by default, or not. The second
 //! request comes at any distance that changes the order of the calls. It is the same, or read under
-//! another configuration, or another fact under the same event id. SendPilot keeps to its retry
-//! schedule, or never comes back. The redrive runs every minute, alone or two at once, until
-//! nothing is pending.
+//! another configuration, or another fact under the same event id. SendPilot keeps its retry
+//! schedule, or never retries. The redrive runs every minute, alone or two at once, until nothing
+//! is pending.
 //!
-//! What must hold in the end, whatever broke:
+//! In the end, these promises must hold, whatever failed:
 //!
-//! - **Told.** SendPilot gets 2xx only after a publish of that lead's alert took effect, and no 4xx
-//!   except 409.
-//! - **Nothing lost.** An alert is published if a claim took effect or SendPilot came back. Its row
+//! - **Answers.** SendPilot gets 2xx only after a publish of that lead's alert took effect, and no
+//!   4xx except 409.
+//! - **Nothing lost.** An alert is published if a claim took effect or SendPilot retried. Its row
 //!   is `PUBLISHED` in the end.
 //! - **Once.** Each publish of a delivery after the first one needs a lost proof: an answer that
 //!   was lost, or a completion that failed until its deadline. A completion that failed sooner must
@@ -20,7 +20,7 @@
 //! - **Not too fast.** If alerts are paced, each publish has a slot of its own, and starts within
 //!   one second of the slot's start.
 //! - **The same.** Every publish of a delivery has the message of its first claim.
-//! - **In time.** Who is not killed comes to an end before Lambda would kill it.
+//! - **In time.** A process that is not killed ends before Lambda would kill it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
@@ -470,7 +470,7 @@ async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
         sleep(*wait).await;
         let process = Process::new(world);
         let (ledger, topic) = (process.clone(), process.clone());
-        let (keyring, telemetry) = (Keyring::given(secrets()), telemetry());
+        let (keyring, telemetry) = (Keyring::from_secrets(secrets()), telemetry());
         let rules = Rules { pipeline: Pipeline::parse(pipeline).unwrap(), ..Rules::default() };
         let relay = Relay { pacer: world.scenario.rate.map(Pacer::new), ..relay(ledger, topic) };
         let webhook = Webhook { keyring, rules, relay, telemetry };

@@ -1,8 +1,8 @@
-//! Growth: what an event costs depends neither on how many rows the table has, nor on how many of them are pending. What a
-//! listing costs depends on those that are pending, and on nothing else.
+//! The cost of an event depends neither on the number of rows in the table nor on the number that
+//! is pending. The cost of a listing depends only on the number that is pending.
 //!
-//! Rows are copies of one that the ledger itself has written, under other ids, and come in through the engine's own bulk
-//! import. Then the real ledger claims and completes among them, over the wire.
+//! The rows are copies, under other ids, of a row that the ledger wrote. The engine's bulk import
+//! stores them. The real ledger then claims and completes deliveries among them, over the network.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};

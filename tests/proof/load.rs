@@ -1,8 +1,10 @@
-//! Load: mixed events over several processes of the real function, a real DynamoDB engine behind them. Opportunities and
-//! repetitions of them, other changes of status, and forgeries; each opportunity is alerted once, whoever gets which.
+//! Mixed events over several processes of the real function, with a real DynamoDB engine:
+//! opportunities, duplicates of them, other changes of status, and forgeries. Each opportunity is
+//! alerted once, whichever process gets it.
 //!
-//! Each call to AWS takes [`ROUND_TRIP`] here, as it would inside a region. What grows from one process to eight is what
-//! waits for that; the processes, the engine and the senders share this machine's processors.
+//! Each call to AWS takes [`ROUND_TRIP`], as it would inside a region. More processes wait for more
+//! calls at the same time, so throughput grows with them. Processes, engine and senders share the
+//! processors of this machine.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! Model checking, every fault at every call, chaos, load and growth.
+//! Model checking, every fault at every call, chaos, load and growth. The long runs are ignored by
+//! default: `make model`, `make chaos`, `make load` and `make growth`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod chaos;

@@ -1,5 +1,6 @@
-//! The slots of [`pace`](opportunity_alerts::delivery::pace) in every interleaving: a model of several
-//! attempts, each of which has an alert of its own to publish. Below it, properties of the slots.
+//! The slots of [`pace`](opportunity_alerts::delivery::pace) in every interleaving: a model of
+//! several attempts, each of which has an alert of its own to publish. Below it, properties of the
+//! slots.
 //!
 //! The model decides by production's own functions: [`may_take_slot`], in one step with its effect
 //! as in a conditional write, and those of [`AlertRate`] and [`Slot`]. Around them, it walks the

@@ -1,5 +1,5 @@
-//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS and Secrets Manager itself, keeps a journal and
-//! what was published, and makes a call meet a fault when it is told to.
+//! A front before AWS. It forwards DynamoDB's calls to an engine, plays SNS and Secrets Manager,
+//! records every call and publish, and injects faults.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Doubles behind the two seams: a ledger and a topic that do what a script says, and remember what they were asked.
+//! A ledger and a topic that follow a script and record their calls.
 
 use std::future::pending;
 use std::sync::Mutex;

@@ -1,4 +1,5 @@
-//! A real DynamoDB engine on a loopback port, one database per test, with the table that `template.yaml` describes.
+//! A real DynamoDB engine on a loopback port: one database per test, with the table of
+//! `template.yaml`.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The line from a function to a service of AWS: TLS as far as the function can see, and cut or silenced when a test says so.
+//! The line between a function and an AWS service: TLS, cut or silenced when a test asks for it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! SendPilot's side of the wire: the files in `events/`, and requests signed on the spot.
+//! SendPilot's requests: the files in `events/`, and requests that a test signs itself.
 
 use lambda_http::Request;
 use lambda_http::http::HeaderMap;

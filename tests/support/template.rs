@@ -1,4 +1,4 @@
-//! `template.yaml`, its intrinsic functions as tagged values.
+//! `template.yaml`, with its intrinsic functions as tagged values.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

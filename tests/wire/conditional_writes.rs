@@ -1,4 +1,4 @@
-//! For every row that the rules can tell apart, the pure rule and the conditional write decide alike.
+//! For every row that the rules can tell apart, the pure rule and the conditional write agree.
 
 use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};

@@ -1,5 +1,5 @@
-//! The connections to AWS, over TLS: open before the first alert asks for them, kept while the function is frozen, and replaced
-//! without SendPilot's notice where they died meanwhile.
+//! TLS connections to AWS. The function opens them before the first alert needs them, and keeps
+//! them while it is frozen. It replaces dead ones, and SendPilot does not notice.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Debounced alerts: of those on one lead and status, one goes out within the period, whoever comes first, however many at once;
-//! and never none, whatever fails.
+//! Debounced alerts. Of all alerts on one lead and status, one is published within the period,
+//! however many arrive at once. A fault never suppresses all of them.
 
 use std::time::Duration;
 

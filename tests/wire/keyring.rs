@@ -1,4 +1,5 @@
-//! The signing secrets in Secrets Manager: set, rotated, withdrawn, spoilt and out of reach, while events and forgeries come.
+//! The signing secrets in Secrets Manager: set, rotated, withdrawn, unusable and unreachable, while
+//! events and forgeries arrive.
 #![allow(clippy::print_stdout)]
 
 use std::cell::RefCell;
@@ -13,8 +14,8 @@ use crate::support::requests::{SECRET, around, change, documented, http, opportu
 use opportunity_alerts::aws::Aws as Sdk;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::rules::Rules;
-use opportunity_alerts::secrets::keyring::{BURST, Keyring, MAX_AGE, PAUSE, START, Source};
-use opportunity_alerts::sendpilot::signature::FRESH;
+use opportunity_alerts::secrets::keyring::{Keyring, MAX_AGE, MAX_FETCHES, REFILL_INTERVAL, START_TIMEOUT, Source};
+use opportunity_alerts::sendpilot::signature::MAX_SKEW;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
@@ -58,7 +59,7 @@ impl World {
         let sdk = Sdk::read(|name| environment.get(name).map(ToString::to_string)).unwrap();
         let script: &_ = Box::leak(Box::new(Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded)));
         let webhook = Webhook {
-            keyring: Keyring::open(Source::Stored("webhook".into()), &sdk, START_OF_ALL).await,
+            keyring: Keyring::new(Source::Stored("webhook".into()), &sdk, START_OF_ALL).await,
             rules: Rules::default(),
             relay: relay(script, script),
             telemetry: Telemetry::new("function".into(), |line| {
@@ -160,9 +161,9 @@ async fn fetches_only_if_an_unknown_secret_may_have_signed() {
         (vec![], "missing"),
         (no_base64, "malformed"),
         (standard("svix", OTHER, "msg.1", now, bytes), "malformed"),
-        (standard("svix", OTHER, "msg_1", now - FRESH.as_secs() - 1, bytes), "mismatch"),
-        (standard("svix", OTHER, "msg_1", now + FRESH.as_secs() + 1, bytes), "mismatch"),
-        (standard("svix", SECRET, "msg_1", now - FRESH.as_secs() - 1, bytes), "stale"),
+        (standard("svix", OTHER, "msg_1", now - MAX_SKEW.as_secs() - 1, bytes), "mismatch"),
+        (standard("svix", OTHER, "msg_1", now + MAX_SKEW.as_secs() + 1, bytes), "mismatch"),
+        (standard("svix", SECRET, "msg_1", now - MAX_SKEW.as_secs() - 1, bytes), "stale"),
         (documented(OTHER, 1, bytes), "mismatch"),
     ] {
         let (status, problem, _) = world.answer(around(&body, &hopeless)).await;
@@ -171,7 +172,7 @@ async fn fetches_only_if_an_unknown_secret_may_have_signed() {
     }
     for hopeful in [
         standard("svix", OTHER, "msg_1", now, bytes),
-        standard("webhook", OTHER, "msg_1", now - FRESH.as_secs(), bytes),
+        standard("webhook", OTHER, "msg_1", now - MAX_SKEW.as_secs(), bytes),
         documented(OTHER, now - 77 * 60, bytes),
         // A header that leads nowhere does not hide the one that might.
         [standard("svix", OTHER, "msg.1", now, bytes), documented(OTHER, now, bytes)].concat(),
@@ -184,7 +185,7 @@ async fn fetches_only_if_an_unknown_secret_may_have_signed() {
 #[tokio::test]
 async fn forgeries_delay_a_rotation_by_at_most_a_pause() {
     let mut world = World::with(&[SECRET]).await;
-    for _ in 1..BURST {
+    for _ in 1..MAX_FETCHES {
         assert_eq!(world.event_by(OTHER).await, 401);
         // Or the next one, if it took less, would ask for its fetch at an earlier time than this one did.
         world.pass(MOMENT);
@@ -199,13 +200,13 @@ async fn forgeries_delay_a_rotation_by_at_most_a_pause() {
     world.aws.put_secret(&secret(1));
     assert_eq!(world.event_by(&secret(1)).await, 401, "there is none left");
     assert_eq!(world.event_by(OTHER).await, 200, "what is known does not suffer");
-    world.pass(PAUSE + MOMENT);
+    world.pass(REFILL_INTERVAL + MOMENT);
     assert_eq!(world.event_by(&secret(1)).await, 200);
     // Nor does a clock that is set back keep the bucket shut.
     world.aws.put_secret(&secret(2));
     world.now = START_OF_ALL;
     assert_eq!(world.event_by(&secret(2)).await, 401);
-    world.pass(PAUSE + MOMENT);
+    world.pass(REFILL_INTERVAL + MOMENT);
     assert_eq!(world.event_by(&secret(2)).await, 200);
 }
 
@@ -244,12 +245,12 @@ async fn without_a_usable_secret_answers_503_and_says_why() {
             assert!(said.contains(detail) && !said.contains("s3cr3t"), "{said}");
             assert!(!format!("{:?}", world.webhook).contains("s3cr3t"));
         }
-        while world.answer(around(&body, &[])).await.2 != Some(PAUSE.as_secs()) {}
+        while world.answer(around(&body, &[])).await.2 != Some(REFILL_INTERVAL.as_secs()) {}
         world.calls();
         world.aws.put_secret(SECRET);
         assert_eq!(world.event_by(SECRET).await, 503, "out of fetches");
         assert_eq!(world.calls(), [""; 0]);
-        world.pass(PAUSE + MOMENT);
+        world.pass(REFILL_INTERVAL + MOMENT);
         assert_eq!(world.event_by(SECRET).await, 200, "{version:?}");
     }
 }
@@ -323,7 +324,7 @@ async fn a_badly_pasted_secret_never_causes_401() {
             {
                 let (status, said, retry_after) = world.answer(around(&body, &genuine)).await;
                 assert_eq!((status, &said["outcome"]), (503, &json!("unavailable")), "{pasted:?}");
-                assert!(retry_after.is_some_and(|seconds| seconds <= PAUSE.as_secs()), "{pasted:?}");
+                assert!(retry_after.is_some_and(|seconds| seconds <= REFILL_INTERVAL.as_secs()), "{pasted:?}");
                 let detail = said["detail"].as_str().unwrap();
                 assert!(detail.contains("version AWSCURRENT: "), "{pasted:?}: {detail}");
                 assert!(!detail.contains(&OTHER[6..20]), "{detail}");
@@ -333,7 +334,7 @@ async fn a_badly_pasted_secret_never_causes_401() {
             }
             // Once the secret is stored correctly, the event gets in as soon as a fetch is allowed.
             world.aws.put_secret(OTHER);
-            world.pass(PAUSE + MOMENT);
+            world.pass(REFILL_INTERVAL + MOMENT);
             assert_eq!(world.event_by(OTHER).await, 200, "{pasted:?}");
         }
     }
@@ -349,7 +350,8 @@ async fn an_unusable_current_version_never_causes_401() {
             assert_eq!(world.event_by(SECRET).await, 503);
             // A request without a signature cannot be genuine under any secret.
             assert_eq!(world.answer(around(&body, &[])).await.0, 401);
-            let stale = standard("svix", SECRET, "msg_1", world.now.as_secs() - FRESH.as_secs() - 1, body.as_bytes());
+            let stale =
+                standard("svix", SECRET, "msg_1", world.now.as_secs() - MAX_SKEW.as_secs() - 1, body.as_bytes());
             assert_eq!(world.answer(around(&body, &stale)).await.0, 401);
         }
         assert_eq!(world.counted(), [Some(1); 12], "{refused}");
@@ -362,7 +364,7 @@ async fn an_unusable_current_version_never_causes_401() {
         // The good value is stored twice, so no version is refused any more.
         world.aws.put_secret(OTHER);
         world.aws.put_secret(OTHER);
-        world.pass(PAUSE + MOMENT);
+        world.pass(REFILL_INTERVAL + MOMENT);
         assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 401]);
         assert_eq!(world.counted(), [None; 2], "{refused}");
     }
@@ -381,14 +383,14 @@ async fn an_unusable_previous_version_costs_events_nothing() {
     assert_eq!((world.calls(), world.counted()), (vec![], vec![None; 200]));
     // The previous version is refused, and the signature may be by the secret in that version.
     let signature = standard("svix", SECRET, "msg_1", world.now.as_secs(), body.as_bytes());
-    for _ in 0..2 * BURST {
+    for _ in 0..2 * MAX_FETCHES {
         let (status, said, retry_after) = world.answer(around(&body, &signature)).await;
         assert_eq!((status, &said["outcome"]), (503, &json!("unavailable")));
         assert!(said["detail"].as_str().unwrap().contains("version AWSPREVIOUS: secret number 1 does not"), "{said}");
         assert!(retry_after.is_some());
     }
-    assert_eq!(world.calls(), FETCH.repeat(BURST as usize), "no more than for any other stranger");
-    assert_eq!(world.counted(), [Some(1); 2 * BURST as usize]);
+    assert_eq!(world.calls(), FETCH.repeat(MAX_FETCHES as usize), "no more than for any other stranger");
+    assert_eq!(world.counted(), [Some(1); 2 * MAX_FETCHES as usize]);
     world.pass(MAX_AGE + MOMENT);
     assert_eq!([world.event_by(OTHER).await, world.event_by(OTHER).await], [200, 200]);
     assert_eq!(world.calls(), FETCH, "as with a good one");
@@ -458,7 +460,7 @@ async fn gives_up_a_hanging_secrets_manager_in_time() {
     aws.put_secret(SECRET);
     (0..20).for_each(|_| aws.next("current", Fault::HeldBefore));
     let mut function = Lambda::start(deployed_environment(&aws), timeout).await;
-    for longest in [START + timeout / 2, timeout / 2] {
+    for longest in [START_TIMEOUT + timeout / 2, timeout / 2] {
         let begun = Instant::now();
         let (status, problem) = function.answer(&signed_now_with(SECRET, &opportunity("evt_1"))).await;
         assert_eq!((status, &problem["outcome"]), (503, &json!("unavailable")));
@@ -537,7 +539,7 @@ async fn ten_thousand_forgeries_cost_a_few_calls() {
         calls.len() - fetches,
     );
     assert_eq!(calls.len(), fetches);
-    let allowed = BURST + took.div_duration_f64(PAUSE) as u32 + 1;
+    let allowed = MAX_FETCHES + took.div_duration_f64(REFILL_INTERVAL) as u32 + 1;
     assert!(fetches <= 2 * allowed as usize, "{fetches}");
     assert_eq!(function.answer(&signed_now_with(SECRET, &opportunity("evt_2"))).await.0, 200);
 }

@@ -1,4 +1,5 @@
-//! The ledger over the wire, against a real DynamoDB engine: claim, takeover, completion, release, and fifty at once.
+//! The ledger on a real DynamoDB engine: claim, takeover, completion, release, and fifty claims at
+//! once.
 
 use std::time::Duration;
 

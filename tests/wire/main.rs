@@ -1,4 +1,5 @@
-//! Tests over the network: the real binaries under a Lambda Runtime API, and a real DynamoDB engine.
+//! Tests over the network: the real binaries under a Lambda Runtime API, and a real DynamoDB
+//! engine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod conditional_writes;

@@ -1,6 +1,6 @@
 //! No second sees more alerts than an email subscription survives, whatever the number of
-//! processes. Tested are the slots in the table, the wait of an attempt, the redrive's drain, and
-//! real processes over the wire.
+//! processes. The tests cover the slots in the table, the wait of an attempt, the redrive's rate,
+//! and real processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,5 +1,6 @@
-//! The redrive over a real DynamoDB engine and a stub SNS: what it takes up, what it leaves alone, and what it reports. As a
-//! process where it dies or meets another, and in this process where hours have to pass.
+//! The redrive on a real DynamoDB engine and a stub SNS: what it publishes, what it leaves, and
+//! what it reports. It runs as a process if it is killed or meets another redrive, and in this
+//! process if hours must pass.
 
 use std::time::{Duration, SystemTime};
 

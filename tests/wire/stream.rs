@@ -1,5 +1,5 @@
-//! One event, two deliveries: the real binaries with the lead status stream on, and what goes to which topic when one of the
-//! two cannot be reached, is in another's hands, or the function dies.
+//! One event with two deliveries: the real binaries with the lead status stream on. One topic is
+//! unreachable, another attempt has one delivery, or the function is killed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};

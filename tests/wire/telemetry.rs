@@ -1,5 +1,5 @@
-//! The line that each invocation of the real binaries leaves, whatever becomes of it: what stands in it, which metrics
-//! CloudWatch takes out of it, and what never gets there.
+//! The log line of each invocation of the real binaries: its fields, the metrics that CloudWatch
+//! reads from it, and what it must never hold.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -534,7 +534,11 @@ async fn logs_a_line_near_the_deadline() {
     let timeout = Duration::from_secs(5);
     let cases = [
         (vec!["claim"; 9], "claim failed: the ledger did not answer in time", 1),
-        ([vec!["publish"], vec!["release"; 9]].concat(), "publish failed, and so did the release of the claim", 2),
+        (
+            [vec!["publish"], vec!["release"; 9]].concat(),
+            "publish failed: the topic did not answer in time; the release of the claim failed too: the ledger did not answer",
+            2,
+        ),
         (vec!["complete"; 9], "done, but completion failed", 3),
     ];
     let case = async |(held, failure, steps): (Vec<&str>, &str, usize)| {

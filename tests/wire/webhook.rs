@@ -1,5 +1,5 @@
-//! The real binary under a Runtime API, a real DynamoDB engine and a stub SNS behind a front that breaks: what it answers,
-//! what it leaves in the ledger, and what goes out in the end.
+//! The webhook binary under a Lambda Runtime API, with a real DynamoDB engine and a stub SNS behind
+//! a front that injects faults: its answers, the rows it leaves, and what is published in the end.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
