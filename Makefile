@@ -51,7 +51,8 @@ doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and ho
 test: test-rust test-release test-deployed test-examples # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
-	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
+	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
+		--package archive --package crm-sync --package lead-lost
 
 test-release: tools # How a release is packed, that all it takes is pinned, and that the pictures are those of the alerts
 	PYTHONPATH=.ci/release:docs .venv/bin/python -B -m unittest -v tests/a_release_is_what_its_tag_says_test.py \
@@ -80,11 +81,16 @@ load: # Thousands of events over 1 to 8 processes: throughput and latency. Some 
 growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
 	cargo test --locked --release --test proof -- --ignored --nocapture --test-threads 1 growth::
 
-bench: CANDIDATES = ours=$(TARGET)/release/webhook empty=$(TARGET)/release/empty $(WITH)
+# Built together, so that all three share the crates that they have in common. The features of `floor`
+# and `empty` are among the function's, so the function is the same as when it is built alone.
+bench: BUILD_CANDIDATES = cargo build --locked --release --package sendpilot-opportunity-alerts --package floor --package empty \
+	--bin webhook --bin floor --bin empty
+bench: LEAST = ours=$(TARGET)/release/webhook floor=$(TARGET)/release/floor empty=$(TARGET)/release/empty
+bench: CANDIDATES = $(LEAST) $(WITH)
 bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
-	cargo build --locked --release --bin webhook
-	cargo build --locked --release --package empty
+	$(BUILD_CANDIDATES)
 	$(BENCH) compare $(CANDIDATES)
+	$(BENCH) count $(LEAST)
 	$(BENCH) round-trips $(CANDIDATES)
 	$(BENCH) bodies $(CANDIDATES)
 	cargo bench --locked --package bench --bench steps
