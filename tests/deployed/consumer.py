@@ -8,9 +8,10 @@ from threading import Lock, Thread
 
 import boto3
 
-from local_aws.emulator import REGION
 from local_aws.function import ROOT, architecture, build, run_sam
-from local_aws.stack import as_ministack_takes_it, outputs
+from local_aws.stack import as_ministack_takes_it
+from ops.running import REGION
+from ops.stack import outputs
 
 
 def deploy(example, emulator, **parameters):

@@ -17,15 +17,15 @@ import boto3
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from local_aws import examination, request
-from local_aws.doctor import examine
-from local_aws.examination import Examination
 from local_aws.inbox import Inbox
 from local_aws.service import shared_service
-from local_aws.session import hooked, somebody_who_may_not
-from local_aws.signature import SAMPLE_SECRET
-from local_aws.stack import NAME, outputs
-from local_aws.topic import refusing
+from ops import examination, request
+from ops.doctor import examine
+from ops.examination import Examination
+from ops.signature import SAMPLE_SECRET
+from ops.stack import NAME, outputs
+from session import hooked, somebody_who_may_not
+from topic import refusing
 
 # As SendPilot might have made it.
 ANOTHER_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

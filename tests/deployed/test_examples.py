@@ -7,8 +7,8 @@ import unittest
 
 import boto3
 
+from consumer import Endpoint, Stream, change, deploy
 from local_aws import function
-from local_aws.consumer import Endpoint, Stream, change, deploy
 from local_aws.emulator import Emulator
 from local_aws.journey import STAGES
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import boto3
 
-from local_aws import request
 from local_aws.inbox import Inbox
-from local_aws.pending import listing
 from local_aws.service import shared_service
-from local_aws.signature import DOCUMENTED, SAMPLE_SECRET, STANDARD, SVIX, fresh_secret
-from local_aws.stack import NAME
-from local_aws.topic import refusing
+from ops import request
+from ops.pending import listing
+from ops.signature import DOCUMENTED, SAMPLE_SECRET, STANDARD, SVIX, fresh_secret
+from ops.stack import NAME
+from topic import refusing
 
 EVENTS = Path("events")
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import ClientError
 
-from local_aws.emulator import REGION, Emulator
+from local_aws.emulator import Emulator
 from local_aws.function import LOGS
 from local_aws.stack import as_ministack_takes_it
+from ops.running import REGION
 
 STREAM = {
     "StatusTopic",

@@ -16,17 +16,17 @@ from unittest import mock
 import boto3
 from botocore.awsrequest import AWSResponse
 
-from local_aws import pace, request, resend
-from local_aws.deliveries import bodies
 from local_aws.function import ROOT
 from local_aws.inbox import Inbox
 from local_aws.journey import change
-from local_aws.pace import Pace, WrongClock
 from local_aws.service import shared_service
-from local_aws.session import hooked, somebody_who_may_not
-from local_aws.stack import NAME, outputs
-from local_aws.subscribers import subscriptions
-from local_aws.topic import refusing
+from ops import pace, request, resend
+from ops.deliveries import bodies
+from ops.pace import Pace, WrongClock
+from ops.stack import NAME, outputs
+from ops.subscribers import subscriptions
+from session import hooked, somebody_who_may_not
+from topic import refusing
 
 WORKSPACE = "ws_abc123xyz"
 NOW = 1795636800000  # 2026-11-25T20:00:00Z in milliseconds
@@ -68,7 +68,7 @@ class Command(unittest.TestCase):
             for value in ("a b  c", "a'b", 'a"b', "a$b", "a#b%", "a\\", "-x", "\u00e9", *expanded):
                 made = self.make(f"EVENT={value}", f"STACK={value}", "YES=yes")
                 words = shlex.split(made.stdout.replace("\\\n", ""))
-                arguments = words[words.index("local_aws.resend") + 1 :]
+                arguments = words[words.index("ops.resend") + 1 :]
                 self.assertEqual(arguments, [f"--stack={value}", f"--event={value}", "--yes"])
             self.assertFalse(ran.exists())
 

@@ -11,13 +11,13 @@ import time
 import unittest
 from datetime import datetime, timezone
 
-from local_aws import request, resend
 from local_aws.inbox import Inbox
 from local_aws.journey import STAGES, UNLISTED, change, of_event, table, travel
 from local_aws.service import shared_service
-from local_aws.signature import SVIX
-from local_aws.stack import NAME
-from local_aws.topic import refusing
+from ops import request, resend
+from ops.signature import SVIX
+from ops.stack import NAME
+from topic import refusing
 
 WORKSPACE = "ws_abc123xyz"
 

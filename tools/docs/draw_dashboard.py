@@ -11,9 +11,9 @@ from pathlib import Path
 from random import Random
 from xml.sax.saxutils import escape
 
-HERE = Path(__file__).parent
-PICTURE = HERE / "dashboard.svg"
-TEMPLATE = HERE.parent / "template.yaml"
+ROOT = Path(__file__).parents[2]
+PICTURE = ROOT / "docs" / "dashboard.svg"
+TEMPLATE = ROOT / "template.yaml"
 
 COLUMN, ROW, GAP = 50, 44, 5  # CloudWatch's grid has 24 columns
 HOURS = 7 * 24
@@ -132,7 +132,7 @@ class Week:
         for key in ((name, dimensions[-1]), (name, owner, stat), (name, owner), (name, resource), f"{name} {stat}", name):
             if key in self._series:
                 return self._series[key]
-        raise KeyError(f"docs/draw_dashboard.py has no sample of {row}")
+        raise KeyError(f"tools/docs/draw_dashboard.py has no sample of {row}")
 
     def _hourly(self, rate):
         """Counts of something that happens `rate` times in a busy hour."""

@@ -1,5 +1,6 @@
-"""Checks the contracts beside this file without a network: schemas against JSON Schema, asyncapi.yaml against AsyncAPI, and each reference for an end.
+"""Checks docs/contracts without a network.
 
+The schemas must fit JSON Schema, asyncapi.yaml must fit AsyncAPI, and each reference must lead somewhere.
 That examples and the code agree with them is for tests/what_is_published_keeps_its_contract.rs; openapi.yaml has a linter of its own.
 """
 
@@ -12,6 +13,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import best_match
 
 HERE = Path(__file__).parent
+CONTRACTS = HERE.parents[1] / "docs" / "contracts"
 # The schema that AsyncAPI publishes, unchanged; its licence stands beside it.
 ASYNCAPI = HERE / "asyncapi-specs" / "3.0.0.json"
 
@@ -47,20 +49,20 @@ def leads_somewhere(path, reference):
 
 
 def flaws():
-    schemas = sorted(HERE.rglob("*.schema.json"))
-    asyncapi = HERE / "asyncapi.yaml"
+    schemas = sorted(CONTRACTS.rglob("*.schema.json"))
+    asyncapi = CONTRACTS / "asyncapi.yaml"
     meta_schema = Draft202012Validator(Draft202012Validator.META_SCHEMA)
     for validator, path in [*((meta_schema, path) for path in schemas), (Draft7Validator(read(ASYNCAPI)), asyncapi)]:
         if error := best_match(validator.iter_errors(read(path))):
             yield path, f"{error.json_path}: {error.message}"
-    for path in [*schemas, asyncapi, HERE / "openapi.yaml"]:
+    for path in [*schemas, asyncapi, CONTRACTS / "openapi.yaml"]:
         for reference in references(read(path)):
             if not leads_somewhere(path, reference):
                 yield path, f"{reference} leads nowhere"
 
 
 if __name__ == "__main__":
-    found = [f"{path.relative_to(HERE)}: {flaw}" for path, flaw in flaws()]
+    found = [f"{path.relative_to(CONTRACTS)}: {flaw}" for path, flaw in flaws()]
     if found:
         sys.exit("\n".join(found))
     print("the schemas, asyncapi.yaml, and all references: OK")

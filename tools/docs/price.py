@@ -9,8 +9,8 @@ import sys
 from math import ceil
 from pathlib import Path
 
-HERE = Path(__file__).parent
-README, SCALING, TEMPLATE = HERE.parent / "README.md", HERE / "scaling.md", HERE.parent / "template.yaml"
+ROOT = Path(__file__).parents[2]
+README, SCALING, TEMPLATE = ROOT / "README.md", ROOT / "docs" / "scaling.md", ROOT / "template.yaml"
 
 # List prices in us-east-1, in US dollars, as of 2025, without any free tier. They change: https://aws.amazon.com/pricing
 MILLION = 1_000_000
@@ -265,7 +265,7 @@ def main():
         if "--check" not in sys.argv:
             file.write_text(priced, "utf-8")
         elif text != priced:
-            sys.exit(f"{file.name} has other prices than docs/price.py reckons: write them anew by `make prices`")
+            sys.exit(f"{file.name} has other prices than tools/docs/price.py reckons: write them anew by `make prices`")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ import signal
 import sys
 from pathlib import Path
 
-from local_aws import request
-from local_aws.display import show_alert, show_answer, show_request
-from local_aws.function import LOGS, RUNNING
+from local_aws.function import LOGS
 from local_aws.inbox import Inbox
 from local_aws.progress import Failed
 from local_aws.service import service
+from ops import request
+from ops.display import show_alert, show_answer, show_request
+from ops.running import RUNNING
 
 
 def main():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from local_aws.lifeline import Lifeline
 from local_aws.progress import Failed
+from ops.running import know_only
 
-REGION = "us-east-1"
 STARTUP = 60  # seconds; it takes two
 MINISTACK = Path(sys.executable).with_name("ministack")
 
@@ -78,25 +78,6 @@ class Emulator:
         # Otherwise sam asks the package index for its newest version after every command.
         (sam / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
         return {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.5", "__SAM_CLI_APP_DIR": str(sam)}
-
-
-def know_only(endpoint):
-    """From here on, this process and its children know no AWS but the local one, whatever account the user is logged in to."""
-    for name in list(os.environ):
-        if name.startswith(("AWS_", "SAM_")):
-            del os.environ[name]
-    local = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
-    os.environ.update(local)
 
 
 def _free_port():

@@ -14,7 +14,6 @@ from local_aws.progress import Failed
 
 ROOT = Path(__file__).parents[2]
 LOGS = ROOT / ".local-aws"
-RUNNING = LOGS / "webhook-url"  # where `make run` can be reached, while it is up
 
 # A local run needs no small binary, and half of the time of a release build goes into making it small.
 SOONER = {

@@ -4,12 +4,12 @@ import re
 import sys
 from dataclasses import dataclass
 
-from local_aws import request
-from local_aws.display import printable
 from local_aws.function import ROOT
 from local_aws.inbox import Inbox, Message
 from local_aws.progress import Failed
 from local_aws.service import service
+from ops import request
+from ops.display import printable
 
 UNLISTED = "ON_HOLIDAY"  # a status that SendPilot's documentation does not list
 # By SendPilot's own example of a mapping. What is not in it is unknown.

@@ -7,12 +7,12 @@ from functools import cache
 from pathlib import Path
 
 from local_aws import function, stack
-from local_aws.deliveries import Deliveries
 from local_aws.emulator import Emulator
 from local_aws.progress import step
 from local_aws.redrive import Redrive
 from local_aws.secret import Secret
-from local_aws.signature import SAMPLE_SECRET
+from ops.deliveries import Deliveries
+from ops.signature import SAMPLE_SECRET
 
 
 @dataclass

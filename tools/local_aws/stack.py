@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import boto3
 
-from local_aws.emulator import REGION
 from local_aws.function import architecture, run_sam
+from ops.running import REGION
+from ops.stack import NAME, outputs
 
-NAME = "sendpilot-opportunity-alerts"
 # As the template has them. A second deploy leaves a parameter that it is not given as the first one set it.
 DEFAULTS = {
     "StatusStream": "off",
@@ -88,26 +88,6 @@ def _first_metric(metrics):
     over = re.search(r"^Period: .*\n", stat, re.MULTILINE)[0]
     statistic = re.search(r"^Stat: (.*\n)", stat, re.MULTILINE)[1]
     return indent(f"{metric}{over}Statistic: {statistic}", metrics[1])
-
-
-def outputs(stack_name):
-    """The outputs of a deployed stack, by name."""
-    return outputs_of(described(stack_name))
-
-
-def described(stack_name):
-    """Returns a deployed stack as CloudFormation describes it."""
-    return boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
-
-
-def outputs_of(stack):
-    """Returns the outputs of a described stack, by name."""
-    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-
-
-def parameters_of(stack):
-    """Returns the parameters of a described stack, by name."""
-    return {one["ParameterKey"]: one.get("ParameterValue") for one in stack.get("Parameters", [])}
 
 
 def _create_routes():

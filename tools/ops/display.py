@@ -2,8 +2,8 @@
 
 import json
 
-from local_aws.deliveries import bodies
-from local_aws.signature import DOCUMENTED, STANDARD, SVIX
+from ops.deliveries import bodies
+from ops.signature import DOCUMENTED, STANDARD, SVIX
 
 FORMS = {SVIX: "Svix headers", STANDARD: "Standard Webhooks headers", DOCUMENTED: "the documented header"}
 

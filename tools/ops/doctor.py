@@ -7,10 +7,10 @@ import argparse
 import sys
 import time
 
-from local_aws.display import printable
-from local_aws.examination import CANT_TELL, OK, WRONG, Examination
-from local_aws.running import use_what_runs
-from local_aws.stack import NAME
+from ops.display import printable
+from ops.examination import CANT_TELL, OK, WRONG, Examination
+from ops.running import use_what_runs
+from ops.stack import NAME
 
 
 def main():

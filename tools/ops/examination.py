@@ -10,13 +10,13 @@ from datetime import datetime, timedelta, timezone
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local_aws import request
-from local_aws.deliveries import Deliveries
-from local_aws.pending import age, is_for_stream
-from local_aws.refusal import GONE, LOG_IN, NOT_LOGGED_IN, missing_permission
-from local_aws.signature import SAMPLE_SECRET
-from local_aws.stack import outputs_of, parameters_of
-from local_aws.subscribers import attributes, client, described, pages, subscriptions
+from ops import request
+from ops.deliveries import Deliveries
+from ops.pending import age, is_for_stream
+from ops.refusal import GONE, LOG_IN, NOT_LOGGED_IN, missing_permission
+from ops.signature import SAMPLE_SECRET
+from ops.stack import outputs_of, parameters_of
+from ops.subscribers import attributes, client, described, pages, subscriptions
 
 OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
 

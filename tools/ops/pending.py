@@ -8,10 +8,10 @@ from decimal import Decimal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local_aws.deliveries import Deliveries
-from local_aws.display import printable
-from local_aws.running import use_what_runs
-from local_aws.stack import NAME, outputs
+from ops.deliveries import Deliveries
+from ops.display import printable
+from ops.running import use_what_runs
+from ops.stack import NAME, outputs
 
 
 def main():

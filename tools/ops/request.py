@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from local_aws.signature import SAMPLE_SECRET, SVIX, form_of, fresh_secret, is_by, sign
+from ops.signature import SAMPLE_SECRET, SVIX, form_of, fresh_secret, is_by, sign
 
 EVENT_ID = re.compile(rb'("eventId"\s*:\s*")((?:[^"\\]|\\.)*)(")')
 

@@ -18,13 +18,13 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
-from local_aws.deliveries import Deliveries, bodies
-from local_aws.display import printable
-from local_aws.pace import DEFAULT, Pace, WrongClock
-from local_aws.refusal import LOG_IN, NOT_LOGGED_IN, missing_permission
-from local_aws.running import use_what_runs
-from local_aws.stack import NAME, described, outputs_of, parameters_of
-from local_aws.subscribers import confirmed, subscriptions
+from ops.deliveries import Deliveries, bodies
+from ops.display import printable
+from ops.pace import DEFAULT, Pace, WrongClock
+from ops.refusal import LOG_IN, NOT_LOGGED_IN, missing_permission
+from ops.running import use_what_runs
+from ops.stack import NAME, described, outputs_of, parameters_of
+from ops.subscribers import confirmed, subscriptions
 
 UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
 GIVE_ONE = (

@@ -1,10 +1,13 @@
-"""What `make run` has up."""
+"""The local AWS that `make run` keeps up."""
 
+import os
 import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from local_aws.emulator import know_only
-from local_aws.function import RUNNING
+ROOT = Path(__file__).parents[2]  # the top of the repository
+RUNNING = ROOT / ".local-aws" / "webhook-url"  # has the URL of the webhook while `make run` is up
+REGION = "us-east-1"  # of every local AWS
 
 
 def use_what_runs():
@@ -15,3 +18,22 @@ def use_what_runs():
     url = urlsplit(webhook)
     know_only(f"{url.scheme}://{url.netloc}")
     return webhook
+
+
+def know_only(endpoint):
+    """From here on, this process and its children know no AWS but the local one, whatever account the user is logged in to."""
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "SAM_")):
+            del os.environ[name]
+    local = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+    os.environ.update(local)

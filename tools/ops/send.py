@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 
-from local_aws import request
-from local_aws.display import show_answer, show_request
-from local_aws.function import RUNNING
-from local_aws.signature import SAMPLE_SECRET
+from ops import request
+from ops.display import show_answer, show_request
+from ops.running import RUNNING
+from ops.signature import SAMPLE_SECRET
 
 
 def main():

@@ -9,10 +9,11 @@ import unittest
 import zipfile
 from pathlib import Path
 
+from samcli.yamlhelper import yaml_parse
+
 import source
 from notes import notes
 from pack import pack
-from samcli.yamlhelper import yaml_parse
 
 FUNCTIONS = ("RedriveFunction", "WebhookFunction")
 AT = 1_708_770_600  # 24 February 2024, 10:30 UTC
