@@ -44,7 +44,9 @@ class Stream:
         self._sns.publish(
             TopicArn=self.arn,
             Message=json.dumps(event),
-            MessageAttributes={name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()},
+            MessageAttributes={
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+            },
             MessageGroupId=event["subject"],
         )
 

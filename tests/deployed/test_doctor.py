@@ -76,7 +76,9 @@ def subscribe(subscription):
 
 def dead_letters():
     url = {"QueueUrl": names["DeadLettersUrl"], "AttributeNames": ["QueueArn"]}
-    return json.dumps({"deadLetterTargetArn": boto3.client("sqs").get_queue_attributes(**url)["Attributes"]["QueueArn"]})
+    return json.dumps(
+        {"deadLetterTargetArn": boto3.client("sqs").get_queue_attributes(**url)["Attributes"]["QueueArn"]}
+    )
 
 
 def attributes(subscription_arn):
@@ -188,7 +190,10 @@ class Doctor(unittest.TestCase):
             self.examine(alert=True)
             self.assertEqual((self.of("WRONG"), self.status), ([], 0), self.printed)
             self.assertIn("ok          stream's subscribers: 1, all confirmed: sqs\n", self.printed)
-            self.assertRegex(self.printed, "ok          alert: .*#alert is PUBLISHED, as message .*; .*#status is PUBLISHED, as message ")
+            self.assertRegex(
+                self.printed,
+                "ok          alert: .*#alert is PUBLISHED, as message .*; .*#status is PUBLISHED, as message ",
+            )
 
     def test_an_alert_that_the_topic_does_not_take(self):
         self.addCleanup(deployed.redrive.run)
@@ -226,7 +231,9 @@ class Doctor(unittest.TestCase):
             (describe, "describe-change-set"),
             (execute, "execute-change-set"),
         ):
-            self.assertEqual(command, f"aws cloudformation {operation} --stack-name {NAME} --change-set-name {change_set}")
+            self.assertEqual(
+                command, f"aws cloudformation {operation} --stack-name {NAME} --change-set-name {change_set}"
+            )
         self.assertEqual(last, f"aws cloudformation wait stack-update-complete --stack-name {NAME}")
         self.assertEqual(self.of("can't tell"), ["forged event", "signed event"])
 
@@ -320,13 +327,17 @@ class Doctor(unittest.TestCase):
 
     def test_a_function_with_another_secret_than_the_stacks(self):
         self.change_variables(WEBHOOK_SECRET_ID=None, WEBHOOK_SECRET=ANOTHER_SECRET)
-        self.assert_wrong("signed event", "signed by secret 1: 401 unauthorized", "knows other secrets than the stack's")
+        self.assert_wrong(
+            "signed event", "signed by secret 1: 401 unauthorized", "knows other secrets than the stack's"
+        )
 
     def test_a_clock_that_is_wrong_is_not_held_against_the_stack(self):
         ahead = mock.Mock(wraps=time, time=lambda: time.time() + HOUR)
         with mock.patch.object(request, "time", ahead):
             self.examine()
-        self.assertEqual((self.of("WRONG"), self.of("can't tell"), self.status), ([], ["signed event"], 2), self.printed)
+        self.assertEqual(
+            (self.of("WRONG"), self.of("can't tell"), self.status), ([], ["signed event"], 2), self.printed
+        )
         self.assertIn("Set the clock of this machine.", self.printed)
 
     def test_a_function_that_may_not_read_its_secret(self):
@@ -483,7 +494,12 @@ class Doctor(unittest.TestCase):
         for kind, name, hours in (("status", "messages of the stream", 2), ("alert", "alerts", 1)):
             key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#{kind}"}
             # Claimed, so that the redrive leaves it alone.
-            row = {"state": "PENDING", "pending": "0", "leaseUntil": now + HOUR * 1000, "firstSeenAt": now - hours * HOUR * 1000}
+            row = {
+                "state": "PENDING",
+                "pending": "0",
+                "leaseUntil": now + HOUR * 1000,
+                "firstSeenAt": now - hours * HOUR * 1000,
+            }
             table.put_item(Item={**key, **row})
             self.addCleanup(table.delete_item, Key=key)
             said.insert(0, rf"{name}: 1 for more than 15 minutes, the oldest for {hours}:00:\d\d")
@@ -496,7 +512,9 @@ class Doctor(unittest.TestCase):
                 sqs.send_message(QueueUrl=names[output], MessageBody="{}")
                 try:
                     for _ in ("waiting", "taken up by somebody who looks at it"):
-                        self.assert_wrong(title, "^1, where none should be", f"receive-message .*--queue-url {names[output]}")
+                        self.assert_wrong(
+                            title, "^1, where none should be", f"receive-message .*--queue-url {names[output]}"
+                        )
                         sqs.receive_message(QueueUrl=names[output])
                 finally:
                     sqs.purge_queue(QueueUrl=names[output])
@@ -582,7 +600,9 @@ class Doctor(unittest.TestCase):
             subscribe = self.typed(subscribe, endpoint)
         arn = paste(subscribe)["SubscriptionArn"]
         self.assertEqual(attributes(arn)["RedrivePolicy"], dead_letters())
-        link = f"https://sns.us-east-1.amazonaws.com/confirmation.html?TopicArn={topic}&Token=2336412f&Endpoint={endpoint}"
+        link = (
+            f"https://sns.us-east-1.amazonaws.com/confirmation.html?TopicArn={topic}&Token=2336412f&Endpoint={endpoint}"
+        )
         confirms = "aws sns confirm-subscription --authenticate-on-unsubscribe true"
         for given in (link, link.partition("&Endpoint")[0], "2336412f"):
             self.assertEqual(self.typed(confirm, given), f"{confirms} --topic-arn {topic} --token 2336412f")

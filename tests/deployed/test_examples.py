@@ -182,7 +182,6 @@ class TheAutomation(unittest.TestCase):
         self.assertEqual((method, key), ("POST", "evt_lead_1_7"))
         self.assertEqual((body["action"], body["leadId"], body["newStatus"]), ("lead_lost", "lead_1", "NOT_INTERESTED"))
 
-
     def test_what_fails_is_tried_three_times_with_one_key_and_kept_in_the_end(self):
         automation = Endpoint()
         url = self.enterContext(automation.serving())

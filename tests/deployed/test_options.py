@@ -163,7 +163,9 @@ class EveryOption(unittest.TestCase):
             for function in ("WebhookFunction", "RedriveFunction"):
                 with self.subTest(kind, function=function):
                     configuration = boto3.client("lambda").get_function_configuration(FunctionName=made[function])
-                    self.assertEqual(configuration["Environment"]["Variables"].get("STATUS_TOPIC_ARN"), made.get("StatusTopic"))
+                    self.assertEqual(
+                        configuration["Environment"]["Variables"].get("STATUS_TOPIC_ARN"), made.get("StatusTopic")
+                    )
 
     def test_half_a_chat_is_refused(self):
         for part in ({"SlackWorkspaceId": "T0123ABCD"}, {"TeamsChannelId": "19%3ab6ef%40thread.tacv2"}):
@@ -176,7 +178,10 @@ class EveryOption(unittest.TestCase):
                 deploy(self, **{name: value})
 
     def test_only_a_fifo_topic_has_a_name_of_its_own_so_that_neither_kind_is_in_the_others_way(self):
-        for kind, name in (("standard", r":with-statusstream-\d+-StatusTopic-\w+$"), ("fifo", r":with-statusstream-\d+-status\.fifo$")):
+        for kind, name in (
+            ("standard", r":with-statusstream-\d+-StatusTopic-\w+$"),
+            ("fifo", r":with-statusstream-\d+-status\.fifo$"),
+        ):
             self.assertRegex(deploy(self, StatusStream=kind)["StatusTopic"], name)
 
     def test_topics_and_queues_refuse_the_transport_that_their_policies_name_and_take_the_other(self):
@@ -200,7 +205,9 @@ class EveryOption(unittest.TestCase):
         for options, streams in (({}, []), ({"StatusStream": "standard"}, ["StatusTopic"])):
             made = {**deploy(self, **options), "stranger": stranger}
             topics = ["AlertsTopic", "AlarmsTopic", *streams]
-            attributes = sqs.get_queue_attributes(QueueUrl=made["DeadLetters"], AttributeNames=["QueueArn"])["Attributes"]
+            attributes = sqs.get_queue_attributes(QueueUrl=made["DeadLetters"], AttributeNames=["QueueArn"])[
+                "Attributes"
+            ]
             for topic in ("stranger", *topics):
                 sns.subscribe(TopicArn=made[topic], Protocol="sqs", Endpoint=attributes["QueueArn"])
                 sns.publish(TopicArn=made[topic], Message=topic)
@@ -224,7 +231,9 @@ class QueuedExamples(unittest.TestCase):
                     self.assertEqual(target.rsplit(":", 1)[1], queue.rsplit("/", 1)[1])
                     self.assertEqual(target.endswith(".fifo"), kind == "fifo")
                     mappings = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
-                    (mapping,) = (one for one in mappings if one["EventSourceArn"].endswith(made["Changes"].rsplit("/", 1)[1]))
+                    (mapping,) = (
+                        one for one in mappings if one["EventSourceArn"].endswith(made["Changes"].rsplit("/", 1)[1])
+                    )
                     self.assertEqual((mapping["BatchSize"], mapping.get("MaximumBatchingWindowInSeconds", 0)), (10, 0))
 
 

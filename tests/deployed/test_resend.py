@@ -188,11 +188,12 @@ class Resend(unittest.TestCase):
         which = [] if "--event" in arguments else ["--since", since or self.began]
         printed, said = io.StringIO(), mock.Mock(return_value=terminal)
         stdin = mock.Mock(isatty=lambda: terminal is not None)
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), mock.patch(
-            "builtins.input", said
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+            mock.patch("builtins.input", said),mock.patch("sys.stdin", stdin), self.assertRaises(SystemExit) as ended
         ):
-            with mock.patch("sys.stdin", stdin), self.assertRaises(SystemExit) as ended:
-                resend.main(["--stack", NAME, *which, *arguments])
+            resend.main(["--stack", NAME, *which, *arguments])
         self.printed, self.status, self.asked = (
             printed.getvalue(),
             ended.exception.code,

@@ -12,7 +12,7 @@ import unittest
 from datetime import datetime, timezone
 
 from local_aws.inbox import Inbox
-from local_aws.journey import STAGES, UNLISTED, change, of_event, table, travel
+from local_aws.journey import STAGES, change, of_event, table, travel
 from local_aws.service import shared_service
 from ops import request, resend
 from ops.signature import SVIX
@@ -64,7 +64,9 @@ class EitherStream:
         arrived = []
         for inbox, events in ((self.alerts, alerts), (self.stream, stream)):
             arrived.append(inbox.collect(expected=len(events)))
-            self.assertCountEqual([message.event["id"] for message in arrived[-1]], [event.event_id() for event in events])
+            self.assertCountEqual(
+                [message.event["id"] for message in arrived[-1]], [event.event_id() for event in events]
+            )
         return arrived
 
     def test_an_opportunity_is_one_alert_and_one_message_of_the_stream(self):
@@ -72,7 +74,10 @@ class EitherStream:
         self.assertEqual(post(event), (200, "alerted"))
         self.assertEqual(post(event), (200, "duplicate"))
         [alert], [message] = self.assert_arrived([event], [event])
-        self.assertEqual((alert.event["type"], message.event["type"]), ("sendpilot.lead.opportunity", "sendpilot.lead.status_changed"))
+        self.assertEqual(
+            (alert.event["type"], message.event["type"]),
+            ("sendpilot.lead.opportunity", "sendpilot.lead.status_changed"),
+        )
         # But for the type, both say the same, and the repetition of either is known by the same id.
         self.assertEqual({**alert.event, "type": None}, {**message.event, "type": None})
         self.assertIsNone(message.subject)
@@ -99,14 +104,18 @@ class EitherStream:
         # ministack drops what a FIFO topic was given five minutes ago, as SNS does.
         _, again = self.assert_arrived([], [] if fifo else events)
         for message, first in zip(again, before):
-            self.assertEqual((message.text, message.attributes, message.group), (first.text, first.attributes, first.group))
+            self.assertEqual(
+                (message.text, message.attributes, message.group), (first.text, first.attributes, first.group)
+            )
 
     def test_while_the_stream_refuses_the_alert_goes_out_once_and_a_repetition_is_the_streams_alone(self):
         event = change(self.lead, "OPPORTUNITY")
         with refusing(deployed.stream_arn):
             self.assertEqual(post(event), (200, "alerted"))
             self.assertEqual(post(event), (200, "duplicate"))
-            self.assertEqual((row_of(event, "alert")["state"], row_of(event, "status")["state"]), ("PUBLISHED", "PENDING"))
+            self.assertEqual(
+                (row_of(event, "alert")["state"], row_of(event, "status")["state"]), ("PUBLISHED", "PENDING")
+            )
             self.assert_arrived([event], [])
         self.assertEqual(post(event)[0], 200)
         self.assert_arrived([], [event])
@@ -207,7 +216,9 @@ class OnAFifoTopicWithRulesOfOnesOwn(EitherStream, unittest.TestCase):
         event = change(self.lead, "DONE")
         post(event)
         row = row_of(event, "status")
-        self.assertEqual(row["message"]["MessageDeduplicationId"], hashlib.sha256(row["deliveryId"].encode()).hexdigest())
+        self.assertEqual(
+            row["message"]["MessageDeduplicationId"], hashlib.sha256(row["deliveryId"].encode()).hexdigest()
+        )
         self.assertEqual(row["message"]["MessageGroupId"], self.lead)
 
     def test_a_lead_id_that_is_no_group_id_is_hashed(self):
@@ -221,7 +232,9 @@ class OnAFifoTopicWithRulesOfOnesOwn(EitherStream, unittest.TestCase):
         event = change(self.lead, "MEETING_BOOKED", "OPPORTUNITY")
         self.assertEqual(post(event), (200, "alerted"))
         [alert], _ = self.assert_arrived([event], [event])
-        self.assertEqual((alert.event["type"], alert.event["data"]["newStatus"]), ("sendpilot.lead.status_reached", "MEETING_BOOKED"))
+        self.assertEqual(
+            (alert.event["type"], alert.event["data"]["newStatus"]), ("sendpilot.lead.status_reached", "MEETING_BOOKED")
+        )
 
     def test_stages_are_those_of_the_parameter(self):
         events = {"sales qualified": change(self.lead, "OPPORTUNITY"), "unknown": change(self.lead, "DONE")}

@@ -148,7 +148,9 @@ class Picture:
         self._add(f'<path d="M28 {y}H{WIDTH - 28}" stroke="{LINE}"/>')
 
     def svg(self, height):
-        frame = f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" fill="#ffffff" stroke="{LINE}"/>'
+        frame = (
+            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" fill="#ffffff" stroke="{LINE}"/>'
+        )
         lines = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
             f' role="img" font-family="{SANS}">',

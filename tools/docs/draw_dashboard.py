@@ -73,9 +73,7 @@ class Week:
         refused = self._only({self.OUTAGE[0]: alerts_waiting * 4})
         self._series = {
             **{("StatusChanges", status): counts for status, counts in changes.items()},
-            "Opportunities": [
-                count + 4 * alerts_waiting * (hour == self.OUTAGE[0]) for hour, count in enumerate(due)
-            ],
+            "Opportunities": [count + 4 * alerts_waiting * (hour == self.OUTAGE[0]) for hour, count in enumerate(due)],
             "Alerted": out,
             "Debounced": [int(self._dice.random() < count / 12) for count in out],
             "Streamed": streamed,
@@ -116,10 +114,13 @@ class Week:
             ("NumberOfNotificationsFailed", "StatusTopic"): self._only({}),
             "NumberOfMessagesPublished": [count + alerts_waiting * (hour == last) for hour, count in enumerate(out)],
             "NumberOfNotificationsDelivered": [
-                3 * count - (hour == self.UNREACHED) + 3 * alerts_waiting * (hour == last) for hour, count in enumerate(out)
+                3 * count - (hour == self.UNREACHED) + 3 * alerts_waiting * (hour == last)
+                for hour, count in enumerate(out)
             ],
             "NumberOfNotificationsFailed": self._only({self.UNREACHED: 1}),
-            ("ApproximateNumberOfMessagesVisible", "DeadLetters"): [int(hour >= self.UNREACHED) for hour in range(HOURS)],
+            ("ApproximateNumberOfMessagesVisible", "DeadLetters"): [
+                int(hour >= self.UNREACHED) for hour in range(HOURS)
+            ],
             ("ApproximateNumberOfMessagesVisible", "RedriveFailures"): self._only({}),
         }
         self.alarmed = {"DeadLetters"}
@@ -129,7 +130,14 @@ class Week:
         name, dimensions = row[1], row[3::2]
         owner = re.match(r"\$\{([A-Z][a-z]+)", dimensions[0])[1]
         resource = dimensions[0].strip("${}").split(".")[0]
-        for key in ((name, dimensions[-1]), (name, owner, stat), (name, owner), (name, resource), f"{name} {stat}", name):
+        for key in (
+            (name, dimensions[-1]),
+            (name, owner, stat),
+            (name, owner),
+            (name, resource),
+            f"{name} {stat}",
+            name,
+        ):
             if key in self._series:
                 return self._series[key]
         raise KeyError(f"tools/docs/draw_dashboard.py has no sample of {row}")
@@ -166,7 +174,12 @@ def picture(dashboard, week):
             *view(properties, week, area),
         ]
         parts.append(f'<g transform="translate({x} {y})">\n' + "\n".join(inner) + "\n</g>")
-    note = text(12, height + 16, "The dashboard of template.yaml with the lead status stream, and the numbers of a made-up week.", PALE)
+    note = text(
+        12,
+        height + 16,
+        "The dashboard of template.yaml with the lead status stream, and the numbers of a made-up week.",
+        PALE,
+    )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {24 * COLUMN} {height + 26}"'
         ' font-family="Helvetica, Arial, sans-serif">\n'
@@ -233,7 +246,9 @@ def time_series(properties, week, area):
         if columns:
             totals = [[value or 0 for value in hour] for hour in zip(*columns)]
             highest = max(sum(hour) if stacked else max(hour) for hour in totals)
-            scale[side] = nice(max([highest, 1] + [line["value"] for line in lines if line.get("yAxis", "left") == side]))
+            scale[side] = nice(
+                max([highest, 1] + [line["value"] for line in lines if line.get("yAxis", "left") == side])
+            )
     yield from frame(area, scale)
     floor = [0] * HOURS
     for _, values, color, side in rows:

@@ -90,14 +90,25 @@ STREAM_DELIVERY = STREAM_WRITES * WRITE_UNIT + gb(STREAM_ROW) * (TABLE_GB + BACK
 
 
 def default_memory():
-    return int(re.search(r"^Globals:\n(?: .*\n|\n)*?    MemorySize: (\d+)$", TEMPLATE.read_text("utf-8"), re.MULTILINE)[1])
+    return int(
+        re.search(r"^Globals:\n(?: .*\n|\n)*?    MemorySize: (\d+)$", TEMPLATE.read_text("utf-8"), re.MULTILINE)[1]
+    )
 
 
 def by_memory():
     """What memory buys, where one event in twenty is an opportunity."""
     opportunities = 0.05
     others = GATEWAY_REQUEST + LOGS + DATA_OUT + opportunities * (DELIVERY + PUBLISH + CHAT + EMAIL)
-    yield "MB", "of a vCPU", "event ignored", "alert, warm", "alert, cold", "Lambda, arm64", "Lambda, x86_64", "all of AWS"
+    yield (
+        "MB",
+        "of a vCPU",
+        "event ignored",
+        "alert, warm",
+        "alert, cold",
+        "Lambda, arm64",
+        "Lambda, x86_64",
+        "all of AWS",
+    )
     for memory in (128, 256, 512, 1024, VCPU):
         arm64, x86_64 = Function(memory), Function(memory, "x86_64")
         yield (
@@ -197,7 +208,11 @@ def of_the_stream():
     parts = {
         f"API Gateway, CloudWatch Logs, and {ANSWERED} kB out": [GATEWAY_REQUEST + LOGS + DATA_OUT] * 3,
         "Lambda": [ignored, streamed, streamed],
-        f"DynamoDB: {STREAM_WRITES} write units, {STREAM_ROW} kB for a month and its backup": [0, STREAM_DELIVERY, STREAM_DELIVERY],
+        f"DynamoDB: {STREAM_WRITES} write units, {STREAM_ROW} kB for a month and its backup": [
+            0,
+            STREAM_DELIVERY,
+            STREAM_DELIVERY,
+        ],
         f"SNS: publish, {STREAMED} kB": publish,
         "SNS: to a queue": delivery,
     }

@@ -20,7 +20,9 @@ from ops.running import RUNNING
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
-    parser.add_argument("--template", type=Path, help="a built one, as a release has it; without it, this source is built")
+    parser.add_argument(
+        "--template", type=Path, help="a built one, as a release has it; without it, this source is built"
+    )
     arguments = parser.parse_args()
     # Both the same, so that all is taken down in order; Ctrl-C too, which a script's background jobs are born to ignore.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -82,7 +82,13 @@ def travel(deployed):
     # What the archive has, the others have.
     got |= {name: of_event(inbox.collect(expected=0)) for name, inbox in inboxes.items() if name not in got}
     return [
-        Step(status, event_id, answer, out.pop(event_id, []), {name: by_id.pop(event_id, []) for name, by_id in got.items()})
+        Step(
+            status,
+            event_id,
+            answer,
+            out.pop(event_id, []),
+            {name: by_id.pop(event_id, []) for name, by_id in got.items()},
+        )
         for status, event_id, answer in sent
     ]
 
@@ -107,7 +113,12 @@ def table(steps):
     for step in steps:
         counts = map(len, (step.alerts, *step.received.values()))
         attributes = step.message().attributes if step.received["archive"] else {}
-        cells = (step.status, step.answer, *(count or "" for count in counts), *(attributes.get(name, "") for name in ATTRIBUTES))
+        cells = (
+            step.status,
+            step.answer,
+            *(count or "" for count in counts),
+            *(attributes.get(name, "") for name in ATTRIBUTES),
+        )
         lines.append(tuple(printable(str(cell)) for cell in cells))
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

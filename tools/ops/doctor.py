@@ -16,7 +16,9 @@ from ops.stack import NAME
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stack", help="a deployed stack; without it, what `make run` runs")
-    parser.add_argument("--alert", action="store_true", help="send an opportunity too, whose alert reaches all subscribers")
+    parser.add_argument(
+        "--alert", action="store_true", help="send an opportunity too, whose alert reaches all subscribers"
+    )
     arguments = parser.parse_args()
     webhook = None if arguments.stack else use_what_runs()
     sys.exit(examine(Examination(arguments.stack or NAME, time.time(), webhook, arguments.alert)))

@@ -208,9 +208,15 @@ class Examination:
             return Finding(OK, f"{url} answers")
         what = f"{url} answers {answer.status}, but not by the function"
         if answer.status == 429:
-            return Finding(WRONG, what, f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.")
+            return Finding(
+                WRONG,
+                what,
+                f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.",
+            )
         if answer.status >= 500:
-            return Finding(WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}")
+            return Finding(
+                WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}"
+            )
         # AWS does not document whether a drift-aware change set sees a route, which is part of the
         # API's `Body`.
         api = shlex.quote(self._resource("WebhookApi"))
@@ -227,7 +233,8 @@ class Examination:
         secret = self._output("WebhookSecretArn")
         # Read from the terminal, the secret gets into no history.
         put = "Put the one there that SendPilot shows:" + _command(
-            'read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} --secret-string "$WEBHOOK_SECRET"', secret
+            'read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} --secret-string "$WEBHOOK_SECRET"',
+            secret,
         )
         try:
             value = client("secretsmanager").get_secret_value(SecretId=secret)
@@ -267,7 +274,9 @@ class Examination:
         if 200 <= answer.status < 300:
             remedy = f"Anybody gets in: what answers there is not this function as it is here. {DEPLOY}"
             return Finding(WRONG, f"accepted, with {answer.status}", remedy)
-        return Finding(CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event.")
+        return Finding(
+            CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event."
+        )
 
     def _signed_event_is_accepted(self):
         for number, secret in enumerate(self._signers(), 1):
@@ -456,7 +465,9 @@ class Examination:
             return commands
         # The braces of the shell are doubled for `_command`.
         token = 'read -r LINK && TOKEN="${{LINK##*Token=}}"'
-        confirm = 'aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token "${{TOKEN%%&*}}"'
+        confirm = (
+            'aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token "${{TOKEN%%&*}}"'
+        )
         return (
             f"{commands}\nDo not follow the link in the mail that comes (look among the junk). Copy its address, and paste\n"
             f"that when this asks for it:{_command(f'{token} && {confirm}', topic)}"
@@ -507,9 +518,13 @@ class Examination:
             return Finding(OK, f"{runs} in the last {_minutes(RECENT)}")
         deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
         if self._now - deployed.timestamp() < RECENT.total_seconds():
-            return Finding(CANT_TELL, "none is seen yet, but the stack is new", f"Run this again in {_minutes(RECENT)}.")
+            return Finding(
+                CANT_TELL, "none is seen yet, but the stack is new", f"Run this again in {_minutes(RECENT)}."
+            )
         run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
-        remedy = f"If its schedule is enabled: is the function's reserved concurrency 0? Its log:{self._logs('redrive')}"
+        remedy = (
+            f"If its schedule is enabled: is the function's reserved concurrency 0? Its log:{self._logs('redrive')}"
+        )
         return Finding(WRONG, f"none in the last {_minutes(RECENT)}", f"{remedy}\nOne run by hand:{run}")
 
     def _invocations(self):
@@ -528,7 +543,9 @@ class Examination:
     def _logged(self):
         """Whether a run has left a line: 'some', or None."""
         since = int((self._now - RECENT.total_seconds()) * 1000)
-        lines = pages("logs", "filter_log_events", "events", logGroupName=self._resource("RedriveLogs"), startTime=since)
+        lines = pages(
+            "logs", "filter_log_events", "events", logGroupName=self._resource("RedriveLogs"), startTime=since
+        )
         return "some" if next(lines, None) else None
 
     def _nothing_old_is_pending(self):
@@ -560,12 +577,16 @@ class Examination:
         number = sum(int(found.get(count, 0)) for count in counts)
         if not number:
             return Finding(OK, "none")
-        remedy += _command("aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url)
+        remedy += _command(
+            "aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url
+        )
         remedy += _command("aws sqs purge-queue --queue-url {}", url)
         return Finding(WRONG, f"{number}, where none should be", remedy)
 
     def _no_alarm_is_on(self):
-        resources = pages("cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=self._stack_name)
+        resources = pages(
+            "cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=self._stack_name
+        )
         logical = {
             one["PhysicalResourceId"]: one["LogicalResourceId"]
             for one in resources
@@ -648,7 +669,9 @@ def _text_in_json(text):
             return " ".join(named[0])
         if len(members) == 1 and not named and isinstance(members[0][1], str):
             return members[0][1]
-    raise ValueError('is JSON, but not {"secrets":["whsec_..."]} or {"NAME":"whsec_..."}; use one of these forms, or plain text')
+    raise ValueError(
+        'is JSON, but not {"secrets":["whsec_..."]} or {"NAME":"whsec_..."}; use one of these forms, or plain text'
+    )
 
 
 def _accident_in(word):
@@ -680,7 +703,10 @@ def _accident_in(word):
 
 def _kind_of(foreign):
     """Returns the kind of a character outside printable ASCII. Most are invisible, so the message names the kind."""
-    return next((kind for kind, characters in FOREIGN.items() if re.match(f"[{characters}]", foreign)), "a character outside ASCII")
+    return next(
+        (kind for kind, characters in FOREIGN.items() if re.match(f"[{characters}]", foreign)),
+        "a character outside ASCII",
+    )
 
 
 def _fault_of(secret, prefixed):

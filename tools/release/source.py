@@ -40,7 +40,9 @@ def notices(architecture):
     """The licences of all crates in the functions' binaries, each text once."""
     target = TARGETS[architecture]
     # `cargo metadata` would count in what only the tests need.
-    tree = _said_by(*"cargo tree --locked --edges normal,no-proc-macro --prefix none --format {p} --target".split(), target)
+    tree = _said_by(
+        *["cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}", "--target"], target
+    )
     used = {tuple(line.split()[:2]) for line in tree.splitlines()}
     crates = [
         crate

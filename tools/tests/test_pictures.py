@@ -29,7 +29,7 @@ class Pictures(unittest.TestCase):
     def test_chat_is_drawn_as_slack_reads_its_markdown(self):
         hostile = json.loads((ALERT.parent / "opportunity-hostile/https.json").read_text("utf-8"))["content"]
         picture = words(chat(hostile, "10:30 AM"))
-        for shown in ("lead_<!channel>'rm-rf'", "<https[:]//evil[.]example|click>&\"quoted\"\\back"):
+        for shown in ("lead_<!channel>'rm-rf'", '<https[:]//evil[.]example|click>&"quoted"\\back'):
             self.assertIn(shown, picture)
         self.assertNotIn("*Status", picture)
 
