@@ -1,6 +1,6 @@
 """The lead status stream and the rules of alerts, end to end: the deployed template with each of its options, and the real binary.
 
-What the stream does where it is off, which is nothing, the_deployed_template_works_over_http_test.py shows.
+What the stream does where it is off, which is nothing, test_http.py shows.
 """
 
 import contextlib
