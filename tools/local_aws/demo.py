@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 import signal
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from local_aws.inbox import Inbox
 from local_aws.progress import Failed
 from local_aws.service import service
 from ops import request
-from ops.display import show_alert, show_answer, show_request
+from ops.deliveries import bodies
+from ops.display import pretty, show, show_answer, show_request
 from ops.running import RUNNING
 
 
@@ -87,8 +89,23 @@ def stay(deployed, inbox):
 
 
 def show_arrival(alert, deployed):
+    """Prints what subscribers get. The alert's row in the table holds the exact publish request."""
+    row = deployed.deliveries.published(alert.message_id)
     print("\nAn alert came out\n")
-    show_alert(alert, deployed.deliveries.published(alert.message_id))
+    print("  To a program (delivered: this is what the queue received)")
+    show(pretty(alert.event))
+    if row is None:
+        print("  The table has no row of it.")
+        return
+    # ministack takes email, SMS and HTTPS subscriptions, but delivers nothing to the first two.
+    print("  By email, SMS and chat (not delivered here: read from the publish request in the table's row)")
+    by_protocol = bodies(row)
+    print("  email")
+    show(f"Subject: {row['message']['Subject']}\n\n{by_protocol['email']}")
+    print("  SMS")
+    show(by_protocol["sms"])
+    print("  Slack and Teams")
+    show(pretty(json.loads(by_protocol["https"])))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""`make doctor`: tells what is wrong with a deployed stack, and how to mend it.
-
-Exits with 1 if something is wrong, with 2 if nothing is but something could not be told.
-"""
+"""The command `doctor`: says what is wrong with a stack, and how to fix it."""
 
 import argparse
 import sys
@@ -13,18 +10,13 @@ from ops.running import use_what_runs
 from ops.stack import NAME
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stack", help="a deployed stack; without it, what `make run` runs")
-    parser.add_argument(
-        "--alert", action="store_true", help="send an opportunity too, whose alert reaches all subscribers"
-    )
-    arguments = parser.parse_args()
-    webhook = None if arguments.stack else use_what_runs()
-    sys.exit(examine(Examination(arguments.stack or NAME, time.time(), webhook, arguments.alert)))
+def run(given: argparse.Namespace) -> int:
+    """Examines the stack, and returns the exit status."""
+    webhook = None if given.stack else use_what_runs()
+    return examine(Examination(given.stack or NAME, time.time(), webhook, given.alert))
 
 
-def examine(examination):
+def examine(examination: Examination) -> int:
     """Prints each finding as soon as it is made, and returns the exit status."""
     count = dict.fromkeys((OK, WRONG, CANT_TELL), 0)
     for finding in examination.findings():
@@ -35,7 +27,3 @@ def examine(examination):
         sys.stdout.flush()
     print("\n" + ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number))
     return 1 if count[WRONG] else 2 if count[CANT_TELL] else 0
-
-
-if __name__ == "__main__":
-    main()

@@ -180,7 +180,7 @@ class Examination:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            remedy = f"Deploy it, or give its name with STACK. {LOG_IN}"
+            remedy = f"Deploy it, or give the right name. {LOG_IN}"
             return Finding(WRONG, f"there is no {self._stack_name} here", remedy)
         self._stack = stack
         self._outputs = outputs_of(stack)
@@ -199,7 +199,7 @@ class Examination:
     def _url_answers(self):
         url = self._webhook = self._webhook or self._output("WebhookUrl")
         try:
-            answer = request.read("events/forged.json").with_event_id(request.fresh("evt")).post(url)
+            answer = request.sample("forged").with_event_id(request.fresh("evt")).post(url)
         except (OSError, ValueError, http.client.HTTPException) as error:
             remedy = f"If other sites answer, the API was removed.\n{self._put_back()}"
             return Finding(WRONG, f"{url} does not answer: {error}", remedy)
@@ -281,7 +281,7 @@ class Examination:
     def _signed_event_is_accepted(self):
         for number, secret in enumerate(self._signers(), 1):
             # Of a type that nothing is done about: it is no change of status, and so moves no number but that of genuine events.
-            event = request.read("events/message-sent.json").with_event_id(request.fresh("evt"))
+            event = request.sample("message-sent").with_event_id(request.fresh("evt"))
             answer = event.post(self._webhook, secret)
             if (answer.status, answer.outcome()) != (200, "ignored"):
                 return self._of_bad_answer(answer, f"signed by secret {number}: ")
@@ -289,7 +289,7 @@ class Examination:
 
     def _alert_goes_out(self):
         status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
-        event = request.read("events/opportunity.json").with_event_id(request.fresh("evt_doctor"))
+        event = request.sample("opportunity").with_event_id(request.fresh("evt_doctor"))
         # A lead that nobody has heard of, so that no earlier alert keeps it quiet, and that comes from another status.
         event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
         answer = event.post(self._webhook, self._signers()[0])
@@ -411,7 +411,7 @@ class Examination:
             "forwarded. Only a new confirmation changes that. So end the subscription, and subscribe again."
         )
         if topic == self._outputs.get("AlertsTopicArn"):
-            yield "Afterwards, `make resend` sends the alerts that it missed meanwhile."
+            yield "Afterwards, `python3 ops.pyz resend` sends the alerts that it missed meanwhile."
         for one, found in endable:
             yield _command("aws sns unsubscribe --subscription-arn {}", one["SubscriptionArn"])[1:]
             yield self._subscribe(topic, one["Protocol"], one, found)[1:]
@@ -557,7 +557,7 @@ class Examination:
             if ages:
                 old.append(f"{kind}: {len(ages)} for more than {_minutes(OLD)}, the oldest for {max(ages)}")
         if old:
-            listing = "make pending" if self._local else f"make pending STACK={self._stack_name}"
+            listing = "python3 ops.pyz pending" + ("" if self._local else f" {shlex.quote(self._stack_name)}")
             remedy = "If you fix the last error of each, the redrive publishes it. This lists them:" + _command(listing)
             return Finding(WRONG, "; ".join(old), remedy)
         return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(rows)} in all")

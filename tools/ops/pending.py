@@ -1,4 +1,4 @@
-"""`make pending`: lists what a deployed stack has not published yet. Alerts come first, then messages of the stream, each the oldest first."""
+"""The command `pending`: lists what a stack has not published yet."""
 
 import argparse
 import sys
@@ -14,24 +14,25 @@ from ops.running import use_what_runs
 from ops.stack import NAME, outputs
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stack", help="a deployed stack; without it, what `make run` runs")
-    arguments = parser.parse_args()
-    if not arguments.stack:
+def run(given: argparse.Namespace) -> int:
+    """Prints the list, and returns the exit status."""
+    if not given.stack:
         use_what_runs()
-    stack = arguments.stack or NAME
+    stack = given.stack or NAME
     try:
         rows = Deliveries(outputs(stack)["DeliveriesTableName"]).pending()
     except (BotoCoreError, ClientError) as error:
-        sys.exit(f"{error}")
+        print(error, file=sys.stderr)
+        return 2
     except KeyError as missing:
-        sys.exit(f"{stack} is not a stack of this template: it has no output {missing}")
+        print(f"{stack} is not a stack of this template: it has no output {missing}.", file=sys.stderr)
+        return 2
     print(listing(rows, time.time()))
+    return 0
 
 
-def listing(rows, now):
-    """The rows of the sparse index as a table for people."""
+def listing(rows: list[dict], now: float) -> str:
+    """Returns the rows of the sparse index as a table for people: alerts first, then the stream, the oldest first."""
     if not rows:
         return "Nothing is pending."
     lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
@@ -43,21 +44,17 @@ def listing(rows, now):
     return "\n".join("  ".join([*map(str.ljust, line, widths), line[3]]) for line in lines)
 
 
-def is_for_stream(row):
-    """Whether a row is a message of the lead status stream. The last part of its key says so."""
+def is_for_stream(row: dict) -> bool:
+    """Returns whether a row is a message of the lead status stream. The last part of its key says so."""
     return row["deliveryId"].split("#")[-1] == "status"
 
 
-def age(row, now):
-    """Since its first claim. The two clocks may differ."""
+def age(row: dict, now: float) -> timedelta:
+    """Returns the time since the first claim. The two clocks may differ."""
     return timedelta(seconds=min(max(0, int(now - _since(row) / 1000)), 10**9))
 
 
 def _since(row):
-    """When it was claimed first, in milliseconds. A row may have been edited by hand."""
+    """Returns when a row was first claimed, in milliseconds. A row may have been edited by hand."""
     since = row.get("firstSeenAt")
     return float(since if isinstance(since, Decimal) else row["leaseUntil"])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""A request of SendPilot's, read from a file and posted as if it were sent at this moment."""
+"""A request of SendPilot's, read from a file and posted as if SendPilot sent it now."""
 
 import base64
 import json
@@ -9,8 +9,11 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
+from typing import Any, Optional
 
+from ops.running import ROOT
 from ops.signature import SAMPLE_SECRET, SVIX, form_of, fresh_secret, is_by, sign
 
 EVENT_ID = re.compile(rb'("eventId"\s*:\s*")((?:[^"\\]|\\.)*)(")')
@@ -18,32 +21,32 @@ EVENT_ID = re.compile(rb'("eventId"\s*:\s*")((?:[^"\\]|\\.)*)(")')
 
 @dataclass
 class Request:
-    """What is to be sent, but for its signature."""
+    """A request without its signature."""
 
     body: bytes
     headers: dict
     form: str  # of the signature
-    genuine: bool  # whether a secret that the receiver knows shall sign it
+    genuine: bool  # whether a secret that the receiver knows is to sign it
     message_id: str
 
-    def event_id(self):
-        """The event's id, or None."""
+    def event_id(self) -> Optional[str]:
+        """Returns the event's id, or None."""
         found = EVENT_ID.search(self.body)
         return found[2].decode() if found else None
 
-    def with_event_id(self, event_id):
-        """Another event, in another message. All other bytes stay as they are: not every body is JSON."""
+    def with_event_id(self, event_id: str) -> "Request":
+        """Returns another event, in another message. All other bytes stay, because not every body is JSON."""
         body = EVENT_ID.sub(lambda found: found[1] + event_id.encode() + found[3], self.body, count=1)
         return replace(self, body=body, message_id=fresh("msg"))
 
-    def with_data(self, **members):
-        """With these members of `data`, where the body is an event. None takes one out."""
+    def with_data(self, **members: Any) -> "Request":
+        """Returns the event with these members of `data`. None takes a member out."""
         event = json.loads(self.body)
         event["data"] = {name: value for name, value in {**event["data"], **members}.items() if value is not None}
         return replace(self, body=json.dumps(event).encode())
 
-    def post(self, url, secret=SAMPLE_SECRET):
-        """Signs it now, and sends it."""
+    def post(self, url: str, secret: str = SAMPLE_SECRET) -> "Answer":
+        """Signs the request with the present time, and sends it."""
         if not self.genuine:
             secret = fresh_secret()
         signature = sign(self.form, secret, self.message_id, int(time.time()), self.body)
@@ -52,32 +55,42 @@ class Request:
 
 @dataclass
 class Answer:
-    """What came back."""
+    """An HTTP answer."""
 
     status: int
     headers: dict
     body: str
 
-    def json(self):
-        """The body, read; None where it is no JSON object."""
+    def json(self) -> Optional[dict]:
+        """Returns the body, or None if it is not a JSON object."""
         try:
             body = json.loads(self.body)
         except ValueError:
             return None
         return body if isinstance(body, dict) else None
 
-    def outcome(self):
-        """What the function says became of the request; None where the gateway answered without it."""
+    def outcome(self) -> Optional[str]:
+        """Returns the function's outcome of the request, or None if the gateway answered without the function."""
         return (self.json() or {}).get("outcome")
 
 
-def read(path):
-    """The request in a file: as API Gateway hands it to the function (see `events/`), or a bare payload.
+def sample(name: str) -> Request:
+    """Returns the request in `events/<name>.json`. `ops.pyz` has a copy of each that its commands send."""
+    packed = resources.files("ops") / "events" / f"{name}.json"
+    return parsed((packed if packed.is_file() else ROOT / "events" / f"{name}.json").read_bytes())
 
-    It will be signed in the form of the file's own headers, a bare payload in Svix's. What is genuine stays genuine, and
-    what is not does not: if the sample secret did not make the file's signature, a stranger's will make the new one.
+
+def read(path: str) -> Request:
+    """Returns the request in a file."""
+    return parsed(Path(path).read_bytes())
+
+
+def parsed(content: bytes) -> Request:
+    """Returns the request in a file's content: as API Gateway invokes the function (see `events/`), or a bare payload.
+
+    The request is signed in the form of the file's own headers, a bare payload in the form of Svix. If the sample
+    secret made the file's signature, a secret that the receiver knows makes the new one. If not, an unknown secret does.
     """
-    content = Path(path).read_bytes()
     try:
         event = json.loads(content)
     except ValueError:
@@ -96,8 +109,8 @@ def read(path):
     )
 
 
-def exchange(method, url, body=None, headers=None):
-    """One HTTP request, whatever it is, and its answer, whatever it says."""
+def exchange(method: str, url: str, body: Optional[bytes] = None, headers: Optional[dict] = None) -> Answer:
+    """Sends an HTTP request. Returns the answer, whatever its status."""
     request = urllib.request.Request(url, body, headers or {}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
@@ -107,7 +120,7 @@ def exchange(method, url, body=None, headers=None):
             return Answer(error.code, dict(error.headers), error.read().decode())
 
 
-def fresh(prefix):
-    """An id as SendPilot makes them, never used before."""
+def fresh(prefix: str) -> str:
+    """Returns a new id in the form of SendPilot's."""
     tail = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(9))
     return f"{prefix}_{time.time_ns() // 1_000_000}_{tail}"

@@ -1,7 +1,6 @@
-"""`make resend`: publishes stored alerts again, with the same ids and bytes.
+"""The command `resend`: publishes stored alerts again, with the same ids and bytes.
 
-Everybody who is subscribed now gets them. The exit status is 0 if all were published, 1 if one was
-not, 2 if nothing was sent, and 130 after Ctrl-C.
+Everybody who is subscribed now gets them.
 """
 
 import argparse
@@ -13,6 +12,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
+from typing import Optional
 
 import boto3
 from botocore.config import Config
@@ -27,9 +27,7 @@ from ops.stack import NAME, described, outputs_of, parameters_of
 from ops.subscribers import confirmed, subscriptions
 
 UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
-GIVE_ONE = (
-    "Give either SINCE=2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or EVENT=<the event's id>, and not both."
-)
+GIVE_ONE = "Give either --since 2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or --event ID, and not both."
 # A row without a readable time of publishing is found too, so that it can be reported.
 SINCE = (
     "publishedAt >= :since OR (#state <> :published AND firstSeenAt >= :since) "
@@ -61,38 +59,27 @@ class Found:
     unreadable: dict  # reasons, by delivery id
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stack", help="a deployed stack; without it, what `make run` runs")
-    parser.add_argument(
-        "--since", help="what was published since then: 90m, 2h, 3d, or a time such as 2026-11-25T18:00:00Z"
-    )
-    parser.add_argument("--event", help="what was published for the event with this id")
-    parser.add_argument(
-        "--stream", action="store_true", help="the messages of the lead status stream instead of the alerts"
-    )
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    given = parser.parse_args(arguments)
+def run(given: argparse.Namespace) -> int:
+    """Publishes what was asked for again, and returns the exit status."""
     try:
         since = moment(given.since, time.time() * 1000) if given.since else None
         if (since is None) == (not given.event):
             raise Refused(GIVE_ONE)
         if not given.stack:
             use_what_runs()
-        status = Resend(given.stack or NAME, given.stream).run(since, given.event, given.yes)
+        return Resend(given.stack or NAME, given.stream).run(since, given.event, given.yes)
     except (Refused, WrongClock) as reason:
         print(reason, file=sys.stderr)
-        status = 2
+        return 2
     except (BotoCoreError, ClientError) as error:
         print(said(error), file=sys.stderr)
-        status = 2
+        return 2
     except KeyboardInterrupt:
         print("\nStopped. Nothing was sent.", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+        return 130
 
 
-def moment(text, now):
+def moment(text: str, now: float) -> int:
     """Returns the moment that a text such as 2h or 2026-11-25T18:00:00Z means.
 
     Moments, `now` too, are in milliseconds since the Unix epoch.
@@ -105,23 +92,25 @@ def moment(text, now):
     except ValueError:
         since = None
     if since is None or since.tzinfo is None:
-        raise Refused(f"SINCE={printable(text)} is neither a time span nor a time with its offset from UTC. {GIVE_ONE}")
+        raise Refused(
+            f"--since {printable(text)} is neither a time span nor a time with its offset from UTC. {GIVE_ONE}"
+        )
     if since.timestamp() * 1000 > now:
-        raise Refused(f"SINCE={printable(text)} is in the future.")
+        raise Refused(f"--since {printable(text)} is in the future.")
     return int(since.timestamp() * 1000)
 
 
 class Resend:
     """One stack, and one of its two topics."""
 
-    def __init__(self, stack_name, stream=False):
+    def __init__(self, stack_name: str, stream: bool = False):
         try:
             stack = described(stack_name)
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             raise Refused(
-                f"There is no {printable(stack_name)} here. Deploy it, or give its name with STACK. {LOG_IN}"
+                f"There is no {printable(stack_name)} here. Deploy it, or give the right name. {LOG_IN}"
             ) from None
         names = outputs_of(stack)
         self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
@@ -143,7 +132,7 @@ class Resend:
             "sns", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
         )
 
-    def run(self, since, event, yes):
+    def run(self, since: Optional[int], event: Optional[str], yes: bool) -> int:
         """Finds the rows, shows them, asks, and publishes. Returns the exit status."""
         found = self.find(since, event)
         self._show(found)
@@ -156,7 +145,7 @@ class Resend:
             self._ask(len(found.sendable))
         return self._send(found.sendable) or (1 if found.unreadable else 0)
 
-    def find(self, since, event):
+    def find(self, since: Optional[int], event: Optional[str]) -> Found:
         """Finds what was published to the topic since then, or for the event.
 
         A scan reads, and DynamoDB bills, the whole table: there is no index of published rows.
@@ -204,7 +193,7 @@ class Resend:
         if not hearing:
             raise Refused(
                 f"The topic has no confirmed subscription, so nobody would get them. Subscribe somebody first; "
-                f"`make doctor` says how.\n  {self._topic}"
+                f"`python3 ops.pyz doctor` says how.\n  {self._topic}"
             )
         protocols = ", ".join(sorted({one["Protocol"] for one in hearing}))
         print(f"Confirmed subscriptions: {len(hearing)} ({protocols}).")
@@ -221,7 +210,7 @@ class Resend:
 
     def _ask(self, number):
         if not sys.stdin.isatty():
-            raise Refused("Nothing was sent: there is no terminal to ask on. YES=yes sends without a question.")
+            raise Refused("Nothing was sent: there is no terminal to ask on. --yes sends without a question.")
         these = f"this {self._noun}" if number == 1 else f"these {number} {self._noun}s"
         try:
             answer = input(f"Send {these} again? [y/N] ")
@@ -274,7 +263,7 @@ class Resend:
         return self._sns.publish(TopicArn=self._topic, **request)["MessageId"]
 
 
-def fault_of(row, kind):
+def fault_of(row: dict, kind: str) -> Optional[str]:
     """Returns why a row that is not left out cannot be sent. None if it can."""
     if row.get("state") != "PUBLISHED":
         return f"its state is {printable(str(row.get('state')))}, which this version does not know"
@@ -289,7 +278,7 @@ def fault_of(row, kind):
     return None
 
 
-def is_of(row, event):
+def is_of(row: dict, event: str) -> bool:
     """Returns whether a row belongs to the event.
 
     A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook.rs`.
@@ -308,7 +297,7 @@ def is_of(row, event):
         return False
 
 
-def key_part(part):
+def key_part(part: str) -> str:
     """Returns a part of a key as `src/ledger.rs` stores it."""
     encoded = part.encode(errors="surrogateescape")
     if len(encoded) > 256:
@@ -318,7 +307,7 @@ def key_part(part):
     )
 
 
-def at(row):
+def at(row: dict) -> str:
     """Returns when a row's message was published, for people."""
     try:
         return f"{datetime.fromtimestamp(int(row['publishedAt']) // 1000, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
@@ -326,7 +315,7 @@ def at(row):
         return str(row["publishedAt"])
 
 
-def said(error):
+def said(error: Exception) -> str:
     """Says why a call failed, and what to grant if a permission is missing."""
     if not isinstance(error, ClientError):
         # Any other error comes before a request, such as that of a shell that is not logged in.
@@ -342,10 +331,6 @@ def said(error):
     return printable(f"{what} {UNKNOWN}" if failed_itself else what)
 
 
-def hopeless(error):
+def hopeless(error: ClientError) -> bool:
     """Returns whether every other publish would be refused for the same reason."""
     return bool(missing_permission(error) or NOT_LOGGED_IN.search(error.response["Error"]["Code"]))
-
-
-if __name__ == "__main__":
-    main()

@@ -5,23 +5,31 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).parents[2]  # the top of the repository
+ROOT = Path(__file__).parents[2]  # the top of the clone, where `make ops.pyz` puts ops.pyz too
 RUNNING = ROOT / ".local-aws" / "webhook-url"  # has the URL of the webhook while `make run` is up
 REGION = "us-east-1"  # of every local AWS
 
 
-def use_what_runs():
-    """From here on, its local AWS is the only one that is known. Returns its webhook's URL."""
+def use_what_runs() -> str:
+    """Makes the local AWS of `make run` the only AWS that this process knows. Returns the URL of its webhook.
+
+    Ends the program if `make run` is not up.
+    """
     if not RUNNING.exists():
-        sys.exit("Nothing runs here. Start `make run` in another terminal, or name a deployed stack by STACK=...")
+        print(
+            "`make run` is not up here. Start it in another terminal, or name a deployed stack: STACK, or for send, "
+            "--url URL.",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     webhook = RUNNING.read_text()
     url = urlsplit(webhook)
     know_only(f"{url.scheme}://{url.netloc}")
     return webhook
 
 
-def know_only(endpoint):
-    """From here on, this process and its children know no AWS but the local one, whatever account the user is logged in to."""
+def know_only(endpoint: str) -> None:
+    """Makes a local AWS the only one that this process and its children know, whatever account the user uses."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "SAM_")):
             del os.environ[name]

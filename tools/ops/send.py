@@ -1,49 +1,54 @@
-"""`make send`: signs a request from a file as SendPilot would, posts it, and exits with whether it was accepted."""
+"""The command `send`: signs a request from a file as SendPilot would, and posts it."""
 
 import argparse
 import os
 import sys
+from typing import Optional
 
 from ops import request
 from ops.display import show_answer, show_request
-from ops.running import RUNNING
+from ops.running import use_what_runs
 from ops.signature import SAMPLE_SECRET
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", help="a request as in events/, or a bare payload")
-    parser.add_argument("--url", help="where to: the WebhookUrl of a deployed stack; without it, what `make run` runs")
-    parser.add_argument("--event-id", help="the event's id, or `keep` for the file's own; without it, a fresh one")
-    arguments = parser.parse_args()
-    url, secret = _receiver(arguments.url)
+class NotSent(Exception):
+    """The reason why nothing was sent, or why there was no answer."""
+
+
+def run(given: argparse.Namespace) -> int:
+    """Sends the request, shows it and its answer, and returns the exit status."""
     try:
-        sent = request.read(arguments.file)
-    except OSError as error:
-        sys.exit(f"{error}")
-    if arguments.event_id != "keep":
-        sent = sent.with_event_id(arguments.event_id or request.fresh("evt"))
-    show_request(sent, arguments.file)
-    try:
-        answer = sent.post(url, secret)
-    except (OSError, ValueError) as error:
-        sys.exit(f"No answer from {url}: {error}")
+        answer = _send(given.file, given.url, given.event_id)
+    except NotSent as reason:
+        print(reason, file=sys.stderr)
+        return 2
     show_answer(answer)
-    sys.exit(not 200 <= answer.status < 300)
+    return 0 if 200 <= answer.status < 300 else 1
+
+
+def _send(file: str, url: Optional[str], event_id: Optional[str]) -> request.Answer:
+    url, secret = _receiver(url)
+    try:
+        sent = request.read(file)
+    except OSError as error:
+        raise NotSent(f"{error}") from None
+    if event_id != "keep":
+        sent = sent.with_event_id(event_id or request.fresh("evt"))
+    show_request(sent, file)
+    try:
+        return sent.post(url, secret)
+    except (OSError, ValueError) as error:
+        raise NotSent(f"No answer from {url}: {error}") from None
 
 
 def _receiver(url):
-    """Where to, and signed with what. The secret comes by the environment, which does not show in `ps`."""
-    if url:
-        secrets = os.environ.get("WEBHOOK_SECRET", "").split()
-        if not secrets:
-            sys.exit("Set WEBHOOK_SECRET to the signing secret of that deployment first.")
-        return url, secrets[0]
-    if not RUNNING.exists():
-        sys.exit("Nothing runs here. Start `make run` in another terminal, or name a deployed stack by URL=https://...")
-    os.environ["no_proxy"] = "127.0.0.1"
-    return RUNNING.read_text(), SAMPLE_SECRET
+    """Returns the URL of the receiver, and a secret that the receiver knows.
 
-
-if __name__ == "__main__":
-    main()
+    The secret comes from the environment, because other users can see arguments.
+    """
+    if not url:
+        return use_what_runs(), SAMPLE_SECRET
+    secrets = os.environ.get("WEBHOOK_SECRET", "").split()
+    if not secrets:
+        raise NotSent("First set the environment variable WEBHOOK_SECRET to the signing secret of that deployment.")
+    return url, secrets[0]

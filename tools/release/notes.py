@@ -1,4 +1,7 @@
-"""Prints what CHANGELOG.md says of the version that a tag names, and fails where tag, Cargo.toml and changelog do not agree."""
+"""Prints the changelog's section of the version that a tag names.
+
+Fails if tag, Cargo.toml and CHANGELOG.md do not agree.
+"""
 
 import re
 import sys
@@ -6,8 +9,8 @@ import sys
 import source
 
 
-def notes(tag, version, changelog):
-    """The changelog's section of that version, without its heading."""
+def notes(tag: str, version: str, changelog: str) -> str:
+    """Returns the changelog's section of that version, without its heading."""
     if tag != f"v{version}":
         raise SystemExit(f"The tag is {tag}, but Cargo.toml says {version}")
     found = re.search(rf"^## \[{re.escape(version)}\].*\n(?s:(.*?))(?=^## |^\[|\Z)", changelog, re.MULTILINE)

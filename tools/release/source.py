@@ -1,4 +1,4 @@
-"""What a release is made from: the version, the commit, the toolchain, and the crates with their licences."""
+"""The sources of a release: the version, the commit, the toolchain, the guide, and the crates with their licences."""
 
 import json
 import re
@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TARGETS = {"arm64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
+# The guide and what it refers to: contracts, pictures, and the sample events that `ops.pyz send` takes.
+DOCUMENTS = ("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-APACHE", "LICENSE-MIT", "docs", ":(glob)events/*")
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)", re.IGNORECASE)
 
 
@@ -20,28 +22,45 @@ def _packages(*options):
 
 
 @cache
-def package():
-    """Ours, as Cargo sees it."""
+def package() -> dict:
+    """Returns our package, as Cargo describes it."""
     return next(package for package in _packages("--no-deps") if Path(package["manifest_path"]).parent == ROOT)
 
 
-def committed_at():
-    """The commit's time, in seconds: as old as what is made from it pretends to be."""
+def committed_at() -> int:
+    """Returns the commit's time, in seconds since the Unix epoch. Every file of the release gets it."""
     return int(_said_by("git", "log", "-1", "--format=%ct"))
 
 
-def built_from():
-    """What has to be the same for the same bytes: the commit, which pins all tools but one, and that one."""
+def documents() -> dict[str, bytes]:
+    """Returns the files that a release has as they are in the repository, by path."""
+    return {path: (ROOT / path).read_bytes() for path in _said_by("git", "ls-files", *DOCUMENTS).splitlines()}
+
+
+def built_from() -> str:
+    """Returns what must be the same for the same bytes: the commit, which pins all tools except one, and that one."""
     changed = ", and changes that are in no commit" if _said_by("git", "status", "--porcelain") else ""
     return f"commit {_said_by('git', 'rev-parse', 'HEAD')}{changed}\n{_said_by('rustc', '--version')}\n"
 
 
-def notices(architecture):
-    """The licences of all crates in the functions' binaries, each text once."""
+def notices(architecture: str) -> str:
+    """Returns the licences of all crates in the functions' binaries, each text once."""
     target = TARGETS[architecture]
-    # `cargo metadata` would count in what only the tests need.
+    # `cargo metadata` would include crates that only the tests need.
     tree = _said_by(
-        *["cargo", "tree", "--locked", "--edges", "normal,no-proc-macro", "--prefix", "none", "--format", "{p}", "--target"], target
+        *[
+            "cargo",
+            "tree",
+            "--locked",
+            "--edges",
+            "normal,no-proc-macro",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}",
+            "--target",
+        ],
+        target,
     )
     used = {tuple(line.split()[:2]) for line in tree.splitlines()}
     crates = [

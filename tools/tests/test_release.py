@@ -1,5 +1,4 @@
-"""The artifact of a release: the same bytes from the same build, deployable as it is unpacked, with the licences of what is in
-it, and with notes of its version."""
+"""The zip of a release: its bytes, its template, its licences, its notes, and its commands for operators."""
 
 import hashlib
 import os
@@ -51,6 +50,7 @@ class Packing(unittest.TestCase):
             modes = {entry.filename: entry.external_attr >> 16 for entry in archive.infolist()}
             dates = {entry.date_time for entry in archive.infolist()}
         programs = {f"alerts-1.2.3-x86_64/{function}/bootstrap": 0o100755 for function in FUNCTIONS}
+        programs["alerts-1.2.3-x86_64/ops.pyz"] = 0o100755
         texts = {f"alerts-1.2.3-x86_64/{name}": 0o100644 for name in ("LICENSE-MIT", "template.yaml")}
         self.assertEqual(modes, programs | texts)
         self.assertEqual(dates, {(2024, 2, 24, 10, 30, 0)})
