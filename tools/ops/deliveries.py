@@ -1,30 +1,30 @@
-"""The rows of the deployed table."""
+"""The rows of a deployed table."""
 
 import json
 import time
+from typing import Optional
 
 import boto3
 
 
 class Deliveries:
-    """One row per alert and per message to the lead status stream, as the function wrote it.
+    """The rows of one table, as the functions wrote them: one per alert and per message of the lead status stream.
 
-    The rows of quiet periods and of slots are in the same table. They have neither a state nor a
-    message.
+    The same table has a row for each quiet period and each slot, without a state and a message.
     """
 
-    def __init__(self, table_name):
+    def __init__(self, table_name: str):
         self._table = boto3.resource("dynamodb").Table(table_name)
 
-    def row(self, delivery_id):
-        """The row with this key, or None."""
+    def row(self, delivery_id: str) -> Optional[dict]:
+        """Returns the row with this key, or None."""
         return self._table.get_item(Key={"deliveryId": delivery_id}, ConsistentRead=True).get("Item")
 
-    def pending(self):
-        """What stands in the sparse index."""
+    def pending(self) -> list[dict]:
+        """Returns the rows of the sparse index."""
         return self._scan(IndexName="pending")
 
-    def matching(self, expression, values):
+    def matching(self, expression: str, values: dict) -> list[dict]:
         """Returns the rows that match a filter. DynamoDB reads, and bills, the whole table."""
         # Both are reserved words of DynamoDB.
         names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
@@ -40,8 +40,11 @@ class Deliveries:
                 return rows
             page = self._table.scan(ExclusiveStartKey=page["LastEvaluatedKey"], **asked)
 
-    def published(self, message_id, patience=5):
-        """The row of a message that has arrived, or None. It is completed after the message is out, so it may take a moment."""
+    def published(self, message_id: str, patience: float = 5) -> Optional[dict]:
+        """Returns the row of a message that has arrived, or None.
+
+        The function completes the row after the publish, so this waits for `patience` seconds at most.
+        """
         deadline = time.monotonic() + patience
         while True:
             for row in self._scan(ConsistentRead=True):
@@ -52,6 +55,6 @@ class Deliveries:
             time.sleep(0.1)
 
 
-def bodies(row):
-    """What was published as an alert, by protocol."""
+def bodies(row: dict) -> dict[str, str]:
+    """Returns the texts of an alert, by protocol."""
     return json.loads(row["message"]["Message"])

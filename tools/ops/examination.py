@@ -1,12 +1,12 @@
-"""What can be wrong with a deployed stack: a check for each, and how to mend what it finds."""
+"""The checks of the doctor: each says what is wrong with a deployed stack, and how to fix it."""
 
-import base64
 import http.client
 import json
-import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from typing import Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -14,6 +14,7 @@ from ops import request
 from ops.deliveries import Deliveries
 from ops.pending import age, is_for_stream
 from ops.refusal import GONE, LOG_IN, NOT_LOGGED_IN, missing_permission
+from ops.secret_value import NoSecret, secrets_in
 from ops.signature import SAMPLE_SECRET
 from ops.stack import outputs_of, parameters_of
 from ops.subscribers import attributes, client, described, pages, subscriptions
@@ -31,16 +32,6 @@ OUTPUTS = {
     "DeadLettersUrl",
 }
 DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
-SHORTEST_SECRET = 16  # bytes behind whsec_, or characters without whsec_; Standard Webhooks asks for 24 bytes
-WHITE_SPACE = " \t\n\f\r"  # separates secrets; only ASCII white space does
-FOREIGN = {
-    "a byte order mark": "\ufeff",
-    "an invisible character outside ASCII": "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f"
-    "\U000e0000-\U000e007f",
-    "a non-breaking space or other white space outside ASCII": "\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000",
-    "a typographic quotation mark": "\u00ab\u00bb\u2018-\u201f\u2032-\u2037\u2039\u203a\u300c-\u300f\uff02\uff07",
-    "a control character": "\\x00-\\x1f\\x7f-\\x9f",
-}
 OLD = timedelta(minutes=15)  # the longest that the redrive waits between two attempts
 RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics come some minutes late
 
@@ -50,7 +41,7 @@ EMAIL = ("email", "email-json")  # their mails have a link that ends the subscri
 
 @dataclass
 class Finding:
-    """What one check came to."""
+    """The result of one check."""
 
     verdict: str
     what: str  # one line, which never holds a secret
@@ -58,7 +49,7 @@ class Finding:
 
 
 class _CantTell(Exception):
-    """A check lacks what it would need, and `remedy` says where to get it."""
+    """A check lacks something, and `remedy` says where to get it."""
 
     def __init__(self, what, remedy):
         super().__init__(what)
@@ -66,15 +57,14 @@ class _CantTell(Exception):
 
 
 class Examination:
-    """One stack, looked at once, at the moment `now`.
+    """One examination of one stack, at the moment `now`.
 
-    It takes nothing from the stack and changes nothing in it: what it sends is a forged event, and one that needs no alert.
-    Only with `alert` does it send an event that alerts, and everybody who subscribed gets the alert, and who subscribed to the
-    lead status stream, the change.
+    The examination changes nothing in the stack. It sends a forged event and an event that needs no alert. With
+    `alert`, it also sends an event whose alert reaches all subscribers, those of the lead status stream included.
     """
 
-    def __init__(self, stack, now, webhook=None, alert=False):
-        """`webhook` is where a local AWS has the URL that the stack's output names."""
+    def __init__(self, stack: str, now: float, webhook: Optional[str] = None, alert: bool = False):
+        """`webhook` is the URL of the webhook on a local AWS, which differs from the stack's output."""
         self._stack_name = stack
         self._now = now
         self._webhook = webhook
@@ -85,27 +75,27 @@ class Examination:
         self._to_forged = None  # the function's answer to the forged event
         self._secrets = []
 
-    def findings(self):
-        """Each as soon as it is made. No check stops another, but all hang on the stack."""
-        yield self._finding("stack", self._stack_is_complete)
+    def findings(self) -> Iterator[Finding]:
+        """Yields each finding as soon as it is made. No check stops another, but without a stack there are none."""
+        yield self._finding("stack", self._check_stack)
         if self._stack is None:
             return
-        yield self._finding("URL", self._url_answers)
-        yield self._finding("secret", self._secret_is_one)
-        yield self._finding("forged event", self._forged_event_is_refused)
-        yield self._finding("signed event", self._signed_event_is_accepted)
+        yield self._finding("URL", self._check_url)
+        yield self._finding("secret", self._check_secret)
+        yield self._finding("forged event", self._check_forged_event)
+        yield self._finding("signed event", self._check_signed_event)
         if self._alert:
-            yield self._finding("alert", self._alert_goes_out)
-        yield self._finding("subscribers", lambda: self._somebody_hears("AlertsTopicArn", "AlertEmail"))
+            yield self._finding("alert", self._check_alert)
+        yield self._finding("subscribers", lambda: self._check_subscribers("AlertsTopicArn", "AlertEmail"))
         if "StatusTopicArn" in self._outputs:
-            yield self._finding("stream's subscribers", self._something_takes_the_stream)
-        yield self._finding("redrive's schedule", self._schedule_is_enabled)
-        yield self._finding("redrive's runs", self._redrive_ran)
-        yield self._finding("pending", self._nothing_old_is_pending)
-        yield self._finding("failed runs", self._no_run_failed)
-        yield self._finding("dead letters", self._no_letter_is_dead)
-        yield self._finding("alarms", self._no_alarm_is_on)
-        yield self._finding("alarms' subscribers", lambda: self._somebody_hears("AlarmsTopicArn", "AlarmEmail"))
+            yield self._finding("stream's subscribers", self._check_stream_subscribers)
+        yield self._finding("redrive's schedule", self._check_schedule)
+        yield self._finding("redrive's runs", self._check_runs)
+        yield self._finding("pending", self._check_pending)
+        yield self._finding("failed runs", self._check_failed_runs)
+        yield self._finding("dead letters", self._check_dead_letters)
+        yield self._finding("alarms", self._check_alarms)
+        yield self._finding("alarms' subscribers", lambda: self._check_subscribers("AlarmsTopicArn", "AlarmEmail"))
 
     def _finding(self, title, check):
         try:
@@ -113,20 +103,22 @@ class Examination:
         except _CantTell as reason:
             finding = Finding(CANT_TELL, str(reason), reason.remedy)
         except ClientError as error:
-            finding = self._of_refusal(error)
+            finding = self._finding_on_refusal(error)
         except BotoCoreError as error:
             finding = Finding(CANT_TELL, str(error), LOG_IN)
         except OSError as error:
             finding = Finding(CANT_TELL, f"no answer: {error}", "Run this again.")
-        except Exception as error:  # whatever it is, it stops no other check
+        except Exception as error:  # no defect of one check stops another check
             finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", "This is a defect of the doctor.")
         return replace(finding, what=f"{title}: {finding.what}")
 
-    def _of_refusal(self, error):
+    def _finding_on_refusal(self, error):
         """Returns the finding that follows from AWS's refusal of a call."""
         code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         if action := missing_permission(error):
-            return Finding(CANT_TELL, f"{code}: {message}", f"Grant {action} to whom your shell is logged in as.")
+            return Finding(
+                CANT_TELL, f"{code}: {message}", f"Grant {action} to the identity that your shell is logged in as."
+            )
         if NOT_LOGGED_IN.search(code):
             return Finding(CANT_TELL, f"{code}: {message}", LOG_IN)
         if GONE.search(code):
@@ -169,12 +161,12 @@ class Examination:
         return parameters_of(self._stack).get(name) or default
 
     def _resource(self, logical_id):
-        """The name of a resource, given its name in the template."""
+        """Returns the physical id of a resource, given its logical id in the template."""
         asked = {"StackName": self._stack_name, "LogicalResourceId": logical_id}
         found = client("cloudformation").describe_stack_resource(**asked)
         return found["StackResourceDetail"]["PhysicalResourceId"]
 
-    def _stack_is_complete(self):
+    def _check_stack(self):
         try:
             (stack,) = client("cloudformation").describe_stacks(StackName=self._stack_name)["Stacks"]
         except ClientError as error:
@@ -189,14 +181,14 @@ class Examination:
             return Finding(CANT_TELL, f"{self._stack_name} is {status}", "Run this again when that is over.")
         if status not in DONE:
             events = _command("aws cloudformation describe-stack-events --stack-name {}", self._stack_name)
-            remedy = f"Mend what failed, and deploy again. It stands in:{events}"
+            remedy = f"Fix what failed, and deploy again. The reason is in:{events}"
             return Finding(WRONG, f"the last deploy of {self._stack_name} did not succeed: {status}", remedy)
         if missing := sorted(OUTPUTS - self._outputs.keys()):
             what = f"{self._stack_name} is of an older template, or of another: it lacks {', '.join(missing)}"
             return Finding(WRONG, what, DEPLOY)
         return Finding(OK, f"{self._stack_name} is {status}")
 
-    def _url_answers(self):
+    def _check_url(self):
         url = self._webhook = self._webhook or self._output("WebhookUrl")
         try:
             answer = request.sample("forged").with_event_id(request.fresh("evt")).post(url)
@@ -211,11 +203,11 @@ class Examination:
             return Finding(
                 WRONG,
                 what,
-                f"Throttled. Who calls it so often stands in /aws/vendedlogs/apigateway/{self._stack_name}.",
+                f"Throttled. The log /aws/vendedlogs/apigateway/{self._stack_name} shows who calls it.",
             )
         if answer.status >= 500:
             return Finding(
-                WRONG, what, f"The function did not start, died, or was not let run. Its log:{self._logs('webhook')}"
+                WRONG, what, f"The function did not start, crashed, or was throttled. Its log:{self._logs('webhook')}"
             )
         # AWS does not document whether a drift-aware change set sees a route, which is part of the
         # API's `Body`.
@@ -229,11 +221,12 @@ class Examination:
         )
         return Finding(WRONG, what, remedy)
 
-    def _secret_is_one(self):
+    def _check_secret(self):
         secret = self._output("WebhookSecretArn")
-        # Read from the terminal, the secret gets into no history.
+        # `read` keeps the secret out of the history of the shell.
         put = "Put the one there that SendPilot shows:" + _command(
-            'read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} --secret-string "$WEBHOOK_SECRET"',
+            "read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} "
+            '--secret-string "$WEBHOOK_SECRET"',
             secret,
         )
         try:
@@ -247,8 +240,8 @@ class Examination:
                 return Finding(WRONG, message, f"If it is marked for deletion:{restore}")
             raise
         try:
-            secrets = _secrets_in(value.get("SecretString"))
-        except _NoSecret as error:
+            secrets = secrets_in(value.get("SecretString"))
+        except NoSecret as error:
             return Finding(WRONG, f"{error}, and without one the function answers 503", put)
         except ValueError as error:
             return Finding(WRONG, str(error), put)
@@ -267,69 +260,72 @@ class Examination:
             return Finding(CANT_TELL, "does not begin with whsec_, as SendPilot's do", remedy)
         return Finding(OK, f"{len(secrets)}, of the right shape")
 
-    def _forged_event_is_refused(self):
-        answer = self._served()
+    def _check_forged_event(self):
+        answer = self._answer_to_forged()
         if answer.status == 401:
             return Finding(OK, "refused, with 401")
         if 200 <= answer.status < 300:
-            remedy = f"Anybody gets in: what answers there is not this function as it is here. {DEPLOY}"
+            remedy = f"Anybody gets in: another function answers there, or another version of this one. {DEPLOY}"
             return Finding(WRONG, f"accepted, with {answer.status}", remedy)
         return Finding(
             CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event."
         )
 
-    def _signed_event_is_accepted(self):
+    def _check_signed_event(self):
         for number, secret in enumerate(self._signers(), 1):
-            # Of a type that nothing is done about: it is no change of status, and so moves no number but that of genuine events.
+            # An event of this type needs no alert. It counts as a genuine event, and changes no other metric.
             event = request.sample("message-sent").with_event_id(request.fresh("evt"))
             answer = event.post(self._webhook, secret)
             if (answer.status, answer.outcome()) != (200, "ignored"):
-                return self._of_bad_answer(answer, f"signed by secret {number}: ")
+                return self._finding_on_answer(answer, f"signed by secret {number}: ")
         return Finding(OK, "accepted, with 200 ignored: it needs no alert")
 
-    def _alert_goes_out(self):
+    def _check_alert(self):
         status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
         event = request.sample("opportunity").with_event_id(request.fresh("evt_doctor"))
-        # A lead that nobody has heard of, so that no earlier alert keeps it quiet, and that comes from another status.
+        # A new lead, so that no earlier alert debounces this one, and a change from another status.
         event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
         answer = event.post(self._webhook, self._signers()[0])
         if (answer.status, answer.outcome()) != (200, "alerted"):
-            return self._of_bad_answer(answer)
+            return self._finding_on_answer(answer)
         delivery = f"{json.loads(event.body)['workspaceId']}#{event.event_id()}"
         out = {}
         for kind in ("alert", "status") if "StatusTopicArn" in self._outputs else ("alert",):
             row = Deliveries(self._output("DeliveriesTableName")).row(f"{delivery}#{kind}") or {}
             if row.get("state") != "PUBLISHED":
-                remedy = f"It is out, but not recorded, so that the redrive publishes it again. Why stands in:{self._logs('webhook')}"
+                logs = self._logs("webhook")
+                remedy = f"The publish is not recorded, so the redrive publishes it again. The reason is in:{logs}"
                 return Finding(WRONG, f"{delivery}#{kind} is {row.get('state', 'not in the table')}", remedy)
             out[kind] = f"{delivery}#{kind} is PUBLISHED, as message {row['messageId']}"
         return Finding(OK, f"{'; '.join(out.values())}; see it arrive")
 
-    def _served(self):
+    def _answer_to_forged(self):
         if self._to_forged is None:
-            raise _CantTell("nothing of ours answers at the URL", "Mend the URL first.")
+            raise _CantTell("the function does not answer at the URL", "Fix the URL first.")
         return self._to_forged
 
     def _signers(self):
-        self._served()
+        self._answer_to_forged()
         if not self._secrets:
-            raise _CantTell("there is no secret to sign with", "Mend the secret first.")
+            raise _CantTell("there is no secret to sign with", "Fix the secret first.")
         return self._secrets
 
-    def _of_bad_answer(self, answer, by=""):
+    def _finding_on_answer(self, answer, by=""):
         what = f"{by}{_said(answer)}"
         if (answer.json() or {}).get("reason") == "stale":
             return Finding(CANT_TELL, what, "Set the clock of this machine.")
         if answer.status == 401:
-            remedy = "The function knows other secrets than the stack's. One that was just put it may not have seen yet: run this again"
-            remedy += f" in some minutes.\nIf that does not help, its variables were changed.\n{self._put_back()}"
+            remedy = (
+                "The function knows other secrets than the stack's. If you have just put this one, run this again in\n"
+                f"some minutes. If that does not help, the function's variables were changed.\n{self._put_back()}"
+            )
             return Finding(WRONG, what, remedy)
-        return Finding(WRONG, what, f"Why stands in:{self._logs('webhook')}")
+        return Finding(WRONG, what, f"The reason is in:{self._logs('webhook')}")
 
     def _logs(self, function):
         return _command("aws logs tail --since 1h {}", f"/aws/lambda/{self._stack_name}-{function}")
 
-    def _somebody_hears(self, topic_output, email_parameter):
+    def _check_subscribers(self, topic_output, email_parameter):
         topic = self._output(topic_output)
         listed = subscriptions(topic)
         email = self._parameter(email_parameter)
@@ -338,15 +334,16 @@ class Examination:
             remedy = f"Subscribe somebody. It asks for an email address:{self._subscribe(topic, 'email')}"
             return Finding(WRONG, "there is none: nobody would hear", remedy)
         if not missing or any(not one["SubscriptionArn"].startswith("arn:") for one in listed):
-            return self._of_subscriptions(topic, listed)
+            return self._finding_on_subscriptions(topic, listed)
         remedy = (
-            "Nobody confirmed it in 48 hours, or somebody followed the link under a mail that ends it, as mail scanners\n"
-            f"do. A deploy does not subscribe it again while {email_parameter} stays the same. Subscribe it by hand:"
+            "Nobody confirmed it in 48 hours, or somebody followed the link under a mail that ends it. Mail scanners\n"
+            f"do that too. While {email_parameter} stays the same, a deploy does not subscribe it again. Subscribe it\n"
+            "by hand:"
             f"{self._subscribe(topic, 'email', email)}\n{_still_named(email_parameter)}"
         )
         return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed", remedy)
 
-    def _something_takes_the_stream(self):
+    def _check_stream_subscribers(self):
         topic = self._output("StatusTopicArn")
         listed = subscriptions(topic)
         if not listed:
@@ -355,9 +352,9 @@ class Examination:
                 f"a queue:{self._subscribe(topic, 'sqs')}"
             )
             return Finding(WRONG, "there is none: every change is published, and nothing gets it", remedy)
-        return self._of_subscriptions(topic, listed)
+        return self._finding_on_subscriptions(topic, listed)
 
-    def _of_subscriptions(self, topic, listed):
+    def _finding_on_subscriptions(self, topic, listed):
         """Returns the finding on subscriptions that are there.
 
         Each must be confirmed and have a dead-letter queue. Somebody who was logged in must have
@@ -432,7 +429,8 @@ class Examination:
                 yield f"The account {one['Owner']} has to give {described(one)} a queue of its own."
                 continue
             yield _command(
-                "aws sns set-subscription-attributes --subscription-arn {} --attribute-name RedrivePolicy --attribute-value {}",
+                "aws sns set-subscription-attributes --subscription-arn {} --attribute-name RedrivePolicy "
+                "--attribute-value {}",
                 one["SubscriptionArn"],
                 json.dumps({"deadLetterTargetArn": queue}),
             )[1:]
@@ -469,8 +467,8 @@ class Examination:
             'aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token "${{TOKEN%%&*}}"'
         )
         return (
-            f"{commands}\nDo not follow the link in the mail that comes (look among the junk). Copy its address, and paste\n"
-            f"that when this asks for it:{_command(f'{token} && {confirm}', topic)}"
+            f"{commands}\nDo not follow the link in the mail that comes (look in the junk folder too). Copy its address,\n"
+            f"and paste it when this asks for it:{_command(f'{token} && {confirm}', topic)}"
         )
 
     def _dead_letters(self, topic):
@@ -498,7 +496,7 @@ class Examination:
             made["KmsMasterKeyId"] = key
         return queue, _command("aws sqs create-queue --queue-name {} --attributes {}", name, json.dumps(made))
 
-    def _schedule_is_enabled(self):
+    def _check_schedule(self):
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
@@ -506,12 +504,12 @@ class Examination:
             return Finding(WRONG, f"{name} is {schedule['State']}: what is pending waits for SendPilot", remedy)
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
 
-    def _redrive_ran(self):
+    def _check_runs(self):
         try:
-            runs = self._invocations()
+            runs = self._counted_runs()
         except (BotoCoreError, ClientError) as unavailable:
             try:
-                runs = self._logged()
+                runs = self._logged_runs()
             except (BotoCoreError, ClientError):
                 raise unavailable from None
         if runs:
@@ -527,8 +525,8 @@ class Examination:
         )
         return Finding(WRONG, f"none in the last {_minutes(RECENT)}", f"{remedy}\nOne run by hand:{run}")
 
-    def _invocations(self):
-        """How many runs CloudWatch has counted."""
+    def _counted_runs(self):
+        """Returns the number of recent runs that CloudWatch has counted."""
         counted = client("cloudwatch").get_metric_statistics(
             Namespace="AWS/Lambda",
             MetricName="Invocations",
@@ -540,15 +538,15 @@ class Examination:
         )
         return int(sum(point["Sum"] for point in counted["Datapoints"]))
 
-    def _logged(self):
-        """Whether a run has left a line: 'some', or None."""
+    def _logged_runs(self):
+        """Returns 'some' if a recent run has left a line in the log, else None."""
         since = int((self._now - RECENT.total_seconds()) * 1000)
         lines = pages(
             "logs", "filter_log_events", "events", logGroupName=self._resource("RedriveLogs"), startTime=since
         )
         return "some" if next(lines, None) else None
 
-    def _nothing_old_is_pending(self):
+    def _check_pending(self):
         rows = Deliveries(self._output("DeliveriesTableName")).pending()
         old = []
         for of_stream, kind in ((False, "alerts"), (True, "messages of the stream")):
@@ -562,12 +560,15 @@ class Examination:
             return Finding(WRONG, "; ".join(old), remedy)
         return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(rows)} in all")
 
-    def _no_run_failed(self):
-        remedy = "Each holds the error of one run of the redrive, and nothing to send again. When that is mended, empty the queue."
+    def _check_failed_runs(self):
+        remedy = "Each holds the error of one run of the redrive, and no alert. Fix the error, then empty the queue."
         return self._is_empty("RedriveFailuresUrl", remedy)
 
-    def _no_letter_is_dead(self):
-        remedy = "Each is a message that a subscriber did not get. Pass it on by hand, mend the subscription, then empty the queue."
+    def _check_dead_letters(self):
+        remedy = (
+            "Each is a message that a subscriber did not get. Pass it on by hand, fix the subscription, then empty the "
+            "queue."
+        )
         return self._is_empty("DeadLettersUrl", remedy)
 
     def _is_empty(self, output, remedy):
@@ -583,7 +584,7 @@ class Examination:
         remedy += _command("aws sqs purge-queue --queue-url {}", url)
         return Finding(WRONG, f"{number}, where none should be", remedy)
 
-    def _no_alarm_is_on(self):
+    def _check_alarms(self):
         resources = pages(
             "cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=self._stack_name
         )
@@ -614,135 +615,19 @@ def _fault_of_previous(secret):
     """Returns why the function refuses the previous version. None if it is usable, absent or empty."""
     try:
         value = client("secretsmanager").get_secret_value(SecretId=secret, VersionStage="AWSPREVIOUS")
-        _secrets_in(value.get("SecretString"))
+        secrets_in(value.get("SecretString"))
     except ClientError as error:
         if error.response["Error"]["Code"] != "ResourceNotFoundException":
             raise
-    except _NoSecret:
+    except NoSecret:
         pass
     except ValueError as error:
         return str(error)
     return None
 
 
-def _secrets_in(text):
-    """Returns the secrets in a value of the stack's secret, by the rules and with the messages of `src/secret.rs`.
-
-    Tests check both against `tests/support/secrets.json`. No error quotes the value.
-    """
-    if text is None:
-        raise ValueError("is binary; put it as text")
-    if text.lstrip(WHITE_SPACE).startswith(("{", "[")):
-        text = _text_in_json(text)
-    words = [word for word in re.split(f"[{WHITE_SPACE}]+", text) if word]
-    if not words:
-        raise _NoSecret("holds no secret")
-    prefixed = any(word.startswith("whsec_") for word in words)
-    for number, word in enumerate(words, 1):
-        if fault := _accident_in(word) or _fault_of(word, prefixed):
-            raise ValueError(f"secret number {number} {fault}")
-    return words
-
-
-class _NoSecret(ValueError):
-    """The value is empty, as the template creates it. In a previous version that is no fault."""
-
-
-class _Object(list):
-    """The members of a JSON object. A dict would hide a repeated name."""
-
-
-def _text_in_json(text):
-    """Returns the text of `secrets`, a string or a list of strings. Without it, that of the only member, a string."""
-    try:
-        members = json.loads(text, object_pairs_hook=_Object)
-        # Refuses what the function's JSON parser refuses too: NaN, and half of a surrogate pair.
-        json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError:
-        members = None
-    if isinstance(members, _Object):
-        named = [value for name, value in members if name == "secrets"]
-        if len(named) == 1 and isinstance(named[0], str):
-            return named[0]
-        # Only a JSON array is a plain list. A JSON object is an _Object, which is a list too.
-        if len(named) == 1 and type(named[0]) is list and all(isinstance(one, str) for one in named[0]):
-            return " ".join(named[0])
-        if len(members) == 1 and not named and isinstance(members[0][1], str):
-            return members[0][1]
-    raise ValueError(
-        'is JSON, but not {"secrets":["whsec_..."]} or {"NAME":"whsec_..."}; use one of these forms, or plain text'
-    )
-
-
-def _accident_in(word):
-    """Returns what people copied together with a secret, or instead of it. None if there is no such accident."""
-    foreign = next((character for character in word if not "!" <= character <= "~"), None)
-    lower = word.lower()
-    if foreign is not None:
-        return f"holds {_kind_of(foreign)}; remove it, or copy the secret again from SendPilot"
-    if any(quote in word for quote in "\"'`"):
-        return "holds a quotation mark; leave the quotes out"
-    if word.startswith("<") or word.endswith(">"):
-        return "holds an angle bracket; leave the brackets out, and replace a placeholder by the secret"
-    if re.fullmatch(r"\$[A-Za-z0-9_:{}()]*|%[A-Za-z0-9_:{}()]*%", word):
-        return "is the name of a variable; put the value of the variable"
-    if lower.startswith("arn:") or "arn:aws" in lower:
-        return "is an ARN; put SendPilot's webhook secret itself"
-    if "://" in word:
-        return "is an address; put SendPilot's webhook secret"
-    if "sp_live_" in lower:
-        return "is an API key of SendPilot; put the webhook's signing secret"
-    if lower.rfind("whsec_") > 0:
-        return "holds whsec_ behind other characters; remove what is before whsec_, and put white space between secrets"
-    if not word.startswith("whsec_") and lower.startswith(("whsec", "hsec_", "sec_")):
-        return "must start with exactly whsec_, in small letters; copy it again from SendPilot"
-    if "***" in word or "..." in word:
-        return "holds *** or ..., as a placeholder or a masked copy does; copy the whole secret"
-    return None
-
-
-def _kind_of(foreign):
-    """Returns the kind of a character outside printable ASCII. Most are invisible, so the message names the kind."""
-    return next(
-        (kind for kind, characters in FOREIGN.items() if re.match(f"[{characters}]", foreign)),
-        "a character outside ASCII",
-    )
-
-
-def _fault_of(secret, prefixed):
-    """Returns why a word without a copying accident is not a secret. None if it is one. `prefixed`: some word has whsec_."""
-    if secret.startswith("whsec_"):
-        try:
-            if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= SHORTEST_SECRET:
-                return None
-        except ValueError:
-            return (
-                "starts with whsec_, but base64 does not follow: it is a placeholder, or characters were added or lost; "
-                "copy it again from SendPilot"
-            )
-        return (
-            "starts with whsec_, but fewer than 16 bytes follow: it is a placeholder, or too short a copy; "
-            "copy the whole secret from SendPilot"
-        )
-    if prefixed:
-        return "does not start with whsec_, but another word does; remove comments, labels, and white space inside a secret"
-    if len(secret) < SHORTEST_SECRET:
-        return "is too short, with fewer than 16 characters; copy the whole secret from SendPilot"
-    return None
-
-
-def _strictly_decoded(encoded):
-    """Returns the bytes of base64 whose padding is complete or missing."""
-    bare = encoded.rstrip("=")
-    padded = bare + "=" * (-len(bare) % 4)
-    decoded = base64.b64decode(padded, validate=True)
-    if encoded not in (bare, padded) or not decoded or base64.b64encode(decoded).decode() != padded:
-        raise ValueError("not base64 as it is written")
-    return decoded
-
-
 def _still_named(parameter):
-    """Says what becomes of a subscription that takes the place of the template's own.
+    """Says what deploys do to a subscription that replaces that of the template.
 
     CloudFormation knows a subscription by its ARN, and acts on it only if its properties change:
     <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sns-subscription.html>

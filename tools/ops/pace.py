@@ -24,12 +24,12 @@ class WrongClock(Exception):
     """This machine's clock is so wrong that its slots are not those of the functions."""
 
 
-def slot_at(now, rate):
+def slot_at(now: int, rate: int) -> int:
     """Returns the number of the slot that a moment is in. A moment is in milliseconds."""
     return now * rate // 1000
 
 
-def start_of(slot, rate):
+def start_of(slot: int, rate: int) -> int:
     """Returns the first millisecond of a slot."""
     return -(-slot * 1000 // rate)
 
@@ -37,7 +37,7 @@ def start_of(slot, rate):
 class Pace:
     """One publisher's part in the pace."""
 
-    def __init__(self, table_name, rate, clock=time):
+    def __init__(self, table_name: str, rate: int, clock=time):
         """`rate` is in alerts per second. With 0, alerts are not paced."""
         self._table = boto3.resource("dynamodb").Table(table_name)
         self._rate = rate
@@ -45,7 +45,7 @@ class Pace:
         self._next = 0  # the first slot that this publisher has not tried yet
         self._answer = 0  # milliseconds that the last answer took
 
-    def wait(self):
+    def wait(self) -> None:
         """Takes the next free slot, and returns once an alert may be published in it."""
         ahead = 0
         while self._rate:

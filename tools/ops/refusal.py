@@ -1,6 +1,9 @@
 """The meaning of AWS's refusal of a call."""
 
 import re
+from typing import Optional
+
+from botocore.exceptions import ClientError
 
 DENIED = re.compile(r"AccessDenied|Authorization|Unauthorized|NotAuthorized|Forbidden")
 NOT_LOGGED_IN = re.compile(
@@ -8,10 +11,12 @@ NOT_LOGGED_IN = re.compile(
 )
 GONE = re.compile(r"NotFound|NonExistentQueue|QueueDoesNotExist")
 
-LOG_IN = "Log your shell in, to the account and region of the stack; `aws sts get-caller-identity` says where it is."
+LOG_IN = (
+    "Log your shell in to the account and the region of the stack; `aws sts get-caller-identity` shows the account."
+)
 
 
-def missing_permission(error):
+def missing_permission(error: ClientError) -> Optional[str]:
     """Returns the action that the caller may not use, or None if AWS refused for another reason."""
     code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
     if code == "KMSAccessDenied":  # SNS's code; its message quotes KMS

@@ -89,7 +89,7 @@ def parsed(content: bytes) -> Request:
     """Returns the request in a file's content: as API Gateway invokes the function (see `events/`), or a bare payload.
 
     The request is signed in the form of the file's own headers, a bare payload in the form of Svix. If the sample
-    secret made the file's signature, a secret that the receiver knows makes the new one. If not, an unknown secret does.
+    secret made the file's signature, a secret that the receiver knows makes the new one; if not, an unknown secret.
     """
     try:
         event = json.loads(content)

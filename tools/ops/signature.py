@@ -1,4 +1,4 @@
-"""The signature as SendPilot makes it, in each of the three forms that are seen."""
+"""SendPilot's signature, in each of the three forms that SendPilot may use."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ import hmac
 import re
 import secrets
 
-# The public one of the Standard Webhooks test vectors; all files in `events/` are signed with it.
+# The public secret of the Standard Webhooks test vectors. All files in `events/` are signed with it.
 SAMPLE_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
 SVIX = "svix"  # svix-id, svix-timestamp, svix-signature
@@ -15,8 +15,8 @@ DOCUMENTED = "documented"  # SendPilot's own documentation: webhook-signature al
 UNSIGNED = "unsigned"
 
 
-def sign(form, secret, message_id, timestamp, body):
-    """The signature's headers."""
+def sign(form: str, secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """Returns the headers of a signature."""
     if form == UNSIGNED:
         return {}
     if form == DOCUMENTED:
@@ -27,23 +27,23 @@ def sign(form, secret, message_id, timestamp, body):
     return {f"{form}-id": message_id, f"{form}-timestamp": str(timestamp), f"{form}-signature": f"v1,{digest}"}
 
 
-def fresh_secret():
-    """A secret as SendPilot makes them, that nobody else has."""
+def fresh_secret() -> str:
+    """Returns a new secret in the form of SendPilot's."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
-def form_of(headers):
-    """Which form a request's headers have."""
+def form_of(headers: dict[str, str]) -> str:
+    """Returns the form of the signature in a request's headers."""
     if "svix-signature" in headers:
         return SVIX
     if "webhook-signature" not in headers:
         return UNSIGNED
-    # One name, two grammars.
+    # Both forms use this header, with different grammars.
     return DOCUMENTED if "t=" in headers["webhook-signature"] else STANDARD
 
 
-def is_by(secret, form, headers, body):
-    """Whether the signature in these headers was made with this secret, whenever that was."""
+def is_by(secret: str, form: str, headers: dict[str, str], body: bytes) -> bool:
+    """Returns whether this secret made the signature in these headers, at any time."""
     if form == DOCUMENTED:
         timestamp = re.search(r"t=(\d+)", headers["webhook-signature"])[1]
     else:
@@ -52,8 +52,11 @@ def is_by(secret, form, headers, body):
     return all(headers.get(name) == value for name, value in made.items())
 
 
-def key(secret):
-    """What a secret is to Svix and Standard Webhooks: the bytes behind its prefix, or all of it."""
+def key(secret: str) -> bytes:
+    """Returns the key that Svix and Standard Webhooks make of a secret.
+
+    The key is the bytes behind the prefix or, without the prefix, the whole secret.
+    """
     if not secret.startswith("whsec_"):
         return secret.encode()
     encoded = secret.removeprefix("whsec_")

@@ -1,5 +1,7 @@
 """The subscriptions of a topic."""
 
+from collections.abc import Iterator
+from typing import Optional
 from urllib.parse import urlsplit
 
 import boto3
@@ -7,18 +9,18 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 
-def client(service):
+def client(service: str):
     """Returns a client whose timeouts suit a person who waits for the answer."""
     return boto3.client(service, config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 3}))
 
 
-def pages(service, operation, items, **asked):
+def pages(service: str, operation: str, items: str, **asked) -> Iterator[dict]:
     """Yields the items of all pages of a listing."""
     for page in client(service).get_paginator(operation).paginate(**asked):
         yield from page[items]
 
 
-def subscriptions(topic):
+def subscriptions(topic: str) -> list[dict]:
     """Returns a topic's subscriptions, without those that ended.
 
     A subscription that ended stays listed for some days, with "Deleted" for its ARN.
@@ -27,7 +29,7 @@ def subscriptions(topic):
     return [one for one in listed if one["SubscriptionArn"] != "Deleted"]
 
 
-def attributes(subscription):
+def attributes(subscription: dict) -> Optional[dict[str, str]]:
     """Returns the attributes, or None while the subscription waits for confirmation.
 
     SNS lists such a subscription as PendingConfirmation. ministack lists it with its ARN, and only
@@ -40,7 +42,7 @@ def attributes(subscription):
     return None if found.get("PendingConfirmation") == "true" else found
 
 
-def confirmed(subscription):
+def confirmed(subscription: dict) -> bool:
     """Returns whether a subscription gets messages. Returns True if that cannot be seen."""
     try:
         return attributes(subscription) is not None
@@ -48,11 +50,12 @@ def confirmed(subscription):
         return True
 
 
-def described(subscription):
+def described(subscription: dict) -> str:
+    """Returns the protocol and the endpoint."""
     return f"{subscription['Protocol']} {address(subscription)}"
 
 
-def address(subscription):
+def address(subscription: dict) -> str:
     """Returns the endpoint. Of a URL, returns only the host: what follows is often a password."""
     if subscription["Protocol"] not in ("http", "https"):
         return subscription["Endpoint"]
