@@ -467,8 +467,8 @@ class Examination:
             'aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token "${{TOKEN%%&*}}"'
         )
         return (
-            f"{commands}\nDo not follow the link in the mail that comes (look in the junk folder too). Copy its address,\n"
-            f"and paste it when this asks for it:{_command(f'{token} && {confirm}', topic)}"
+            f"{commands}\nDo not follow the link in the mail that comes (look in the junk folder too). Copy its\n"
+            f"address, and paste it when this asks for it:{_command(f'{token} && {confirm}', topic)}"
         )
 
     def _dead_letters(self, topic):
