@@ -1,6 +1,6 @@
-"""`make demo`: four requests to the service on a local AWS, what comes of them, and a verdict.
+"""`make demo`: sends four requests to the service on a local AWS, shows the answers and the alert, and judges them.
 
-`make run`: the same, and it stays up.
+`make run` does the same, and stays up.
 """
 
 import argparse
@@ -9,10 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
-from local_aws.function import LOGS
-from local_aws.inbox import Inbox
+from local_aws.function import LOGS, ROOT
+from local_aws.inbox import Inbox, Message
 from local_aws.progress import Failed
-from local_aws.service import service
+from local_aws.service import Service, service
 from ops import request
 from ops.deliveries import bodies
 from ops.display import pretty, show, show_answer, show_request
@@ -22,11 +22,9 @@ from ops.running import RUNNING
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
-    parser.add_argument(
-        "--template", type=Path, help="a built one, as a release has it; without it, this source is built"
-    )
+    parser.add_argument("--template", type=Path, help="that of an unpacked release; without it, this source is built")
     arguments = parser.parse_args()
-    # Both the same, so that all is taken down in order; Ctrl-C too, which a script's background jobs are born to ignore.
+    # Both signals take everything down in order. A background job of a script ignores Ctrl-C otherwise.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -42,10 +40,10 @@ def main():
     sys.exit(not as_it_should)
 
 
-def demonstrate(deployed, inbox):
-    """Sends the requests, shows what comes of them, and returns whether that is what should."""
+def demonstrate(deployed: Service, inbox: Inbox) -> bool:
+    """Sends the requests, shows the answers and the alert, and returns whether all are as expected."""
     fresh = {
-        name: request.read(f"events/{name}.json").with_event_id(request.fresh("evt"))
+        name: request.read(ROOT / "events" / f"{name}.json").with_event_id(request.fresh("evt"))
         for name in ("opportunity", "reply-received", "forged")
     }
     verdicts = []
@@ -64,13 +62,13 @@ def demonstrate(deployed, inbox):
     for alert in alerts:
         show_arrival(alert, deployed)
     ids = [alert.event["id"] for alert in alerts]
-    verdicts.append(("Alerts that came out", fresh["opportunity"].event_id(), ", ".join(ids)))
+    verdicts.append(("Alerts that were published", fresh["opportunity"].event_id(), ", ".join(ids)))
     for title, expected, got in verdicts:
         print(f"ok      {title}: {got}" if got == expected else f"FAILED  {title}: {got} instead of {expected}")
     return all(got == expected for _, expected, got in verdicts)
 
 
-def stay(deployed, inbox):
+def stay(deployed: Service, inbox: Inbox) -> None:
     """Shows alerts as they come, until Ctrl-C."""
     RUNNING.write_text(deployed.webhook_url)
     print(f"\nUp at {deployed.webhook_url}\nTo send more, in another terminal:\n")
@@ -88,10 +86,10 @@ def stay(deployed, inbox):
         RUNNING.unlink(missing_ok=True)
 
 
-def show_arrival(alert, deployed):
+def show_arrival(alert: Message, deployed: Service) -> None:
     """Prints what subscribers get. The alert's row in the table holds the exact publish request."""
     row = deployed.deliveries.published(alert.message_id)
-    print("\nAn alert came out\n")
+    print("\nAn alert was published\n")
     print("  To a program (delivered: this is what the queue received)")
     show(pretty(alert.event))
     if row is None:

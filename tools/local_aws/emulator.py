@@ -1,4 +1,4 @@
-"""A local AWS that enforces IAM, on a free loopback port, for as long as a context lasts."""
+"""A local AWS that enforces IAM, on a free port of the loopback interface."""
 
 import json
 import os
@@ -18,23 +18,23 @@ MINISTACK = Path(sys.executable).with_name("ministack")
 
 
 class Emulator:
-    """While it is entered, this process and its children know no other AWS."""
+    """A context with a local AWS, which is the only AWS that this process and its children know meanwhile."""
 
-    def __init__(self, log):
+    def __init__(self, log: Path):
         port = _free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
-        # Made from nothing, because a function inherits the emulator's environment.
+        # A function inherits the environment of the emulator, so this one has nothing of the user's.
         environment = {
             "PATH": os.environ["PATH"],
             "GATEWAY_PORT": str(port),
             "BIND_HOST": "127.0.0.1",
             "STATE_DIR": "state",
-            # Otherwise it serves MQTT and SFTP too, at fixed ports, on all interfaces.
+            # Without these, ministack serves MQTT and SFTP too, at fixed ports, on all interfaces.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            # Functions act in their roles, and policies count.
+            # Functions have their roles, and policies are enforced.
             "AUTH": "true",
-            # Where functions find AWS; without it they would call the real one.
+            # Without this, functions would call the real AWS.
             "AWS_ENDPOINT_URL": self.endpoint,
         }
         self._lifeline = Lifeline([str(MINISTACK)], environment, log)
@@ -57,7 +57,7 @@ class Emulator:
             os.environ.update(self._environment)
         self._lifeline.__exit__()
 
-    def running(self):
+    def running(self) -> bool:
         return self._lifeline.running()
 
     def _await(self):
@@ -75,7 +75,7 @@ class Emulator:
     def _sam_environment(self):
         sam = self.scratch / "sam"
         sam.mkdir()
-        # Otherwise sam asks the package index for its newest version after every command.
+        # Without this, sam asks the package index for its newest version after every command.
         (sam / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
         return {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.5", "__SAM_CLI_APP_DIR": str(sam)}
 

@@ -1,18 +1,19 @@
-"""`make journey`: a lead goes through every status of SendPilot's, on a local AWS with the lead status stream, and who gets what of it."""
+"""`make journey`: sends a lead through every status, with the lead status stream, and shows who gets what."""
 
-import re
+import json
 import sys
 from dataclasses import dataclass
 
 from local_aws.function import ROOT
 from local_aws.inbox import Inbox, Message
 from local_aws.progress import Failed
-from local_aws.service import service
+from local_aws.service import Service, service
 from ops import request
 from ops.display import printable
 
+CONTRACT = ROOT / "docs" / "contracts" / "lead-status-changed.schema.json"
 UNLISTED = "ON_HOLIDAY"  # a status that SendPilot's documentation does not list
-# By SendPilot's own example of a mapping. What is not in it is unknown.
+# SendPilot's own example of a mapping. Every other status is unknown.
 STAGES = {
     "PENDING": "new",
     "CONNECTION_SENT": "contacted",
@@ -25,19 +26,19 @@ STAGES = {
     "DONE": "closed_won",
     UNLISTED: "unknown",
 }
-# Those that may subscribe, and what each asks for.
+# Subscribers, and the filter of each.
 SUBSCRIBERS = {
     "archive": None,
     "lost leads": {"newStatus": ["NOT_INTERESTED"]},
     "sales": {"crmStage": ["qualified", "closed_won"]},
 }
-# Each a column, but for `eventType`, which is always the same.
+# The columns of the table. `eventType` is always the same.
 ATTRIBUTES = ("previousStatus", "crmStage", "changedBy", "campaignId", "workspaceId")
 
 
 @dataclass
 class Step:
-    """One change of status, and what came of it."""
+    """One change of status, and the messages that it caused."""
 
     status: str
     event_id: str
@@ -45,8 +46,8 @@ class Step:
     alerts: list[Message]
     received: dict[str, list[Message]]  # by subscriber
 
-    def message(self):
-        """As the archive got it."""
+    def message(self) -> Message:
+        """Returns the message that the archive got."""
         return self.received["archive"][0]
 
 
@@ -60,15 +61,17 @@ def main():
         sys.exit("\nStopped.")
 
 
-def statuses():
-    """Those that the code lists, which are SendPilot's in its order, and one that nobody lists."""
-    source = (ROOT / "src" / "event.rs").read_text()
-    listed = re.search(r"pub const STATUSES: \[&str; \d+\] = \[(.*?)\];", source, re.DOTALL)[1]
-    return [name.strip().strip('"') for name in listed.split(",") if name.strip()] + [UNLISTED]
+def statuses() -> list[str]:
+    """Returns SendPilot's statuses, in its order, and one that it does not list.
+
+    A Rust test holds the contract's examples to the statuses in the code.
+    """
+    definitions = json.loads(CONTRACT.read_text("utf-8"))["$defs"]
+    return [*definitions["LeadStatusChanged"]["properties"]["newStatus"]["examples"], UNLISTED]
 
 
-def travel(deployed):
-    """Sends a lead through all of them, and returns a step for each."""
+def travel(deployed: Service) -> list[Step]:
+    """Sends a lead through all statuses, and returns a step for each."""
     alerts = Inbox(deployed.topic_arn)
     inboxes = {name: Inbox(deployed.stream_arn, policy) for name, policy in SUBSCRIBERS.items()}
     lead, previous, sent = request.fresh("lead"), None, []
@@ -79,7 +82,7 @@ def travel(deployed):
         previous = status
     out = of_event(alerts.collect(expected=1))
     got = {"archive": of_event(inboxes["archive"].collect(expected=len(sent)))}
-    # What the archive has, the others have.
+    # The archive gets every message, so the other messages are there by now.
     got |= {name: of_event(inbox.collect(expected=0)) for name, inbox in inboxes.items() if name not in got}
     return [
         Step(
@@ -93,22 +96,22 @@ def travel(deployed):
     ]
 
 
-def change(lead, status, previous="REPLY_RECEIVED"):
-    """A new event: this lead comes to this status."""
-    event = request.read("events/reply-received.json").with_event_id(request.fresh("evt"))
+def change(lead: str, status: str, previous: str | None = "REPLY_RECEIVED") -> request.Request:
+    """Returns a new event that moves this lead to this status."""
+    event = request.read(ROOT / "events" / "reply-received.json").with_event_id(request.fresh("evt"))
     return event.with_data(leadId=lead, newStatus=status, previousStatus=previous)
 
 
-def of_event(messages):
-    """Messages by the event that they are of."""
+def of_event(messages: list[Message]) -> dict[str, list[Message]]:
+    """Groups messages by their event."""
     found = {}
     for message in messages:
         found.setdefault(message.event["id"], []).append(message)
     return found
 
 
-def table(steps):
-    """For people: who got which status, with which attributes."""
+def table(steps: list[Step]) -> str:
+    """Returns a table for people: who got which status, with which attributes."""
     lines = [("newStatus", "answer", "alerts", *SUBSCRIBERS, *ATTRIBUTES)]
     for step in steps:
         counts = map(len, (step.alerts, *step.received.values()))

@@ -1,7 +1,7 @@
-"""Runs a command that never outlives its caller, however that ends: no process and no temporary file stays behind.
+"""Runs a command that never outlives its caller: no process and no temporary file stays behind.
 
-Between the two stands a small process of its own (this file, run as a program), at the end of a pipe that only the
-caller holds. The pipe closes when the caller closes it, and when the caller dies, whatever of.
+A small process (this file, run as a program) starts the command and reads a pipe that only the caller holds. The pipe
+closes when the caller closes it, and when the caller dies for any reason. Then that process ends the command.
 """
 
 import os
@@ -11,22 +11,23 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
-GRACE = 5  # seconds to end in, once asked to
+GRACE = 5  # seconds between the request to end and the kill
 
 
 class Lifeline:
-    """A command at work, and `scratch`, the temporary directory that goes when it goes.
+    """A running command, and `scratch`, a temporary directory that is removed when the command ends.
 
-    It works in that directory, unless it is given another.
+    The command runs in `directory`, or else in the temporary directory.
     """
 
-    def __init__(self, command, environment, log, directory=None):
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path, directory: Path | None = None):
         self.log = log
         self.scratch = Path(tempfile.mkdtemp(prefix="local-aws-"))
         with log.open("wb") as output:
-            # A session of its own: Ctrl-C at the terminal must reach the caller alone, who ends things in their order.
+            # In a session of its own, so that Ctrl-C reaches only the caller, which ends things in their order.
             self._process = subprocess.Popen(
                 [sys.executable, Path(__file__).resolve(), self.scratch, *command],
                 cwd=directory or self.scratch,
@@ -44,32 +45,30 @@ class Lifeline:
         self._process.stdin.close()
         self._process.wait()
 
-    def running(self):
+    def running(self) -> bool:
         return self._process.poll() is None
 
-    def wait(self):
-        """The command's exit status, once it has ended."""
+    def wait(self) -> int:
+        """Waits for the command, and returns its exit status."""
         return self._process.wait()
 
 
 def _hold(scratch, *command):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # A handler that does nothing, where SIG_IGN would be inherited by the command.
+        # The command would inherit SIG_IGN, but not a handler that does nothing.
         signal.signal(number, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    # Nothing is ever written to the pipe: it becomes readable when it closes.
+    # Nobody writes to the pipe, so it becomes readable only when it closes.
     while child.poll() is None and not select.select([sys.stdin], [], [], 0.1)[0]:
         pass
     status = child.returncode
-    # The whole group, because ministack does not end the functions that it started.
+    # The whole group, because ministack does not end the functions that it has started.
     os.killpg(0, signal.SIGTERM)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         child.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        pass
     shutil.rmtree(scratch, ignore_errors=True)
     if status is None:
-        os.killpg(0, signal.SIGKILL)  # whatever is left of the group, this process included
+        os.killpg(0, signal.SIGKILL)  # the rest of the group, with this process
     sys.exit(status)
 
 

@@ -1,17 +1,19 @@
-"""Says what is being done while it is being done, and how long it takes."""
+"""Shows each step while it runs, and the time that it took."""
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 SIGN_OF_LIFE = 10  # seconds
 END_OF_LOG = 60  # lines
 
 
 class Failed(Exception):
-    """Something did not come about, for the reason that stands at the end of `log`, if there is one."""
+    """A step failed. The end of `log`, if there is one, has the reason."""
 
-    def __init__(self, what, log=None):
+    def __init__(self, what: str, log: Path | None = None):
         if log:
             lines = log.read_text(errors="replace").splitlines()[-END_OF_LOG:]
             what = "\n".join([f"{what}. The end of {log}:", "", *lines])
@@ -19,8 +21,8 @@ class Failed(Exception):
 
 
 @contextmanager
-def step(text):
-    """Prints one line: what, a sign of life every ten seconds, and in the end how long it took."""
+def step(text: str) -> Iterator[None]:
+    """Prints one line: the text, a sign of life every ten seconds, and in the end the time that the step took."""
     began = time.monotonic()
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The deployed redrive: its schedule, and runs by hand."""
+"""The deployed redrive: runs by hand, and its schedule."""
 
 import json
 
@@ -6,27 +6,27 @@ import boto3
 
 
 class Redrive:
-    """One function, and the one schedule that invokes it."""
+    """One redrive function, and the schedule that invokes it."""
 
-    def __init__(self, function_name):
+    def __init__(self, function_name: str):
         self._lambda = boto3.client("lambda")
         self._scheduler = boto3.client("scheduler")
         self._function = self._lambda.get_function(FunctionName=function_name)["Configuration"]["FunctionArn"]
 
-    def run(self):
-        """One run, now. Returns its report."""
+    def run(self) -> dict:
+        """Runs the redrive once, and returns its report."""
         answer = self._lambda.invoke(FunctionName=self._function)
         report = json.load(answer["Payload"])
         if "FunctionError" in answer:
             raise RuntimeError(report)
         return report
 
-    def pause(self):
-        """From here on, it runs only when it is told to."""
+    def pause(self) -> None:
+        """Disables the schedule."""
         self._set("DISABLED")
 
-    def resume(self):
-        """From here on, it runs every minute, as it was deployed to."""
+    def resume(self) -> None:
+        """Enables the schedule again."""
         self._set("ENABLED")
 
     def _set(self, state):

@@ -4,12 +4,12 @@ import boto3
 
 
 class Secret:
-    """One secret in Secrets Manager, whose current and previous versions count."""
+    """One secret in Secrets Manager. The functions use its current and its previous version."""
 
-    def __init__(self, arn):
+    def __init__(self, arn: str):
         self._client = boto3.client("secretsmanager")
         self._arn = arn
 
-    def put(self, value):
-        """Sets it, or rotates it: it is one and the same."""
+    def put(self, value: str) -> None:
+        """Puts a value, for the first time or as a rotation."""
         self._client.put_secret_value(SecretId=self._arn, SecretString=value)

@@ -1,18 +1,20 @@
-"""Our template, deployed to the local AWS as it would be to the real one."""
+"""Deploys the template to the local AWS, by the same commands as to the real one."""
 
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from textwrap import dedent, indent
 from urllib.parse import urlsplit
 
 import boto3
 
+from local_aws.emulator import Emulator
 from local_aws.function import architecture, run_sam
 from ops.running import REGION
 from ops.stack import NAME, outputs
 
-# As the template has them. A second deploy leaves a parameter that it is not given as the first one set it.
+# The defaults of the template. Without them, a second deploy would keep the values of the first one.
 DEFAULTS = {
     "StatusStream": "off",
     "StatusPipeline": "",
@@ -21,32 +23,38 @@ DEFAULTS = {
     "DebounceMinutes": 0,
     "AlertsPerSecond": 5,
 }
-ALARM_EMAIL = "operations@example.com"  # gets nothing: ministack sends no mail
+ALARM_EMAIL = "operations@example.com"  # ministack sends no mail
 
-# ministack knows nothing of these, and a deployment that has one fails.
-UNKNOWN = "AWS::Logs::QueryDefinition|AWS::Chatbot::SlackChannelConfiguration|AWS::Chatbot::MicrosoftTeamsChannelConfiguration"
+# ministack does not know these types, and a deployment with one of them fails.
+UNKNOWN = "|".join(
+    (
+        "AWS::Logs::QueryDefinition",
+        "AWS::Chatbot::SlackChannelConfiguration",
+        "AWS::Chatbot::MicrosoftTeamsChannelConfiguration",
+    )
+)
 
 
 @dataclass
 class Stack:
-    """What was deployed: the template's outputs."""
+    """The outputs of the deployed template."""
 
     webhook_url: str
     topic_arn: str
-    stream_arn: str  # None where every change of status is not streamed
+    stream_arn: str | None  # None if the lead status stream is off
     table_name: str
     redrive_name: str
     secret_arn: str
 
 
-def deploy(template, emulator, **parameters):
-    """Deploys a built template, with these parameters; once more, where it is deployed."""
+def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
+    """Deploys a built template with these parameters, for the first time or once more."""
     adapted = template.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(template.read_text()))
     given = {"Architecture": architecture(), "AlarmEmail": ALARM_EMAIL, **DEFAULTS, **parameters}
-    # In quotation marks, or else sam reads no further than to a blank, and takes nothing for no value.
+    # Without quotation marks, sam reads a value up to the first space, and refuses an empty value.
     overrides = [f"{name}={json.dumps(str(value))}" for name, value in given.items()]
-    # Named here and not left to samconfig.toml, where `sam deploy --guided` writes down where its user deploys to.
+    # `sam deploy --guided` writes its user's own stack into samconfig.toml, so these are arguments.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(adapted), *where, "--no-confirm-changeset", "--no-progressbar"]
     run_sam("deploy", [*arguments, "--parameter-overrides", *overrides], {})
@@ -59,7 +67,7 @@ def deploy(template, emulator, **parameters):
     url = urlsplit(deployed["WebhookUrl"])
     api_id = url.hostname.split(".")[0]
     return Stack(
-        # The output's host, <api id>.execute-api.localhost, is one that not every machine can resolve.
+        # Not every machine resolves the host of the output, <api id>.execute-api.localhost.
         webhook_url=f"{emulator.endpoint}/_aws/execute-api/{api_id}{url.path}",
         topic_arn=deployed["AlertsTopicArn"],
         stream_arn=stream_arn,
@@ -69,11 +77,11 @@ def deploy(template, emulator, **parameters):
     )
 
 
-def as_ministack_takes_it(template):
-    """A template's text, with a resource that does nothing in the place of each that ministack would fail at.
+def as_ministack_takes_it(template: str) -> str:
+    """Adapts the text of a template to ministack.
 
-    An alarm on metric math becomes an alarm on its first metric, because ministack takes no math.
-    And with the policies that refuse what does not come by TLS, which nothing does here, refusing what does instead.
+    A resource of an unknown type becomes one that does nothing. An alarm on metric math becomes an alarm on its first
+    metric. Nothing here uses TLS, so policies that refuse requests without TLS refuse requests with TLS instead.
     """
     nothing = "Type: AWS::CloudFormation::WaitConditionHandle"
     known = re.sub(rf"Type: ({UNKNOWN})$", nothing, template, flags=re.MULTILINE)
@@ -91,7 +99,7 @@ def _first_metric(metrics):
 
 
 def _create_routes():
-    """Does what ministack leaves out: SAM writes the routes of an HTTP API as an OpenAPI body, which it ignores."""
+    """Creates the routes of the HTTP API. SAM writes them as an OpenAPI body, which ministack ignores."""
     cloudformation = boto3.client("cloudformation")
     gateway = boto3.client("apigatewayv2")
     lambdas = boto3.client("lambda")
@@ -125,15 +133,15 @@ def _create_routes():
 
 
 def _make_fifo(topic_arn):
-    """Does what ministack leaves out: of a topic in a template, it reads the name, and not that it is a FIFO topic."""
+    """Makes the topic a FIFO topic. Of a topic in a template, ministack reads only the name."""
     boto3.client("sns").set_topic_attributes(TopicArn=topic_arn, AttributeName="FifoTopic", AttributeValue="true")
 
 
 def _confirm(*topic_arns):
-    """Does what ministack leaves out: records how a template's email subscription was confirmed.
+    """Makes the template's email subscriptions look as if somebody who was logged in had confirmed them.
 
-    ministack confirms each subscription by itself. It records that somebody who was logged in
-    confirmed it only if the API subscribed it.
+    ministack confirms each subscription by itself, and records that only for one that the API made. So this
+    subscribes the addresses again.
     """
     sns = boto3.client("sns")
     for topic_arn in topic_arns:

@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ops.running import ROOT
 from ops.signature import SAMPLE_SECRET, SVIX, form_of, fresh_secret, is_by, sign
@@ -80,7 +80,7 @@ def sample(name: str) -> Request:
     return parsed((packed if packed.is_file() else ROOT / "events" / f"{name}.json").read_bytes())
 
 
-def read(path: str) -> Request:
+def read(path: Union[str, Path]) -> Request:
     """Returns the request in a file."""
     return parsed(Path(path).read_bytes())
 
