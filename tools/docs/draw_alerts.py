@@ -1,7 +1,7 @@
-"""Draws what an alert looks like where people read it: email.svg and chat.svg, from the golden files of the tests.
+"""Draws an alert as people see it: email.svg and chat.svg, from the golden files of the tests.
 
-The words are those of the files. The frame around them is a mail client's or Slack's as near as plain SVG comes to it.
-`make pictures` draws them anew; a test fails while they are stale.
+The words are those of the files. The frame resembles that of a mail client or of Slack. `make pictures` draws them; a
+test fails while they are stale.
 """
 
 import json
@@ -17,12 +17,13 @@ SANS = "-apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 INK, DIM, LINE, LINK, CODE = "#1d1c1d", "#616061", "#dddddd", "#1264a3", "#c01343"
 
-# What SNS puts below every e-mail.
+# The text that SNS puts below every email.
 FOOTER = """--
 If you wish to stop receiving notifications from this topic, please click or visit the link below to unsubscribe:
 https://sns.us-east-1.amazonaws.com/unsubscribe.html?SubscriptionArn=…
 
-Please do not reply directly to this email. If you have any questions or comments regarding this email, please contact us at
+Please do not reply directly to this email. If you have any questions or comments regarding this email, please \
+contact us at
 https://aws.amazon.com/support"""
 
 
@@ -32,7 +33,7 @@ def main():
 
 
 def pictures():
-    """The pictures by file name."""
+    """Returns the pictures by file name."""
     event = json.loads(_read("default.json"))
     at = datetime.fromisoformat(event["time"].replace("Z", "+00:00"))
     return {
@@ -46,12 +47,12 @@ def _read(name):
 
 
 def _sender():
-    """The topic's display name, which SNS makes the sender's."""
+    """Returns the topic's display name, which SNS uses as the sender's name."""
     return re.search(r"^ +DisplayName: (.+)$", (ROOT / "template.yaml").read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 
 def email(sender, subject, body, time):
-    """A mail client's window with one e-mail."""
+    """Draws a mail client's window with one email."""
     picture = Picture(f"The e-mail: {subject}")
     picture.avatar(28, 24, sender[0], "#4a6fa5", 20)
     picture.text(82, 41, sender, 15, weight=700)
@@ -71,7 +72,7 @@ def email(sender, subject, body, time):
 
 
 def chat(content, time):
-    """Slack with one message of Amazon Q Developer, whose text is Slack's own markdown."""
+    """Draws Slack with one message of Amazon Q Developer, whose text is Slack's own markdown."""
     picture = Picture(f"The message in Slack: {content['title']}")
     picture.avatar(28, 24, "Q", "#6b3fd4", 8)
     end = picture.text(82, 39, "Amazon Q", 15, weight=700)
@@ -95,7 +96,7 @@ def chat(content, time):
 
 
 class Picture:
-    """An SVG under way. What measures text returns where it ends."""
+    """An SVG that grows. Each method that sets text returns the x coordinate of its end."""
 
     def __init__(self, title):
         self._title = title
@@ -105,11 +106,12 @@ class Picture:
         self._parts.append(part)
 
     def text(self, x, y, text, size, weight=400, fill=INK, anchor="start"):
-        # The width is set rather than left to the reader's fonts, so that what follows on the line fits in all of them.
+        # The width does not depend on the reader's fonts, so that the next text on the line fits.
         width = _width(text, size, weight)
         self._add(
-            f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}" fill="{fill}" text-anchor="{anchor}"'
-            f' textLength="{width:g}" lengthAdjust="spacingAndGlyphs">{escape(text, quote=False)}</text>'
+            f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" font-weight="{weight}" fill="{fill}"'
+            f' text-anchor="{anchor}" textLength="{width:g}" lengthAdjust="spacingAndGlyphs">'
+            f"{escape(text, quote=False)}</text>"
         )
         return round(x + width, 1)
 
@@ -141,7 +143,8 @@ class Picture:
     def avatar(self, x, y, letter, fill, radius):
         self._add(f'<rect x="{x}" y="{y}" width="40" height="40" rx="{radius}" fill="{fill}"/>')
         self._add(
-            f'<text x="{x + 20}" y="{y + 27}" font-size="20" font-weight="700" fill="#ffffff" text-anchor="middle">{letter}</text>'
+            f'<text x="{x + 20}" y="{y + 27}" font-size="20" font-weight="700" fill="#ffffff" text-anchor="middle">'
+            f"{letter}</text>"
         )
 
     def rule(self, y):
@@ -163,7 +166,7 @@ class Picture:
 
 
 def _width(text, size, weight):
-    """About as wide as Helvetica sets it."""
+    """Returns about the width in Helvetica."""
     ems = 0
     for character in text:
         if character in "ijl.,:;'|!":

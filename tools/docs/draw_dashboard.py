@@ -1,6 +1,6 @@
-"""Draws docs/dashboard.svg: the dashboard of template.yaml with all that parameters add to it, and the numbers of a made-up week.
+"""Draws docs/dashboard.svg: the dashboard of template.yaml under all parameters, with the numbers of a made-up week.
 
-Without arguments it writes the picture; with --check it only says whether the one that is there is this one.
+Without arguments, it writes the picture. With --check, it only compares it.
 """
 
 import json
@@ -26,11 +26,11 @@ def main():
     if "--check" not in sys.argv:
         PICTURE.write_text(drawn)
     elif not PICTURE.exists() or PICTURE.read_text() != drawn:
-        sys.exit("docs/dashboard.svg is not the dashboard of template.yaml: draw it anew by `make pictures`")
+        sys.exit("docs/dashboard.svg is not the dashboard of template.yaml: run `make pictures`")
 
 
 def dashboard(template):
-    """The dashboard's body. The standard library reads no YAML, but this much of it is JSON."""
+    """Returns the dashboard's body. The standard library reads no YAML, but the body is JSON."""
     body = re.search(r"^ +DashboardBody: !Sub\n +- \|\n((?: {10}.*\n|\n)+)", template, re.MULTILINE)[1]
     default = re.compile(r"^  (\w+):\n(?:    .*\n)*?    Default: (\d+)$", re.MULTILINE)
     added = re.compile(r"^ {8}[- ] (And\w+): !If \[\w+, !Sub '(.*)', \"\"\]$", re.MULTILINE)
@@ -40,8 +40,11 @@ def dashboard(template):
 
 
 class Week:
-    """One value per hour, or None, of each metric: a campaign; a secret rotated late on Wednesday, two hours without SNS on
-    Thursday, and a subscriber on Friday who could not be reached."""
+    """One value per hour, or None, of each metric.
+
+    A campaign runs. On Wednesday, a secret is rotated late. On Thursday, SNS is down for two hours. On Friday, a
+    subscriber cannot be reached.
+    """
 
     OUTAGE = range(3 * 24 + 14, 3 * 24 + 16)
     ROTATED = 2 * 24 + 9
@@ -126,7 +129,7 @@ class Week:
         self.alarmed = {"DeadLetters"}
 
     def values(self, row, stat):
-        """Of a widget's row, under that statistic."""
+        """Returns the values of a widget's row under a statistic."""
         name, dimensions = row[1], row[3::2]
         owner = re.match(r"\$\{([A-Z][a-z]+)", dimensions[0])[1]
         resource = dimensions[0].strip("${}").split(".")[0]
@@ -143,7 +146,7 @@ class Week:
         raise KeyError(f"tools/docs/draw_dashboard.py has no sample of {row}")
 
     def _hourly(self, rate):
-        """Counts of something that happens `rate` times in a busy hour."""
+        """Returns counts of something that happens `rate` times in a busy hour."""
         return [sum(self._dice.random() < rate * self._busy(hour) / 50 for _ in range(50)) for hour in range(HOURS)]
 
     @staticmethod
@@ -188,7 +191,7 @@ def picture(dashboard, week):
 
 
 class Area:
-    """What a widget has to draw on: its own size, and below its title the frame of its graph."""
+    """The area of a widget: its size, and below its title the frame of its graph."""
 
     def __init__(self, width, height):
         self.width, self.height = width, height
@@ -202,7 +205,7 @@ class Area:
 
 
 def alarm(properties, week, area):
-    """A tile per alarm, red or green."""
+    """Draws a tile per alarm, red or green."""
     names = [re.sub(r"^\$\{(\w+)Alarm\.Arn\}$", r"\1", arn) for arn in properties["alarms"]]
     columns = 7
     width, height = (area.width - 24) / columns, (area.height - 44) / -(-len(names) // columns)
@@ -218,7 +221,7 @@ def alarm(properties, week, area):
 
 
 def single_value(properties, week, area):
-    """A number per row that is shown."""
+    """Draws a number per visible row."""
     rows = list(series(properties, week))
     for number, (label, values, _, _) in enumerate(rows):
         x = 12 + number * (area.width - 24) / len(rows)
@@ -234,7 +237,7 @@ def single_value(properties, week, area):
 
 
 def time_series(properties, week, area):
-    """Lines, or areas one upon the other."""
+    """Draws lines, or stacked areas."""
     rows = list(series(properties, week))
     places = list(legend(area, [label for label, *_ in rows]))
     area.bottom -= 14 * places[-1][1]
@@ -270,7 +273,7 @@ def time_series(properties, week, area):
 
 
 def bar(properties, week, area):
-    """A bar per row, over the whole time."""
+    """Draws a bar per row, over the whole time."""
     rows = list(series(properties, week))
     totals = [sum(values) for _, values, _, _ in rows]
     height = (area.height - 44) / len(rows)
@@ -287,7 +290,7 @@ DRAWN = {"alarm": alarm, "singleValue": single_value, "timeSeries": time_series,
 
 
 def series(properties, week):
-    """Label, values, colour and axis of each row that is shown."""
+    """Returns label, values, color and axis of each visible row."""
     by_id = {}
     for row in properties["metrics"]:
         options = row[-1]
@@ -301,7 +304,7 @@ def series(properties, week):
 
 
 def evaluated(expression, by_id):
-    """The two that there are: a gap filled, and what share one total is of another."""
+    """Evaluates the two expressions of the dashboard: a filled gap, and the share of one total in another."""
     if filled := re.fullmatch(r"FILL\((\w+), 0\)", expression):
         return [value or 0 for value in by_id[filled[1]]]
     part, whole = re.fullmatch(r"100 \* (\w+) / (\w+)", expression).groups()
@@ -320,7 +323,7 @@ def frame(area, scale):
 
 
 def broken_line(area, values, color, most):
-    """Nothing where there is nothing; a dot where there is nothing on either side."""
+    """Returns the lines of a graph with gaps. A value between two gaps is a dot."""
     for present, run in groupby(enumerate(values), lambda hour: hour[1] is not None):
         if not present:
             continue
@@ -333,14 +336,14 @@ def broken_line(area, values, color, most):
 
 
 def corners(area, values, most):
-    """The points of a line, without those in the midst of a level stretch."""
+    """Returns the points of a line, without those inside a level stretch."""
     line = [(f"{area.x(hour):.1f}", f"{area.y(value, most):.1f}") for hour, value in values]
     level = {i for i in range(1, len(line) - 1) if line[i - 1][1] == line[i][1] == line[i + 1][1]}
     return [",".join(point) for i, point in enumerate(line) if i not in level]
 
 
 def legend(area, labels):
-    """Where each label goes, line by line."""
+    """Returns the place of each label, line by line."""
     x, line = 12, 0
     for label in labels:
         width = 24 + 5.2 * len(label)
@@ -351,7 +354,7 @@ def legend(area, labels):
 
 
 def nice(value):
-    """The next number upwards that divides into quarters which read well."""
+    """Returns the next higher number whose quarters are easy to read."""
     step = 1
     while True:
         for most in (4, 8, 12, 20, 40, 60, 80):

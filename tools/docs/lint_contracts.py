@@ -1,7 +1,7 @@
 """Checks docs/contracts without a network.
 
-The schemas must fit JSON Schema, asyncapi.yaml must fit AsyncAPI, and each reference must lead somewhere.
-That examples and the code agree with them is for tests/what_is_published_keeps_its_contract.rs; openapi.yaml has a linter of its own.
+The schemas must be valid JSON Schema, asyncapi.yaml must be valid AsyncAPI, and each reference must have a target. Rust
+tests hold examples and code to the contracts. openapi.yaml has a linter of its own.
 """
 
 import json
@@ -14,7 +14,7 @@ from jsonschema.exceptions import best_match
 
 HERE = Path(__file__).parent
 CONTRACTS = HERE.parents[1] / "docs" / "contracts"
-# The schema that AsyncAPI publishes, unchanged; its licence stands beside it.
+# The schema that AsyncAPI publishes, unchanged, with its licence beside it.
 ASYNCAPI = HERE / "asyncapi-specs" / "3.0.0.json"
 
 
@@ -23,7 +23,7 @@ def read(path):
 
 
 def references(node):
-    """The target of each `$ref`."""
+    """Yields the target of each `$ref`."""
     if isinstance(node, dict):
         if isinstance(node.get("$ref"), str):
             yield node["$ref"]

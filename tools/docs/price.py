@@ -1,7 +1,7 @@
-"""Prices: what an alert and a month cost, and how soon an alert is out, by how much memory the webhook function has.
+"""Calculates the price of an alert and of a month, and the time to an alert, by the memory of the webhook function.
 
-Without arguments it writes its tables into README.md and docs/scaling.md, between the comments that name them; with --check it
-only says whether those that are there are these. What is assumed stands first. Measure yours, put it there, and run it again.
+Without arguments, it writes its tables into README.md and docs/scaling.md, between the comments that name them. With
+--check, it only compares the tables. The assumptions come first: replace them by your own numbers, and run it again.
 """
 
 import re
@@ -53,20 +53,20 @@ MINUTES = 43_200
 
 
 class Function:
-    """The webhook function with so many MB: how long it takes, in milliseconds, and what that costs."""
+    """The webhook function with a given memory in MB: its durations in milliseconds, and their price."""
 
     def __init__(self, memory, architecture="arm64"):
-        self.gb, self.share = memory / 1024, min(1, memory / VCPU)  # it has one thread, and so no use for more
+        self.gb, self.share = memory / 1024, min(1, memory / VCPU)  # one thread cannot use more than one vCPU
         self.second = self.gb * GB_SECOND[architecture]
         self.ignored = LAMBDA + CPU_IGNORED / self.share
         self.streamed = LAMBDA + 3 * CALL + CPU_STREAMED / self.share
         # Alone in its second, an alert does not wait for its slot.
         self.warm = LAMBDA + 4 * CALL + CPU_ALERT / self.share
-        # First come the two versions of the secret, and meanwhile the connections.
+        # A cold start reads the two versions of the secret first, and connects meanwhile.
         self.cold = LAMBDA + CONNECT + 6 * CALL + CPU_COLD / self.share
 
     def billed(self, opportunities):
-        """Of an average event. What begins is billed as a whole millisecond."""
+        """Returns the billed milliseconds of an average event. Lambda bills each started millisecond."""
         warm, ignored, cold = ceil(self.warm), ceil(self.ignored), ceil(self.cold)
         return opportunities * warm + (1 - opportunities) * ignored + COLD * (cold - warm)
 
@@ -79,7 +79,7 @@ def gb(kilobytes):
 
 
 def cents(dollars):
-    """Half a cent is one, though the number that stands for it is a little less."""
+    """Returns dollars with two decimals. Half a cent is rounded up, although its binary number is a little less."""
     return f"{dollars + 1e-9:.2f}"
 
 
@@ -96,7 +96,7 @@ def default_memory():
 
 
 def by_memory():
-    """What memory buys, where one event in twenty is an opportunity."""
+    """Yields the table of durations and prices by memory, if one event in twenty is an opportunity."""
     opportunities = 0.05
     others = GATEWAY_REQUEST + LOGS + DATA_OUT + opportunities * (DELIVERY + PUBLISH + CHAT + EMAIL)
     yield (
@@ -121,7 +121,7 @@ def by_memory():
 
 
 def of_an_alert():
-    """What a million alerts cost, and of what that is made."""
+    """Yields the table of the price of a million alerts, by its parts."""
     function = Function(default_memory())
     warm, cold = (function.price(ceil(milliseconds)) for milliseconds in (function.warm, function.cold))
     parts = {
@@ -140,7 +140,7 @@ def of_an_alert():
 
 
 def of_a_month():
-    """What a month costs, where one event in fifty is an opportunity, by how many events there are."""
+    """Yields the table of a month's price by the number of events, if one event in fifty is an opportunity."""
     opportunities, months = 0.02, (10_000, MILLION, 100 * MILLION)
     function, five_minutes = Function(default_memory()), MINUTES / 5
     billed = function.billed(opportunities)
@@ -152,8 +152,8 @@ def of_a_month():
         ("API Gateway", "a request at 1.00 per million"): each(GATEWAY_REQUEST),
         (
             "Lambda",
-            f"a request at 0.20 per million, {billed:.1f} ms on average of {function.gb:g} GB at {GB_SECOND['arm64']:.10f} per "
-            "GB-second",
+            f"a request at 0.20 per million, {billed:.1f} ms on average of {function.gb:g} GB at "
+            f"{GB_SECOND['arm64']:.10f} per GB-second",
         ): each(function.price(billed)),
         (
             "CloudWatch logs",
@@ -161,12 +161,14 @@ def of_a_month():
         ): each(LOGS),
         (
             "DynamoDB",
-            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for the row and 1 for "
-            f"the index each, and the slot 1; {ROW} kB for a month at {TABLE_GB}, and {BACKUP_GB:.2f} for its backup)",
+            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for "
+            f"the row and 1 for the index each, and the slot 1; {ROW} kB for a month at {TABLE_GB}, and "
+            f"{BACKUP_GB:.2f} for its backup)",
         ): each(opportunities * DELIVERY),
         (
             "SNS",
-            f"{100 * opportunities:.0f} % × (0.50 and 0.60 per million for publish and chat, 2.00 per 100,000 for e-mail)",
+            f"{100 * opportunities:.0f} % × (0.50 and 0.60 per million for publish and chat, 2.00 per 100,000 "
+            "for e-mail)",
         ): each(opportunities * (PUBLISH + CHAT + EMAIL)),
         ("Data out", f"{ANSWERED} kB at {DATA_OUT_GB} per GB"): each(DATA_OUT),
         ("Metrics", f"18 × {METRIC:.2f}"): [18 * METRIC] * 3,
@@ -175,7 +177,8 @@ def of_a_month():
         ],
         (
             "KMS",
-            "a request every 5 minutes for the table and 2 for the topic, at 0.03 per 10,000; at 10 thousand events, 3 an alert",
+            "a request every 5 minutes for the table and 2 for the topic, at 0.03 per 10,000; at 10 thousand events, "
+            "3 an alert",
         ): [3 * min(five_minutes, opportunities * events) * KEY_REQUEST for events in months],
     }
     runs = [LAMBDA_REQUEST, 0.020 * GB_SECOND["arm64"], 8 * READ_UNIT / 2, SCHEDULE, gb(0.9) * LOG_GB, KEY_REQUEST / 5]
@@ -185,8 +188,8 @@ def of_a_month():
         ("Secret", ""): [SECRET] * 3,
         (
             "Redrive",
-            f"{MINUTES:,} runs: {request:.2f} requests, {memory:.2f} for 20 ms of 1 GB, {reads:.2f} for 8 reads, {schedule:.2f} "
-            f"schedule, {logs:.2f} logs, {key:.2f} KMS",
+            f"{MINUTES:,} runs: {request:.2f} requests, {memory:.2f} for 20 ms of 1 GB, {reads:.2f} for 8 reads, "
+            f"{schedule:.2f} schedule, {logs:.2f} logs, {key:.2f} KMS",
         ): [MINUTES * sum(runs)] * 3,
     }
     yield "", "each event", "10 thousand", "1 million", "100 million"
@@ -200,7 +203,7 @@ def of_a_month():
 
 
 def of_the_stream():
-    """What a million changes of status cost that need no alert, by the kind of the stream."""
+    """Yields the table of the price of a million changes of status without an alert, by the kind of the stream."""
     function = Function(default_memory())
     ignored, streamed = (function.price(ceil(milliseconds)) for milliseconds in (function.ignored, function.streamed))
     publish = [0, PUBLISH, FIFO_PUBLISH + gb(STREAMED) * FIFO_PUBLISH_GB]
@@ -223,25 +226,27 @@ def of_the_stream():
 
 
 def stream():
-    """The table, and what it says nothing of."""
-    alert = DELIVERY + PUBLISH + CHAT + EMAIL
+    """Returns the table of the stream, and the text below it."""
+    alert = cents((DELIVERY + PUBLISH + CHAT + EMAIL) * MILLION)
+    slot, debounced = cents(WRITE_UNIT * MILLION), cents(QUIET_WRITES * WRITE_UNIT * MILLION)
+    metrics = cents(METRIC + STREAM_ALARM_METRICS * ALARM)
     return (
         f"{markdown(of_the_stream())}\n"
         "With the stream off, a change that needs no alert makes no call to AWS. With the stream on, it makes\n"
         "three: claim, publish, complete. A duplicate makes one. If an alert is due as well, a million of both\n"
-        f"are {cents(alert * MILLION)} more, and four calls more at the same time.\n"
+        f"are {alert} more, and four calls more at the same time.\n"
         "\n"
-        f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {cents(WRITE_UNIT * MILLION)} for a million. With\n"
-        f"`DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {cents(QUIET_WRITES * WRITE_UNIT * MILLION)} for a million.\n"
+        f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {slot} for a million. With\n"
+        f"`DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {debounced} for a million.\n"
         "\n"
-        f"The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are {cents(METRIC + STREAM_ALARM_METRICS * ALARM)} a month. "
+        f"The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are {metrics} a month. "
         f"Two more\nmetrics, {cents(METRIC)} each, come only while the stream's messages wait for the redrive. A queue's\n"
         "requests come on top.\n"
     )
 
 
 def flood():
-    """A sentence, not a table."""
+    """Returns the sentence on the price of a flood."""
     function = Function(default_memory())
     price = GATEWAY_REQUEST + LOGS + DATA_OUT + function.price(ceil(function.ignored))
     return (
@@ -252,7 +257,7 @@ def flood():
 
 def markdown(rows):
     head, *body = rows
-    # A column of numbers is read from the right.
+    # A column of numbers is aligned to the right.
     ruler = ["---:" if re.match(r"\**[\d.,]+", cell) else "---" for cell in body[0]]
     lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
     return "\n".join([lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]).replace("|  |", "| |") + "\n"
@@ -267,9 +272,9 @@ TABLES = {
 def written(text, tables):
     for name, table in tables.items():
         between = re.compile(rf"(<!-- price\.py: {name} -->\n).*?(<!-- end -->\n)", re.DOTALL)
-        text, found = between.subn(lambda match: f"{match[1]}{table()}{match[2]}", text)
-        if found != 1:
-            sys.exit(f"there must be one place for the prices of {name}, and there are {found}")
+        if len(found := between.findall(text)) != 1:
+            sys.exit(f"there must be one place for the prices of {name}, and there are {len(found)}")
+        text = between.sub(rf"\g<1>{table()}\g<2>", text)
     return text
 
 
@@ -280,7 +285,7 @@ def main():
         if "--check" not in sys.argv:
             file.write_text(priced, "utf-8")
         elif text != priced:
-            sys.exit(f"{file.name} has other prices than tools/docs/price.py reckons: write them anew by `make prices`")
+            sys.exit(f"{file.name} has other prices than tools/docs/price.py: run `make prices`")
 
 
 if __name__ == "__main__":
