@@ -1,25 +1,23 @@
-"""The template with its defaults, with each option alone and with all of them, on a local AWS: what that makes.
+"""The template on a local AWS: with its defaults, with each option alone, and with all of them.
 
 ministack takes dashboards and alarms on one metric, but no metric math, no saved queries and no
-chat. The test what_the_template_watches_is_what_the_code_says.rs holds what they say against the
-code, and cfn-lint holds it against CloudFormation.
+chat. The Rust tests compare what those say with the code, and cfn-lint checks them against
+CloudFormation.
 """
 
 import io
 import json
 import re
-import unittest
 import zipfile
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.exceptions import ClientError
 
-from local_aws.emulator import Emulator
-from local_aws.function import LOGS
 from local_aws.stack import as_ministack_takes_it
 from ops.running import REGION
 
@@ -86,19 +84,20 @@ REFUSED = [
 QUEUED = {"archive": {}, "crm-sync": {"CrmUrl": "https://crm.example.com"}}
 TOPICS = {"standard": {"Name": "status"}, "fifo": {"Name": "status.fifo", "Attributes": {"FifoTopic": "true"}}}
 NUMBERS = count()
-# Those that every stack has, of whatever value.
+# The parameters that have a value in every stack, so that they are not options.
 GIVEN = {"RetentionDays", "PendingSeconds", "Architecture"}
 
 
-def setUpModule():
-    global template
-    LOGS.mkdir(exist_ok=True)
-    emulator = Emulator(LOGS / "ministack.log")
-    emulator.__enter__()
-    unittest.addModuleCleanup(emulator.__exit__)
+def label(value):
+    """Returns how the summary of the tests names some options."""
+    return "-".join(value) if isinstance(value, dict) else None
+
+
+@pytest.fixture(scope="module")
+def bucket(local_aws):
+    """The URL of a bucket that has the template and those of the examples. No function is invoked, so none is built."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="bucket")
-    # No function is invoked here, so there is nothing to build.
     code = io.BytesIO()
     with zipfile.ZipFile(code, "w") as archive:
         archive.writestr("bootstrap", "")
@@ -107,134 +106,37 @@ def setUpModule():
         text = as_ministack_takes_it(Path(path).read_text()).replace("CodeUri: .", "CodeUri: s3://bucket/code.zip")
         # With its comments, the template is longer than a request may be.
         s3.put_object(Bucket="bucket", Key=path, Body=text.encode())
-    template = f"{emulator.endpoint}/bucket/template.yaml"
+    return f"{local_aws.endpoint}/bucket"
 
 
-def deploy(test, url=None, **options):
-    """Deploys with these options, until the test is over. Returns the physical ids, by logical ones."""
+def deployed_from(bucket, cleanup, path="template.yaml", **options):
+    """Deploys a template with these options, until the cleanup. Returns the physical ids, by logical ones."""
     cloudformation = boto3.client("cloudformation")
     name = "-".join(["with", *map(str.lower, options or ["defaults"])])[:100] + f"-{next(NUMBERS)}"
     cloudformation.create_stack(
         StackName=name,
-        TemplateURL=url or template,
+        TemplateURL=f"{bucket}/{path}",
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in options.items()],
         Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
-    test.addCleanup(cloudformation.delete_stack, StackName=name)
-    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    cleanup.callback(cloudformation.delete_stack, StackName=name)
+    wait = {"Delay": 0.1, "MaxAttempts": 600}
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig=wait)
     resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
     return {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
 
 
-class EveryOption(unittest.TestCase):
-    def test_every_parameter_is_tried_here_or_has_a_value_in_every_stack(self):
-        summary = boto3.client("cloudformation").get_template_summary(TemplateURL=template)
-        tried = {name for options, _ in OPTIONS for name in options}
-        self.assertEqual({given["ParameterKey"] for given in summary["Parameters"]}, tried | GIVEN)
-
-    def test_each_alone_makes_its_own_resources_and_no_other(self):
-        defaults = deploy(self).keys()
-        for options, own in OPTIONS:
-            with self.subTest(options):
-                self.assertEqual(deploy(self, **options).keys() ^ defaults, own)
-
-    def test_all_together_and_alarms_and_dashboard_are_of_this_stack(self):
-        everything = {name: value for options, _ in OPTIONS for name, value in options.items()}
-        # But for the one that takes away what is looked at here.
-        made = deploy(self, **everything | {"MakeDashboard": "yes"})
-        cloudwatch = boto3.client("cloudwatch")
-        names = [physical for logical, physical in made.items() if logical.endswith("Alarm")]
-        alarms = cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]
-        self.assertEqual({alarm["AlarmName"] for alarm in alarms}, set(names))
-        # A queue's id is its URL, a topic's its ARN.
-        watched = {re.split("[/:]", physical)[-1] for physical in made.values()}
-        for alarm in alarms:
-            self.assertEqual(alarm["AlarmActions"], [made["AlarmsTopic"]])
-            self.assertNotIn("${", alarm["AlarmDescription"])
-            self.assertIn(alarm["Dimensions"][0]["Value"], watched)
-        body = cloudwatch.get_dashboard(DashboardName=made["Dashboard"])["DashboardBody"]
-        self.assertNotIn("${", body)
-        (shown,) = (widget for widget in json.loads(body)["widgets"] if widget["type"] == "alarm")
-        self.assertEqual(set(shown["properties"]["alarms"]), {alarm["AlarmArn"] for alarm in alarms})
-
-    def test_the_functions_know_the_streams_topic_where_there_is_one(self):
-        for kind in ("off", "standard", "fifo"):
-            made = deploy(self, StatusStream=kind)
-            for function in ("WebhookFunction", "RedriveFunction"):
-                with self.subTest(kind, function=function):
-                    configuration = boto3.client("lambda").get_function_configuration(FunctionName=made[function])
-                    self.assertEqual(
-                        configuration["Environment"]["Variables"].get("STATUS_TOPIC_ARN"), made.get("StatusTopic")
-                    )
-
-    def test_half_a_chat_is_refused(self):
-        for part in ({"SlackWorkspaceId": "T0123ABCD"}, {"TeamsChannelId": "19%3ab6ef%40thread.tacv2"}):
-            with self.subTest(part), self.assertRaisesRegex(ClientError, "belong together"):
-                deploy(self, **part)
-
-    def test_what_a_parameter_does_not_take_is_refused(self):
-        for name, value in REFUSED:
-            with self.subTest(name, value=value), self.assertRaisesRegex(ClientError, name):
-                deploy(self, **{name: value})
-
-    def test_only_a_fifo_topic_has_a_name_of_its_own_so_that_neither_kind_is_in_the_others_way(self):
-        for kind, name in (
-            ("standard", r":with-statusstream-\d+-StatusTopic-\w+$"),
-            ("fifo", r":with-statusstream-\d+-status\.fifo$"),
-        ):
-            self.assertRegex(deploy(self, StatusStream=kind)["StatusTopic"], name)
-
-    def test_topics_and_queues_refuse_the_transport_that_their_policies_name_and_take_the_other(self):
-        made = deploy(self, StatusStream="standard")
-        topics = "AlertsTopic", "AlarmsTopic", "StatusTopic"
-        for by_tls in (False, True):
-            sns, sqs = client("sns", by_tls), client("sqs", by_tls)
-            calls = {topic: partial(sns.publish, TopicArn=made[topic], Message="-") for topic in topics}
-            for queue in ("RedriveFailures", "DeadLetters"):
-                calls[queue] = partial(sqs.send_message, QueueUrl=made[queue], MessageBody="-")
-            for name, call in calls.items():
-                with self.subTest(name, by_tls=by_tls):
-                    # The other way round than on the real AWS: see as_ministack_takes_it.
-                    with self.assertRaises(ClientError) if by_tls else nullcontext():
-                        call()
-
-    def test_the_dead_letters_take_what_sns_sends_for_the_topics_of_the_stack_and_for_no_other_topic(self):
-        sns, sqs = boto3.client("sns"), boto3.client("sqs")
-        stranger = sns.create_topic(Name="stranger")["TopicArn"]
-        self.addCleanup(sns.delete_topic, TopicArn=stranger)
-        for options, streams in (({}, []), ({"StatusStream": "standard"}, ["StatusTopic"])):
-            made = {**deploy(self, **options), "stranger": stranger}
-            topics = ["AlertsTopic", "AlarmsTopic", *streams]
-            attributes = sqs.get_queue_attributes(QueueUrl=made["DeadLetters"], AttributeNames=["QueueArn"])[
-                "Attributes"
-            ]
-            for topic in ("stranger", *topics):
-                sns.subscribe(TopicArn=made[topic], Protocol="sqs", Endpoint=attributes["QueueArn"])
-                sns.publish(TopicArn=made[topic], Message=topic)
-            received = sqs.receive_message(QueueUrl=made["DeadLetters"], MaxNumberOfMessages=10, WaitTimeSeconds=2)
-            self.assertCountEqual([json.loads(message["Body"])["Message"] for message in received["Messages"]], topics)
+@pytest.fixture
+def deploy(bucket, cleanup):
+    """Deploys a template until the test is over."""
+    return partial(deployed_from, bucket, cleanup)
 
 
-class QueuedExamples(unittest.TestCase):
-    def test_a_fifo_topic_has_fifo_dead_letters_and_without_a_window_a_batch_is_of_ten(self):
-        sns = boto3.client("sns")
-        topics = {kind: sns.create_topic(**given)["TopicArn"] for kind, given in TOPICS.items()}
-        for name, given in QUEUED.items():
-            for kind, topic in topics.items():
-                with self.subTest(name, kind=kind):
-                    url = template.replace("template.yaml", f"examples/{name}/template.yaml")
-                    given |= {"StatusTopicArn": topic, "StatusStream": kind, "BatchWindowSeconds": "0"}
-                    made = deploy(self, url, **given)
-                    attributes = sns.get_subscription_attributes(SubscriptionArn=made["Subscription"])["Attributes"]
-                    target = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
-                    queue = made["FifoDeadLetters" if kind == "fifo" else "DeadLetters"]
-                    self.assertEqual(target.rsplit(":", 1)[1], queue.rsplit("/", 1)[1])
-                    self.assertEqual(target.endswith(".fifo"), kind == "fifo")
-                    mappings = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
-                    (mapping,) = (
-                        one for one in mappings if one["EventSourceArn"].endswith(made["Changes"].rsplit("/", 1)[1])
-                    )
-                    self.assertEqual((mapping["BatchSize"], mapping.get("MaximumBatchingWindowInSeconds", 0)), (10, 0))
+@pytest.fixture(scope="module")
+def defaults(bucket):
+    """The logical ids of the resources that a stack has by default."""
+    with ExitStack() as cleanup:
+        return deployed_from(bucket, cleanup).keys()
 
 
 def client(service, by_tls):
@@ -244,3 +146,119 @@ def client(service, by_tls):
         forwarded = {"X-Forwarded-Proto": "https"}
         made.meta.events.register("before-send", lambda request, **_: request.headers.update(forwarded))
     return made
+
+
+def test_every_parameter_is_an_option_or_has_a_value_in_every_stack(bucket):
+    summary = boto3.client("cloudformation").get_template_summary(TemplateURL=f"{bucket}/template.yaml")
+    tried = {name for options, _ in OPTIONS for name in options}
+    assert {given["ParameterKey"] for given in summary["Parameters"]} == tried | GIVEN
+
+
+@pytest.mark.parametrize(("options", "own"), OPTIONS, ids=label)
+def test_an_option_makes_its_own_resources_and_no_other(options, own, deploy, defaults):
+    assert deploy(**options).keys() ^ defaults == own
+
+
+def test_all_options_together_deploy_and_the_alarms_watch_this_stack(deploy):
+    everything = {name: value for options, _ in OPTIONS for name, value in options.items()}
+    # The dashboard is looked at here.
+    made = deploy(**everything | {"MakeDashboard": "yes"})
+    cloudwatch = boto3.client("cloudwatch")
+    names = [physical for logical, physical in made.items() if logical.endswith("Alarm")]
+    alarms = cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]
+    assert {alarm["AlarmName"] for alarm in alarms} == set(names)
+    # A queue's id is its URL, a topic's its ARN.
+    own = {re.split("[/:]", physical)[-1] for physical in made.values()}
+    for alarm in alarms:
+        assert alarm["AlarmActions"] == [made["AlarmsTopic"]]
+        assert "${" not in alarm["AlarmDescription"]
+        watched = {dimension["Value"] for dimension in alarm["Dimensions"] if dimension["Name"] != "Reason"}
+        assert watched, alarm["AlarmName"]
+        assert watched <= own, alarm["AlarmName"]
+    body = cloudwatch.get_dashboard(DashboardName=made["Dashboard"])["DashboardBody"]
+    assert "${" not in body
+    (shown,) = (widget for widget in json.loads(body)["widgets"] if widget["type"] == "alarm")
+    assert set(shown["properties"]["alarms"]) == {alarm["AlarmArn"] for alarm in alarms}
+
+
+@pytest.mark.parametrize("kind", ["off", "standard", "fifo"])
+def test_the_functions_know_the_streams_topic_if_there_is_one(kind, deploy):
+    made = deploy(StatusStream=kind)
+    for function in ("WebhookFunction", "RedriveFunction"):
+        configuration = boto3.client("lambda").get_function_configuration(FunctionName=made[function])
+        assert configuration["Environment"]["Variables"].get("STATUS_TOPIC_ARN") == made.get("StatusTopic"), function
+
+
+@pytest.mark.parametrize(
+    "part", [{"SlackWorkspaceId": "T0123ABCD"}, {"TeamsChannelId": "19%3ab6ef%40thread.tacv2"}], ids=label
+)
+def test_half_a_chat_is_refused(part, deploy):
+    with pytest.raises(ClientError, match="belong together"):
+        deploy(**part)
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_a_parameter_refuses_a_wrong_value(name, value, deploy):
+    with pytest.raises(ClientError, match=name):
+        deploy(**{name: value})
+
+
+# So that neither kind of topic is in the way of the other when the kind changes.
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("standard", r":with-statusstream-\d+-StatusTopic-\w+$"),
+        ("fifo", r":with-statusstream-\d+-status\.fifo$"),
+    ],
+)
+def test_only_a_fifo_topic_has_a_name_of_its_own(kind, name, deploy):
+    assert re.search(name, deploy(StatusStream=kind)["StatusTopic"])
+
+
+def test_topics_and_queues_refuse_the_transport_that_their_policies_name(deploy):
+    made = deploy(StatusStream="standard")
+    topics = "AlertsTopic", "AlarmsTopic", "StatusTopic"
+    for by_tls in (False, True):
+        sns, sqs = client("sns", by_tls), client("sqs", by_tls)
+        calls = [partial(sns.publish, TopicArn=made[topic], Message="-") for topic in topics]
+        for queue in ("RedriveFailures", "DeadLetters"):
+            calls.append(partial(sqs.send_message, QueueUrl=made[queue], MessageBody="-"))
+        for call in calls:
+            # The other way round than on the real AWS: see as_ministack_takes_it.
+            with pytest.raises(ClientError) if by_tls else nullcontext():
+                call()
+
+
+@pytest.mark.parametrize(
+    ("options", "streams"), [({}, []), ({"StatusStream": "standard"}, ["StatusTopic"])], ids=["defaults", "stream"]
+)
+def test_the_dead_letters_take_messages_of_the_stacks_own_topics_only(options, streams, deploy, cleanup):
+    sns, sqs = boto3.client("sns"), boto3.client("sqs")
+    stranger = sns.create_topic(Name="stranger")["TopicArn"]
+    cleanup.callback(sns.delete_topic, TopicArn=stranger)
+    made = {**deploy(**options), "stranger": stranger}
+    topics = ["AlertsTopic", "AlarmsTopic", *streams]
+    queue = {"QueueUrl": made["DeadLetters"]}
+    arn = sqs.get_queue_attributes(**queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    for topic in ("stranger", *topics):
+        sns.subscribe(TopicArn=made[topic], Protocol="sqs", Endpoint=arn)
+        sns.publish(TopicArn=made[topic], Message=topic)
+    received = sqs.receive_message(**queue, MaxNumberOfMessages=10, WaitTimeSeconds=2)["Messages"]
+    assert sorted(json.loads(message["Body"])["Message"] for message in received) == sorted(topics)
+
+
+@pytest.mark.parametrize("kind", ["standard", "fifo"])
+@pytest.mark.parametrize("name", QUEUED)
+def test_an_example_has_dead_letters_of_its_topics_kind_and_small_batches_without_a_window(name, kind, deploy):
+    sns = boto3.client("sns")
+    topic = sns.create_topic(**TOPICS[kind])["TopicArn"]
+    given = {"StatusTopicArn": topic, "StatusStream": kind, "BatchWindowSeconds": "0"}
+    made = deploy(f"examples/{name}/template.yaml", **QUEUED[name], **given)
+    attributes = sns.get_subscription_attributes(SubscriptionArn=made["Subscription"])["Attributes"]
+    target = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"]
+    queue = made["FifoDeadLetters" if kind == "fifo" else "DeadLetters"]
+    assert target.rsplit(":", 1)[1] == queue.rsplit("/", 1)[1]
+    assert target.endswith(".fifo") == (kind == "fifo")
+    mappings = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    (mapping,) = (one for one in mappings if one["EventSourceArn"].endswith(made["Changes"].rsplit("/", 1)[1]))
+    assert (mapping["BatchSize"], mapping.get("MaximumBatchingWindowInSeconds", 0)) == (10, 0)

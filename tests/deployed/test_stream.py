@@ -1,47 +1,87 @@
-"""The lead status stream and the rules of alerts, end to end: the deployed template with each of its options, and the real binary.
+"""The lead status stream and the rules of alerts, end to end: the deployed template and the real binary.
 
-What the stream does where it is off, which is nothing, test_http.py shows.
+`test_http.py` covers the stack without a stream, which is the default.
 """
 
-import contextlib
 import hashlib
-import io
 import json
 import time
-import unittest
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+
+import pytest
 
 from local_aws.inbox import Inbox
 from local_aws.journey import STAGES, change, of_event, table, travel
-from local_aws.service import shared_service
 from ops import request, resend
 from ops.signature import SVIX
 from ops.stack import NAME
 from topic import refusing
 
 WORKSPACE = "ws_abc123xyz"
+OPTIONS = {
+    "standard": {"StatusStream": "standard"},
+    # With rules of its own.
+    "fifo": {
+        "StatusStream": "fifo",
+        "StatusPipeline": "OPPORTUNITY=sales qualified,MEETING_BOOKED=demo",
+        "AlertStatuses": "OPPORTUNITY, MEETING_BOOKED",
+        "AlertTags": "hot lead,Call Back",
+        "DebounceMinutes": 60,
+    },
+}
+# The stacks that a test runs on.
+standard = pytest.mark.parametrize("deployed", ["standard"], indirect=True)
+fifo = pytest.mark.parametrize("deployed", ["fifo"], indirect=True)
+either = pytest.mark.parametrize("deployed", ["standard", "fifo"], indirect=True)
 
 
-def setUpModule():
-    global deployed
-    deployed = shared_service()
-    # As the other tests want it.
-    unittest.addModuleCleanup(redeploy)
+@pytest.fixture(scope="module")
+def deployed(service, request):
+    service.redeploy(**OPTIONS[request.param])
+    # Or it would publish between two steps of a test, now and then.
+    service.redrive.pause()
+    return service
 
 
-def redeploy(**options):
-    deployed.redeploy(**options)
-    # Or it would come in between, now and then.
-    deployed.redrive.pause()
+@dataclass
+class Subscribers:
+    """One of the alerts and one of the stream, and a lead that nothing is known about yet."""
+
+    alerts: Inbox
+    stream: Inbox
+    lead: str = field(default_factory=lambda: request.fresh("lead"))
+
+    def assert_arrived(self, alerts=(), stream=()):
+        """Asserts that exactly one message of each of these events arrived, and no other message."""
+        arrived = []
+        for inbox, events in ((self.alerts, alerts), (self.stream, stream)):
+            arrived.append(inbox.collect(expected=len(events)))
+            ids = [message.event["id"] for message in arrived[-1]]
+            assert sorted(ids) == sorted(event.event_id() for event in events)
+        return arrived
 
 
-def post(event):
-    answer = event.post(deployed.webhook_url)
+@pytest.fixture
+def subscribed(deployed, open_inbox):
+    return Subscribers(open_inbox(deployed.topic_arn), open_inbox(deployed.stream_arn))
+
+
+@pytest.fixture
+def lead(subscribed):
+    return subscribed.lead
+
+
+@pytest.fixture
+def row_of(deployed):
+    def row_of(event, kind):
+        return deployed.deliveries.row(f"{WORKSPACE}#{event.event_id()}#{kind}") or {}
+
+    return row_of
+
+
+def said(answer):
     return answer.status, answer.outcome()
-
-
-def row_of(event, kind):
-    return deployed.deliveries.row(f"{WORKSPACE}#{event.event_id()}#{kind}") or {}
 
 
 def tagged(lead, tag, previous=None):
@@ -52,227 +92,216 @@ def tagged(lead, tag, previous=None):
     return request.Request(body, {"content-type": "application/json"}, SVIX, True, request.fresh("msg"))
 
 
-class EitherStream:
-    """What holds for the stream on a standard topic and on a FIFO topic."""
+@either
+def test_an_opportunity_is_one_alert_and_one_message_of_the_stream(deployed, post, row_of, subscribed, lead):
+    event = change(lead, "OPPORTUNITY")
+    assert said(post(event)) == (200, "alerted")
+    assert said(post(event)) == (200, "duplicate")
+    [alert], [message] = subscribed.assert_arrived([event], [event])
+    assert (alert.event["type"], message.event["type"]) == (
+        "sendpilot.lead.opportunity",
+        "sendpilot.lead.status_changed",
+    )
+    # Apart from the type, both say the same, and a duplicate of either has the same id.
+    assert {**alert.event, "type": None} == {**message.event, "type": None}
+    assert message.subject is None
+    assert message.group == lead
+    for kind, arrived in (("alert", alert), ("status", message)):
+        row = row_of(event, kind)
+        assert (row["state"], row["attempts"], row["messageId"]) == ("PUBLISHED", 1, arrived.message_id)
+    assert deployed.deliveries.pending() == []
 
-    def setUp(self):
-        self.lead = request.fresh("lead")
-        self.alerts, self.stream = Inbox(deployed.topic_arn), Inbox(deployed.stream_arn)
 
-    def assert_arrived(self, alerts=(), stream=()):
-        """Exactly one message of each of these events has come out, and none else."""
-        arrived = []
-        for inbox, events in ((self.alerts, alerts), (self.stream, stream)):
-            arrived.append(inbox.collect(expected=len(events)))
-            self.assertCountEqual(
-                [message.event["id"] for message in arrived[-1]], [event.event_id() for event in events]
-            )
-        return arrived
+@either
+def test_resend_repeats_the_streams_messages_without_the_alerts(deployed, post, subscribed, lead, capsys):
+    time.sleep(0.002)
+    since = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    events = [change(lead, status) for status in ("REPLY_RECEIVED", "OPPORTUNITY")]
+    for event in events:
+        assert post(event).status == 200
+    _, before = subscribed.assert_arrived(events[1:], events)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        resend.main(["--stack", NAME, "--since", since, "--stream", "--yes"])
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0, printed
+    assert "2 of 2 messages were published again." in printed
+    fifo = deployed.stream_arn.endswith(".fifo")
+    assert ("less than five minutes ago" in printed) == fifo
+    # ministack drops what a FIFO topic got less than five minutes ago, as SNS does.
+    _, again = subscribed.assert_arrived([], [] if fifo else events)
+    for message, first in zip(again, before, strict=False):
+        assert (message.text, message.attributes, message.group) == (first.text, first.attributes, first.group)
 
-    def test_an_opportunity_is_one_alert_and_one_message_of_the_stream(self):
-        event = change(self.lead, "OPPORTUNITY")
-        self.assertEqual(post(event), (200, "alerted"))
-        self.assertEqual(post(event), (200, "duplicate"))
-        [alert], [message] = self.assert_arrived([event], [event])
-        self.assertEqual(
-            (alert.event["type"], message.event["type"]),
-            ("sendpilot.lead.opportunity", "sendpilot.lead.status_changed"),
-        )
-        # But for the type, both say the same, and the repetition of either is known by the same id.
-        self.assertEqual({**alert.event, "type": None}, {**message.event, "type": None})
-        self.assertIsNone(message.subject)
-        self.assertEqual(message.group, self.lead)
-        for kind, arrived in (("alert", alert), ("status", message)):
-            row = row_of(event, kind)
-            self.assertEqual((row["state"], row["attempts"], row["messageId"]), ("PUBLISHED", 1, arrived.message_id))
-        self.assertEqual(deployed.deliveries.pending(), [])
 
-    def test_its_messages_are_sent_again_without_the_alerts(self):
-        time.sleep(0.002)
-        since = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        events = [change(self.lead, status) for status in ("REPLY_RECEIVED", "OPPORTUNITY")]
-        for event in events:
-            self.assertEqual(post(event)[0], 200)
-        _, before = self.assert_arrived(events[1:], events)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), self.assertRaises(SystemExit) as ended:
-            resend.main(["--stack", NAME, "--since", since, "--stream", "--yes"])
-        self.assertEqual(ended.exception.code, 0, printed.getvalue())
-        self.assertIn("2 of 2 messages were published again.", printed.getvalue())
-        fifo = deployed.stream_arn.endswith(".fifo")
-        self.assertEqual("less than five minutes ago" in printed.getvalue(), fifo)
-        # ministack drops what a FIFO topic was given five minutes ago, as SNS does.
-        _, again = self.assert_arrived([], [] if fifo else events)
-        for message, first in zip(again, before):
-            self.assertEqual(
-                (message.text, message.attributes, message.group), (first.text, first.attributes, first.group)
-            )
+@either
+def test_while_the_stream_refuses_the_alert_is_published_once(deployed, post, row_of, subscribed, lead):
+    event = change(lead, "OPPORTUNITY")
+    with refusing(deployed.stream_arn):
+        assert said(post(event)) == (200, "alerted")
+        assert said(post(event)) == (200, "duplicate")
+        assert (row_of(event, "alert")["state"], row_of(event, "status")["state"]) == ("PUBLISHED", "PENDING")
+        subscribed.assert_arrived([event], [])
+    # What SendPilot sends again reaches the stream alone.
+    assert post(event).status == 200
+    subscribed.assert_arrived([], [event])
+    assert (row_of(event, "alert")["attempts"], row_of(event, "status")["attempts"]) == (1, 3)
 
-    def test_while_the_stream_refuses_the_alert_goes_out_once_and_a_repetition_is_the_streams_alone(self):
-        event = change(self.lead, "OPPORTUNITY")
-        with refusing(deployed.stream_arn):
-            self.assertEqual(post(event), (200, "alerted"))
-            self.assertEqual(post(event), (200, "duplicate"))
-            self.assertEqual(
-                (row_of(event, "alert")["state"], row_of(event, "status")["state"]), ("PUBLISHED", "PENDING")
-            )
-            self.assert_arrived([event], [])
-        self.assertEqual(post(event)[0], 200)
-        self.assert_arrived([], [event])
-        self.assertEqual((row_of(event, "alert")["attempts"], row_of(event, "status")["attempts"]), (1, 3))
 
-    def test_while_the_alerts_are_refused_the_stream_goes_on(self):
-        event = change(self.lead, "OPPORTUNITY")
-        with refusing(deployed.topic_arn):
-            self.assertEqual(post(event), (503, "unavailable"))
-            self.assert_arrived([], [event])
-        self.assertEqual(post(event), (200, "alerted"))
-        self.assert_arrived([event], [])
+@either
+def test_while_the_alerts_are_refused_the_stream_goes_on(deployed, post, subscribed, lead):
+    event = change(lead, "OPPORTUNITY")
+    with refusing(deployed.topic_arn):
+        assert said(post(event)) == (503, "unavailable")
+        subscribed.assert_arrived([], [event])
+    assert said(post(event)) == (200, "alerted")
+    subscribed.assert_arrived([event], [])
 
-    def test_what_sendpilot_never_sends_again_goes_out_by_the_redrive(self):
-        events = [change(self.lead, status) for status in ("NOT_INTERESTED", "OPPORTUNITY")]
-        with refusing(deployed.stream_arn):
-            for event, outcome in zip(events, ("pending", "alerted")):
-                self.assertEqual(post(event), (200, outcome))
-            report = deployed.redrive.run()
-            self.assertEqual((report["scanned"], report["published"], report["stillPending"]), (2, 0, 2))
+
+@either
+def test_the_redrive_publishes_what_sendpilot_never_sends_again(deployed, post, subscribed, lead):
+    events = [change(lead, status) for status in ("NOT_INTERESTED", "OPPORTUNITY")]
+    with refusing(deployed.stream_arn):
+        for event, outcome in zip(events, ("pending", "alerted"), strict=True):
+            assert said(post(event)) == (200, outcome)
         report = deployed.redrive.run()
-        self.assertEqual((report["scanned"], report["published"], report["stillPending"]), (2, 2, 0))
-        self.assert_arrived(events[1:], events)
-        for event in events:
-            self.assertEqual(post(event), (200, "duplicate"))
+        assert (report["scanned"], report["published"], report["stillPending"]) == (2, 0, 2)
+    report = deployed.redrive.run()
+    assert (report["scanned"], report["published"], report["stillPending"]) == (2, 2, 0)
+    subscribed.assert_arrived(events[1:], events)
+    for event in events:
+        assert said(post(event)) == (200, "duplicate")
 
 
-class OnAStandardTopic(EitherStream, unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        redeploy(StatusStream="standard")
-
-    def test_every_status_reaches_who_asked_for_it_and_nobody_else(self):
-        steps = travel(deployed)
-        print(f"\n{table(steps)}")
-        self.assertEqual([step.status for step in steps], list(STAGES))
-        previous = None
-        for step in steps:
-            with self.subTest(step.status):
-                opportunity = step.status == "OPPORTUNITY"
-                self.assertEqual(step.answer, "200 alerted" if opportunity else "200 streamed")
-                self.assertEqual(len(step.alerts), opportunity)
-                got = {name for name, messages in step.received.items() for _ in messages}
-                wanted = {"archive"}
-                wanted |= {"lost leads"} if step.status == "NOT_INTERESTED" else set()
-                wanted |= {"sales"} if step.status in ("OPPORTUNITY", "DONE") else set()
-                self.assertEqual(got, wanted)
-                self.assertTrue(all(len(messages) <= 1 for messages in step.received.values()))
-                attributes = {
-                    "eventType": "sendpilot.lead.status_changed",
-                    "newStatus": step.status,
-                    "previousStatus": previous,
-                    "crmStage": STAGES[step.status],
-                    "workspaceId": WORKSPACE,
-                    "campaignId": "camp_xyz789",
-                    "changedBy": "automation",
-                }
-                self.assertEqual(step.message().attributes, {name: text for name, text in attributes.items() if text})
-                self.assertEqual(step.message().event["data"]["crmStage"], STAGES[step.status])
-                previous = step.status
-
-    def test_what_is_no_change_of_status_is_none_of_the_streams(self):
-        event = request.read("events/message-sent.json").with_event_id(request.fresh("evt"))
-        self.assertEqual(post(event), (200, "ignored"))
-        self.assertEqual(row_of(event, "status"), {})
-        self.assert_arrived()
-
-    def test_no_attribute_is_empty_or_tells_who_changed_it(self):
-        event = change(self.lead, "DONE", previous=None).with_data(campaignId=None, changedBy="Jane Doe")
-        self.assertEqual(post(event), (200, "streamed"))
-        _, [message] = self.assert_arrived([], [event])
-        self.assertEqual(message.attributes.keys(), {"eventType", "newStatus", "crmStage", "workspaceId", "changedBy"})
-        self.assertEqual(message.attributes["changedBy"], "other")
+@standard
+def test_each_subscriber_gets_the_statuses_that_it_asked_for(deployed):
+    steps = travel(deployed)
+    print(f"\n{table(steps)}")
+    assert [step.status for step in steps] == list(STAGES)
+    previous = None
+    for step in steps:
+        opportunity = step.status == "OPPORTUNITY"
+        assert step.answer == ("200 alerted" if opportunity else "200 streamed"), step
+        assert len(step.alerts) == opportunity, step
+        got = {name for name, messages in step.received.items() for _ in messages}
+        wanted = {"archive"}
+        wanted |= {"lost leads"} if step.status == "NOT_INTERESTED" else set()
+        wanted |= {"sales"} if step.status in ("OPPORTUNITY", "DONE") else set()
+        assert got == wanted, step
+        assert all(len(messages) <= 1 for messages in step.received.values()), step
+        attributes = {
+            "eventType": "sendpilot.lead.status_changed",
+            "newStatus": step.status,
+            "previousStatus": previous,
+            "crmStage": STAGES[step.status],
+            "workspaceId": WORKSPACE,
+            "campaignId": "camp_xyz789",
+            "changedBy": "automation",
+        }
+        assert step.message().attributes == {name: text for name, text in attributes.items() if text}
+        assert step.message().event["data"]["crmStage"] == STAGES[step.status]
+        previous = step.status
 
 
-class OnAFifoTopicWithRulesOfOnesOwn(EitherStream, unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        redeploy(
-            StatusStream="fifo",
-            StatusPipeline="OPPORTUNITY=sales qualified,MEETING_BOOKED=demo",
-            AlertStatuses="OPPORTUNITY, MEETING_BOOKED",
-            AlertTags="hot lead,Call Back",
-            DebounceMinutes=60,
-        )
+@standard
+def test_an_event_that_changes_no_status_is_not_streamed(post, row_of, subscribed):
+    event = request.read("events/message-sent.json").with_event_id(request.fresh("evt"))
+    assert said(post(event)) == (200, "ignored")
+    assert row_of(event, "status") == {}
+    subscribed.assert_arrived()
 
-    def test_each_leads_changes_come_in_the_order_in_which_they_were_published(self):
-        leads = [request.fresh("lead") for _ in range(2)]
-        events = [change(lead, status) for status in ("REPLY_RECEIVED", "NOT_INTERESTED", "DONE") for lead in leads]
-        for event in events:
-            self.assertEqual(post(event), (200, "streamed"))
-        _, messages = self.assert_arrived([], events)
-        for lead in leads:
-            of_lead = [message.event["data"]["newStatus"] for message in messages if message.group == lead]
-            self.assertEqual(of_lead, ["REPLY_RECEIVED", "NOT_INTERESTED", "DONE"])
 
-    def test_a_message_says_by_its_delivery_what_is_a_repetition(self):
-        event = change(self.lead, "DONE")
+@standard
+def test_no_attribute_is_empty_or_names_who_changed_the_status(post, subscribed, lead):
+    event = change(lead, "DONE", previous=None).with_data(campaignId=None, changedBy="Jane Doe")
+    assert said(post(event)) == (200, "streamed")
+    _, [message] = subscribed.assert_arrived([], [event])
+    assert message.attributes.keys() == {"eventType", "newStatus", "crmStage", "workspaceId", "changedBy"}
+    assert message.attributes["changedBy"] == "other"
+
+
+@fifo
+def test_a_leads_changes_arrive_in_the_order_of_their_publishes(post, subscribed):
+    leads = [request.fresh("lead") for _ in range(2)]
+    events = [change(lead, status) for status in ("REPLY_RECEIVED", "NOT_INTERESTED", "DONE") for lead in leads]
+    for event in events:
+        assert said(post(event)) == (200, "streamed")
+    _, messages = subscribed.assert_arrived([], events)
+    for lead in leads:
+        of_lead = [message.event["data"]["newStatus"] for message in messages if message.group == lead]
+        assert of_lead == ["REPLY_RECEIVED", "NOT_INTERESTED", "DONE"]
+
+
+@fifo
+def test_the_deduplication_id_is_that_of_the_delivery(post, row_of, subscribed, lead):
+    event = change(lead, "DONE")
+    post(event)
+    row = row_of(event, "status")
+    assert row["message"]["MessageDeduplicationId"] == hashlib.sha256(row["deliveryId"].encode()).hexdigest()
+    assert row["message"]["MessageGroupId"] == lead
+
+
+@fifo
+def test_a_lead_id_that_cannot_be_a_group_id_is_hashed(post, subscribed):
+    lead = "lead with blanks"
+    event = change(lead, "DONE")
+    assert said(post(event)) == (200, "streamed")
+    _, [message] = subscribed.assert_arrived([], [event])
+    assert message.group == f"sha256:{hashlib.sha256(lead.encode()).hexdigest()}"
+
+
+@fifo
+def test_alert_statuses_sets_the_statuses_that_alert(post, subscribed, lead):
+    event = change(lead, "MEETING_BOOKED", "OPPORTUNITY")
+    assert said(post(event)) == (200, "alerted")
+    [alert], _ = subscribed.assert_arrived([event], [event])
+    assert (alert.event["type"], alert.event["data"]["newStatus"]) == (
+        "sendpilot.lead.status_reached",
+        "MEETING_BOOKED",
+    )
+
+
+@fifo
+def test_status_pipeline_sets_the_stages(post, subscribed, lead):
+    events = {"sales qualified": change(lead, "OPPORTUNITY"), "unknown": change(lead, "DONE")}
+    for event in events.values():
         post(event)
-        row = row_of(event, "status")
-        self.assertEqual(
-            row["message"]["MessageDeduplicationId"], hashlib.sha256(row["deliveryId"].encode()).hexdigest()
-        )
-        self.assertEqual(row["message"]["MessageGroupId"], self.lead)
-
-    def test_a_lead_id_that_is_no_group_id_is_hashed(self):
-        lead = "lead with blanks"
-        event = change(lead, "DONE")
-        self.assertEqual(post(event), (200, "streamed"))
-        _, [message] = self.assert_arrived([], [event])
-        self.assertEqual(message.group, f"sha256:{hashlib.sha256(lead.encode()).hexdigest()}")
-
-    def test_the_statuses_that_alert_are_those_of_the_parameter(self):
-        event = change(self.lead, "MEETING_BOOKED", "OPPORTUNITY")
-        self.assertEqual(post(event), (200, "alerted"))
-        [alert], _ = self.assert_arrived([event], [event])
-        self.assertEqual(
-            (alert.event["type"], alert.event["data"]["newStatus"]), ("sendpilot.lead.status_reached", "MEETING_BOOKED")
-        )
-
-    def test_stages_are_those_of_the_parameter(self):
-        events = {"sales qualified": change(self.lead, "OPPORTUNITY"), "unknown": change(self.lead, "DONE")}
-        for event in events.values():
-            post(event)
-        messages = of_event(self.stream.collect(expected=2))
-        for stage, event in events.items():
-            [message] = messages[event.event_id()]
-            self.assertEqual((message.attributes["crmStage"], message.event["data"]["crmStage"]), (stage, stage))
-
-    def test_a_tag_of_the_parameter_alerts_and_is_no_change_of_status(self):
-        event, other = tagged(self.lead, "HOT Lead", "cold"), tagged(self.lead, "cold")
-        self.assertEqual(post(event), (200, "alerted"))
-        self.assertEqual(post(other), (200, "ignored"))
-        [alert], _ = self.assert_arrived([event], [])
-        self.assertEqual((alert.event["type"], alert.event["subject"]), ("sendpilot.lead.tagged", self.lead))
-        self.assertEqual(alert.event["data"]["newTag"], "HOT Lead")
-
-    def test_within_the_minutes_there_is_one_alert_for_a_lead_and_status_and_all_of_the_stream(self):
-        first, again = change(self.lead, "OPPORTUNITY"), change(self.lead, "OPPORTUNITY", "MEETING_BOOKED")
-        others = [change(self.lead, "MEETING_BOOKED"), change(request.fresh("lead"), "OPPORTUNITY")]
-        self.assertEqual(post(first), (200, "alerted"))
-        self.assertEqual(post(again), (200, "debounced"))
-        self.assertEqual(post(again), (200, "duplicate"))
-        for event in others:
-            self.assertEqual(post(event), (200, "alerted"))
-        self.assert_arrived([first, *others], [first, again, *others])
-        self.assertEqual(row_of(again, "alert")["state"], "DEBOUNCED")
-        self.assertEqual(deployed.deliveries.pending(), [])
-
-    def test_an_alert_that_is_kept_quiet_is_quiet_by_one_that_goes_out(self):
-        first, again = change(self.lead, "OPPORTUNITY"), change(self.lead, "OPPORTUNITY", "DONE")
-        with refusing(deployed.topic_arn):
-            self.assertEqual(post(first), (503, "unavailable"))
-            self.assertEqual(post(again), (200, "debounced"))
-        self.assertEqual(post(first), (200, "alerted"))
-        self.assert_arrived([first], [first, again])
+    messages = of_event(subscribed.stream.collect(expected=2))
+    for stage, event in events.items():
+        [message] = messages[event.event_id()]
+        assert (message.attributes["crmStage"], message.event["data"]["crmStage"]) == (stage, stage)
 
 
-if __name__ == "__main__":
-    unittest.main()
+@fifo
+def test_alert_tags_sets_the_tags_that_alert(post, subscribed, lead):
+    event, other = tagged(lead, "HOT Lead", "cold"), tagged(lead, "cold")
+    assert said(post(event)) == (200, "alerted")
+    assert said(post(other)) == (200, "ignored")
+    # A tag is not a change of status, so the stream gets nothing.
+    [alert], _ = subscribed.assert_arrived([event], [])
+    assert (alert.event["type"], alert.event["subject"]) == ("sendpilot.lead.tagged", lead)
+    assert alert.event["data"]["newTag"] == "HOT Lead"
+
+
+@fifo
+def test_debounce_suppresses_a_second_alert_but_no_message_of_the_stream(deployed, post, row_of, subscribed, lead):
+    first, again = change(lead, "OPPORTUNITY"), change(lead, "OPPORTUNITY", "MEETING_BOOKED")
+    others = [change(lead, "MEETING_BOOKED"), change(request.fresh("lead"), "OPPORTUNITY")]
+    assert said(post(first)) == (200, "alerted")
+    assert said(post(again)) == (200, "debounced")
+    assert said(post(again)) == (200, "duplicate")
+    for event in others:
+        assert said(post(event)) == (200, "alerted")
+    subscribed.assert_arrived([first, *others], [first, again, *others])
+    assert row_of(again, "alert")["state"] == "DEBOUNCED"
+    assert deployed.deliveries.pending() == []
+
+
+@fifo
+def test_only_an_alert_that_will_be_published_debounces_another(deployed, post, subscribed, lead):
+    first, again = change(lead, "OPPORTUNITY"), change(lead, "OPPORTUNITY", "DONE")
+    with refusing(deployed.topic_arn):
+        assert said(post(first)) == (503, "unavailable")
+        assert said(post(again)) == (200, "debounced")
+    assert said(post(first)) == (200, "alerted")
+    subscribed.assert_arrived([first], [first, again])

@@ -13,7 +13,8 @@ from local_aws.lifeline import Lifeline
 from local_aws.progress import Failed
 
 ROOT = Path(__file__).parents[2]
-LOGS = ROOT / ".local-aws"
+# pytest may run the tests in several processes at once. Each has logs of its own.
+LOGS = ROOT / ".local-aws" / os.environ.get("PYTEST_XDIST_WORKER", "")
 
 # A local run needs no small binary, and half of the time of a release build goes into making it small.
 SOONER = {

@@ -51,7 +51,15 @@ class Inbox:
         filtered = {"FilterPolicy": json.dumps(filter_policy)} if filter_policy else {}
         wanted = {"RedrivePolicy": json.dumps(redrive), **filtered}
         subscription = {"Protocol": "sqs", "Endpoint": attributes["QueueArn"], "Attributes": wanted}
-        boto3.client("sns").subscribe(TopicArn=topic_arn, **subscription)
+        subscribed = boto3.client("sns").subscribe(TopicArn=topic_arn, **subscription)
+        self._subscription = subscribed["SubscriptionArn"]
+        self._dead_letters = self._url.replace(name, dead_letters)
+
+    def close(self):
+        """Ends the subscription, and deletes the queues."""
+        boto3.client("sns").unsubscribe(SubscriptionArn=self._subscription)
+        for url in (self._url, self._dead_letters):
+            self._sqs.delete_queue(QueueUrl=url)
 
     def receive(self, wait=0):
         """The messages that are there, or come within `wait` seconds. Each is handed out once."""
@@ -62,16 +70,20 @@ class Inbox:
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=received["ReceiptHandle"])
         return messages
 
-    def collect(self, expected, patience=10, silence=1):
-        """The messages that come until `expected` are there, and those of the `silence` after, in which none should come."""
+    def collect(self, expected, patience=10, silence=0.2):
+        """Returns the messages that come until `expected` are there, and those of the `silence` after, in which none should come.
+
+        The silence can be short: ministack answers a publish after it has put the message into the queues.
+        """
         messages = []
         deadline = time.monotonic() + patience
         while len(messages) < expected and time.monotonic() < deadline:
             messages += self.receive(wait=1)
         deadline = time.monotonic() + silence
         while time.monotonic() < deadline:
-            messages += self.receive(wait=1)
-        return messages
+            messages += self.receive()
+            time.sleep(0.05)
+        return messages + self.receive()
 
 
 def _read(received):

@@ -1,9 +1,7 @@
 """The whole service, from the source on, deployed to a local AWS for as long as a context lasts."""
 
-import atexit
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from local_aws import function, stack
@@ -21,6 +19,7 @@ class Service:
 
     emulator: Emulator
     template: Path  # the built one
+    parameters: dict  # of the last deployment
     webhook_url: str
     topic_arn: str
     stream_arn: str  # None where every change of status is not streamed
@@ -29,9 +28,12 @@ class Service:
     secret: Secret
 
     def redeploy(self, **parameters):
-        """Deploys it once more, with these parameters."""
+        """Deploys it once more, with these parameters. Does nothing if they are those of the last deployment."""
+        if parameters == self.parameters:
+            return
         with step(f"Deploying once more, with {parameters or 'the defaults'}"):
             self.stream_arn = stack.deploy(self.template, self.emulator, **parameters).stream_arn
+        self.parameters = parameters
 
 
 @contextmanager
@@ -42,19 +44,15 @@ def service(template=None, **parameters):
         if template is None:
             with step("Building the functions (the first time, this takes some minutes)"):
                 template = function.build(emulator.scratch / "build")
-        with step("Deploying template.yaml to the local AWS"):
-            deployed = stack.deploy(template, emulator, **parameters)
-        deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
-        secret = Secret(deployed.secret_arn)
-        secret.put(SAMPLE_SECRET)
-        topics = deployed.topic_arn, deployed.stream_arn
-        yield Service(emulator, template, deployed.webhook_url, *topics, deliveries, redrive, secret)
+        yield deploy(emulator, template, **parameters)
 
 
-@cache
-def shared_service():
-    """One for all test files of this process, since it takes long to come up. It goes when the process ends."""
-    context = service()
-    deployed = context.__enter__()
-    atexit.register(context.__exit__, None, None, None)
-    return deployed
+def deploy(emulator, template, **parameters):
+    """Deploys a built template. Returns the service, which has the sample secret."""
+    with step("Deploying template.yaml to the local AWS"):
+        deployed = stack.deploy(template, emulator, **parameters)
+    deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
+    secret = Secret(deployed.secret_arn)
+    secret.put(SAMPLE_SECRET)
+    topics = deployed.topic_arn, deployed.stream_arn
+    return Service(emulator, template, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret)
