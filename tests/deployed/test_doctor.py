@@ -1,4 +1,4 @@
-"""`make doctor` against the deployed template, with each thing broken in turn.
+"""The doctor against the deployed template, with each thing broken in turn.
 
 The doctor finds what is broken and nothing else, and says how to fix it.
 """
@@ -22,9 +22,10 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from local_aws.inbox import Inbox
-from ops import examination, request
+from ops import request
 from ops.doctor import examine
 from ops.examination import Examination
+from ops.secret_value import secrets_in
 from ops.signature import SAMPLE_SECRET
 from ops.stack import NAME, outputs
 from session import hooked, somebody_who_may_not
@@ -263,7 +264,7 @@ def paste(command):
 @pytest.mark.parametrize("row", SECRETS, ids=lambda row: row["value"])
 def test_it_judges_a_secret_as_the_function_does(row):
     try:
-        found = {"secrets": examination._secrets_in(row["value"])}
+        found = {"secrets": secrets_in(row["value"])}
     except ValueError as error:
         found = {"fault": str(error)}
     assert found == {name: row[name] for name in row if name != "value"}
@@ -449,7 +450,7 @@ def test_it_finds_an_email_subscription_that_anybody_can_end(doctor, deployed, n
         assert (doctor.of("WRONG"), doctor.status) == ([], 0), doctor.printed
         with confirmed_by_link(email["Endpoint"]):
             what = rf"can be ended by anybody who gets one of its mails: {protocol} {email['Endpoint']}$"
-            doctor.assert_wrong("subscribers", what, "make resend")
+            doctor.assert_wrong("subscribers", what, "python3 ops.pyz resend")
             for topic in ("AlarmsTopicArn", "DeadLettersUrl"):
                 assert f"unsubscribe --subscription-arn {names[topic]}" not in doctor.printed
         end, again, _ = doctor.commands()
@@ -600,7 +601,7 @@ def test_it_finds_what_has_long_been_pending_by_topic(doctor, names, cleanup):
         table.put_item(Item={**key, **row})
         cleanup.callback(table.delete_item, Key=key)
         said.insert(0, rf"{name}: 1 for more than 15 minutes, the oldest for {hours}:00:\d\d")
-        doctor.assert_wrong("pending", "; ".join(said), "make pending$")
+        doctor.assert_wrong("pending", "; ".join(said), "python3 ops.pyz pending$")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The slots by which `make resend` keeps the pace of the functions, in the deployed table."""
+"""The slots by which `resend` keeps the pace of the functions, in the deployed table."""
 
 import re
 import threading

@@ -1,4 +1,4 @@
-"""`make resend` against the deployed template: alerts reach new subscribers, unchanged and paced."""
+"""The command `resend` against the deployed template: alerts reach new subscribers, unchanged and paced."""
 
 import contextlib
 import io
@@ -18,8 +18,9 @@ from botocore.awsrequest import AWSResponse
 from local_aws.function import ROOT
 from local_aws.journey import change
 from ops import request
+from ops.__main__ import main
 from ops.deliveries import bodies
-from ops.resend import Refused, main, moment
+from ops.resend import Refused, moment
 from ops.stack import NAME
 from ops.subscribers import subscriptions
 from session import hooked, somebody_who_may_not
@@ -31,7 +32,7 @@ NOW = 1795636800000  # 2026-11-25T20:00:00Z in milliseconds
 
 @dataclass
 class Ran:
-    """What came of one `make resend`."""
+    """The result of one `resend`."""
 
     printed: str
     status: int
@@ -40,7 +41,7 @@ class Ran:
 
 @pytest.fixture
 def resend(deployed):
-    """Runs `make resend` for what was published in this test. A person answers `terminal`."""
+    """Runs `resend` for what was published in this test. A person answers `terminal`."""
     # The alerts of other tests were published before.
     time.sleep(0.002)
     began = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
@@ -56,7 +57,7 @@ def resend(deployed):
             mock.patch("sys.stdin", stdin),
             pytest.raises(SystemExit) as ended,
         ):
-            main(["--stack", NAME, *which, *arguments])
+            main(["resend", *which, *arguments, NAME])
         ran = Ran(printed.getvalue(), ended.value.code, [call.args[0] for call in answer.mock_calls])
         assert all(" " <= character <= "~" for character in ran.printed.replace("\n", "")), ran.printed
         return ran
@@ -134,7 +135,7 @@ def test_since_takes_a_time_with_its_offset(text):
     "text", ["2", "h", "0h", "-2h", "2 h", "2w", "2026-11-25", "2026-11-25T19:00:00", "yesterday", "\x1b[2J"]
 )
 def test_since_refuses_anything_else(text):
-    with pytest.raises(Refused, match="Give either SINCE=2h") as refused:
+    with pytest.raises(Refused, match="Give either --since 2h") as refused:
         moment(text, NOW)
     assert "\x1b" not in str(refused.value)
 
@@ -156,8 +157,8 @@ def test_make_passes_every_value_on_as_it_is(tmp_path):
     for value in ("a b  c", "a'b", 'a"b', "a$b", "a#b%", "a\\", "-x", "\u00e9", *expanded):
         made = make(f"EVENT={value}", f"STACK={value}", "YES=yes")
         words = shlex.split(made.stdout.replace("\\\n", ""))
-        arguments = words[words.index("ops.resend") + 1 :]
-        assert arguments == [f"--stack={value}", f"--event={value}", "--yes"]
+        arguments = words[words.index("ops") + 1 :]
+        assert arguments == ["resend", f"--event={value}", "--yes", "--", value]
     assert not ran.exists()
 
 
@@ -279,7 +280,7 @@ def test_it_asks_before_it_sends(deployed, resend, alert, open_inbox):
     inbox = open_inbox(deployed.topic_arn)
     ran = resend()
     assert ran.status == 2
-    assert "there is no terminal to ask on. YES=yes sends" in ran.printed
+    assert "there is no terminal to ask on. --yes sends" in ran.printed
     for answer in ("", "n", "yes please"):
         ran = resend(terminal=answer)
         assert (ran.status, ran.asked) == (2, ["Send these 2 alerts again? [y/N] "])
@@ -293,9 +294,9 @@ def test_it_asks_before_it_sends(deployed, resend, alert, open_inbox):
 @pytest.mark.parametrize("arguments", [[], ["--since", "2h", "--event", "evt"], ["--since", "2 weeks"]])
 def test_exactly_one_of_since_and_event_is_given(arguments, deployed, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["--stack", NAME, *arguments])
+        main(["resend", *arguments, NAME])
     assert ended.value.code == 2
-    assert "Give either SINCE=2h" in capsys.readouterr().err
+    assert "Give either --since 2h" in capsys.readouterr().err
 
 
 def test_a_failed_publish_is_not_retried_and_stops_no_other(deployed, resend, alert, open_inbox):
@@ -374,7 +375,7 @@ def test_it_sends_without_the_permission_to_list_subscriptions(deployed, resend,
 
 def test_there_has_to_be_such_a_stack(deployed, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["--stack", "elsewhere", "--since", "2h"])
+        main(["resend", "elsewhere", "--since", "2h"])
     assert ended.value.code == 2
     assert "There is no elsewhere here" in capsys.readouterr().err
 

@@ -13,7 +13,8 @@ import pytest
 
 from local_aws.inbox import Inbox
 from local_aws.journey import STAGES, change, of_event, table, travel
-from ops import request, resend
+from ops import request
+from ops.__main__ import main
 from ops.signature import SVIX
 from ops.stack import NAME
 from topic import refusing
@@ -122,7 +123,7 @@ def test_resend_repeats_the_streams_messages_without_the_alerts(deployed, post, 
     _, before = subscribed.assert_arrived(events[1:], events)
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        resend.main(["--stack", NAME, "--since", since, "--stream", "--yes"])
+        main(["resend", NAME, "--since", since, "--stream", "--yes"])
     printed = capsys.readouterr().out
     assert ended.value.code == 0, printed
     assert "2 of 2 messages were published again." in printed
