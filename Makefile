@@ -60,7 +60,7 @@ test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda 
 	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
 
 test-release: tools # How a release and its ops.pyz are packed, that all it takes is pinned, and that the pictures are those of the alerts
-	PYTHONPATH=tools:tools/release:tools/docs PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest -p no:cacheprovider tools/tests
+	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest tools/tests
 
 test-deployed: tools # Against the deployed template on a local AWS
 	$(DEPLOYED) unittest -v tests/deployed/test_options.py tests/deployed/test_http.py tests/deployed/test_doctor.py \

@@ -10,7 +10,7 @@ from datetime import datetime
 from html import escape, unescape
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 ALERT = ROOT / "events/alerts/opportunity"
 WIDTH = 720
 SANS = "-apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from xml.sax.saxutils import escape
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "dashboard.svg"
 TEMPLATE = ROOT / "template.yaml"
 

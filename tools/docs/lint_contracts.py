@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft7Validator, Draft202012Validator
 from jsonschema.exceptions import best_match
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 CONTRACTS = HERE.parents[1] / "docs" / "contracts"
 # The schema that AsyncAPI publishes, unchanged, with its licence beside it.
 ASYNCAPI = HERE / "asyncapi-specs" / "3.0.0.json"

@@ -9,7 +9,7 @@ import sys
 from math import ceil
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 README, SCALING, TEMPLATE = ROOT / "README.md", ROOT / "docs" / "scaling.md", ROOT / "template.yaml"
 
 # List prices in us-east-1, in US dollars, as of 2025, without any free tier. They change: https://aws.amazon.com/pricing
@@ -240,7 +240,8 @@ def stream():
         f"`DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {debounced} for a million.\n"
         "\n"
         f"The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are {metrics} a month. "
-        f"Two more\nmetrics, {cents(METRIC)} each, come only while the stream's messages wait for the redrive. A queue's\n"
+        "Two more\n"
+        f"metrics, {cents(METRIC)} each, come only while the stream's messages wait for the redrive. A queue's\n"
         "requests come on top.\n"
     )
 

@@ -71,7 +71,7 @@ class Inbox:
         return messages
 
     def collect(self, expected, patience=10, silence=0.2):
-        """Returns the messages that come until `expected` are there, and those of the `silence` after, in which none should come.
+        """Returns the messages that come until `expected` are there, and in the `silence` after, when none should come.
 
         The silence can be short: ministack answers a publish after it has put the message into the queues.
         """

@@ -38,7 +38,7 @@ class Service:
 
 @contextmanager
 def service(template=None, **parameters):
-    """Builds, unless it is given a built template, and deploys. Whatever happens then, nothing of it is left in the end."""
+    """Builds, unless `template` is a built one, and deploys. In the end, nothing of it is left."""
     function.LOGS.mkdir(exist_ok=True)
     with Emulator(function.LOGS / "ministack.log") as emulator:
         if template is None:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).parents[2]  # the top of the clone, where `make ops.pyz` puts ops.pyz too
+ROOT = Path(__file__).resolve().parents[2]  # the top of the clone, where `make ops.pyz` puts ops.pyz too
 RUNNING = ROOT / ".local-aws" / "webhook-url"  # has the URL of the webhook while `make run` is up
 REGION = "us-east-1"  # of every local AWS
 

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 OPS = ROOT / "tools" / "ops"
 EVENTS = ("forged", "message-sent", "opportunity")  # the requests of `ops.request.sample`
 PROGRAM = "from ops.__main__ import main\n\nmain()\n"

@@ -6,7 +6,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {"arm64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
 # The guide and what it refers to: contracts, pictures, and the sample events that `ops.pyz send` takes.
 DOCUMENTS = ("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-APACHE", "LICENSE-MIT", "docs", ":(glob)events/*")
@@ -76,7 +76,8 @@ def notices(architecture: str) -> str:
                 texts.setdefault(text, []).append(f"{crate['name']} {crate['version']}")
     return "\n".join(
         [
-            "The functions contain the Rust standard library (MIT OR Apache-2.0, https://www.rust-lang.org) and these crates:",
+            "The functions contain the Rust standard library (MIT OR Apache-2.0, https://www.rust-lang.org) and these "
+            "crates:",
             "",
             *(_credit(crate) for crate in crates),
             *(f"\n{'=' * 79}\nOf {', '.join(of)}:\n\n{text}" for text, of in texts.items()),
