@@ -1,10 +1,11 @@
-"""A consumer from examples/, deployed to the local AWS by its own template, on a topic that stands for the lead status stream."""
+"""The consumers in examples/, each deployed by its own template, on a topic in place of the lead status stream."""
 
 import json
 import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
+from uuid import uuid4
 
 import boto3
 
@@ -13,6 +14,8 @@ from local_aws.stack import as_ministack_takes_it
 from ops.running import REGION
 from ops.stack import outputs
 
+MAX_BATCH = 10  # messages that SNS and SQS take in one call
+
 
 def deploy(example, emulator, **parameters):
     """Builds and deploys examples/<example>, and returns the outputs of its stack."""
@@ -20,9 +23,7 @@ def deploy(example, emulator, **parameters):
     source = ROOT / "examples" / example / "template.yaml"
     given = {"Architecture": architecture(), **parameters}
     overrides = ["--parameter-overrides", *(f"{name}={json.dumps(str(value))}" for name, value in given.items())]
-    built = directory / "template.yaml"
-    if not built.exists():
-        build(directory, source)
+    built = build(directory, source)
     adapted = built.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(built.read_text()))
     where = ["--stack-name", example, "--region", REGION, "--no-confirm-changeset", "--no-progressbar"]
@@ -35,24 +36,45 @@ class Stream:
 
     def __init__(self):
         self._sns = boto3.client("sns")
-        self.arn = self._sns.create_topic(Name="status")["TopicArn"]
+        self.arn = self._sns.create_topic(Name=f"status-{uuid4()}")["TopicArn"]
 
-    def publish(self, event):
-        """A change, with the attributes that subscribers filter by."""
-        data = event["data"]
-        attributes = {"eventType": event["type"], "newStatus": data["newStatus"], "crmStage": data["crmStage"]}
-        self._sns.publish(
-            TopicArn=self.arn,
-            Message=json.dumps(event),
-            MessageAttributes={
-                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
-            },
-            MessageGroupId=event["subject"],
-        )
+    def publish(self, *events):
+        """Publishes changes, with the attributes that subscribers filter by."""
+        entries = [{"Id": str(number), **_message(event)} for number, event in enumerate(events)]
+        for start in range(0, len(entries), MAX_BATCH):
+            published = self._sns.publish_batch(
+                TopicArn=self.arn, PublishBatchRequestEntries=entries[start : start + MAX_BATCH]
+            )
+            assert not published.get("Failed"), published
 
     def publish_text(self, text):
-        """What is none."""
+        """Publishes something that is not a change."""
         self._sns.publish(TopicArn=self.arn, Message=text)
+
+
+def _message(event):
+    data = event["data"]
+    attributes = {"eventType": event["type"], "newStatus": data["newStatus"], "crmStage": data["crmStage"]}
+    return {
+        "Message": json.dumps(event),
+        "MessageAttributes": {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()},
+        "MessageGroupId": event["subject"],
+    }
+
+
+def eventually(condition, patience=60):
+    """Waits until a condition is true. Returns its last value."""
+    deadline = time.monotonic() + patience
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+def depth(queue_url):
+    """Returns the number of messages in a queue, those that somebody has received included."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    attributes = boto3.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
+    return sum(int(attributes[name]) for name in names)
 
 
 def change(lead, number, status, stage):
