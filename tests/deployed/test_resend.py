@@ -348,7 +348,7 @@ def test_it_says_which_permission_is_missing(action, printed, deployed, resend, 
     alert()
     with somebody_who_may_not({"Effect": "Deny", "Action": action, "Resource": "*"}):
         ran = resend("--yes")
-    assert f"Grant {action} to whom your shell is logged in as." in ran.printed
+    assert f"Grant {action} to the identity that your shell is logged in as." in ran.printed
     assert printed in ran.printed
     assert ran.status != 0
 

@@ -1,4 +1,4 @@
-"""The functions' packages: built by `sam build` as for a real deployment, but for this machine and sooner.
+"""Builds the functions by `sam build`, as for a real deployment, but for this machine and faster.
 
 `make deployed-build` compiles them and the consumers in `examples/`, so that the tests find them compiled.
 """
@@ -16,31 +16,31 @@ ROOT = Path(__file__).parents[2]
 # pytest may run the tests in several processes at once. Each has logs of its own.
 LOGS = ROOT / ".local-aws" / os.environ.get("PYTEST_XDIST_WORKER", "")
 
-# A local run needs no small binary, and half of the time of a release build goes into making it small.
-SOONER = {
+# A local run does not need small binaries, and a release build spends half of its time on their size.
+FASTER = {
     "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0",
     "CARGO_PROFILE_RELEASE_LTO": "off",
     "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "256",
-    # Beside the builds of other profiles, which it would otherwise undo, and they it.
+    # In a folder of its own, because these builds and those of other profiles would replace each other.
     "CARGO_TARGET_DIR": str(ROOT / "target" / "local-aws"),
 }
 
 
-def architecture():
-    """This machine's, as Lambda calls it."""
+def architecture() -> str:
+    """Returns Lambda's name of this machine's architecture."""
     if sys.platform != "linux":
         raise Failed("The local AWS runs the function as a Linux program: use WSL, a container or a virtual machine")
     return "arm64" if platform.machine() == "aarch64" else "x86_64"
 
 
-def build(directory, template=ROOT / "template.yaml"):
+def build(directory: Path, template: Path = ROOT / "template.yaml") -> Path:
     """Builds into `directory`, and returns the built template."""
     overrides = ["--parameter-overrides", f"Architecture={architecture()}"]
-    run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], SOONER)
+    run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], FASTER)
     return directory / "template.yaml"
 
 
-def run_sam(subcommand, arguments, environment):
+def run_sam(subcommand: str, arguments: list[str], environment: dict[str, str]) -> None:
     """Runs one sam command of the project."""
     log = LOGS / f"{subcommand}.log"
     tools = Path(sys.executable).parent

@@ -1,4 +1,4 @@
-"""A queue that is subscribed to a topic, as anybody's may be, and the messages that arrive in it."""
+"""A queue that is subscribed to a topic, and the messages that arrive in it."""
 
 import json
 import time
@@ -10,20 +10,20 @@ import boto3
 
 @dataclass
 class Message:
-    """One message as SNS delivered it."""
+    """A message as SNS delivered it."""
 
     message_id: str
-    subject: str  # None where it has none, as those of the lead status stream
+    subject: str | None  # messages of the lead status stream have none
     text: str  # the body for programs, as it arrived
-    event: dict  # the same, read: a CloudEvent
-    attributes: dict  # text by name
-    group: str  # of the messages whose order counts; None where there is none
+    event: dict  # the same, parsed: a CloudEvent
+    attributes: dict[str, str]
+    group: str | None  # the message group of a FIFO topic
 
 
 class Inbox:
-    """Subscribed from its creation on, to what `filter_policy` lets through. To a FIFO topic, it is a FIFO queue."""
+    """A queue with a subscription to a topic, from the moment of its creation. For a FIFO topic, a FIFO queue."""
 
-    def __init__(self, topic_arn, filter_policy=None):
+    def __init__(self, topic_arn: str, filter_policy: dict | None = None):
         self._sqs = boto3.client("sqs")
         name, kind = f"inbox-{uuid4()}", {}
         if topic_arn.endswith(".fifo"):
@@ -55,14 +55,14 @@ class Inbox:
         self._subscription = subscribed["SubscriptionArn"]
         self._dead_letters = self._url.replace(name, dead_letters)
 
-    def close(self):
+    def close(self) -> None:
         """Ends the subscription, and deletes the queues."""
         boto3.client("sns").unsubscribe(SubscriptionArn=self._subscription)
         for url in (self._url, self._dead_letters):
             self._sqs.delete_queue(QueueUrl=url)
 
-    def receive(self, wait=0):
-        """The messages that are there, or come within `wait` seconds. Each is handed out once."""
+    def receive(self, wait: int = 0) -> list[Message]:
+        """Returns the messages that are there or come within `wait` seconds, each once."""
         asked = {"MaxNumberOfMessages": 10, "WaitTimeSeconds": wait, "AttributeNames": ["MessageGroupId"]}
         messages = []
         for received in self._sqs.receive_message(QueueUrl=self._url, **asked).get("Messages", []):
@@ -70,7 +70,7 @@ class Inbox:
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=received["ReceiptHandle"])
         return messages
 
-    def collect(self, expected, patience=10, silence=0.2):
+    def collect(self, expected: int, patience: float = 10, silence: float = 0.2) -> list[Message]:
         """Returns the messages that come until `expected` are there, and in the `silence` after, when none should come.
 
         The silence can be short: ministack answers a publish after it has put the message into the queues.

@@ -1,5 +1,6 @@
-"""The whole service, from the source on, deployed to a local AWS for as long as a context lasts."""
+"""The whole service, deployed to a local AWS."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +16,19 @@ from ops.signature import SAMPLE_SECRET
 
 @dataclass
 class Service:
-    """Up and running."""
+    """A deployed service."""
 
     emulator: Emulator
     template: Path  # the built one
     parameters: dict  # of the last deployment
     webhook_url: str
     topic_arn: str
-    stream_arn: str  # None where every change of status is not streamed
+    stream_arn: str | None  # None if the lead status stream is off
     deliveries: Deliveries
     redrive: Redrive
     secret: Secret
 
-    def redeploy(self, **parameters):
+    def redeploy(self, **parameters) -> None:
         """Deploys it once more, with these parameters. Does nothing if they are those of the last deployment."""
         if parameters == self.parameters:
             return
@@ -37,8 +38,8 @@ class Service:
 
 
 @contextmanager
-def service(template=None, **parameters):
-    """Builds, unless `template` is a built one, and deploys. In the end, nothing of it is left."""
+def service(template: Path | None = None, **parameters) -> Iterator[Service]:
+    """Builds, unless `template` is a built one, and deploys to a local AWS that ends with the context."""
     function.LOGS.mkdir(exist_ok=True)
     with Emulator(function.LOGS / "ministack.log") as emulator:
         if template is None:
@@ -47,7 +48,7 @@ def service(template=None, **parameters):
         yield deploy(emulator, template, **parameters)
 
 
-def deploy(emulator, template, **parameters):
+def deploy(emulator: Emulator, template: Path, **parameters) -> Service:
     """Deploys a built template. Returns the service, which has the sample secret."""
     with step("Deploying template.yaml to the local AWS"):
         deployed = stack.deploy(template, emulator, **parameters)

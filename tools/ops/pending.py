@@ -37,7 +37,7 @@ def listing(rows: list[dict], now: float) -> str:
         return "Nothing is pending."
     lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
     for row in sorted(rows, key=lambda row: (is_for_stream(row), _since(row))):
-        held = "(in hand)" if row["leaseUntil"] > now * 1000 else "(its last attempt died)"
+        held = "(in progress)" if row["leaseUntil"] > now * 1000 else "(the last attempt crashed)"
         cells = (age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
         lines.append(tuple(printable(str(cell)) for cell in cells))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

@@ -324,7 +324,7 @@ def said(error: Exception) -> str:
     code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
     what = f"{error.operation_name}: {code}: {message}"
     if action := missing_permission(error):
-        return printable(f"{what} Grant {action} to whom your shell is logged in as.")
+        return printable(f"{what} Grant {action} to the identity that your shell is logged in as.")
     if NOT_LOGGED_IN.search(code):
         return printable(f"{what} {LOG_IN}")
     failed_itself = error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
