@@ -21,15 +21,15 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
+from faults import hooked, refusing, somebody_who_may_not
 from local_aws.inbox import Inbox
 from ops import request
+from ops.display import printable
 from ops.doctor import examine
-from ops.examination import Examination
+from ops.examination import CANT_TELL, OK, WRONG, Examination
 from ops.secret_value import secrets_in
 from ops.signature import SAMPLE_SECRET
 from ops.stack import NAME, outputs
-from session import hooked, somebody_who_may_not
-from topic import refusing
 
 # As SendPilot might have made it.
 ANOTHER_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -81,17 +81,20 @@ def doctor(patient):
 
 
 class Doctor:
-    """The examinations of a test, and what the last one printed."""
+    """The examinations of a test: the findings of the last one, what it printed, and its exit status."""
 
     def __init__(self, webhook):
         self.webhook = webhook
 
     def examine(self, stack=NAME, later=0, alert=False):
-        """Keeps what it prints, and its exit status."""
+        examination = Examination(stack, time.time() + later, self.webhook, alert)
+        self.findings = list(examination.findings())
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            self.status = examine(Examination(stack, time.time() + later, self.webhook, alert))
+            self.status = examine(mock.Mock(findings=lambda: self.findings))
         self.printed = printed.getvalue()
+        for finding in self.findings:
+            assert f"{finding.verdict:<12}{printable(finding.what)}\n" in self.printed
         for secret in (SAMPLE_SECRET, ANOTHER_SECRET):
             assert secret.removeprefix("whsec_") not in self.printed
         assert all(" " <= character <= "~" for character in self.printed.replace("\n", "")), self.printed
@@ -102,27 +105,26 @@ class Doctor:
         assert (checked.returncode, checked.stderr) == (0, "")
 
     def commands(self):
-        """The commands among what it printed."""
-        return [line.strip() for line in self.printed.splitlines() if line.startswith(" " * 14)]
+        """Returns the commands among the remedies, which are indented."""
+        remedies = (line for finding in self.findings for line in finding.remedy.splitlines())
+        return [printable(line).strip() for line in remedies if line.startswith("  ")]
 
     def of(self, verdict):
-        """The titles of the findings with this verdict."""
-        lines = self.printed.splitlines()[:-1]
-        return [line[12:].split(":")[0] for line in lines if line.startswith(verdict.ljust(12))]
+        """Returns the titles of the findings with this verdict."""
+        return [finding.what.split(":")[0] for finding in self.findings if finding.verdict == verdict]
+
+    def what(self, title):
+        """Returns what the finding with this title says."""
+        (found,) = (finding.what for finding in self.findings if finding.what.startswith(f"{title}: "))
+        return printable(found.removeprefix(f"{title}: "))
 
     def assert_wrong(self, title, what, remedy, **asked):
         """Asserts that the doctor finds this one thing wrong, and says what to do."""
         self.examine(**asked)
-        assert (self.of("WRONG"), self.status) == ([title], 1), self.printed
-        found = self.printed.split(f"WRONG       {title}: ")[1]
-        first, *rest = found.splitlines()
-        assert re.search(what, first), self.printed
-        below = []
-        for line in rest:
-            if not line.startswith(" " * 12):
-                break
-            below.append(line)
-        assert re.search(remedy, "\n".join(below)), self.printed
+        assert (self.of(WRONG), self.status) == ([title], 1), self.printed
+        assert re.search(what, self.what(title)), self.printed
+        (wrong,) = (finding for finding in self.findings if finding.verdict == WRONG)
+        assert re.search(remedy, wrong.remedy), self.printed
 
     def assert_it_subscribes(self, topic, endpoint):
         """Asserts that the last two commands subscribe, with a dead-letter queue and authentication."""
@@ -272,8 +274,8 @@ def test_it_judges_a_secret_as_the_function_does(row):
 
 def test_a_healthy_stack_has_nothing_wrong(doctor):
     doctor.examine()
-    assert (doctor.of("WRONG"), doctor.of("can't tell"), doctor.status) == ([], [], 0), doctor.printed
-    assert doctor.of("ok") == [
+    assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], [], 0), doctor.printed
+    assert doctor.of(OK) == [
         *("stack", "URL", "secret", "forged event", "signed event", "subscribers", "redrive's schedule"),
         *("redrive's runs", "pending", "failed runs", "dead letters", "alarms", "alarms' subscribers"),
     ]
@@ -285,9 +287,9 @@ def test_it_sends_an_alert_only_if_asked_to(doctor, deployed, open_inbox):
     assert inbox.collect(expected=0) == []
     doctor.examine(alert=True)
     (alert,) = inbox.collect(expected=1)
-    assert (doctor.of("WRONG"), doctor.status) == ([], 0), doctor.printed
+    assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
     row = f"{alert.event['source'].removeprefix('urn:sendpilot:workspace:')}#{alert.event['id']}#alert"
-    assert f"ok          alert: {row} is PUBLISHED, as message {alert.message_id}" in doctor.printed
+    assert f"{row} is PUBLISHED, as message {alert.message_id}" in doctor.what("alert")
 
 
 def test_it_finds_a_topic_that_refuses_the_alert(doctor, deployed, cleanup):
@@ -298,7 +300,7 @@ def test_it_finds_a_topic_that_refuses_the_alert(doctor, deployed, cleanup):
 
 def test_it_finds_that_there_is_no_stack(doctor):
     doctor.assert_wrong("stack", "there is no elsewhere here", "get-caller-identity", stack="elsewhere")
-    assert doctor.of("ok") + doctor.of("can't tell") == []
+    assert doctor.of(OK) + doctor.of(CANT_TELL) == []
 
 
 def test_it_finds_a_failed_deployment(doctor):
@@ -307,13 +309,13 @@ def test_it_finds_a_failed_deployment(doctor):
             doctor.assert_wrong("stack", f"did not succeed: {status}", "describe-stack-events")
     with described_with("UPDATE_IN_PROGRESS"):
         doctor.examine()
-    assert (doctor.of("WRONG"), doctor.of("can't tell"), doctor.status) == ([], ["stack"], 2), doctor.printed
+    assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], ["stack"], 2), doctor.printed
 
 
 def test_it_finds_a_stack_of_an_older_template(doctor):
     with described_with(DeadLettersUrl=None):
         doctor.assert_wrong("stack", "it lacks DeadLettersUrl", "sam build && sam deploy")
-    assert doctor.of("can't tell") == ["dead letters"]
+    assert doctor.of(CANT_TELL) == ["dead letters"]
 
 
 def test_it_finds_a_url_at_which_nothing_listens(doctor):
@@ -332,7 +334,7 @@ def test_it_finds_a_url_at_which_nothing_listens(doctor):
     ):
         assert command == f"aws cloudformation {operation} --stack-name {NAME} --change-set-name {change_set}"
     assert last == f"aws cloudformation wait stack-update-complete --stack-name {NAME}"
-    assert doctor.of("can't tell") == ["forged event", "signed event"]
+    assert doctor.of(CANT_TELL) == ["forged event", "signed event"]
 
 
 def test_it_finds_that_the_route_is_gone(doctor, cleanup):
@@ -344,7 +346,7 @@ def test_it_finds_that_the_route_is_gone(doctor, cleanup):
     doctor.assert_wrong("URL", "answers 404, but not by the function", "REVERT_DRIFT")
     made = f'aws apigatewayv2 create-route --api-id {api} --route-key "{route["RouteKey"]}" --target'
     assert made in doctor.commands()[0]
-    assert doctor.of("can't tell") == ["forged event", "signed event"]
+    assert doctor.of(CANT_TELL) == ["forged event", "signed event"]
 
 
 def test_it_finds_a_url_that_accepts_a_forged_event(doctor):
@@ -379,7 +381,7 @@ def test_it_finds_a_secret_that_cannot_be_used(text, what, doctor, secret):
     secret.put(text)
     doctor.assert_wrong("secret", what, 'put-secret-value --secret-id .* --secret-string "\\$WEBHOOK_SECRET"')
     # As long as the function remembers one that was good, it still refuses a stranger.
-    assert {"signed event"} <= set(doctor.of("can't tell")) <= {"forged event", "signed event"}, doctor.printed
+    assert {"signed event"} <= set(doctor.of(CANT_TELL)) <= {"forged event", "signed event"}, doctor.printed
 
 
 def test_it_finds_a_previous_version_that_the_function_refuses(doctor, secret):
@@ -387,7 +389,7 @@ def test_it_finds_a_previous_version_that_the_function_refuses(doctor, secret):
     secret.put(SAMPLE_SECRET)
     what = "the previous version cannot be used: secret number 1 holds whsec_ behind other characters"
     doctor.assert_wrong("secret", what, "once more")
-    assert set(doctor.of("can't tell")) <= {"forged event"}, doctor.printed
+    assert set(doctor.of(CANT_TELL)) <= {"forged event"}, doctor.printed
 
 
 def test_it_finds_a_secret_that_is_to_be_deleted(doctor, secret, names, cleanup):
@@ -408,7 +410,7 @@ def test_it_tries_each_secret(doctor, secret):
     secret.put(json.dumps({"secrets": [SAMPLE_SECRET, SAMPLE_SECRET]}))
     doctor.examine()
     assert doctor.status == 0, doctor.printed
-    assert "ok          secret: 2, of the right shape" in doctor.printed
+    assert doctor.what("secret") == "2, of the right shape"
 
 
 def test_it_finds_a_function_with_another_secret_than_the_stacks(doctor, change_variables):
@@ -420,7 +422,7 @@ def test_it_does_not_blame_the_stack_for_a_wrong_clock(doctor):
     ahead = mock.Mock(wraps=time, time=lambda: time.time() + HOUR)
     with mock.patch.object(request, "time", ahead):
         doctor.examine()
-    assert (doctor.of("WRONG"), doctor.of("can't tell"), doctor.status) == ([], ["signed event"], 2), doctor.printed
+    assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], ["signed event"], 2), doctor.printed
     assert "Set the clock of this machine." in doctor.printed
 
 
@@ -429,7 +431,7 @@ def test_it_finds_a_function_that_may_not_read_its_secret(doctor, change_variabl
     stranger = boto3.client("secretsmanager").create_secret(Name=f"stranger-{uuid4()}", SecretString=SAMPLE_SECRET)
     change_variables(WEBHOOK_SECRET_ID=stranger["ARN"])
     doctor.assert_wrong("signed event", "signed by secret 1: 503 unavailable: .*secret", "aws logs tail .*-webhook")
-    assert doctor.of("can't tell") == ["forged event"]
+    assert doctor.of(CANT_TELL) == ["forged event"]
 
 
 def test_it_finds_a_topic_without_subscribers(doctor, deployed, cleanup):
@@ -447,7 +449,7 @@ def test_it_finds_an_email_subscription_that_anybody_can_end(doctor, deployed, n
         arn = subscribe(email)
         cleanup.callback(unsubscribe, {"SubscriptionArn": arn})
         doctor.examine()
-        assert (doctor.of("WRONG"), doctor.status) == ([], 0), doctor.printed
+        assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
         with confirmed_by_link(email["Endpoint"]):
             what = rf"can be ended by anybody who gets one of its mails: {protocol} {email['Endpoint']}$"
             doctor.assert_wrong("subscribers", what, "python3 ops.pyz resend")
@@ -490,7 +492,7 @@ def test_a_subscription_that_it_may_not_see_hides_no_other(doctor, deployed, cle
 
     with hooked("before-call.sns.GetSubscriptionAttributes", refuse):
         doctor.examine()
-        assert (doctor.of("WRONG"), doctor.of("can't tell")) == ([], ["subscribers"]), doctor.printed
+        assert (doctor.of(WRONG), doctor.of(CANT_TELL)) == ([], ["subscribers"]), doctor.printed
         sns.set_subscription_attributes(SubscriptionArn=arn, AttributeName="RedrivePolicy", AttributeValue="")
         doctor.assert_wrong("subscribers", "without a dead-letter queue: email other@example.com$", "is lost")
 
@@ -506,7 +508,7 @@ def test_it_cannot_tell_who_can_end_a_subscription_if_sns_does_not_say(doctor, n
     (email,) = subscriptions(names["AlarmsTopicArn"])
     with confirmed_by_link(email["Endpoint"], None):
         doctor.examine()
-    found = doctor.of("WRONG"), doctor.of("can't tell"), doctor.status
+    found = doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status
     assert found == ([], ["alarms' subscribers"], 2), doctor.printed
 
 
@@ -554,8 +556,9 @@ def test_it_reads_pending_and_deleted_subscriptions_as_sns_lists_them(doctor, de
         assert doctor.status == 0, doctor.printed
     with hooked("after-call.sns.ListSubscriptionsByTopic", list_too("PendingConfirmation")):
         doctor.examine()
-        assert doctor.of("WRONG") == ["subscribers", "alarms' subscribers"]
-        assert "not confirmed: email sales@example.com\n" in doctor.printed
+        assert doctor.of(WRONG) == ["subscribers", "alarms' subscribers"]
+        for title in doctor.of(WRONG):
+            assert doctor.what(title).endswith("not confirmed: email sales@example.com")
 
 
 def test_it_finds_alarms_without_subscribers(doctor, names, cleanup):
@@ -581,7 +584,7 @@ def test_it_reads_the_redrives_log_if_cloudwatch_denies_metrics(doctor):
     denied = {"Effect": "Deny", "Action": "cloudwatch:GetMetricStatistics", "Resource": "*"}
     with somebody_who_may_not(denied):
         doctor.examine()
-        assert "ok          redrive's runs: some in the last 10 minutes" in doctor.printed
+        assert doctor.what("redrive's runs").startswith("some in the last 10 minutes")
         doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
 
 
@@ -638,14 +641,14 @@ def test_it_says_which_permissions_are_missing(doctor):
     secret = {"Effect": "Deny", "Action": "secretsmanager:*", "Resource": "*"}
     with somebody_who_may_not(secret):
         doctor.examine()
-    assert (doctor.of("WRONG"), doctor.status) == ([], 2), doctor.printed
-    assert doctor.of("can't tell") == ["secret", "signed event"]
+    assert (doctor.of(WRONG), doctor.status) == ([], 2), doctor.printed
+    assert doctor.of(CANT_TELL) == ["secret", "signed event"]
     assert "Grant secretsmanager:GetSecretValue" in doctor.printed
     everything = {"Effect": "Deny", "NotAction": "cloudformation:*", "Resource": "*"}
     with somebody_who_may_not(everything):
         doctor.examine()
-    assert (doctor.of("WRONG"), doctor.status) == ([], 2), doctor.printed
-    assert doctor.of("ok") == ["stack", "URL", "forged event"]
+    assert (doctor.of(WRONG), doctor.status) == ([], 2), doctor.printed
+    assert doctor.of(OK) == ["stack", "URL", "forged event"]
     for action in (
         "secretsmanager:GetSecretValue",
         "(?i:sns):ListSubscriptionsByTopic",
@@ -690,7 +693,7 @@ def test_it_finds_a_stream_without_subscribers(doctor, deployed, open_inbox):
     # Twice, because an alert may debounce another.
     for _ in range(2):
         doctor.examine(alert=True)
-        assert (doctor.of("WRONG"), doctor.status) == ([], 0), doctor.printed
-        assert "ok          stream's subscribers: 1, all confirmed: sqs\n" in doctor.printed
+        assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
+        assert doctor.what("stream's subscribers") == "1, all confirmed: sqs"
         both = "#alert is PUBLISHED, as message .*; .*#status is PUBLISHED, as message "
-        assert re.search(f"ok          alert: .*{both}", doctor.printed), doctor.printed
+        assert re.search(both, doctor.what("alert")), doctor.printed

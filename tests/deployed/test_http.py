@@ -10,10 +10,10 @@ from pathlib import Path
 import boto3
 import pytest
 
+from faults import refusing
 from ops import request
 from ops.signature import DOCUMENTED, SAMPLE_SECRET, STANDARD, SVIX, fresh_secret
 from ops.stack import NAME
-from topic import refusing
 
 EVENTS = Path("events")
 # The table of the sample requests: their names and the status that each is answered with.

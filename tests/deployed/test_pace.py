@@ -7,9 +7,9 @@ from unittest import mock
 
 import pytest
 
+from faults import hooked
 from ops import pace
 from ops.pace import Pace, WrongClock
-from session import hooked
 
 NOW = 1795636800000  # 2026-11-25T20:00:00Z in milliseconds
 

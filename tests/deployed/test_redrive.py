@@ -5,9 +5,9 @@ import time
 
 import pytest
 
+from faults import refusing
 from ops import request
 from ops.pending import listing
-from topic import refusing
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
+from faults import hooked, refusing, somebody_who_may_not
 from local_aws.function import ROOT
 from local_aws.journey import change
 from ops import request
@@ -23,8 +24,6 @@ from ops.deliveries import bodies
 from ops.resend import Refused, moment
 from ops.stack import NAME
 from ops.subscribers import subscriptions
-from session import hooked, somebody_who_may_not
-from topic import refusing
 
 WORKSPACE = "ws_abc123xyz"
 NOW = 1795636800000  # 2026-11-25T20:00:00Z in milliseconds

@@ -11,13 +11,13 @@ from datetime import datetime, timezone
 
 import pytest
 
+from faults import refusing
 from local_aws.inbox import Inbox
 from local_aws.journey import STAGES, change, of_event, table, travel
 from ops import request
 from ops.__main__ import main
 from ops.signature import SVIX
 from ops.stack import NAME
-from topic import refusing
 
 WORKSPACE = "ws_abc123xyz"
 OPTIONS = {

@@ -1,4 +1,4 @@
-"""This process's session with AWS, changed for a while, for tests."""
+"""Faults that a test causes for a while: in the deployed stack, and in this process's session with AWS."""
 
 import json
 import os
@@ -31,3 +31,20 @@ def somebody_who_may_not(*denied):
     credentials = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
     with mock.patch.dict(os.environ, credentials), mock.patch.object(boto3, "DEFAULT_SESSION", None):
         yield
+
+
+@contextmanager
+def refusing(topic_arn):
+    """Meanwhile, nobody may publish."""
+    sns = boto3.client("sns")
+    policy = sns.get_topic_attributes(TopicArn=topic_arn)["Attributes"]["Policy"]
+    nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": topic_arn}
+
+    def set_policy(text):
+        sns.set_topic_attributes(TopicArn=topic_arn, AttributeName="Policy", AttributeValue=text)
+
+    set_policy(json.dumps({"Version": "2012-10-17", "Statement": [nobody]}))
+    try:
+        yield
+    finally:
+        set_policy(policy)
