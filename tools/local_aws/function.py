@@ -3,6 +3,7 @@
 `make deployed-build` compiles them and the consumers in `examples/`, so that the tests find them compiled.
 """
 
+import fcntl
 import os
 import platform
 import sys
@@ -15,6 +16,7 @@ from local_aws.progress import Failed
 ROOT = Path(__file__).parents[2]
 # pytest may run the tests in several processes at once. Each has logs of its own.
 LOGS = ROOT / ".local-aws" / os.environ.get("PYTEST_XDIST_WORKER", "")
+LOCK = ROOT / ".local-aws" / "build.lock"
 
 # A local run does not need small binaries, and a release build spends half of its time on their size.
 FASTER = {
@@ -36,7 +38,10 @@ def architecture() -> str:
 def build(directory: Path, template: Path = ROOT / "template.yaml") -> Path:
     """Builds into `directory`, and returns the built template."""
     overrides = ["--parameter-overrides", f"Architecture={architecture()}"]
-    run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], FASTER)
+    with LOCK.open("w") as lock:
+        # One build at a time, because sam copies the programs from the one place where all builds put them.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], FASTER)
     return directory / "template.yaml"
 
 
