@@ -55,7 +55,9 @@ doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how
 ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these four commands
 	@$(PYTHON) -B tools/release/operator_tools.py $@
 
-test: test-rust test-release test-deployed # All tests
+test: tools # All tests. The functions of the deployed ones are compiled beside the Rust tests, which mostly wait
+	@$(MAKE) --no-print-directory --jobs 2 test-rust deployed-build
+	@$(MAKE) --no-print-directory test-release test-deployed
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
 	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
@@ -70,7 +72,7 @@ test-examples: tools # Only the consumers in examples/
 	$(DEPLOYED) tests/deployed/test_example_*.py
 
 deployed-build: tools # Only compile what `make test-deployed` deploys
-	@$(LOCAL_AWS) local_aws.function
+	@nice -n 19 env $(LOCAL_AWS) local_aws.function
 
 model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
 	cargo test --locked --test no_interleaving_breaks_the_promise --test no_interleaving_alerts_too_fast \

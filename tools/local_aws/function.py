@@ -3,7 +3,6 @@
 `make deployed-build` compiles them and the consumers in `examples/`, so that the tests find them compiled.
 """
 
-import fcntl
 import os
 import platform
 import sys
@@ -38,6 +37,8 @@ def architecture() -> str:
 def build(directory: Path, template: Path = ROOT / "template.yaml") -> Path:
     """Builds into `directory`, and returns the built template."""
     overrides = ["--parameter-overrides", f"Architecture={architecture()}"]
+    import fcntl  # Windows has none, and `architecture` has just refused it
+
     with LOCK.open("w") as lock:
         # One build at a time, because sam copies the programs from the one place where all builds put them.
         fcntl.flock(lock, fcntl.LOCK_EX)
