@@ -40,13 +40,3 @@ def test_the_redrive_publishes_what_sendpilot_never_sends_again(deployed, post, 
     alerts = inbox.collect(expected=len(events))
     assert sorted(alert.event["id"] for alert in alerts) == sorted(event.event_id() for event in events)
     assert said(post(events[0])) == (200, "duplicate")
-
-
-def test_the_redrive_runs_every_minute(deployed, post, inbox, cleanup):
-    event = opportunity()
-    with refusing(deployed.topic_arn):
-        post(event)
-    deployed.redrive.resume()
-    cleanup.callback(deployed.redrive.pause)
-    (alert,) = inbox.collect(expected=1, patience=100)
-    assert alert.event["id"] == event.event_id()

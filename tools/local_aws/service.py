@@ -19,7 +19,6 @@ class Service:
     """A deployed service."""
 
     emulator: Emulator
-    template: Path  # the built one
     parameters: dict  # of the last deployment
     webhook_url: str
     topic_arn: str
@@ -33,7 +32,7 @@ class Service:
         if parameters == self.parameters:
             return
         with step(f"Deploying once more, with {parameters or 'the defaults'}"):
-            self.stream_arn = stack.deploy(self.template, self.emulator, **parameters).stream_arn
+            self.stream_arn = stack.redeploy(self.emulator, **parameters).stream_arn
         self.parameters = parameters
 
 
@@ -56,4 +55,4 @@ def deploy(emulator: Emulator, template: Path, **parameters) -> Service:
     secret = Secret(deployed.secret_arn)
     secret.put(SAMPLE_SECRET)
     topics = deployed.topic_arn, deployed.stream_arn
-    return Service(emulator, template, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret)
+    return Service(emulator, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret)

@@ -14,7 +14,7 @@ from local_aws.function import architecture, run_sam
 from ops.running import REGION
 from ops.stack import NAME, outputs
 
-# The defaults of the template. Without them, a second deploy would keep the values of the first one.
+# The defaults of the template. Without them, an update would keep the values of the deployment before.
 DEFAULTS = {
     "StatusStream": "off",
     "StatusPipeline": "",
@@ -48,16 +48,37 @@ class Stack:
 
 
 def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
-    """Deploys a built template with these parameters, for the first time or once more."""
+    """Deploys a built template with these parameters."""
     adapted = template.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(template.read_text()))
-    given = {"Architecture": architecture(), "AlarmEmail": ALARM_EMAIL, **DEFAULTS, **parameters}
     # Without quotation marks, sam reads a value up to the first space, and refuses an empty value.
-    overrides = [f"{name}={json.dumps(str(value))}" for name, value in given.items()]
+    overrides = [f"{name}={json.dumps(value)}" for name, value in _values(parameters).items()]
     # `sam deploy --guided` writes its user's own stack into samconfig.toml, so these are arguments.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(adapted), *where, "--no-confirm-changeset", "--no-progressbar"]
     run_sam("deploy", [*arguments, "--parameter-overrides", *overrides], {})
+    return _completed(emulator)
+
+
+def redeploy(emulator: Emulator, **parameters) -> Stack:
+    """Updates the stack to these parameters, and to the defaults of all others."""
+    cloudformation = boto3.client("cloudformation")
+    given = [{"ParameterKey": name, "ParameterValue": value} for name, value in _values(parameters).items()]
+    capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
+    cloudformation.update_stack(StackName=NAME, UsePreviousTemplate=True, Parameters=given, Capabilities=capabilities)
+    # A local update takes a second or two.
+    wait = {"Delay": 0.2, "MaxAttempts": 300}
+    cloudformation.get_waiter("stack_update_complete").wait(StackName=NAME, WaiterConfig=wait)
+    return _completed(emulator)
+
+
+def _values(parameters: dict) -> dict[str, str]:
+    given = {"Architecture": architecture(), "AlarmEmail": ALARM_EMAIL, **DEFAULTS, **parameters}
+    return {name: str(value) for name, value in given.items()}
+
+
+def _completed(emulator: Emulator) -> Stack:
+    """Does what ministack leaves out of a deployment, and returns the outputs."""
     _create_routes()
     deployed = outputs(NAME)
     stream_arn = deployed.get("StatusTopicArn")
