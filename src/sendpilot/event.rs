@@ -11,8 +11,8 @@ use time::format_description::well_known::Iso8601;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
 use crate::json::LossyString;
-use crate::message::text::trim;
 use crate::sendpilot::signature::Verified;
+use crate::text::trim;
 
 /// Event types of a change of status. The older and the newer documentation use one name each.
 const STATUS_TYPES: [&str; 2] = ["lead.status.changed", "lead.updated"];

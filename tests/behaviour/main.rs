@@ -3,6 +3,7 @@
 
 mod alert;
 mod event;
+mod layers;
 mod messages;
 mod openapi;
 mod relay;

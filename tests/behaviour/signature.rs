@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::requests::{OTHER, SECRET, documented, headers, secrets, standard};
+use crate::support::requests::{SECRET, documented, headers, secrets, standard};
 use lambda_http::http::{HeaderMap, HeaderValue};
 use opportunity_alerts::config::{self, ConfigError};
 use opportunity_alerts::secrets::keyring::Source;
@@ -12,6 +12,7 @@ use opportunity_alerts::sendpilot::signature::{MAX_AGE_DOCUMENTED, MAX_SKEW, Rej
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde::Deserialize;
+use testkit::sendpilot::OTHER;
 
 const BODY: &[u8] = br#"{"email":"test@example.com","username":"test_user"}"#;
 const NOW: u64 = 1_649_367_553;

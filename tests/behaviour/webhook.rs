@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::doubles::{Claiming, Publishing, Script, Settling, relay};
 use crate::support::requests::{
-    OTHER, SECRET, around, documented, file, files, http, opportunity, payload, secrets, standard,
+    SECRET, around, documented, file, files, http, opportunity, payload, secrets, standard,
 };
 use lambda_http::Request;
 use lambda_http::http::{Method, Response};
@@ -18,6 +18,7 @@ use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use testkit::sendpilot::OTHER;
 
 const NOW: u64 = 1_708_770_605;
 

@@ -26,11 +26,12 @@ use crate::support::aws::{Aws, Call, Fault};
 use crate::support::dynamodb::DynamoDb;
 use crate::support::fleet::{Fleet, Function};
 use crate::support::lambda::Said;
-use crate::support::requests::{RETRIES, opportunity_of, signed_now};
+use crate::support::requests::{opportunity_of, signed_now};
 use fastrand::Rng;
 use futures_util::future::{join, join_all};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
+use testkit::sendpilot::RETRIES;
 
 /// Of a delivery by SendPilot; with it, a lease is over after four seconds.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);

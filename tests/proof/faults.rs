@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::PROCESSORS;
 use crate::support::doubles::{relay, telemetry};
-use crate::support::requests::{RETRIES, SECRET, around, documented, http, opportunity_of, secrets};
+use crate::support::requests::{SECRET, around, documented, http, opportunity_of, secrets};
 use Fault::*;
 use Flaw::*;
 use futures_util::future::{join, join_all, select};
@@ -53,6 +53,7 @@ use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
+use testkit::sendpilot::RETRIES;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 

@@ -25,14 +25,14 @@ impl Lines {
         let world = World::new().await;
         world.aws.put_secret(SECRET);
         let (dynamodb, sns) = (Line::to(&world.aws).await, Line::to(&world.aws).await);
-        let mut trusted = std::fs::read(&dynamodb.trusted).unwrap();
-        trusted.extend(std::fs::read(&sns.trusted).unwrap());
-        std::fs::write(&sns.trusted, trusted).unwrap();
+        let mut trusted = std::fs::read(dynamodb.trusted()).unwrap();
+        trusted.extend(std::fs::read(sns.trusted()).unwrap());
+        std::fs::write(sns.trusted(), trusted).unwrap();
         let mut environment = environment(&world.aws);
         environment.extend([
             ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.url.clone()),
             ("AWS_ENDPOINT_URL_SNS", sns.url.clone()),
-            ("SSL_CERT_FILE", sns.trusted.path().to_str().unwrap().to_owned()),
+            ("SSL_CERT_FILE", sns.trusted().to_str().unwrap().to_owned()),
         ]);
         let function = Lambda::start(environment, TIMEOUT).await;
         Self { world, dynamodb, sns, function }

@@ -10,9 +10,7 @@ use crate::support::aws::{Aws, Fault};
 use crate::support::doubles::{Claiming, Publishing, Script, Settling, relay};
 use crate::support::dynamodb::DynamoDb;
 use crate::support::lambda::{Lambda, deployed_environment};
-use crate::support::requests::{
-    OTHER, SECRET, around, change, documented, http, opportunity, signed_now_with, standard,
-};
+use crate::support::requests::{SECRET, around, change, documented, http, opportunity, signed_now_with, standard};
 use opportunity_alerts::aws::Aws as Sdk;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::rules::Rules;
@@ -22,6 +20,7 @@ use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use serde_json::{Value, json};
+use testkit::sendpilot::OTHER;
 
 const START_OF_ALL: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 const PLACEHOLDER: &str = r#"{"secrets":[]}"#;

@@ -11,7 +11,7 @@ use crate::support::emf::{self, Metrics};
 use crate::support::guide;
 use crate::support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
 use crate::support::requests::{
-    OTHER, SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
+    SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
     signed_now_with,
 };
 use crate::support::template::{resource, saved_queries};
@@ -28,6 +28,7 @@ use opportunity_alerts::redrive::{ALERT_WORKERS, MAX_TIMEOUTS};
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
+use testkit::sendpilot::OTHER;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

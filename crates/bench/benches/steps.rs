@@ -5,13 +5,14 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
-use bench::sendpilot::{Kind, SECRET};
+use bench::requests::Kind;
 use criterion::{BenchmarkId, Criterion, Throughput};
-use hyper::HeaderMap;
+use http::HeaderMap;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::signing::Secrets;
 use opportunity_alerts::sendpilot::{event, signature};
 use serde_json::Value;
+use testkit::sendpilot::SECRET;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let criterion = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));

@@ -1,40 +1,35 @@
-//! A stub of AWS behind TLS: DynamoDB, SNS and Secrets Manager, each on a port of its own as each has a host of its own
-//! there. Answers at once, and counts calls and connections.
+//! A stub of AWS behind TLS: DynamoDB, SNS and Secrets Manager, each on its own port, as each has its
+//! own host at AWS. Answers at once, and counts calls and connections.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use hyper::body::Bytes;
-use hyper::http::request::Parts;
+use bench::requests::PUBLISHED;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use testkit::aws::{Call, SERVICES, output, published, refused};
+use testkit::http::{Answer, Bytes, Parts, Server, answer};
+use testkit::sendpilot::SECRET;
+use testkit::tls::{Certificate, SYSTEM_ROOTS};
 
-use crate::certificate::Certificate;
-use crate::http::{Answer, answer, serve};
 use crate::network;
-use bench::sendpilot::{PUBLISHED, SECRET};
-
-/// The services that the functions call, as the variables name them that tell an SDK where they are.
-const SERVICES: [&str; 3] = ["DYNAMODB", "SNS", "SECRETS_MANAGER"];
 
 pub(crate) struct Aws {
     certificate: Certificate,
+    servers: Vec<Server>,
     ports: Vec<u16>,
-    counts: Arc<Mutex<Counts>>,
-    /// Whose end is that of all connections.
-    _servers: JoinSet<()>,
+    calls: Arc<Mutex<Calls>>,
 }
 
-/// What came so far.
-#[derive(Debug, Default, Clone)]
+/// Calls by operation.
+type Calls = BTreeMap<String, u64>;
+
+/// The calls and connections so far.
+#[derive(Debug)]
 pub(crate) struct Counts {
-    pub(crate) connections: u64,
-    /// By operation.
-    pub(crate) calls: BTreeMap<String, u64>,
+    pub(crate) connections: usize,
+    calls: Calls,
 }
 
 impl Counts {
@@ -42,120 +37,96 @@ impl Counts {
         self.calls.values().sum()
     }
 
-    /// Of alerts.
+    /// Returns the number of published alerts.
     pub(crate) fn publishes(&self) -> u64 {
         self.calls.get("Publish").copied().unwrap_or_default()
     }
 }
 
 impl Aws {
-    /// Starts it, so far away that a packet takes this time to come there and back.
+    /// Starts the stub, at a distance of this round trip.
     pub(crate) async fn start(round_trip: Duration) -> Result<Self> {
-        let certificate = Certificate::new()?;
-        let counts = Arc::<Mutex<Counts>>::default();
-        let mut servers = JoinSet::new();
-        let mut ports = Vec::new();
+        let certificate = Certificate::new(SYSTEM_ROOTS)?;
+        let calls = Arc::<Mutex<Calls>>::default();
+        let (mut servers, mut ports) = (Vec::new(), Vec::new());
         for _ in SERVICES {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-            let address = listener.local_addr()?;
+            let calls = calls.clone();
+            let handler = move |parts, body| {
+                let answer = call(&calls, &parts, &body);
+                async { answer }
+            };
+            let server = Server::start(Some(certificate.acceptor()), handler).await?;
+            let address = server.address();
             ports.push(if round_trip.is_zero() { address.port() } else { network::relay(address, round_trip)?.port() });
-            servers.spawn(accept(listener, certificate.acceptor.clone(), counts.clone()));
+            servers.push(server);
         }
-        Ok(Self { certificate, ports, counts, _servers: servers })
+        Ok(Self { certificate, servers, ports, calls })
     }
 
-    /// The variables by which an SDK finds it, and trusts it.
+    /// Returns the variables by which an SDK finds the stub and trusts it.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let endpoints = SERVICES.iter().zip(&self.ports);
         let mut environment: Vec<_> = endpoints
             .map(|(service, port)| (format!("AWS_ENDPOINT_URL_{service}"), format!("https://localhost:{port}")))
             .collect();
         for variable in ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"] {
-            environment.push((variable.into(), self.certificate.roots.path().display().to_string()));
+            environment.push((variable.into(), self.certificate.roots().display().to_string()));
         }
         environment
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Counts {
+            connections: self.servers.iter().map(Server::connections).sum(),
+            calls: self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: tokio_rustls::TlsAcceptor, counts: Arc<Mutex<Counts>>) {
-    let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        let (acceptor, counts) = (acceptor.clone(), counts.clone());
-        connections.spawn(async move {
-            stream.set_nodelay(true).ok();
-            let Ok(stream) = acceptor.accept(stream).await else { return };
-            count(&counts, |counts| counts.connections += 1);
-            serve(stream, async |parts, body| call(&counts, &parts, &body)).await;
-        });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-fn count(counts: &Mutex<Counts>, add: impl FnOnce(&mut Counts)) {
-    add(&mut counts.lock().unwrap_or_else(PoisonError::into_inner));
-}
-
-fn call(counts: &Mutex<Counts>, parts: &Parts, body: &Bytes) -> Answer {
-    let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-    let operation = match target {
-        Some(target) => target.rsplit('.').next().unwrap_or(target),
-        // Alerts alone have a body for each protocol; what else is published goes to the lead status stream.
-        None if has(body, b"Action=Publish") && has(body, b"MessageStructure=json") => "Publish",
-        None if has(body, b"Action=Publish") => "Publish to the stream",
-        None => "unknown",
+fn call(calls: &Mutex<Calls>, parts: &Parts, body: &Bytes) -> Answer {
+    let call = Call::read(&parts.headers, body);
+    let operation = match &call {
+        // Only an alert has a body for each protocol. The stream's messages have none.
+        Some(Call::Publish(parameters)) if parameters.contains_key("MessageStructure") => "Publish",
+        Some(Call::Publish(_)) => "Publish to the stream",
+        Some(Call::Json(operation, _)) => operation,
+        // Health checks, by which the function opens its connections.
+        None => "other",
     };
-    count(counts, |counts| *counts.calls.entry(operation.into()).or_default() += 1);
-    match operation {
-        "Publish" | "Publish to the stream" => answer(200, "text/xml", PUBLISH),
-        "GetSecretValue" => secret(body),
-        _ => row(body),
+    *calls.lock().unwrap_or_else(PoisonError::into_inner).entry(operation.to_owned()).or_default() += 1;
+    match call {
+        Some(Call::Publish(_)) => published("567910cd-659e-55d4-8ccb-5aaf14679dc0"),
+        Some(Call::Json(operation, input)) if operation == "GetSecretValue" => secret(&input),
+        Some(Call::Json(_, input)) => row(&input),
+        None => answer(200, "text/plain", "healthy"),
     }
 }
 
-const PUBLISH: &str = "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult>\
-     <MessageId>567910cd-659e-55d4-8ccb-5aaf14679dc0</MessageId></PublishResult><ResponseMetadata>\
-     <RequestId>d74b8436-ae13-5ab4-a9ff-ce54dfea72a0</RequestId></ResponseMetadata></PublishResponse>";
-
-/// There is one version of the secret, and none before it.
-fn secret(body: &[u8]) -> Answer {
-    let request: Value = serde_json::from_slice(body).unwrap_or_default();
-    if request["VersionStage"] == "AWSPREVIOUS" {
-        let error = json!({ "__type": "ResourceNotFoundException", "Message": "no such version" });
-        return answer(400, "application/x-amz-json-1.1", error.to_string());
+/// Returns the secret's current version. It has no previous version.
+fn secret(input: &Value) -> Answer {
+    if input["VersionStage"] == "AWSPREVIOUS" {
+        return refused("ResourceNotFoundException", json!({}));
     }
-    let version = json!({
-        "ARN": request["SecretId"], "Name": "webhook", "SecretString": SECRET, "CreatedDate": 1_708_770_605,
+    output(&json!({
+        "ARN": input["SecretId"], "Name": "webhook", "SecretString": SECRET, "CreatedDate": 1_708_770_605,
         "VersionId": "EXAMPLE1-90ab-cdef-fedc-ba987SECRET1", "VersionStages": ["AWSCURRENT"],
-    });
-    answer(200, "application/x-amz-json-1.1", version.to_string())
+    }))
 }
 
-/// Every condition holds, but that of a claim to an event whose alert is out. Such a one is answered with its row.
-fn row(body: &[u8]) -> Answer {
-    let request: Value = serde_json::from_slice(body).unwrap_or_default();
-    let id = &request["Key"]["deliveryId"];
+/// Accepts every condition, except the claim of an event whose alert has been published. The refusal
+/// of that claim contains the row.
+fn row(input: &Value) -> Answer {
+    let id = &input["Key"]["deliveryId"];
     if !id["S"].as_str().is_some_and(|id| id.contains(PUBLISHED)) {
-        return answer(200, "application/x-amz-json-1.0", "{}");
+        return output(&json!({}));
     }
-    let claim = &request["ExpressionAttributeValues"];
-    let refusal = json!({
-        "__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException",
-        "message": "The conditional request failed",
-        "Item": {
-            "deliveryId": id, "state": { "S": "PUBLISHED" }, "owner": { "S": "0123456789abcdef" },
-            "attempts": { "N": "1" }, "firstSeenAt": { "N": "1708770605500" }, "leaseUntil": { "N": "1708770617500" },
-            "publishedAt": { "N": "1708770605600" }, "expiresAt": { "N": "1711362605" },
-            "messageId": { "S": "567910cd-659e-55d4-8ccb-5aaf14679dc0" },
-            "message": claim[":message"], "contentSha256": claim[":sha"],
-        },
+    let claim = &input["ExpressionAttributeValues"];
+    let row = json!({
+        "deliveryId": id, "state": { "S": "PUBLISHED" }, "owner": { "S": "0123456789abcdef" },
+        "attempts": { "N": "1" }, "firstSeenAt": { "N": "1708770605500" }, "leaseUntil": { "N": "1708770617500" },
+        "publishedAt": { "N": "1708770605600" }, "expiresAt": { "N": "1711362605" },
+        "messageId": { "S": "567910cd-659e-55d4-8ccb-5aaf14679dc0" },
+        "message": claim[":message"], "contentSha256": claim[":sha"],
     });
-    answer(400, "application/x-amz-json-1.0", refusal.to_string())
-}
-
-fn has(body: &[u8], part: &[u8]) -> bool {
-    body.windows(part.len()).any(|window| window == part)
+    refused("com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException", json!({ "Item": row }))
 }

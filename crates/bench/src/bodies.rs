@@ -1,13 +1,13 @@
 //! What the length of a request's body costs, up to the longest that is accepted.
 
 use anyhow::Result;
+use bench::requests::Kind;
 
 use crate::aws::Aws;
 use crate::candidate::Candidate;
 use crate::compare::{micros, warm};
 use crate::lambda::Secret;
 use crate::table::Table;
-use bench::sendpilot::Kind;
 
 /// In KiB. The last is all that is accepted.
 const LENGTHS: [usize; 4] = [1, 16, 64, 256];

@@ -5,12 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bench::requests::Kind;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
 use crate::aws::Aws;
 use crate::lambda::{Lambda, Secret};
-use bench::sendpilot::Kind;
 
 /// `NAME=COMMAND`.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ pub(crate) async fn send(lambda: &mut Lambda, aws: &Aws, kind: Kind, count: usiz
         bail!("{count} requests ({}) published {published} alerts", kind.name());
     }
     let calls = after.all_calls() - before.all_calls();
-    if kind.asks_aws() && calls < count as u64 {
+    if kind.calls_aws() && calls < count as u64 {
         bail!("{count} requests ({}) called AWS {calls} times", kind.name());
     }
     Ok(Taken { times, cpu, calls })

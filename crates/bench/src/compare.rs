@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use bench::requests::Kind;
 
 use crate::aws::Aws;
 use crate::candidate::{Candidate, Taken, send};
 use crate::lambda::{Lambda, Secret};
 use crate::table::Table;
-use bench::sendpilot::Kind;
 
 /// Adds one round of one candidate.
 pub(crate) async fn round(

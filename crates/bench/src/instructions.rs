@@ -10,12 +10,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use bench::requests::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::Aws;
-use crate::candidate::send;
+use crate::candidate::{Candidate, send};
 use crate::lambda::{Lambda, Secret};
-use bench::sendpilot::Kind;
+use crate::table::Table;
 
 /// What is worse by more than this fails, and what is better is worth a new baseline.
 const TOLERANCE: f64 = 0.05;
@@ -99,6 +100,7 @@ pub(crate) fn write(file: &Path, tools: Tools, counts: Counts) -> Result<()> {
 /// Counts all rows.
 pub(crate) async fn count(program: &Path) -> Result<Counts> {
     let aws = Aws::start(Duration::ZERO).await?;
+    let program = &[program.display().to_string()];
     let ready = least(program, &aws, &[]).await?;
     let first = least(program, &aws, &[(Kind::Alert, 1)]).await?;
     let mut counts =
@@ -110,22 +112,36 @@ pub(crate) async fn count(program: &Path) -> Result<Counts> {
     Ok(counts)
 }
 
+/// Adds a candidate's instructions: of a start, and of each request that it handles correctly.
+pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate, aws: &Aws) -> Result<()> {
+    let command = &candidate.command;
+    let ready = table.attempt(column, least(command, aws, &[]).await)?;
+    table.add(column, "start until ready: instructions", ready.map(|count| count as f64));
+    for kind in Kind::ALL {
+        let Some(first) = table.attempt(column, least(command, aws, &[(kind, 1)]).await)? else { continue };
+        let more = table.attempt(column, least(command, aws, &[(kind, 1), (kind, EACH)]).await)?;
+        let each = more.map(|more| more.saturating_sub(first) as f64 / EACH as f64);
+        table.add(column, &format!("each {}: instructions", kind.name()), each.map(f64::round));
+    }
+    Ok(())
+}
+
 /// What [`run`] gives at the least: a busy machine adds something now and then, and never takes anything away.
-async fn least(program: &Path, aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
+async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let mut least = u64::MAX;
     for _ in 0..REPETITIONS {
-        least = least.min(run(program, aws, requests).await?);
+        least = least.min(run(command, aws, requests).await?);
     }
     Ok(least)
 }
 
 /// The instructions of one process, from its start to its end.
-async fn run(program: &Path, aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
+async fn run(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let directory = tempfile::tempdir()?;
     let profile = directory.path().join("callgrind.out");
     let out = format!("--callgrind-out-file={}", profile.display());
-    let command = ["valgrind".into(), "--tool=callgrind".into(), out, program.display().to_string()];
-    let mut lambda = Lambda::start(&command, Secret::Given, aws).await?;
+    let valgrind = ["valgrind".into(), "--tool=callgrind".into(), out];
+    let mut lambda = Lambda::start(&[&valgrind, command].concat(), Secret::Given, aws).await?;
     lambda.cpu_at_rest().await?;
     for (kind, number) in requests {
         send(&mut lambda, aws, *kind, *number, 0).await?;

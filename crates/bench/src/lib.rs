@@ -1,3 +1,3 @@
-//! SendPilot's requests, for all that measures what becomes of them.
+//! The requests that the bench sends, for its program and for the steps in `benches/`.
 
-pub mod sendpilot;
+pub mod requests;

@@ -8,11 +8,10 @@
 mod aws;
 mod bodies;
 mod candidate;
-mod certificate;
 mod compare;
-mod http;
 mod instructions;
 mod lambda;
+mod limits;
 mod network;
 mod round_trips;
 mod table;
@@ -67,6 +66,12 @@ enum What {
         #[arg(long, default_value_t = 100)]
         events: usize,
     },
+    /// Counts the instructions of a start and of each kind of request.
+    Count {
+        /// Each as NAME=COMMAND. The ratios are to the first.
+        #[arg(required = true)]
+        candidates: Vec<Candidate>,
+    },
     /// Counts the instructions of the webhook function, and fails where they are more than in the baseline.
     Instructions {
         /// Its release build; without one, it is built.
@@ -119,7 +124,9 @@ async fn run(what: What) -> Result<ExitCode> {
                 table.add(column, "file, MB", size.map(megabytes));
                 table.add(column, "file zipped, MB", zipped.map(megabytes));
             }
-            show(&table, "compare")
+            let shown = show(&table, "compare")?;
+            println!("{}", limits::text(&table));
+            Ok(shown)
         }
         What::RoundTrips { of: Of { candidates, rounds } } => {
             stay_on_one_cpu()?;
@@ -139,6 +146,21 @@ async fn run(what: What) -> Result<ExitCode> {
                 }
             }
             show(&table, "bodies")
+        }
+        What::Count { candidates } => {
+            if let Err(error) = instructions::Tools::find() {
+                println!("Instructions: not counted, because {error:#}.");
+                return Ok(ExitCode::SUCCESS);
+            }
+            stay_on_one_cpu()?;
+            let aws = Aws::start(Duration::ZERO).await?;
+            let mut table = Table::new(&candidates);
+            for (column, candidate) in candidates.iter().enumerate() {
+                instructions::add(&mut table, column, candidate, &aws).await?;
+            }
+            let shown = show(&table, "count")?;
+            println!("{}", limits::text(&table));
+            Ok(shown)
         }
         What::Instructions { function, write, optional, baseline } => {
             instructions(function, write, optional, &baseline).await

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use bench::requests::Kind;
 
 use crate::aws::Aws;
 use crate::candidate::{Candidate, send};
 use crate::compare::millis;
 use crate::lambda::Secret;
 use crate::table::Table;
-use bench::sendpilot::Kind;
 
 const ROUND_TRIPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(2), Duration::from_millis(10)];
 

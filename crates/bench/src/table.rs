@@ -90,6 +90,13 @@ impl Table {
         text
     }
 
+    /// Returns the first candidate's figure in a row as a multiple of another candidate's.
+    pub(crate) fn multiple_of(&self, candidate: &str, row: &str) -> Option<f64> {
+        let index = self.candidates.iter().position(|name| name == candidate)?;
+        let row = self.rows.iter().find(|known| known.name == row)?;
+        median_ratio(&row.figures[0], &row.figures[index])
+    }
+
     /// Writes all rounds' figures.
     pub(crate) fn keep(&self, file: &Path) -> Result<()> {
         let cells = self.rows.iter().flat_map(|row| {
@@ -110,10 +117,14 @@ fn median(figures: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// The median of the rounds' ratios: what disturbs a round disturbs all candidates in it.
 fn ratio(figures: &[f64], first: &[f64]) -> String {
-    let ratios: Vec<_> = figures.iter().zip(first).map(|(figure, first)| figure / first).collect();
-    median(&ratios).filter(|ratio| ratio.is_finite()).map_or("-".into(), |ratio| format!("x {ratio:.2}"))
+    median_ratio(figures, first).map_or("-".into(), |ratio| format!("x {ratio:.2}"))
+}
+
+/// Returns the median of the rounds' ratios, because a disturbance affects all candidates of a round.
+fn median_ratio(figures: &[f64], of: &[f64]) -> Option<f64> {
+    let ratios: Vec<_> = figures.iter().zip(of).map(|(figure, of)| figure / of).collect();
+    median(&ratios).filter(|ratio| ratio.is_finite())
 }
 
 /// With three digits at least.

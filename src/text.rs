@@ -1,0 +1,92 @@
+//! Text from outside, made safe to show and to compare.
+
+/// Longest text that an alert carries, in UTF-16 units. Real ones are a tenth of it. All texts
+/// together, in all bodies, must stay under SNS's 256 KiB.
+const MAX_TEXT: usize = 1024;
+
+/// Text from outside without control characters, line breaks and bidirectional controls, which could
+/// make a reader see something else, and without noncharacters, which SQS refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Text(String);
+
+impl Text {
+    pub(crate) fn new(raw: &str) -> Self {
+        let shown: String = raw.chars().filter_map(visible).collect();
+        // CloudEvents wants an id and a subject that are not empty.
+        let shown = if shown.trim().is_empty() { "?" } else { shown.trim() };
+        Self(clip(shown, MAX_TEXT))
+    }
+
+    /// Returns this text with at most `max` UTF-16 units.
+    pub(crate) fn clipped(self, max: usize) -> Self {
+        Self(clip(&self.0, max))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the text in a form that no email program and no chat app turns into a link, an address
+    /// or a mention.
+    pub(crate) fn unlinked(&self) -> String {
+        let mut text = String::with_capacity(self.0.len());
+        let mut characters = self.0.chars().peekable();
+        while let Some(character) = characters.next() {
+            match (character, characters.peek()) {
+                // A browser takes the last three for a dot in a host's name.
+                ('.' | '\u{3002}' | '\u{FF0E}' | '\u{FF61}', Some(next)) if next.is_alphabetic() => {
+                    text.push_str("[.]")
+                }
+                ('@', Some(_)) => text.push_str("[at]"),
+                (':', Some('/')) => text.push_str("[:]"),
+                _ => text.push(character),
+            }
+        }
+        text
+    }
+}
+
+impl From<Text> for String {
+    fn from(Text(text): Text) -> Self {
+        text
+    }
+}
+
+/// Returns the character as it is shown. A line break becomes a blank. An invisible character is
+/// dropped, except the joiners of emoji and Persian names.
+fn visible(character: char) -> Option<char> {
+    match character {
+        '\n' | '\r' | '\t' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
+        // Soft hyphen; bidi marks and controls; zero widths; fillers; tags.
+        '\u{AD}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{180E}' | '\u{200B}' | '\u{200E}' | '\u{200F}' => None,
+        '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' => None,
+        '\u{E0000}'..='\u{E007F}' => None,
+        // Noncharacters, which SQS refuses.
+        _ if matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF) => None,
+        _ if character.is_control() => None,
+        _ => Some(character),
+    }
+}
+
+/// Returns the text without surrounding blanks and invisible characters. So what a person reads as
+/// a name is compared as that name.
+pub(crate) fn trim(text: &str) -> &str {
+    text.trim_matches(|character: char| character.is_whitespace() || visible(character).is_none())
+}
+
+/// Returns at most `max` UTF-16 units of a text, with an ellipsis if something was cut.
+pub(crate) fn clip(text: &str, max: usize) -> String {
+    let units = |character: char| character.len_utf16();
+    if text.chars().map(units).sum::<usize>() <= max {
+        return text.to_owned();
+    }
+    let mut room = max.saturating_sub(ELLIPSIS.len());
+    let fits = |character: &char| {
+        let taken = units(*character);
+        room.checked_sub(taken).inspect(|left| room = *left).is_some()
+    };
+    text.chars().take_while(fits).chain(ELLIPSIS.chars()).collect()
+}
+
+/// In ASCII, for the SMS.
+const ELLIPSIS: &str = "...";

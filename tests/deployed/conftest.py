@@ -1,0 +1,65 @@
+"""What the deployed tests share: a local AWS, the deployed template, subscribers, and the way back.
+
+Each process of the tests has a local AWS of its own. It starts with the first test that needs it,
+and ends with the process, however the process ends.
+"""
+
+from contextlib import ExitStack, closing
+
+import pytest
+
+from local_aws.emulator import Emulator
+from local_aws.function import LOGS, build
+from local_aws.inbox import Inbox
+from local_aws.service import deploy
+from ops.signature import SAMPLE_SECRET
+from ops.stack import NAME, outputs
+
+
+@pytest.fixture(scope="session")
+def local_aws():
+    LOGS.mkdir(parents=True, exist_ok=True)
+    with Emulator(LOGS / "ministack.log") as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="session")
+def service(local_aws):
+    """The template, deployed once. Other options come by `redeploy`."""
+    return deploy(local_aws, build(local_aws.scratch / "build"))
+
+
+@pytest.fixture(scope="module")
+def deployed(service):
+    """The template with its default options. Its redrive runs only if a test invokes it."""
+    service.redeploy()
+    service.redrive.pause()
+    return service
+
+
+@pytest.fixture
+def cleanup():
+    """Callbacks that undo what a test changed, the last one first, however the test ends."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def open_inbox(cleanup):
+    """Subscribes an inbox to a topic, until the test is over."""
+    return lambda topic_arn: cleanup.enter_context(closing(Inbox(topic_arn)))
+
+
+@pytest.fixture
+def table_name(deployed):
+    return outputs(NAME)["DeliveriesTableName"]
+
+
+@pytest.fixture
+def post(deployed):
+    """Sends an event to the webhook, signed by the secret that the stack has."""
+
+    def post(event, secret=SAMPLE_SECRET):
+        return event.post(deployed.webhook_url, secret)
+
+    return post

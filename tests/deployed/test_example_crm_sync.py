@@ -1,0 +1,171 @@
+"""examples/crm-sync, deployed: it keeps a CRM in step with the lead status stream."""
+
+import json
+import random
+import time
+
+import boto3
+import pytest
+
+from examples import MAX_BATCH, Endpoint, Stream, change, deploy, depth, eventually
+from local_aws.journey import STAGES
+
+SEED = 6
+
+
+class CrmSync:
+    """The deployed example, its stream, and the CRM that it calls."""
+
+    def __init__(self, stream, crm, outputs):
+        self.stream, self.crm = stream, crm
+        self.queue, self.dead_letters = outputs["QueueUrl"], outputs["DeadLettersUrl"]
+        self._function, self._table = outputs["FunctionName"], outputs["TableName"]
+        mappings = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+        [mapping] = [one for one in mappings if one["EventSourceArn"].endswith(self.queue.rsplit("/", 1)[1])]
+        self._mapping = mapping["UUID"]
+
+    def poll(self, **settings):
+        """Has the function read its queue, in batches of this size."""
+        boto3.client("lambda").update_event_source_mapping(UUID=self._mapping, Enabled=True, **settings)
+
+    def pause(self):
+        boto3.client("lambda").update_event_source_mapping(UUID=self._mapping, Enabled=False)
+
+    def retry_after(self, seconds):
+        """Has a failed message come again after some seconds. In the template it is minutes, too long for a test."""
+        attributes = {"VisibilityTimeout": str(seconds)}
+        boto3.client("sqs").set_queue_attributes(QueueUrl=self.queue, Attributes=attributes)
+
+    def read_by_window(self, size=1000):
+        """Has the function read what a window collects. The emulator has no windows, and batches of ten at most."""
+        sqs, received = boto3.client("sqs"), []
+        while messages := sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=MAX_BATCH).get("Messages"):
+            received += messages
+        for start in range(0, len(received), size):
+            batch = received[start : start + size]
+            records = [{"messageId": one["MessageId"], "body": one["Body"], "eventSource": "aws:sqs"} for one in batch]
+            payload = json.dumps({"Records": records})
+            answer = boto3.client("lambda").invoke(FunctionName=self._function, Payload=payload)
+            assert json.load(answer["Payload"]) == {"batchItemFailures": []}
+        for start in range(0, len(received), MAX_BATCH):
+            batch = received[start : start + MAX_BATCH]
+            entries = [{"Id": str(number), "ReceiptHandle": one["ReceiptHandle"]} for number, one in enumerate(batch)]
+            sqs.delete_message_batch(QueueUrl=self.queue, Entries=entries)
+
+    def read_one_by_one(self):
+        """Has the function read each message in a batch of its own, some at once."""
+        self.poll(BatchSize=1)
+        assert eventually(lambda: depth(self.queue) == 0, patience=150), "the queue is not empty yet"
+
+    def rows(self):
+        """Returns the rows of the table, by lead."""
+        pages = boto3.client("dynamodb").get_paginator("scan").paginate(TableName=self._table)
+        return {row["lead"]["S"].split("#")[1]: row for page in pages for row in page["Items"]}
+
+    def stages(self, lead):
+        """Returns the stages that the CRM took for a lead, in order."""
+        return [body["stage"] for _, path, _, body, _ in self.crm.took() if path.endswith(f"/{lead}")]
+
+
+@pytest.fixture(scope="module")
+def sync(local_aws):
+    stream, crm = Stream(), Endpoint()
+    with crm.serving() as url:
+        sync = CrmSync(stream, crm, deploy("crm-sync", local_aws, StatusTopicArn=stream.arn, CrmUrl=url))
+        sync.retry_after(1)
+        yield sync
+
+
+def test_a_thousand_shuffled_changes_end_in_the_last_of_each_lead(sync):
+    sync.retry_after(60)
+    calls = {}
+    for name, read in [("with", sync.read_by_window), ("without", sync.read_one_by_one)]:
+        chance = random.Random(SEED)
+        leads = [f"lead_{name}_{number}" for number in range(50)]
+        changes, last = [], {}
+        for number in range(800):
+            lead, (status, stage) = chance.choice(leads), chance.choice(list(STAGES.items()))
+            changes.append(change(lead, number, status, stage))
+            last[lead] = (number, stage)
+        changes += chance.choices(changes, k=200)
+        chance.shuffle(changes)
+        before = len(sync.crm.took())
+        sync.pause()
+        sync.stream.publish(*changes)
+        read()
+        taken = sync.crm.took()[before:]
+        calls[name] = len(taken)
+        final = {path.removeprefix("/leads/").replace("%5F", "_"): body["stage"] for _, path, _, body, _ in taken}
+        assert final == {lead: stage for lead, (_, stage) in last.items()}
+        rows = sync.rows()
+        for lead, (number, stage) in last.items():
+            assert rows[lead]["stage"]["S"] == stage
+            assert rows[lead]["version"]["S"].endswith(f"#evt_{lead}_{number}")
+            assert "owner" not in rows[lead]
+    print(
+        f"\n1000 changes over 50 leads, 200 of them repeated, in random order (seed {SEED}): {calls['with']} calls to"
+        f" the CRM with a batch window (up to 1000 changes at once), {calls['without']} without",
+        flush=True,
+    )
+    assert calls["with"] < calls["without"]
+
+
+def test_while_the_crm_refuses_nothing_is_lost_and_nothing_old_is_sent_last(sync):
+    sync.retry_after(1)
+    sync.poll()
+    sync.crm.answers = 503
+    sync.stream.publish(change("refused", 1, "OPPORTUNITY", "qualified"))
+    assert eventually(lambda: [call for call in sync.crm.calls() if not call[4]])
+    sync.stream.publish(change("refused", 2, "DONE", "closed_won"))
+    sync.crm.answers = 200
+    assert eventually(lambda: depth(sync.queue) == 0)
+    assert sync.stages("refused")[-1] == "closed_won"
+
+
+def test_a_slow_crm_gets_one_call_at_a_time_for_a_lead(sync):
+    sync.retry_after(1)
+    sync.crm.dawdles = {"evt_slow_1": 3}
+    sync.poll(BatchSize=1)
+    sync.stream.publish(change("slow", 1, "OPPORTUNITY", "qualified"))
+    assert eventually(lambda: not sync.crm.dawdles)
+    sync.stream.publish(change("slow", 2, "DONE", "closed_won"))
+    assert eventually(lambda: depth(sync.queue) == 0)
+    assert sync.stages("slow")[-1] == "closed_won"
+    assert sync.crm.overlaps == []
+
+
+def test_a_call_that_takes_effect_late_does_not_undo_a_newer_one(sync):
+    sync.retry_after(1)
+    # Longer than the function waits for an answer.
+    sync.crm.dawdles = {"evt_late_1": 8}
+    sync.poll(BatchSize=1)
+    sync.stream.publish(change("late", 1, "OPPORTUNITY", "qualified"))
+    assert eventually(lambda: not sync.crm.dawdles)
+    sync.stream.publish(change("late", 2, "DONE", "closed_won"))
+    assert eventually(lambda: depth(sync.queue) == 0, patience=90)
+    assert eventually(sync.crm.is_idle)
+    assert sync.stages("late")[-1] == "closed_won"
+    assert sync.crm.overlaps == []
+
+
+@pytest.mark.parametrize("status", [302, 303])
+def test_a_redirect_is_not_an_acceptance(status, sync):
+    sync.retry_after(1)
+    sync.poll()
+    sync.crm.answers = status
+    sync.stream.publish(change(f"redirected{status}", 1, "DONE", "closed_won"))
+    assert eventually(lambda: [one for one in sync.crm.calls() if one[1].endswith(str(status))])
+    time.sleep(0.5)
+    sync.crm.answers = 200
+    assert eventually(lambda: depth(sync.queue) == 0)
+    assert sync.stages(f"redirected{status}")[-1] == "closed_won"
+
+
+def test_a_message_that_is_not_a_change_becomes_a_dead_letter_and_delays_no_other(sync):
+    sync.retry_after(1)
+    sync.poll()
+    sync.stream.publish_text("no event")
+    sync.stream.publish(change("behind", 1, "OPPORTUNITY", "qualified"))
+    assert eventually(lambda: sync.stages("behind"))
+    assert eventually(lambda: depth(sync.dead_letters) == 1), "not in the dead letters"
+    assert depth(sync.queue) == 0

@@ -1,0 +1,385 @@
+"""The command `resend` against the deployed template: alerts reach new subscribers, unchanged and paced."""
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from unittest import mock
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+
+from faults import hooked, refusing, somebody_who_may_not
+from local_aws.function import ROOT
+from local_aws.journey import change
+from ops import request
+from ops.__main__ import main
+from ops.deliveries import bodies
+from ops.resend import Refused, moment
+from ops.stack import NAME
+from ops.subscribers import subscriptions
+
+WORKSPACE = "ws_abc123xyz"
+NOW = 1795636800000  # 2026-11-25T20:00:00Z in milliseconds
+
+
+@dataclass
+class Ran:
+    """The result of one `resend`."""
+
+    printed: str
+    status: int
+    asked: list[str]
+
+
+@pytest.fixture
+def resend(deployed):
+    """Runs `resend` for what was published in this test. A person answers `terminal`."""
+    # The alerts of other tests were published before.
+    time.sleep(0.002)
+    began = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+    def resend(*arguments, since=began, terminal=None):
+        which = [] if "--event" in arguments else ["--since", since]
+        printed, answer = io.StringIO(), mock.Mock(return_value=terminal)
+        stdin = mock.Mock(isatty=lambda: terminal is not None)
+        with (
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+            mock.patch("builtins.input", answer),
+            mock.patch("sys.stdin", stdin),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main(["resend", *which, *arguments, NAME])
+        ran = Ran(printed.getvalue(), ended.value.code, [call.args[0] for call in answer.mock_calls])
+        assert all(" " <= character <= "~" for character in ran.printed.replace("\n", "")), ran.printed
+        return ran
+
+    return resend
+
+
+@pytest.fixture
+def alert(deployed, post):
+    """Posts an opportunity, whose alert is published. Returns its row."""
+
+    def alert():
+        event = change(request.fresh("lead"), "OPPORTUNITY")
+        answer = post(event)
+        assert (answer.status, answer.outcome()) == (200, "alerted")
+        return deployed.deliveries.row(f"{WORKSPACE}#{event.event_id()}#alert")
+
+    return alert
+
+
+@pytest.fixture
+def put(table_name, cleanup):
+    """Puts a row that no function writes, until the test is over. Returns its key."""
+
+    def put(**row):
+        table = boto3.resource("dynamodb").Table(table_name)
+        key = {"deliveryId": row.pop("delivery", f"{WORKSPACE}#{request.fresh('evt')}#alert")}
+        table.put_item(Item={**key, **row})
+        cleanup.callback(table.delete_item, Key=key)
+        return key["deliveryId"]
+
+    return put
+
+
+@pytest.fixture
+def slots(deployed):
+    """Returns when the slots start that the resend has taken."""
+
+    def slots():
+        rows = deployed.deliveries.matching("begins_with(#owner, :resend)", {":resend": "resend/"})
+        return {int(row["deliveryId"].removesuffix("#slot")) for row in rows}
+
+    return slots
+
+
+def assert_same(messages, rows):
+    """Asserts that these alerts arrived in this order, with the bytes that their rows keep."""
+    assert [(message.subject, message.text) for message in messages] == [
+        (row["message"]["Subject"], bodies(row)["default"]) for row in rows
+    ]
+
+
+class Broken(AWSResponse):
+    """SNS's answer if SNS itself fails."""
+
+    def __init__(self, url, status):
+        body = (
+            b"<ErrorResponse><Error><Code>ServiceUnavailable</Code><Message>try later</Message></Error></ErrorResponse>"
+        )
+        super().__init__(url, status, {}, io.BytesIO(body))
+        self._content = body
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("90m", 90), ("2h", 120), ("3d", 3 * 24 * 60)])
+def test_since_takes_a_span(text, minutes):
+    assert moment(text, NOW) == NOW - minutes * 60_000
+
+
+@pytest.mark.parametrize("text", ["2026-11-25T19:00:00Z", "2026-11-25T20:00:00+01:00", "2026-11-25T19:00:00z"])
+def test_since_takes_a_time_with_its_offset(text):
+    assert moment(text, NOW) == NOW - 3_600_000
+
+
+@pytest.mark.parametrize(
+    "text", ["2", "h", "0h", "-2h", "2 h", "2w", "2026-11-25", "2026-11-25T19:00:00", "yesterday", "\x1b[2J"]
+)
+def test_since_refuses_anything_else(text):
+    with pytest.raises(Refused, match="Give either --since 2h") as refused:
+        moment(text, NOW)
+    assert "\x1b" not in str(refused.value)
+
+
+def test_since_refuses_the_future():
+    with pytest.raises(Refused, match="in the future"):
+        moment("2026-11-25T20:00:01Z", NOW)
+
+
+def make(*variables):
+    """Returns what `make resend` would run."""
+    command = ["make", "--dry-run", "--no-print-directory", "resend", *variables]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def test_make_passes_every_value_on_as_it_is(tmp_path):
+    ran = tmp_path / "ran"
+    expanded = f"$(shell touch {ran})", f"$(touch {ran})"
+    for value in ("a b  c", "a'b", 'a"b', "a$b", "a#b%", "a\\", "-x", "\u00e9", *expanded):
+        made = make(f"EVENT={value}", f"STACK={value}", "YES=yes")
+        words = shlex.split(made.stdout.replace("\\\n", ""))
+        arguments = words[words.index("ops") + 1 :]
+        assert arguments == ["resend", f"--event={value}", "--yes", "--", value]
+    assert not ran.exists()
+
+
+# If make took STREAM=1 for no, everybody would get the alerts instead of the stream's messages.
+@pytest.mark.parametrize("variables", [("STREAM=1", "YES=yes"), ("STREAM=true",), ("YES=1",)])
+def test_make_refuses_a_word_that_it_does_not_know(variables):
+    made = make("SINCE=2h", *variables)
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "STREAM and YES take yes or no" in made.stderr
+
+
+def test_three_alerts_that_nobody_got_reach_a_later_subscriber(deployed, resend, alert, slots, open_inbox):
+    for subscription in subscriptions(deployed.topic_arn):
+        boto3.client("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
+    rows = [alert() for _ in range(3)]
+    ran = resend("--yes")
+    assert ran.status == 2, ran.printed
+    assert "The topic has no confirmed subscription, so nobody would get them. Subscribe somebody first" in ran.printed
+    assert "published  " not in ran.printed
+
+    inbox = open_inbox(deployed.topic_arn)
+    before = slots()
+    ran = resend("--yes")
+    assert ran.status == 0, ran.printed
+    taken = slots() - before
+    assert (len(taken), {start % 200 for start in taken}) == (3, {0})
+    messages = inbox.collect(expected=3)
+    assert_same(sorted(messages, key=lambda message: ran.printed.index(message.message_id)), rows)
+    for row in rows:
+        event = row["deliveryId"].split("#")[1]
+        assert event in [message.event["id"] for message in messages]
+        assert re.search(rf"Z  {row['deliveryId']}  {row['message']['Subject'][:11]}", ran.printed)
+        assert re.search(rf"published  {row['deliveryId']} as message [0-9a-f-]+\n", ran.printed)
+        # It stays as the first publish left it.
+        assert deployed.deliveries.row(row["deliveryId"]) == row
+    assert "Confirmed subscriptions: 1 (sqs).\n" in ran.printed
+    assert "The pace is 5 alerts a second (AlertsPerSecond), so it takes about 1 s." in ran.printed
+    assert ran.printed.endswith("3 of 3 alerts were published again.\n"), ran.printed
+
+
+def test_the_pace_is_that_of_the_stack(deployed, resend, alert, slots, open_inbox):
+    for _ in range(3):
+        alert()
+    inbox = open_inbox(deployed.topic_arn)
+
+    def with_pace(text):
+        return lambda parsed, **_: parsed["Stacks"][0]["Parameters"].append(
+            {"ParameterKey": "AlertsPerSecond", "ParameterValue": text}
+        )
+
+    for text, number in (("1", 3), ("0", 0)):
+        before = slots()
+        with hooked("after-call.cloudformation.DescribeStacks", with_pace(text)):
+            ran = resend("--yes")
+        assert ran.status == 0, ran.printed
+        taken = slots() - before
+        assert (len(taken), {start % 1000 for start in taken}) == (number, {0} if number else set())
+        assert ("The pace is 1 alerts a second" in ran.printed) == (text == "1")
+    assert len(inbox.collect(expected=6)) == 6
+
+
+def test_it_finds_every_fact_with_the_events_id(deployed, post, resend, open_inbox):
+    inbox, expected = open_inbox(deployed.topic_arn), []
+    ids = [request.fresh("evt"), f"{request.fresh('evt')}#50%~\u00e9", request.fresh("evt") + "x" * 225]
+    for event_id in ids:
+        # Two facts with one id, and one with an id that only begins like it.
+        for lead, id_ in (("lead_1", event_id), ("lead_2", event_id), ("lead_3", f"{event_id}x")):
+            event = change(request.fresh(lead), "OPPORTUNITY").with_event_id(id_)
+            assert post(event).outcome() == "alerted"
+            expected += [json.loads(event.body)["data"]["leadId"]] if id_ == event_id else []
+    came = inbox.collect(expected=9)
+    for event_id in ids:
+        ran = resend("--event", event_id, "--yes")
+        assert ran.status == 0, ran.printed
+        assert "2 of 2 alerts were published again." in ran.printed
+    again = inbox.collect(expected=6)
+    assert sorted(message.event["subject"] for message in again) == sorted(expected)
+    assert {message.text for message in again} < {message.text for message in came}
+    ran = resend("--event", "evt_that_never_came", "--yes")
+    assert (ran.status, ran.printed) == (1, "There is no published alert to send again.\n")
+
+
+def test_it_reports_and_leaves_out_what_it_cannot_send(deployed, resend, alert, put, open_inbox):
+    now = int(time.time() * 1000)
+    message = {"Subject": "s", "Message": json.dumps({"default": "{}"}), "MessageStructure": "json"}
+    published = {"state": "PUBLISHED", "publishedAt": now, "message": message}
+    put(state="PENDING", pending="0", leaseUntil=now + 3_600_000, firstSeenAt=now, message=message)
+    put(state="DEBOUNCED", firstSeenAt=now, message=message)
+    put(state="PENDING", firstSeenAt=now - 86_400_000, message=message)  # before the period
+    put(delivery="ws#lead#OPPORTUNITY#quiet", quietUntil=now)
+    put(**{**published, "delivery": "ws#evt#status"})
+    faults = {
+        put(**{**published, "message": None}): "keeps no publish request",
+        put(**{**published, "message": "text"}): "lacks one of Subject, Message, MessageStructure",
+        put(**{**published, "message": {**message, "Subject": 7}}): "lacks one of Subject",
+        put(**{**published, "publishedAt": "today"}): "does not say when it was published",
+        put(**published | {"state": ["PENDING"], "firstSeenAt": now}): "its state is ['PENDING'], which",
+        put(state="SENT", firstSeenAt=now, delivery="ws\x1b[2J#evt#alert"): "its state is SENT, which this version",
+    }
+    ran = resend("--yes")
+    assert ran.status == 1, ran.printed
+    for delivery, fault in faults.items():
+        delivery = delivery.replace("\x1b", r"\x1b")
+        (line,) = [line for line in ran.printed.splitlines() if delivery in line]
+        assert line.startswith(f"Cannot be sent: {delivery}: ") and fault in line, line
+    assert "Left out: 1 pending, which the redrive publishes.\n" in ran.printed
+    assert "Left out: 1 debounced, because another alert was published for the same lead.\n" in ran.printed
+    assert ran.printed.endswith("There is no published alert to send again.\n"), ran.printed
+    # One that can be sent is sent all the same.
+    row = alert()
+    inbox = open_inbox(deployed.topic_arn)
+    ran = resend("--yes")
+    assert ran.status == 1, ran.printed
+    assert_same(inbox.collect(expected=1), [row])
+
+
+def test_it_asks_before_it_sends(deployed, resend, alert, open_inbox):
+    rows = [alert(), alert()]
+    inbox = open_inbox(deployed.topic_arn)
+    ran = resend()
+    assert ran.status == 2
+    assert "there is no terminal to ask on. --yes sends" in ran.printed
+    for answer in ("", "n", "yes please"):
+        ran = resend(terminal=answer)
+        assert (ran.status, ran.asked) == (2, ["Send these 2 alerts again? [y/N] "])
+        assert ran.printed.endswith("Nothing was sent.\n"), ran.printed
+    assert inbox.receive() == []
+    ran = resend(terminal="y")
+    assert ran.status == 0, ran.printed
+    assert_same(sorted(inbox.collect(expected=2), key=lambda one: ran.printed.index(one.message_id)), rows)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--since", "2h", "--event", "evt"], ["--since", "2 weeks"]])
+def test_exactly_one_of_since_and_event_is_given(arguments, deployed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["resend", *arguments, NAME])
+    assert ended.value.code == 2
+    assert "Give either --since 2h" in capsys.readouterr().err
+
+
+def test_a_failed_publish_is_not_retried_and_stops_no_other(deployed, resend, alert, open_inbox):
+    rows = [alert() for _ in range(3)]
+    inbox = open_inbox(deployed.topic_arn)
+    sent = []
+
+    def fail_once(request, **_):
+        sent.append(request)
+        return Broken(request.url, 503) if len(sent) == 2 else None
+
+    with hooked("before-send.sns.Publish", fail_once):
+        ran = resend("--yes")
+    assert (ran.status, len(sent)) == (1, 3), ran.printed
+    assert re.search(rf"FAILED     {rows[1]['deliveryId']}: .*It is not known whether it took effect\.\n", ran.printed)
+    assert ran.printed.endswith("2 of 3 alerts were published again. 1 was not.\n"), ran.printed
+    assert len(inbox.collect(expected=2)) == 2
+
+
+def test_ctrl_c_stops_it_between_two_alerts(deployed, resend, alert, open_inbox):
+    rows = [alert() for _ in range(3)]
+    inbox = open_inbox(deployed.topic_arn)
+    sent = []
+
+    def interrupt(request, **_):
+        sent.append(request)
+        if len(sent) == 2:
+            raise KeyboardInterrupt
+
+    with hooked("before-send.sns.Publish", interrupt):
+        ran = resend("--yes")
+    assert ran.status == 130, ran.printed
+    ended = f"Whether the topic took {rows[1]['deliveryId']} is not known.\n"
+    assert ran.printed.endswith(f"\nStopped. 1 of 3 alerts was published again. 2 were not. {ended}"), ran.printed
+    assert len(inbox.collect(expected=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "printed"),
+    [
+        ("cloudformation:DescribeStacks", ""),
+        ("dynamodb:Scan", ""),
+        ("dynamodb:UpdateItem", "0 of 2 alerts were published again. 2 were not."),
+    ],
+)
+def test_it_says_which_permission_is_missing(action, printed, deployed, resend, alert, open_inbox):
+    open_inbox(deployed.topic_arn)
+    alert()
+    alert()
+    with somebody_who_may_not({"Effect": "Deny", "Action": action, "Resource": "*"}):
+        ran = resend("--yes")
+    assert f"Grant {action} to the identity that your shell is logged in as." in ran.printed
+    assert printed in ran.printed
+    assert ran.status != 0
+
+
+def test_it_stops_if_the_topic_refuses_every_publish(deployed, resend, alert, open_inbox):
+    open_inbox(deployed.topic_arn)
+    alert()
+    alert()
+    with refusing(deployed.topic_arn):
+        ran = resend("--yes")
+    assert (ran.status, ran.printed.count("FAILED")) == (1, 1), ran.printed
+    assert re.search("Grant (?i:sns):Publish to", ran.printed)
+
+
+def test_it_sends_without_the_permission_to_list_subscriptions(deployed, resend, alert, open_inbox):
+    open_inbox(deployed.topic_arn)
+    alert()
+    alert()
+    with somebody_who_may_not({"Effect": "Deny", "Action": "sns:ListSubscriptionsByTopic", "Resource": "*"}):
+        ran = resend("--yes")
+    assert ran.status == 0, ran.printed
+    assert "so it is not known who is subscribed" in ran.printed
+
+
+def test_there_has_to_be_such_a_stack(deployed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["resend", "elsewhere", "--since", "2h"])
+    assert ended.value.code == 2
+    assert "There is no elsewhere here" in capsys.readouterr().err
+
+
+def test_there_has_to_be_a_stream_to_send_its_messages_again(resend):
+    ran = resend("--stream", "--yes")
+    assert ran.status == 2
+    assert "The lead status stream of sendpilot-opportunity-alerts is off" in ran.printed

@@ -1,0 +1,293 @@
+"""Calculates the price of an alert and of a month, and the time to an alert, by the memory of the webhook function.
+
+Without arguments, it writes its tables into README.md and docs/scaling.md, between the comments that name them. With
+--check, it only compares the tables. The assumptions come first: replace them by your own numbers, and run it again.
+"""
+
+import re
+import sys
+from math import ceil
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+README, SCALING, TEMPLATE = ROOT / "README.md", ROOT / "docs" / "scaling.md", ROOT / "template.yaml"
+
+# List prices in us-east-1, in US dollars, as of 2025, without any free tier. They change: https://aws.amazon.com/pricing
+MILLION = 1_000_000
+GATEWAY_REQUEST = 1.00 / MILLION
+LAMBDA_REQUEST = 0.20 / MILLION
+GB_SECOND = {"arm64": 0.0000133334, "x86_64": 0.0000166667}
+WRITE_UNIT, READ_UNIT, TABLE_GB, BACKUP_GB = 0.625 / MILLION, 0.125 / MILLION, 0.25, 0.20
+PUBLISH, CHAT, EMAIL = 0.50 / MILLION, 0.60 / MILLION, 2.00 / 100_000
+# To SQS and Lambda, a standard topic delivers free of charge.
+FIFO_PUBLISH, FIFO_PUBLISH_GB, FIFO_DELIVERY, FIFO_DELIVERY_GB = 0.30 / MILLION, 0.017, 0.01 / MILLION, 0.001
+LOG_GB, KEPT_LOG_GB, LOGS_KEPT = 0.50, 0.03, 0.15  # of what is logged, so much is kept after compression
+DATA_OUT_GB = 0.09
+METRIC, ALARM, SECRET = 0.30, 0.10, 0.40
+SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLION
+
+# CloudWatch bills an alarm for each metric that it reads, so one on metric math costs more
+# (https://aws.amazon.com/cloudwatch/pricing: "per alarm metric").
+ALARM_METRICS, STREAM_ALARM_METRICS = 19, 8
+
+# Measured by `make bench`: milliseconds of one whole vCPU, which is what 1,769 MB buy.
+VCPU = 1769
+CPU_IGNORED, CPU_STREAMED = 0.04, 0.33
+CPU_ALERT = 0.44  # without a pace 0.33; in one run, the slot made it 1.33 times as much
+CPU_COLD = 5.3  # from the start of the process to the end of its first alert, with the secret stored
+
+# Assumed: milliseconds, inside a region.
+CALL = 5  # to DynamoDB, SNS or Secrets Manager
+CONNECT = 2  # TCP and TLS; to all three at once
+LAMBDA = 1  # what Lambda itself adds to an invocation
+
+# Assumed of an event and of a month.
+LOGGED = 2.5  # kB: the function's line of 0.6, the gateway's, and Lambda's own
+ANSWERED = 0.5  # kB
+WRITES, ROW = 9, 3  # units of a claim and a completion, each 3 for the row and 1 for the index, and 1 of a slot; kB
+STREAM_WRITES, STREAM_ROW = 6, 2  # the same of a message to the lead status stream: 2 for its row
+STREAMED = 1  # kB: the message and its attributes
+QUIET_WRITES = 1  # the row of a quiet period, of less than 1 kB
+COLD = 0.02  # the share of events that start a process
+MINUTES = 43_200
+
+
+class Function:
+    """The webhook function with a given memory in MB: its durations in milliseconds, and their price."""
+
+    def __init__(self, memory, architecture="arm64"):
+        self.gb, self.share = memory / 1024, min(1, memory / VCPU)  # one thread cannot use more than one vCPU
+        self.second = self.gb * GB_SECOND[architecture]
+        self.ignored = LAMBDA + CPU_IGNORED / self.share
+        self.streamed = LAMBDA + 3 * CALL + CPU_STREAMED / self.share
+        # Alone in its second, an alert does not wait for its slot.
+        self.warm = LAMBDA + 4 * CALL + CPU_ALERT / self.share
+        # A cold start reads the two versions of the secret first, and connects meanwhile.
+        self.cold = LAMBDA + CONNECT + 6 * CALL + CPU_COLD / self.share
+
+    def billed(self, opportunities):
+        """Returns the billed milliseconds of an average event. Lambda bills each started millisecond."""
+        warm, ignored, cold = ceil(self.warm), ceil(self.ignored), ceil(self.cold)
+        return opportunities * warm + (1 - opportunities) * ignored + COLD * (cold - warm)
+
+    def price(self, milliseconds):
+        return LAMBDA_REQUEST + milliseconds / 1000 * self.second
+
+
+def gb(kilobytes):
+    return kilobytes / MILLION
+
+
+def cents(dollars):
+    """Returns dollars with two decimals. Half a cent is rounded up, although its binary number is a little less."""
+    return f"{dollars + 1e-9:.2f}"
+
+
+LOGS = gb(LOGGED) * (LOG_GB + LOGS_KEPT * KEPT_LOG_GB)
+DATA_OUT = gb(ANSWERED) * DATA_OUT_GB
+DELIVERY = WRITES * WRITE_UNIT + gb(ROW) * (TABLE_GB + BACKUP_GB)
+STREAM_DELIVERY = STREAM_WRITES * WRITE_UNIT + gb(STREAM_ROW) * (TABLE_GB + BACKUP_GB)
+
+
+def default_memory():
+    return int(
+        re.search(r"^Globals:\n(?: .*\n|\n)*?    MemorySize: (\d+)$", TEMPLATE.read_text("utf-8"), re.MULTILINE)[1]
+    )
+
+
+def by_memory():
+    """Yields the table of durations and prices by memory, if one event in twenty is an opportunity."""
+    opportunities = 0.05
+    others = GATEWAY_REQUEST + LOGS + DATA_OUT + opportunities * (DELIVERY + PUBLISH + CHAT + EMAIL)
+    yield (
+        "MB",
+        "of a vCPU",
+        "event ignored",
+        "alert, warm",
+        "alert, cold",
+        "Lambda, arm64",
+        "Lambda, x86_64",
+        "all of AWS",
+    )
+    for memory in (128, 256, 512, 1024, VCPU):
+        arm64, x86_64 = Function(memory), Function(memory, "x86_64")
+        yield (
+            f"**{memory:,}**" if memory == default_memory() else f"{memory:,}",
+            f"{arm64.share:.0%}",
+            *(f"{milliseconds:.1f} ms" for milliseconds in (arm64.ignored, arm64.warm, arm64.cold)),
+            *(f"{function.price(function.billed(opportunities)) * MILLION:.3f}" for function in (arm64, x86_64)),
+            cents((others + arm64.price(arm64.billed(opportunities))) * MILLION),
+        )
+
+
+def of_an_alert():
+    """Yields the table of the price of a million alerts, by its parts."""
+    function = Function(default_memory())
+    warm, cold = (function.price(ceil(milliseconds)) for milliseconds in (function.warm, function.cold))
+    parts = {
+        "SNS: e-mail to one address": EMAIL,
+        f"DynamoDB: {WRITES} write units, {ROW} kB for a month and its backup": DELIVERY,
+        f"CloudWatch Logs: {LOGGED} kB": LOGS,
+        "SNS: publish, and one chat channel": PUBLISH + CHAT,
+        f"API Gateway, and {ANSWERED} kB out": GATEWAY_REQUEST + DATA_OUT,
+        f"Lambda, warm (cold: {cents(cold * MILLION)})": warm,
+    }
+    whole = sum(parts.values())
+    yield "a million alerts", "US dollars", "share"
+    for part, price in parts.items():
+        yield part, cents(price * MILLION), f"{price / whole:.1%}"
+    yield "**in all**", f"**{cents(whole * MILLION)}**", ""
+
+
+def of_a_month():
+    """Yields the table of a month's price by the number of events, if one event in fifty is an opportunity."""
+    opportunities, months = 0.02, (10_000, MILLION, 100 * MILLION)
+    function, five_minutes = Function(default_memory()), MINUTES / 5
+    billed = function.billed(opportunities)
+
+    def each(price):
+        return [price * events for events in months]
+
+    traffic = {
+        ("API Gateway", "a request at 1.00 per million"): each(GATEWAY_REQUEST),
+        (
+            "Lambda",
+            f"a request at 0.20 per million, {billed:.1f} ms on average of {function.gb:g} GB at "
+            f"{GB_SECOND['arm64']:.10f} per GB-second",
+        ): each(function.price(billed)),
+        (
+            "CloudWatch logs",
+            f"{LOGGED} kB at {LOG_GB:.2f} per GB, and {100 * LOGS_KEPT:.0f} % of that for a month at {KEPT_LOG_GB}",
+        ): each(LOGS),
+        (
+            "DynamoDB",
+            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for "
+            f"the row and 1 for the index each, and the slot 1; {ROW} kB for a month at {TABLE_GB}, and "
+            f"{BACKUP_GB:.2f} for its backup)",
+        ): each(opportunities * DELIVERY),
+        (
+            "SNS",
+            f"{100 * opportunities:.0f} % × (0.50 and 0.60 per million for publish and chat, 2.00 per 100,000 "
+            "for e-mail)",
+        ): each(opportunities * (PUBLISH + CHAT + EMAIL)),
+        ("Data out", f"{ANSWERED} kB at {DATA_OUT_GB} per GB"): each(DATA_OUT),
+        ("Metrics", f"18 × {METRIC:.2f}"): [18 * METRIC] * 3,
+        ("Secret, reads", "2 every 5 minutes for each process, of which there are 1, 1 and 10, at 0.05 per 10,000"): [
+            2 * five_minutes * processes * SECRET_READ for processes in (1, 1, 10)
+        ],
+        (
+            "KMS",
+            "a request every 5 minutes for the table and 2 for the topic, at 0.03 per 10,000; at 10 thousand events, "
+            "3 an alert",
+        ): [3 * min(five_minutes, opportunities * events) * KEY_REQUEST for events in months],
+    }
+    runs = [LAMBDA_REQUEST, 0.020 * GB_SECOND["arm64"], 8 * READ_UNIT / 2, SCHEDULE, gb(0.9) * LOG_GB, KEY_REQUEST / 5]
+    request, memory, reads, schedule, logs, key = (MINUTES * price for price in runs)
+    fixed = {
+        ("Alarms", f"{ALARM_METRICS} metrics × {ALARM:.2f}; with `SilenceHours` one more"): [ALARM_METRICS * ALARM] * 3,
+        ("Secret", ""): [SECRET] * 3,
+        (
+            "Redrive",
+            f"{MINUTES:,} runs: {request:.2f} requests, {memory:.2f} for 20 ms of 1 GB, {reads:.2f} for 8 reads, "
+            f"{schedule:.2f} schedule, {logs:.2f} logs, {key:.2f} KMS",
+        ): [MINUTES * sum(runs)] * 3,
+    }
+    yield "", "each event", "10 thousand", "1 million", "100 million"
+    sums = []
+    for name, lines in (("By traffic", traffic), ("Fixed", fixed)):
+        sums.append([sum(column) for column in zip(*lines.values())])
+        for line, prices in lines.items():
+            yield *line, *map(cents, prices)
+        yield f"**{name}**", "", *(f"**{cents(price)}**" for price in sums[-1])
+    yield "**In all**", "", *(f"**{cents(sum(column))}**" for column in zip(*sums))
+
+
+def of_the_stream():
+    """Yields the table of the price of a million changes of status without an alert, by the kind of the stream."""
+    function = Function(default_memory())
+    ignored, streamed = (function.price(ceil(milliseconds)) for milliseconds in (function.ignored, function.streamed))
+    publish = [0, PUBLISH, FIFO_PUBLISH + gb(STREAMED) * FIFO_PUBLISH_GB]
+    delivery = [0, 0, FIFO_DELIVERY + gb(STREAMED) * FIFO_DELIVERY_GB]
+    parts = {
+        f"API Gateway, CloudWatch Logs, and {ANSWERED} kB out": [GATEWAY_REQUEST + LOGS + DATA_OUT] * 3,
+        "Lambda": [ignored, streamed, streamed],
+        f"DynamoDB: {STREAM_WRITES} write units, {STREAM_ROW} kB for a month and its backup": [
+            0,
+            STREAM_DELIVERY,
+            STREAM_DELIVERY,
+        ],
+        f"SNS: publish, {STREAMED} kB": publish,
+        "SNS: to a queue": delivery,
+    }
+    yield "a million changes of status", "off", "standard", "fifo"
+    for part, prices in parts.items():
+        yield part, *(cents(price * MILLION) for price in prices)
+    yield "**in all**", *(f"**{cents(sum(column) * MILLION)}**" for column in zip(*parts.values()))
+
+
+def stream():
+    """Returns the table of the stream, and the text below it."""
+    alert = cents((DELIVERY + PUBLISH + CHAT + EMAIL) * MILLION)
+    slot, debounced = cents(WRITE_UNIT * MILLION), cents(QUIET_WRITES * WRITE_UNIT * MILLION)
+    metrics = cents(METRIC + STREAM_ALARM_METRICS * ALARM)
+    return (
+        f"{markdown(of_the_stream())}\n"
+        "With the stream off, a change that needs no alert makes no call to AWS. With the stream on, it makes\n"
+        "three: claim, publish, complete. A duplicate makes one. If an alert is due as well, a million of both\n"
+        f"are {alert} more, and four calls more at the same time.\n"
+        "\n"
+        f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {slot} for a million. With\n"
+        f"`DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {debounced} for a million.\n"
+        "\n"
+        f"The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are {metrics} a month. "
+        "Two more\n"
+        f"metrics, {cents(METRIC)} each, come only while the stream's messages wait for the redrive. A queue's\n"
+        "requests come on top.\n"
+    )
+
+
+def flood():
+    """Returns the sentence on the price of a flood."""
+    function = Function(default_memory())
+    price = GATEWAY_REQUEST + LOGS + DATA_OUT + function.price(ceil(function.ignored))
+    return (
+        "- A stranger's flood, at the gateway's limit of 200 requests a second and without a valid signature, costs "
+        f"{cents(200 * 3600 * price)} an hour.\n"
+    )
+
+
+def markdown(rows):
+    head, *body = rows
+    # A column of numbers is aligned to the right.
+    ruler = ["---:" if re.match(r"\**[\d.,]+", cell) else "---" for cell in body[0]]
+    lines = [f"| {' | '.join(row)} |" for row in (head, *body)]
+    return "\n".join([lines[0], f"|{'|'.join(ruler)}|", *lines[1:]]).replace("|  |", "| |") + "\n"
+
+
+TABLES = {
+    README: {"a month": lambda: markdown(of_a_month()), "the stream": stream, "a flood": flood},
+    SCALING: {"memory": lambda: markdown(by_memory()), "an alert": lambda: markdown(of_an_alert())},
+}
+
+
+def written(text, tables):
+    for name, table in tables.items():
+        between = re.compile(rf"(<!-- price\.py: {name} -->\n).*?(<!-- end -->\n)", re.DOTALL)
+        if len(found := between.findall(text)) != 1:
+            sys.exit(f"there must be one place for the prices of {name}, and there are {len(found)}")
+        text = between.sub(rf"\g<1>{table()}\g<2>", text)
+    return text
+
+
+def main():
+    for file, tables in TABLES.items():
+        text = file.read_text("utf-8")
+        priced = written(text, tables)
+        if "--check" not in sys.argv:
+            file.write_text(priced, "utf-8")
+        elif text != priced:
+            sys.exit(f"{file.name} has other prices than tools/docs/price.py: run `make prices`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""A local AWS that enforces IAM, on a free port of the loopback interface."""
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from local_aws.lifeline import Lifeline
+from local_aws.progress import Failed
+from ops.running import know_only
+
+STARTUP = 60  # seconds; it takes two
+MINISTACK = Path(sys.executable).with_name("ministack")
+
+
+class Emulator:
+    """A context with a local AWS, which is the only AWS that this process and its children know meanwhile."""
+
+    def __init__(self, log: Path):
+        port = _free_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        # A function inherits the environment of the emulator, so this one has nothing of the user's.
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": "127.0.0.1",
+            "STATE_DIR": "state",
+            # Without these, ministack serves MQTT and SFTP too, at fixed ports, on all interfaces.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            # Functions have their roles, and policies are enforced.
+            "AUTH": "true",
+            # Without this, functions would call the real AWS.
+            "AWS_ENDPOINT_URL": self.endpoint,
+        }
+        self._lifeline = Lifeline([str(MINISTACK)], environment, log)
+        self.scratch = self._lifeline.scratch
+
+    def __enter__(self):
+        try:
+            self._await()
+        except BaseException:
+            self.__exit__()
+            raise
+        self._environment = dict(os.environ)
+        know_only(self.endpoint)
+        os.environ.update(self._sam_environment())
+        return self
+
+    def __exit__(self, *_):
+        if hasattr(self, "_environment"):
+            os.environ.clear()
+            os.environ.update(self._environment)
+        self._lifeline.__exit__()
+
+    def running(self) -> bool:
+        return self._lifeline.running()
+
+    def _await(self):
+        deadline = time.monotonic() + STARTUP
+        local = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        while True:
+            try:
+                with local.open(f"{self.endpoint}/_ministack/health", timeout=STARTUP):
+                    return
+            except (urllib.error.URLError, ConnectionError):
+                if not self.running() or time.monotonic() > deadline:
+                    raise Failed("The local AWS did not start", self._lifeline.log) from None
+                time.sleep(0.1)
+
+    def _sam_environment(self):
+        sam = self.scratch / "sam"
+        sam.mkdir()
+        # Without this, sam asks the package index for its newest version after every command.
+        (sam / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
+        return {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.5", "__SAM_CLI_APP_DIR": str(sam)}
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,58 @@
+"""The whole service, deployed to a local AWS."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_aws import function, stack
+from local_aws.emulator import Emulator
+from local_aws.progress import step
+from local_aws.redrive import Redrive
+from local_aws.secret import Secret
+from ops.deliveries import Deliveries
+from ops.signature import SAMPLE_SECRET
+
+
+@dataclass
+class Service:
+    """A deployed service."""
+
+    emulator: Emulator
+    parameters: dict  # of the last deployment
+    webhook_url: str
+    topic_arn: str
+    stream_arn: str | None  # None if the lead status stream is off
+    deliveries: Deliveries
+    redrive: Redrive
+    secret: Secret
+
+    def redeploy(self, **parameters) -> None:
+        """Deploys it once more, with these parameters. Does nothing if they are those of the last deployment."""
+        if parameters == self.parameters:
+            return
+        with step(f"Deploying once more, with {parameters or 'the defaults'}"):
+            self.stream_arn = stack.redeploy(self.emulator, **parameters).stream_arn
+        self.parameters = parameters
+
+
+@contextmanager
+def service(template: Path | None = None, **parameters) -> Iterator[Service]:
+    """Builds, unless `template` is a built one, and deploys to a local AWS that ends with the context."""
+    function.LOGS.mkdir(exist_ok=True)
+    with Emulator(function.LOGS / "ministack.log") as emulator:
+        if template is None:
+            with step("Building the functions (the first time, this takes some minutes)"):
+                template = function.build(emulator.scratch / "build")
+        yield deploy(emulator, template, **parameters)
+
+
+def deploy(emulator: Emulator, template: Path, **parameters) -> Service:
+    """Deploys a built template. Returns the service, which has the sample secret."""
+    with step("Deploying template.yaml to the local AWS"):
+        deployed = stack.deploy(template, emulator, **parameters)
+    deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
+    secret = Secret(deployed.secret_arn)
+    secret.put(SAMPLE_SECRET)
+    topics = deployed.topic_arn, deployed.stream_arn
+    return Service(emulator, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret)

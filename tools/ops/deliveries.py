@@ -1,0 +1,60 @@
+"""The rows of a deployed table."""
+
+import json
+import time
+from typing import Optional
+
+import boto3
+
+
+class Deliveries:
+    """The rows of one table, as the functions wrote them: one per alert and per message of the lead status stream.
+
+    The same table has a row for each quiet period and each slot, without a state and a message.
+    """
+
+    def __init__(self, table_name: str):
+        self._table = boto3.resource("dynamodb").Table(table_name)
+
+    def row(self, delivery_id: str) -> Optional[dict]:
+        """Returns the row with this key, or None."""
+        return self._table.get_item(Key={"deliveryId": delivery_id}, ConsistentRead=True).get("Item")
+
+    def pending(self) -> list[dict]:
+        """Returns the rows of the sparse index."""
+        return self._scan(IndexName="pending")
+
+    def matching(self, expression: str, values: dict) -> list[dict]:
+        """Returns the rows that match a filter. DynamoDB reads, and bills, the whole table."""
+        # Both are reserved words of DynamoDB.
+        names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
+        named = {"ExpressionAttributeNames": names} if names else {}
+        return self._scan(ConsistentRead=True, FilterExpression=expression, ExpressionAttributeValues=values, **named)
+
+    def _scan(self, **asked):
+        """Returns the rows of all pages. A page without rows may still have a next page."""
+        rows, page = [], self._table.scan(**asked)
+        while True:
+            rows += page["Items"]
+            if "LastEvaluatedKey" not in page:
+                return rows
+            page = self._table.scan(ExclusiveStartKey=page["LastEvaluatedKey"], **asked)
+
+    def published(self, message_id: str, patience: float = 5) -> Optional[dict]:
+        """Returns the row of a message that has arrived, or None.
+
+        The function completes the row after the publish, so this waits for `patience` seconds at most.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            for row in self._scan(ConsistentRead=True):
+                if row.get("messageId") == message_id:
+                    return row
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.1)
+
+
+def bodies(row: dict) -> dict[str, str]:
+    """Returns the texts of an alert, by protocol."""
+    return json.loads(row["message"]["Message"])

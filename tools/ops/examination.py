@@ -1,0 +1,660 @@
+"""The checks of the doctor: each says what is wrong with a deployed stack, and how to fix it."""
+
+import http.client
+import json
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
+from typing import Optional
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops import request
+from ops.deliveries import Deliveries
+from ops.pending import age, is_for_stream
+from ops.refusal import GONE, LOG_IN, NOT_LOGGED_IN, missing_permission
+from ops.secret_value import NoSecret, secrets_in
+from ops.signature import SAMPLE_SECRET
+from ops.stack import outputs_of, parameters_of
+from ops.subscribers import attributes, client, described, pages, subscriptions
+
+OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
+
+OUTPUTS = {
+    "WebhookUrl",
+    "WebhookSecretArn",
+    "AlertsTopicArn",
+    "DeliveriesTableName",
+    "RedriveFunctionName",
+    "RedriveFailuresUrl",
+    "AlarmsTopicArn",
+    "DeadLettersUrl",
+}
+DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
+OLD = timedelta(minutes=15)  # the longest that the redrive waits between two attempts
+RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics come some minutes late
+
+DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
+EMAIL = ("email", "email-json")  # their mails have a link that ends the subscription
+
+
+@dataclass
+class Finding:
+    """The result of one check."""
+
+    verdict: str
+    what: str  # one line, which never holds a secret
+    remedy: str = ""  # lines
+
+
+class _CantTell(Exception):
+    """A check lacks something, and `remedy` says where to get it."""
+
+    def __init__(self, what, remedy):
+        super().__init__(what)
+        self.remedy = remedy
+
+
+class Examination:
+    """One examination of one stack, at the moment `now`.
+
+    The examination changes nothing in the stack. It sends a forged event and an event that needs no alert. With
+    `alert`, it also sends an event whose alert reaches all subscribers, those of the lead status stream included.
+    """
+
+    def __init__(self, stack: str, now: float, webhook: Optional[str] = None, alert: bool = False):
+        """`webhook` is the URL of the webhook on a local AWS, which differs from the stack's output."""
+        self._stack_name = stack
+        self._now = now
+        self._webhook = webhook
+        self._local = webhook is not None
+        self._alert = alert
+        self._stack = None
+        self._outputs = {}
+        self._to_forged = None  # the function's answer to the forged event
+        self._secrets = []
+
+    def findings(self) -> Iterator[Finding]:
+        """Yields each finding as soon as it is made. No check stops another, but without a stack there are none."""
+        yield self._finding("stack", self._check_stack)
+        if self._stack is None:
+            return
+        yield self._finding("URL", self._check_url)
+        yield self._finding("secret", self._check_secret)
+        yield self._finding("forged event", self._check_forged_event)
+        yield self._finding("signed event", self._check_signed_event)
+        if self._alert:
+            yield self._finding("alert", self._check_alert)
+        yield self._finding("subscribers", lambda: self._check_subscribers("AlertsTopicArn", "AlertEmail"))
+        if "StatusTopicArn" in self._outputs:
+            yield self._finding("stream's subscribers", self._check_stream_subscribers)
+        yield self._finding("redrive's schedule", self._check_schedule)
+        yield self._finding("redrive's runs", self._check_runs)
+        yield self._finding("pending", self._check_pending)
+        yield self._finding("failed runs", self._check_failed_runs)
+        yield self._finding("dead letters", self._check_dead_letters)
+        yield self._finding("alarms", self._check_alarms)
+        yield self._finding("alarms' subscribers", lambda: self._check_subscribers("AlarmsTopicArn", "AlarmEmail"))
+
+    def _finding(self, title, check):
+        try:
+            finding = check()
+        except _CantTell as reason:
+            finding = Finding(CANT_TELL, str(reason), reason.remedy)
+        except ClientError as error:
+            finding = self._finding_on_refusal(error)
+        except BotoCoreError as error:
+            finding = Finding(CANT_TELL, str(error), LOG_IN)
+        except OSError as error:
+            finding = Finding(CANT_TELL, f"no answer: {error}", "Run this again.")
+        except Exception as error:  # no defect of one check stops another check
+            finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", "This is a defect of the doctor.")
+        return replace(finding, what=f"{title}: {finding.what}")
+
+    def _finding_on_refusal(self, error):
+        """Returns the finding that follows from AWS's refusal of a call."""
+        code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+        if action := missing_permission(error):
+            return Finding(
+                CANT_TELL, f"{code}: {message}", f"Grant {action} to the identity that your shell is logged in as."
+            )
+        if NOT_LOGGED_IN.search(code):
+            return Finding(CANT_TELL, f"{code}: {message}", LOG_IN)
+        if GONE.search(code):
+            return Finding(WRONG, f"{error.operation_name}: {message}", self._put_back())
+        return Finding(CANT_TELL, f"{error.operation_name}: {code}: {message}", "Run this again.")
+
+    def _put_back(self):
+        """Returns the commands of a drift-aware change set, which keeps each parameter as it is.
+
+        <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html>
+        It does not make a deleted email subscription again:
+        <https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2455>
+        """
+        stack = self._stack["StackName"]
+        change_set = f"put-back-{int(self._now)}"
+        name = f"--stack-name {shlex.quote(stack)} --change-set-name {change_set}"
+        kept = " ".join(f"ParameterKey={key},UsePreviousValue=true" for key in parameters_of(self._stack))
+        create = "--deployment-mode REVERT_DRIFT --use-previous-template --capabilities CAPABILITY_IAM"
+        lines = [
+            "A plain `sam deploy` does not see what was changed by hand. A drift-aware change set finds it and puts",
+            "it back:",
+            f"  aws cloudformation create-change-set {name} --change-set-type UPDATE {create}"
+            + (f" --parameters {kept}" if kept else ""),
+            "If there is nothing to put back, the next command fails:",
+            f"  aws cloudformation wait change-set-create-complete {name}",
+            f"  aws cloudformation describe-change-set {name}",
+            "If it lists what is missing, and nothing that you want to keep as it is:",
+            f"  aws cloudformation execute-change-set {name}",
+            f"  aws cloudformation wait stack-update-complete --stack-name {shlex.quote(stack)}",
+            "It does not restore an email subscription. Run the doctor again, which says how to subscribe.",
+        ]
+        return "\n".join(lines)
+
+    def _output(self, name):
+        if name not in self._outputs:
+            raise _CantTell(f"the stack has no output {name}", DEPLOY)
+        return self._outputs[name]
+
+    def _parameter(self, name, default=None):
+        return parameters_of(self._stack).get(name) or default
+
+    def _resource(self, logical_id):
+        """Returns the physical id of a resource, given its logical id in the template."""
+        asked = {"StackName": self._stack_name, "LogicalResourceId": logical_id}
+        found = client("cloudformation").describe_stack_resource(**asked)
+        return found["StackResourceDetail"]["PhysicalResourceId"]
+
+    def _check_stack(self):
+        try:
+            (stack,) = client("cloudformation").describe_stacks(StackName=self._stack_name)["Stacks"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            remedy = f"Deploy it, or give the right name. {LOG_IN}"
+            return Finding(WRONG, f"there is no {self._stack_name} here", remedy)
+        self._stack = stack
+        self._outputs = outputs_of(stack)
+        status = stack["StackStatus"]
+        if status not in DONE and status.endswith("_IN_PROGRESS"):
+            return Finding(CANT_TELL, f"{self._stack_name} is {status}", "Run this again when that is over.")
+        if status not in DONE:
+            events = _command("aws cloudformation describe-stack-events --stack-name {}", self._stack_name)
+            remedy = f"Fix what failed, and deploy again. The reason is in:{events}"
+            return Finding(WRONG, f"the last deploy of {self._stack_name} did not succeed: {status}", remedy)
+        if missing := sorted(OUTPUTS - self._outputs.keys()):
+            what = f"{self._stack_name} is of an older template, or of another: it lacks {', '.join(missing)}"
+            return Finding(WRONG, what, DEPLOY)
+        return Finding(OK, f"{self._stack_name} is {status}")
+
+    def _check_url(self):
+        url = self._webhook = self._webhook or self._output("WebhookUrl")
+        try:
+            answer = request.sample("forged").with_event_id(request.fresh("evt")).post(url)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            remedy = f"If other sites answer, the API was removed.\n{self._put_back()}"
+            return Finding(WRONG, f"{url} does not answer: {error}", remedy)
+        if answer.outcome():
+            self._to_forged = answer
+            return Finding(OK, f"{url} answers")
+        what = f"{url} answers {answer.status}, but not by the function"
+        if answer.status == 429:
+            return Finding(
+                WRONG,
+                what,
+                f"Throttled. The log /aws/vendedlogs/apigateway/{self._stack_name} shows who calls it.",
+            )
+        if answer.status >= 500:
+            return Finding(
+                WRONG, what, f"The function did not start, crashed, or was throttled. Its log:{self._logs('webhook')}"
+            )
+        # AWS does not document whether a drift-aware change set sees a route, which is part of the
+        # API's `Body`.
+        api = shlex.quote(self._resource("WebhookApi"))
+        integration = f"aws apigatewayv2 get-integrations --api-id {api} --query 'Items[0].IntegrationId' --output text"
+        route = f'--route-key "POST /webhooks/sendpilot" --target "integrations/$({integration})"'
+        remedy = (
+            "If only its route was removed, this makes it again:\n"
+            f"  aws apigatewayv2 create-route --api-id {api} {route}\n"
+            f"If more was removed:\n{self._put_back()}"
+        )
+        return Finding(WRONG, what, remedy)
+
+    def _check_secret(self):
+        secret = self._output("WebhookSecretArn")
+        # `read` keeps the secret out of the history of the shell.
+        put = "Put the one there that SendPilot shows:" + _command(
+            "read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} "
+            '--secret-string "$WEBHOOK_SECRET"',
+            secret,
+        )
+        try:
+            value = client("secretsmanager").get_secret_value(SecretId=secret)
+        except ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+            if code == "ResourceNotFoundException":
+                return Finding(WRONG, message, f"{put}\nIf there is no such secret any more:\n{self._put_back()}")
+            if code == "InvalidRequestException":
+                restore = _command("aws secretsmanager restore-secret --secret-id {}", secret)
+                return Finding(WRONG, message, f"If it is marked for deletion:{restore}")
+            raise
+        try:
+            secrets = secrets_in(value.get("SecretString"))
+        except NoSecret as error:
+            return Finding(WRONG, f"{error}, and without one the function answers 503", put)
+        except ValueError as error:
+            return Finding(WRONG, str(error), put)
+        self._secrets = secrets
+        if fault := _fault_of_previous(secret):
+            remedy = (
+                "Meanwhile the function answers 503 instead of 401 to a signature that no usable secret made. Put the\n"
+                "current value once more, so that it is the previous version too. If the old secret still signs, put\n"
+                f"both secrets in one value, with white space between them.{put.partition(':')[2]}"
+            )
+            return Finding(WRONG, f"the previous version cannot be used: {fault}", remedy)
+        if SAMPLE_SECRET in secrets and not self._local:
+            return Finding(WRONG, "the sample secret of this repository, with which anybody can sign", put)
+        if not all(one.startswith("whsec_") for one in secrets):
+            remedy = "The function takes it as it is. If SendPilot's dashboard shows the same one, all is well."
+            return Finding(CANT_TELL, "does not begin with whsec_, as SendPilot's do", remedy)
+        return Finding(OK, f"{len(secrets)}, of the right shape")
+
+    def _check_forged_event(self):
+        answer = self._answer_to_forged()
+        if answer.status == 401:
+            return Finding(OK, "refused, with 401")
+        if 200 <= answer.status < 300:
+            remedy = f"Anybody gets in: another function answers there, or another version of this one. {DEPLOY}"
+            return Finding(WRONG, f"accepted, with {answer.status}", remedy)
+        return Finding(
+            CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event."
+        )
+
+    def _check_signed_event(self):
+        for number, secret in enumerate(self._signers(), 1):
+            # An event of this type needs no alert. It counts as a genuine event, and changes no other metric.
+            event = request.sample("message-sent").with_event_id(request.fresh("evt"))
+            answer = event.post(self._webhook, secret)
+            if (answer.status, answer.outcome()) != (200, "ignored"):
+                return self._finding_on_answer(answer, f"signed by secret {number}: ")
+        return Finding(OK, "accepted, with 200 ignored: it needs no alert")
+
+    def _check_alert(self):
+        status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
+        event = request.sample("opportunity").with_event_id(request.fresh("evt_doctor"))
+        # A new lead, so that no earlier alert debounces this one, and a change from another status.
+        event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
+        answer = event.post(self._webhook, self._signers()[0])
+        if (answer.status, answer.outcome()) != (200, "alerted"):
+            return self._finding_on_answer(answer)
+        delivery = f"{json.loads(event.body)['workspaceId']}#{event.event_id()}"
+        out = {}
+        for kind in ("alert", "status") if "StatusTopicArn" in self._outputs else ("alert",):
+            row = Deliveries(self._output("DeliveriesTableName")).row(f"{delivery}#{kind}") or {}
+            if row.get("state") != "PUBLISHED":
+                logs = self._logs("webhook")
+                remedy = f"The publish is not recorded, so the redrive publishes it again. The reason is in:{logs}"
+                return Finding(WRONG, f"{delivery}#{kind} is {row.get('state', 'not in the table')}", remedy)
+            out[kind] = f"{delivery}#{kind} is PUBLISHED, as message {row['messageId']}"
+        return Finding(OK, f"{'; '.join(out.values())}; see it arrive")
+
+    def _answer_to_forged(self):
+        if self._to_forged is None:
+            raise _CantTell("the function does not answer at the URL", "Fix the URL first.")
+        return self._to_forged
+
+    def _signers(self):
+        self._answer_to_forged()
+        if not self._secrets:
+            raise _CantTell("there is no secret to sign with", "Fix the secret first.")
+        return self._secrets
+
+    def _finding_on_answer(self, answer, by=""):
+        what = f"{by}{_said(answer)}"
+        if (answer.json() or {}).get("reason") == "stale":
+            return Finding(CANT_TELL, what, "Set the clock of this machine.")
+        if answer.status == 401:
+            remedy = (
+                "The function knows other secrets than the stack's. If you have just put this one, run this again in\n"
+                f"some minutes. If that does not help, the function's variables were changed.\n{self._put_back()}"
+            )
+            return Finding(WRONG, what, remedy)
+        return Finding(WRONG, what, f"The reason is in:{self._logs('webhook')}")
+
+    def _logs(self, function):
+        return _command("aws logs tail --since 1h {}", f"/aws/lambda/{self._stack_name}-{function}")
+
+    def _check_subscribers(self, topic_output, email_parameter):
+        topic = self._output(topic_output)
+        listed = subscriptions(topic)
+        email = self._parameter(email_parameter)
+        missing = email and email.lower() not in {one["Endpoint"].lower() for one in listed}
+        if not missing and not listed:
+            remedy = f"Subscribe somebody. It asks for an email address:{self._subscribe(topic, 'email')}"
+            return Finding(WRONG, "there is none: nobody would hear", remedy)
+        if not missing or any(not one["SubscriptionArn"].startswith("arn:") for one in listed):
+            return self._finding_on_subscriptions(topic, listed)
+        remedy = (
+            "Nobody confirmed it in 48 hours, or somebody followed the link under a mail that ends it. Mail scanners\n"
+            f"do that too. While {email_parameter} stays the same, a deploy does not subscribe it again. Subscribe it\n"
+            "by hand:"
+            f"{self._subscribe(topic, 'email', email)}\n{_still_named(email_parameter)}"
+        )
+        return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed", remedy)
+
+    def _check_stream_subscribers(self):
+        topic = self._output("StatusTopicArn")
+        listed = subscriptions(topic)
+        if not listed:
+            remedy = (
+                "Subscribe what needs every change of status, or deploy with StatusStream=off. It asks for the ARN of\n"
+                f"a queue:{self._subscribe(topic, 'sqs')}"
+            )
+            return Finding(WRONG, "there is none: every change is published, and nothing gets it", remedy)
+        return self._finding_on_subscriptions(topic, listed)
+
+    def _finding_on_subscriptions(self, topic, listed):
+        """Returns the finding on subscriptions that are there.
+
+        Each must be confirmed and have a dead-letter queue. Somebody who was logged in must have
+        confirmed each email subscription, or the link under each of its mails ends it.
+        """
+        of, refusal = [], None
+        for one in listed:
+            try:
+                of.append((one, attributes(one)))
+            except ClientError as error:
+                # A subscription that may not be looked at hides no other one. AWS does not document
+                # whether the owner of a topic may look at a subscription of another account.
+                if not missing_permission(error):
+                    raise
+                refusal = error
+        if waiting := [one for one, found in of if found is None]:
+            again = self._subscribe(topic, waiting[0]["Protocol"], waiting[0])
+            remedy = f"SNS deletes it 48 hours after the request. This sends its owner another message:{again}"
+            return Finding(WRONG, f"not confirmed: {', '.join(map(described, waiting))}", remedy)
+        mails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
+        ends = {one["SubscriptionArn"] for one, authenticated in mails if authenticated == "false"}
+        endable = [(one, found) for one, found in of if one["SubscriptionArn"] in ends]
+        losing = [one for one, found in of if "deadLetterTargetArn" not in found.get("RedrivePolicy", "")]
+        what, remedies = [], []
+        if endable:
+            these = ", ".join(described(one) for one, _ in endable)
+            what.append(f"can be ended by anybody who gets one of its mails: {these}")
+            remedies += self._protect(topic, endable)
+        # Those that have to be subscribed again get the queue with that.
+        if losing := [one for one in losing if one["SubscriptionArn"] not in ends]:
+            what.append(f"without a dead-letter queue: {', '.join(map(described, losing))}")
+            remedies += self._attach(topic, losing)
+        if what:
+            return Finding(WRONG, "; ".join(what), "\n".join(remedies))
+        if refusal:
+            raise refusal
+        if unknown := [one for one, authenticated in mails if authenticated != "true"]:
+            what = f"it is not known whether anybody can end them: {', '.join(map(described, unknown))}"
+            return Finding(CANT_TELL, what, "SNS does not say ConfirmationWasAuthenticated of these subscriptions.")
+        protocols = sorted({one["Protocol"] for one in listed})
+        return Finding(OK, f"{len(listed)}, all confirmed: {', '.join(protocols)}")
+
+    def _protect(self, topic, endable):
+        """Yields how to make a subscription that only somebody who is logged in can end.
+
+        SNS decides that at the confirmation. AWS documents no way to change it later.
+        <https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html>
+        """
+        yield (
+            "The link under each mail ends it. Mail scanners follow links, and so may anybody to whom a mail was\n"
+            "forwarded. Only a new confirmation changes that. So end the subscription, and subscribe again."
+        )
+        if topic == self._outputs.get("AlertsTopicArn"):
+            yield "Afterwards, `python3 ops.pyz resend` sends the alerts that it missed meanwhile."
+        for one, found in endable:
+            yield _command("aws sns unsubscribe --subscription-arn {}", one["SubscriptionArn"])[1:]
+            yield self._subscribe(topic, one["Protocol"], one, found)[1:]
+            for parameter in ("AlertEmail", "AlarmEmail"):
+                if one["Endpoint"].lower() == self._parameter(parameter, "").lower():
+                    yield _still_named(parameter)
+
+    def _attach(self, topic, losing):
+        """Yields how to give subscriptions a dead-letter queue.
+
+        <https://docs.aws.amazon.com/sns/latest/dg/sns-configure-dead-letter-queue.html>
+        """
+        queue, make_queue = self._dead_letters(topic)
+        yield f"What SNS cannot deliver to it is lost. With a dead-letter queue, it is kept:{make_queue}"
+        for one in losing:
+            # The queue has to be in the account and region of the subscription.
+            if one["Owner"] != topic.split(":")[4]:
+                yield f"The account {one['Owner']} has to give {described(one)} a queue of its own."
+                continue
+            yield _command(
+                "aws sns set-subscription-attributes --subscription-arn {} --attribute-name RedrivePolicy "
+                "--attribute-value {}",
+                one["SubscriptionArn"],
+                json.dumps({"deadLetterTargetArn": queue}),
+            )[1:]
+
+    def _subscribe(self, topic, protocol, whom=None, found=None):
+        """Returns the commands that subscribe an address, or that of a listed subscription.
+
+        A subscription that takes the place of one with the attributes `found` keeps its filter and
+        its dead-letter queue. Without an address, the commands ask for it. The token in the link of
+        SNS's mail confirms an email subscription, so that no link can end the subscription later.
+        """
+        endpoint = whom if isinstance(whom, str) else None
+        # The address of an http(s) endpoint may hold a password, so it is not shown.
+        if isinstance(whom, dict) and protocol not in ("http", "https"):
+            endpoint = whom["Endpoint"]
+        queue, commands = self._dead_letters(topic)
+        found = found or {}
+        kept = ("FilterPolicy", "FilterPolicyScope") if found.get("FilterPolicy") else ()
+        wanted = {name: found[name] for name in kept if name in found}
+        own = found.get("RedrivePolicy", "")
+        wanted["RedrivePolicy"] = own if "deadLetterTargetArn" in own else json.dumps({"deadLetterTargetArn": queue})
+        wanted = json.dumps(wanted)
+        command = "aws sns subscribe --topic-arn {} --protocol {} --attributes {} --notification-endpoint "
+        if endpoint:
+            commands += _command(command + "{}", topic, protocol, wanted, endpoint)
+        else:
+            read = "read -rs ENDPOINT" if protocol in ("http", "https") else "read -r ENDPOINT"
+            commands += _command(f'{read} && {command}"$ENDPOINT"', topic, protocol, wanted)
+        if protocol not in EMAIL:
+            return commands
+        # The braces of the shell are doubled for `_command`.
+        token = 'read -r LINK && TOKEN="${{LINK##*Token=}}"'
+        confirm = (
+            'aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token "${{TOKEN%%&*}}"'
+        )
+        return (
+            f"{commands}\nDo not follow the link in the mail that comes (look in the junk folder too). Copy its\n"
+            f"address, and paste it when this asks for it:{_command(f'{token} && {confirm}', topic)}"
+        )
+
+    def _dead_letters(self, topic):
+        """Returns the ARN of the dead-letter queue for a topic's subscriptions, and how to make it.
+
+        Subscriptions of a FIFO topic take a FIFO queue, and the stack has none:
+        <https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html>
+        """
+        _, partition, _, region, account, _ = topic.split(":")
+        if not topic.endswith(".fifo"):
+            name = self._output("DeadLettersUrl").rsplit("/", 1)[-1]
+            return f"arn:{partition}:sqs:{region}:{account}:{name}", ""
+        name = f"{self._stack['StackName'][:60]}-dead-letters.fifo"
+        queue = f"arn:{partition}:sqs:{region}:{account}:{name}"
+        may_send = {
+            "Effect": "Allow",
+            "Principal": {"Service": "sns.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": queue,
+            "Condition": {"ArnEquals": {"aws:SourceArn": topic}},
+        }
+        made = {"FifoQueue": "true", "MessageRetentionPeriod": "1209600"}
+        made["Policy"] = json.dumps({"Version": "2012-10-17", "Statement": [may_send]})
+        if key := self._parameter("EncryptionKeyArn"):
+            made["KmsMasterKeyId"] = key
+        return queue, _command("aws sqs create-queue --queue-name {} --attributes {}", name, json.dumps(made))
+
+    def _check_schedule(self):
+        name = self._resource("RedriveFunctionEveryMinute")
+        schedule = client("scheduler").get_schedule(Name=name)
+        if schedule["State"] != "ENABLED":
+            remedy = f"Enable it in the console, under Amazon EventBridge, Schedules, or:\n{self._put_back()}"
+            return Finding(WRONG, f"{name} is {schedule['State']}: what is pending waits for SendPilot", remedy)
+        return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
+
+    def _check_runs(self):
+        try:
+            runs = self._counted_runs()
+        except (BotoCoreError, ClientError) as unavailable:
+            try:
+                runs = self._logged_runs()
+            except (BotoCoreError, ClientError):
+                raise unavailable from None
+        if runs:
+            return Finding(OK, f"{runs} in the last {_minutes(RECENT)}")
+        deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
+        if self._now - deployed.timestamp() < RECENT.total_seconds():
+            return Finding(
+                CANT_TELL, "none is seen yet, but the stack is new", f"Run this again in {_minutes(RECENT)}."
+            )
+        run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
+        remedy = (
+            f"If its schedule is enabled: is the function's reserved concurrency 0? Its log:{self._logs('redrive')}"
+        )
+        return Finding(WRONG, f"none in the last {_minutes(RECENT)}", f"{remedy}\nOne run by hand:{run}")
+
+    def _counted_runs(self):
+        """Returns the number of recent runs that CloudWatch has counted."""
+        counted = client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/Lambda",
+            MetricName="Invocations",
+            Dimensions=[{"Name": "FunctionName", "Value": self._output("RedriveFunctionName")}],
+            StartTime=datetime.fromtimestamp(self._now, timezone.utc) - RECENT,
+            EndTime=datetime.fromtimestamp(self._now, timezone.utc),
+            Period=60,
+            Statistics=["Sum"],
+        )
+        return int(sum(point["Sum"] for point in counted["Datapoints"]))
+
+    def _logged_runs(self):
+        """Returns 'some' if a recent run has left a line in the log, else None."""
+        since = int((self._now - RECENT.total_seconds()) * 1000)
+        lines = pages(
+            "logs", "filter_log_events", "events", logGroupName=self._resource("RedriveLogs"), startTime=since
+        )
+        return "some" if next(lines, None) else None
+
+    def _check_pending(self):
+        rows = Deliveries(self._output("DeliveriesTableName")).pending()
+        old = []
+        for of_stream, kind in ((False, "alerts"), (True, "messages of the stream")):
+            ages = [age(row, self._now) for row in rows if is_for_stream(row) == of_stream]
+            ages = [one for one in ages if one > OLD]
+            if ages:
+                old.append(f"{kind}: {len(ages)} for more than {_minutes(OLD)}, the oldest for {max(ages)}")
+        if old:
+            listing = "python3 ops.pyz pending" + ("" if self._local else f" {shlex.quote(self._stack_name)}")
+            remedy = "If you fix the last error of each, the redrive publishes it. This lists them:" + _command(listing)
+            return Finding(WRONG, "; ".join(old), remedy)
+        return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(rows)} in all")
+
+    def _check_failed_runs(self):
+        remedy = "Each holds the error of one run of the redrive, and no alert. Fix the error, then empty the queue."
+        return self._is_empty("RedriveFailuresUrl", remedy)
+
+    def _check_dead_letters(self):
+        remedy = (
+            "Each is a message that a subscriber did not get. Pass it on by hand, fix the subscription, then empty the "
+            "queue."
+        )
+        return self._is_empty("DeadLettersUrl", remedy)
+
+    def _is_empty(self, output, remedy):
+        url = self._output(output)
+        counts = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+        found = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
+        number = sum(int(found.get(count, 0)) for count in counts)
+        if not number:
+            return Finding(OK, "none")
+        remedy += _command(
+            "aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url
+        )
+        remedy += _command("aws sqs purge-queue --queue-url {}", url)
+        return Finding(WRONG, f"{number}, where none should be", remedy)
+
+    def _check_alarms(self):
+        resources = pages(
+            "cloudformation", "list_stack_resources", "StackResourceSummaries", StackName=self._stack_name
+        )
+        logical = {
+            one["PhysicalResourceId"]: one["LogicalResourceId"]
+            for one in resources
+            if one["ResourceType"] == "AWS::CloudWatch::Alarm" and "PhysicalResourceId" in one
+        }
+        if not logical:
+            return Finding(CANT_TELL, "the stack has none", DEPLOY)
+        alarms = list(pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=list(logical)))
+        if gone := sorted(logical.keys() - {alarm["AlarmName"] for alarm in alarms}):
+            return Finding(WRONG, f"gone: {', '.join(logical[name] for name in gone)}", self._put_back())
+        if on := [alarm for alarm in alarms if alarm["StateValue"] == "ALARM"]:
+            said = {logical[alarm["AlarmName"]]: _said_by(alarm) for alarm in on}
+            return Finding(WRONG, f"in ALARM: {', '.join(said)}", "\n".join(map(": ".join, said.items())))
+        if mute := [alarm["AlarmName"] for alarm in alarms if not alarm.get("ActionsEnabled", True)]:
+            unmute = _command(f"aws cloudwatch enable-alarm-actions --alarm-names{' {}' * len(mute)}", *mute)
+            return Finding(WRONG, f"silenced: {', '.join(logical[name] for name in mute)}", f"If that is over:{unmute}")
+        blind = sorted(logical[alarm["AlarmName"]] for alarm in alarms if alarm["StateValue"] == "INSUFFICIENT_DATA")
+        if blind:
+            remedy = f"Without data, as is normal for some minutes after a deploy: {', '.join(blind)}"
+            return Finding(OK, f"{len(alarms)}, none in ALARM", remedy)
+        return Finding(OK, f"{len(alarms)}, all in order")
+
+
+def _fault_of_previous(secret):
+    """Returns why the function refuses the previous version. None if it is usable, absent or empty."""
+    try:
+        value = client("secretsmanager").get_secret_value(SecretId=secret, VersionStage="AWSPREVIOUS")
+        secrets_in(value.get("SecretString"))
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ResourceNotFoundException":
+            raise
+    except NoSecret:
+        pass
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _still_named(parameter):
+    """Says what deploys do to a subscription that replaces that of the template.
+
+    CloudFormation knows a subscription by its ARN, and acts on it only if its properties change:
+    <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sns-subscription.html>
+    """
+    return (
+        f"The stack still names the subscription that ended. Deploys leave the new one alone while {parameter} stays\n"
+        "the same. If you change it, end the new one by hand."
+    )
+
+
+def _said(answer):
+    body = answer.json() or {}
+    return _one_line(f"{answer.status} {body.get('outcome')}: {body.get('detail')}")
+
+
+def _said_by(alarm):
+    return _one_line(f"{alarm.get('AlarmDescription', '')} ({alarm.get('StateReason', '')})")
+
+
+def _command(form, *values):
+    """A line of its own, to copy into a shell."""
+    return f"\n  {form.format(*map(shlex.quote, values))}"
+
+
+def _one_line(text):
+    return " ".join(text.split())
+
+
+def _minutes(span):
+    return f"{span // timedelta(minutes=1)} minutes"

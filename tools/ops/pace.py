@@ -1,0 +1,101 @@
+"""The pace of alerts over all processes: one alert per slot.
+
+The rules are those of the functions. With rate r, a second has r slots, counted from the Unix
+epoch. A slot has a row in the deliveries table, with the key `{start in ms}#slot`. To publish an
+alert, a process takes a slot by one conditional write, waits until the slot starts, and publishes.
+A slot serves one alert, and only within a second of its start.
+"""
+
+import secrets
+import time
+from email.utils import parsedate_to_datetime
+
+import boto3
+from botocore.exceptions import ClientError
+
+DEFAULT = 5  # alerts per second, of a stack whose template does not have the parameter yet
+USABLE = 1000  # milliseconds from a slot's start
+KEPT = 60 * 60  # seconds from a slot's start until its row expires
+LONGEST_ANSWER = 10_000  # milliseconds; after longer ones, the machine slept rather than waited
+MAX_SKEW = 2  # seconds between this machine's clock and AWS's
+
+
+class WrongClock(Exception):
+    """This machine's clock is so wrong that its slots are not those of the functions."""
+
+
+def slot_at(now: int, rate: int) -> int:
+    """Returns the number of the slot that a moment is in. A moment is in milliseconds."""
+    return now * rate // 1000
+
+
+def start_of(slot: int, rate: int) -> int:
+    """Returns the first millisecond of a slot."""
+    return -(-slot * 1000 // rate)
+
+
+class Pace:
+    """One publisher's part in the pace."""
+
+    def __init__(self, table_name: str, rate: int, clock=time):
+        """`rate` is in alerts per second. With 0, alerts are not paced."""
+        self._table = boto3.resource("dynamodb").Table(table_name)
+        self._rate = rate
+        self._clock = clock
+        self._next = 0  # the first slot that this publisher has not tried yet
+        self._answer = 0  # milliseconds that the last answer took
+
+    def wait(self) -> None:
+        """Takes the next free slot, and returns once an alert may be published in it."""
+        ahead = 0
+        while self._rate:
+            start = self._take(ahead)
+            self._clock.sleep(max(0, start - self._now()) / 1000)
+            # It is late if the answer took long or the machine slept. Other alerts have the
+            # present slot then.
+            if self._now() < start + USABLE:
+                return
+            # Over a slow network, every slot would be late, and the functions would lose it.
+            ahead = min(self._answer, LONGEST_ANSWER)
+
+    def _take(self, ahead):
+        # The token is new for every alert, so that no second alert gets into the same slot. If
+        # boto3 repeats a write that took effect, the write finds its own token and succeeds.
+        owner = f"resend/{secrets.token_hex(8)}"
+        while True:
+            slot = max(slot_at(self._now() + ahead, self._rate), self._next)
+            self._next = slot + 1
+            if self._write(start := start_of(slot, self._rate), owner):
+                return start
+
+    def _write(self, start, owner):
+        """Takes a slot. Returns whether it was free."""
+        before = self._now()
+        try:
+            answer = self._table.update_item(
+                Key={"deliveryId": f"{start}#slot"},
+                UpdateExpression="SET #owner = :me, expiresAt = :expires",
+                ConditionExpression="attribute_not_exists(#owner) OR #owner = :me",
+                ExpressionAttributeNames={"#owner": "owner"},
+                ExpressionAttributeValues={":me": owner, ":expires": start // 1000 + KEPT},
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return False
+        finally:
+            self._answer = self._now() - before
+        self._assert_clock(answer["ResponseMetadata"]["HTTPHeaders"].get("date"), before)
+        return True
+
+    def _assert_clock(self, date, before):
+        if not date:
+            return
+        theirs = parsedate_to_datetime(date).timestamp()  # in whole seconds
+        ahead, behind = before / 1000 - theirs - 1, theirs - self._now() / 1000
+        if max(ahead, behind) > MAX_SKEW:
+            way = f"{ahead:.0f} seconds ahead of" if ahead > behind else f"{behind:.0f} seconds behind"
+            raise WrongClock(f"The clock of this machine is {way} AWS's, so it cannot keep the pace. Set it first.")
+
+    def _now(self):
+        return int(self._clock.time() * 1000)

@@ -1,0 +1,60 @@
+"""The command `pending`: lists what a stack has not published yet."""
+
+import argparse
+import sys
+import time
+from datetime import timedelta
+from decimal import Decimal
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.deliveries import Deliveries
+from ops.display import printable
+from ops.running import use_what_runs
+from ops.stack import NAME, outputs
+
+
+def run(given: argparse.Namespace) -> int:
+    """Prints the list, and returns the exit status."""
+    if not given.stack:
+        use_what_runs()
+    stack = given.stack or NAME
+    try:
+        rows = Deliveries(outputs(stack)["DeliveriesTableName"]).pending()
+    except (BotoCoreError, ClientError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyError as missing:
+        print(f"{stack} is not a stack of this template: it has no output {missing}.", file=sys.stderr)
+        return 2
+    print(listing(rows, time.time()))
+    return 0
+
+
+def listing(rows: list[dict], now: float) -> str:
+    """Returns the rows of the sparse index as a table for people: alerts first, then the stream, the oldest first."""
+    if not rows:
+        return "Nothing is pending."
+    lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
+    for row in sorted(rows, key=lambda row: (is_for_stream(row), _since(row))):
+        held = "(in progress)" if row["leaseUntil"] > now * 1000 else "(the last attempt crashed)"
+        cells = (age(row, now), row.get("attempts", 0), row["deliveryId"], row.get("lastError", held))
+        lines.append(tuple(printable(str(cell)) for cell in cells))
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join("  ".join([*map(str.ljust, line, widths), line[3]]) for line in lines)
+
+
+def is_for_stream(row: dict) -> bool:
+    """Returns whether a row is a message of the lead status stream. The last part of its key says so."""
+    return row["deliveryId"].split("#")[-1] == "status"
+
+
+def age(row: dict, now: float) -> timedelta:
+    """Returns the time since the first claim. The two clocks may differ."""
+    return timedelta(seconds=min(max(0, int(now - _since(row) / 1000)), 10**9))
+
+
+def _since(row):
+    """Returns when a row was first claimed, in milliseconds. A row may have been edited by hand."""
+    since = row.get("firstSeenAt")
+    return float(since if isinstance(since, Decimal) else row["leaseUntil"])

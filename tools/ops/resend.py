@@ -1,0 +1,336 @@
+"""The command `resend`: publishes stored alerts again, with the same ids and bytes.
+
+Everybody who is subscribed now gets them.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Optional
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+
+from ops.deliveries import Deliveries, bodies
+from ops.display import printable
+from ops.pace import DEFAULT, Pace, WrongClock
+from ops.refusal import LOG_IN, NOT_LOGGED_IN, missing_permission
+from ops.running import use_what_runs
+from ops.stack import NAME, described, outputs_of, parameters_of
+from ops.subscribers import confirmed, subscriptions
+
+UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
+GIVE_ONE = "Give either --since 2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or --event ID, and not both."
+# A row without a readable time of publishing is found too, so that it can be reported.
+SINCE = (
+    "publishedAt >= :since OR (#state <> :published AND firstSeenAt >= :since) "
+    "OR (#state = :published AND NOT attribute_type(publishedAt, :number))"
+)
+# A long part of a key is stored as its hash. `is_of` looks into the message then.
+OF_EVENT = "contains(deliveryId, :id) OR contains(deliveryId, :hashed)"
+MAX_OWN_IDS = 4  # of the facts under one event id, as in `src/webhook.rs`
+LEFT_OUT = {
+    "PENDING": "pending, which the redrive publishes",
+    "DEBOUNCED": "debounced, because another alert was published for the same lead",
+    "DISCARDED": "discarded, because the stream was turned off",
+}
+UNKNOWN = "It is not known whether it took effect."
+ALERT = {"Subject": str, "Message": str, "MessageStructure": str}
+STATUS = {"Message": str, "MessageAttributes": dict, "MessageGroupId": str, "MessageDeduplicationId": str}
+
+
+class Refused(Exception):
+    """The reason why nothing was sent."""
+
+
+@dataclass
+class Found:
+    """The rows that a scan of the table found."""
+
+    sendable: list  # rows, the oldest first
+    left_out: dict  # numbers of rows, by state
+    unreadable: dict  # reasons, by delivery id
+
+
+def run(given: argparse.Namespace) -> int:
+    """Publishes what was asked for again, and returns the exit status."""
+    try:
+        since = moment(given.since, time.time() * 1000) if given.since else None
+        if (since is None) == (not given.event):
+            raise Refused(GIVE_ONE)
+        if not given.stack:
+            use_what_runs()
+        return Resend(given.stack or NAME, given.stream).run(since, given.event, given.yes)
+    except (Refused, WrongClock) as reason:
+        print(reason, file=sys.stderr)
+        return 2
+    except (BotoCoreError, ClientError) as error:
+        print(said(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing was sent.", file=sys.stderr)
+        return 130
+
+
+def moment(text: str, now: float) -> int:
+    """Returns the moment that a text such as 2h or 2026-11-25T18:00:00Z means.
+
+    Moments, `now` too, are in milliseconds since the Unix epoch.
+    """
+    if span := re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text):
+        return int(now) - int(span[1]) * UNITS[span[2]]
+    try:
+        # Python 3.10 does not know the Z.
+        since = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+    except ValueError:
+        since = None
+    if since is None or since.tzinfo is None:
+        raise Refused(
+            f"--since {printable(text)} is neither a time span nor a time with its offset from UTC. {GIVE_ONE}"
+        )
+    if since.timestamp() * 1000 > now:
+        raise Refused(f"--since {printable(text)} is in the future.")
+    return int(since.timestamp() * 1000)
+
+
+class Resend:
+    """One stack, and one of its two topics."""
+
+    def __init__(self, stack_name: str, stream: bool = False):
+        try:
+            stack = described(stack_name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            raise Refused(
+                f"There is no {printable(stack_name)} here. Deploy it, or give the right name. {LOG_IN}"
+            ) from None
+        names = outputs_of(stack)
+        self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
+        try:
+            self._table_name = names["DeliveriesTableName"]
+            if stream and "StatusTopicArn" not in names:
+                raise Refused(
+                    f"The lead status stream of {printable(stack_name)} is off, so there is no topic to publish to."
+                )
+            self._topic = names["StatusTopicArn" if stream else "AlertsTopicArn"]
+        except KeyError as missing:
+            raise Refused(
+                f"{printable(stack_name)} is not a stack of this template: it has no output {missing}."
+            ) from None
+        # Only alerts are paced.
+        self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)
+        # A publish without an answer may have reached the topic. A retry would publish it twice.
+        self._sns = boto3.client(
+            "sns", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
+        )
+
+    def run(self, since: Optional[int], event: Optional[str], yes: bool) -> int:
+        """Finds the rows, shows them, asks, and publishes. Returns the exit status."""
+        found = self.find(since, event)
+        self._show(found)
+        if not found.sendable:
+            print(f"There is no published {self._noun} to send again.")
+            return 1 if event or found.unreadable else 0
+        self._assert_somebody_hears()
+        self._show_pace(len(found.sendable))
+        if not yes:
+            self._ask(len(found.sendable))
+        return self._send(found.sendable) or (1 if found.unreadable else 0)
+
+    def find(self, since: Optional[int], event: Optional[str]) -> Found:
+        """Finds what was published to the topic since then, or for the event.
+
+        A scan reads, and DynamoDB bills, the whole table: there is no index of published rows.
+        """
+        deliveries = Deliveries(self._table_name)
+        if event:
+            rows = deliveries.matching(OF_EVENT, {":id": key_part(event), ":hashed": "%sha256:"})
+            rows = [row for row in rows if is_of(row, event)]
+        else:
+            rows = deliveries.matching(SINCE, {":since": since, ":published": "PUBLISHED", ":number": "N"})
+        found = Found([], {}, {})
+        for row in rows:
+            if row["deliveryId"].split("#")[-1] != self._kind:
+                continue
+            state = str(row.get("state"))
+            if state in LEFT_OUT:
+                found.left_out[state] = found.left_out.get(state, 0) + 1
+            elif fault := fault_of(row, self._kind):
+                found.unreadable[row["deliveryId"]] = fault
+            else:
+                found.sendable.append(row)
+        found.sendable.sort(key=lambda row: (row["publishedAt"], row["deliveryId"]))
+        return found
+
+    def _show(self, found):
+        if found.sendable:
+            lines = [("PUBLISHED AT", "DELIVERY", "SUBJECT")]
+            lines += [(at(row), row["deliveryId"], row["message"].get("Subject", "")) for row in found.sendable]
+            lines = [tuple(map(printable, line)) for line in lines]
+            widths = [max(len(line[column]) for line in lines) for column in range(2)]
+            print("\n".join("  ".join([*map(str.ljust, line, widths), line[2]]).rstrip() for line in lines) + "\n")
+        for state, number in sorted(found.left_out.items()):
+            print(f"Left out: {number} {LEFT_OUT[state]}.")
+        for delivery, fault in sorted(found.unreadable.items()):
+            print(f"Cannot be sent: {printable(delivery)}: {fault}.")
+
+    def _assert_somebody_hears(self):
+        try:
+            hearing = [one for one in subscriptions(self._topic) if confirmed(one)]
+        except ClientError as error:
+            if not (action := missing_permission(error)):
+                raise
+            print(f"Your shell may not use {action}, so it is not known who is subscribed to the topic.")
+            return
+        if not hearing:
+            raise Refused(
+                f"The topic has no confirmed subscription, so nobody would get them. Subscribe somebody first; "
+                f"`python3 ops.pyz doctor` says how.\n  {self._topic}"
+            )
+        protocols = ", ".join(sorted({one["Protocol"] for one in hearing}))
+        print(f"Confirmed subscriptions: {len(hearing)} ({protocols}).")
+        print(f"All of them get each {self._noun}, also those that got it before.")
+        if self._topic.endswith(".fifo"):
+            print("A FIFO topic takes a message that it got less than five minutes ago, and delivers it to nobody.")
+
+    def _show_pace(self, number):
+        """Says how long the pace makes it take. A publish itself takes some hundredths of a second."""
+        if self._rate and number > 1:
+            seconds = -(-(number - 1) // self._rate)
+            lasting = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
+            print(f"The pace is {self._rate} alerts a second (AlertsPerSecond), so it takes about {lasting}.")
+
+    def _ask(self, number):
+        if not sys.stdin.isatty():
+            raise Refused("Nothing was sent: there is no terminal to ask on. --yes sends without a question.")
+        these = f"this {self._noun}" if number == 1 else f"these {number} {self._noun}s"
+        try:
+            answer = input(f"Send {these} again? [y/N] ")
+        except EOFError:
+            print()
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
+            raise Refused("Nothing was sent.")
+
+    def _send(self, rows):
+        """Publishes each, and reports it at once. Returns the exit status."""
+        pace = Pace(self._table_name, self._rate)
+        published, failed, delivery = 0, 0, None
+        try:
+            for row in rows:
+                delivery = None
+                pace.wait()
+                delivery = printable(row["deliveryId"])
+                try:
+                    message_id = self._publish(row["message"])
+                except (BotoCoreError, ClientError) as error:
+                    failed += 1
+                    print(f"FAILED     {delivery}: {said(error)}", flush=True)
+                    if isinstance(error, ClientError) and hopeless(error):
+                        break
+                    continue
+                published += 1
+                print(f"published  {delivery} as message {message_id}", flush=True)
+        except KeyboardInterrupt:
+            unknown = f" Whether the topic took {delivery} is not known." if delivery else ""
+            print(f"\nStopped. {self._sum(published, rows)}{unknown}")
+            return 130
+        except (BotoCoreError, ClientError, WrongClock) as error:
+            # Without a slot, the pace cannot be kept.
+            print(f"Stopped: {error if isinstance(error, WrongClock) else said(error)}")
+            failed += 1
+        print(self._sum(published, rows))
+        return 1 if failed else 0
+
+    def _sum(self, published, rows):
+        left = len(rows) - published
+        rest = f" {left} {'was' if left == 1 else 'were'} not." if left else ""
+        return f"{published} of {len(rows)} {self._noun}s {'was' if published == 1 else 'were'} published again.{rest}"
+
+    def _publish(self, message):
+        """Makes the request of `src/topic/sns.rs` from a row. Returns SNS's id of the message."""
+        request = {name: message[name] for name in (STATUS if self._kind == "status" else ALERT)}
+        if not self._topic.endswith(".fifo"):
+            request.pop("MessageDeduplicationId", None)
+        return self._sns.publish(TopicArn=self._topic, **request)["MessageId"]
+
+
+def fault_of(row: dict, kind: str) -> Optional[str]:
+    """Returns why a row that is not left out cannot be sent. None if it can."""
+    if row.get("state") != "PUBLISHED":
+        return f"its state is {printable(str(row.get('state')))}, which this version does not know"
+    if not isinstance(row.get("publishedAt"), Decimal):
+        return "its row does not say when it was published"
+    message = row.get("message")
+    if message is None:
+        return "its row keeps no publish request"
+    wanted = STATUS if kind == "status" else ALERT
+    if not isinstance(message, dict) or not all(isinstance(message.get(name), type_) for name, type_ in wanted.items()):
+        return f"the publish request in its row lacks one of {', '.join(wanted)}"
+    return None
+
+
+def is_of(row: dict, event: str) -> bool:
+    """Returns whether a row belongs to the event.
+
+    A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook.rs`.
+    """
+    suffix = f"~{str(row.get('contentSha256', ''))[:16]}"
+    ids = [event + suffix * times for times in range(MAX_OWN_IDS + 1)]
+    in_keys = [key_part(one) for one in ids]
+    parts = row["deliveryId"].split("#")
+    if len(parts) == 3:
+        return parts[1] in in_keys
+    # A very long key is hashed as a whole. The message has the id as it is, or escaped as in a key.
+    try:
+        body = row["message"]["Message"]
+        return json.loads(body if parts[-1] == "status" else bodies(row)["default"])["id"] in ids + in_keys
+    except (LookupError, TypeError, ValueError):
+        return False
+
+
+def key_part(part: str) -> str:
+    """Returns a part of a key as `src/ledger.rs` stores it."""
+    encoded = part.encode(errors="surrogateescape")
+    if len(encoded) > 256:
+        return f"%sha256:{hashlib.sha256(encoded).hexdigest()}"
+    return "".join(
+        chr(byte) if b" " <= bytes([byte]) <= b"~" and byte not in b"#%" else f"%{byte:02X}" for byte in encoded
+    )
+
+
+def at(row: dict) -> str:
+    """Returns when a row's message was published, for people."""
+    try:
+        return f"{datetime.fromtimestamp(int(row['publishedAt']) // 1000, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
+    except (OverflowError, OSError, ValueError):
+        return str(row["publishedAt"])
+
+
+def said(error: Exception) -> str:
+    """Says why a call failed, and what to grant if a permission is missing."""
+    if not isinstance(error, ClientError):
+        # Any other error comes before a request, such as that of a shell that is not logged in.
+        hint = UNKNOWN if isinstance(error, HTTPClientError) else "" if isinstance(error, ConnectionError) else LOG_IN
+        return printable(f"{error} {hint}".strip())
+    code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+    what = f"{error.operation_name}: {code}: {message}"
+    if action := missing_permission(error):
+        return printable(f"{what} Grant {action} to the identity that your shell is logged in as.")
+    if NOT_LOGGED_IN.search(code):
+        return printable(f"{what} {LOG_IN}")
+    failed_itself = error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
+    return printable(f"{what} {UNKNOWN}" if failed_itself else what)
+
+
+def hopeless(error: ClientError) -> bool:
+    """Returns whether every other publish would be refused for the same reason."""
+    return bool(missing_permission(error) or NOT_LOGGED_IN.search(error.response["Error"]["Code"]))

@@ -1,0 +1,144 @@
+"""The rules of a stored signing secret, which are those of the functions.
+
+Tests check both against `tests/support/secrets.json`.
+"""
+
+import base64
+import json
+import re
+from typing import Optional
+
+SHORTEST = 16  # bytes behind whsec_, or characters without whsec_; Standard Webhooks asks for 24 bytes
+WHITE_SPACE = " \t\n\f\r"  # separates secrets; only ASCII white space does
+# Characters outside printable ASCII, by what they are called: the content of a class in a regular expression.
+FOREIGN = {
+    "a byte order mark": "\ufeff",
+    "an invisible character outside ASCII": "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
+    "\ufe00-\ufe0f\U000e0000-\U000e007f",
+    "a non-breaking space or other white space outside ASCII": "\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029"
+    "\u202f\u205f\u3000",
+    "a typographic quotation mark": "\u00ab\u00bb\u2018-\u201f\u2032-\u2037\u2039\u203a\u300c-\u300f\uff02\uff07",
+    "a control character": "\\x00-\\x1f\\x7f-\\x9f",
+}
+
+
+class NoSecret(ValueError):
+    """The value is empty, as the template creates it. In a previous version that is no fault."""
+
+
+class _Object(list):
+    """The members of a JSON object. A dict would hide a repeated name."""
+
+
+def secrets_in(text: Optional[str]) -> list[str]:
+    """Returns the secrets in a stored value.
+
+    Raises ValueError with the reason if the function refuses the value. No reason quotes the value.
+    """
+    if text is None:
+        raise ValueError("is binary; put it as text")
+    if text.lstrip(WHITE_SPACE).startswith(("{", "[")):
+        text = _text_in_json(text)
+    words = [word for word in re.split(f"[{WHITE_SPACE}]+", text) if word]
+    if not words:
+        raise NoSecret("holds no secret")
+    prefixed = any(word.startswith("whsec_") for word in words)
+    for number, word in enumerate(words, 1):
+        if fault := _accident_in(word) or _fault_of(word, prefixed):
+            raise ValueError(f"secret number {number} {fault}")
+    return words
+
+
+def _text_in_json(text):
+    """Returns the text of `secrets`, a string or a list of strings. Without it, that of the only member, a string."""
+    try:
+        members = json.loads(text, object_pairs_hook=_Object)
+        # Refuses what the function's JSON parser refuses too: NaN, and half of a surrogate pair.
+        json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
+    except ValueError:
+        members = None
+    if isinstance(members, _Object):
+        named = [value for name, value in members if name == "secrets"]
+        if len(named) == 1 and isinstance(named[0], str):
+            return named[0]
+        # Only a JSON array is a plain list. A JSON object is an _Object, which is a list too.
+        if len(named) == 1 and type(named[0]) is list and all(isinstance(one, str) for one in named[0]):
+            return " ".join(named[0])
+        if len(members) == 1 and not named and isinstance(members[0][1], str):
+            return members[0][1]
+    raise ValueError(
+        'is JSON, but not {"secrets":["whsec_..."]} or {"NAME":"whsec_..."}; use one of these forms, or plain text'
+    )
+
+
+def _accident_in(word):
+    """Returns what somebody copied with a secret or instead of it, or None."""
+    foreign = next((character for character in word if not "!" <= character <= "~"), None)
+    lower = word.lower()
+    if foreign is not None:
+        return f"holds {_kind_of(foreign)}; remove it, or copy the secret again from SendPilot"
+    if any(quote in word for quote in "\"'`"):
+        return "holds a quotation mark; leave the quotes out"
+    if word.startswith("<") or word.endswith(">"):
+        return "holds an angle bracket; leave the brackets out, and replace a placeholder by the secret"
+    if re.fullmatch(r"\$[A-Za-z0-9_:{}()]*|%[A-Za-z0-9_:{}()]*%", word):
+        return "is the name of a variable; put the value of the variable"
+    if lower.startswith("arn:") or "arn:aws" in lower:
+        return "is an ARN; put SendPilot's webhook secret itself"
+    if "://" in word:
+        return "is an address; put SendPilot's webhook secret"
+    if "sp_live_" in lower:
+        return "is an API key of SendPilot; put the webhook's signing secret"
+    if lower.rfind("whsec_") > 0:
+        return "holds whsec_ behind other characters; remove what is before whsec_, and put white space between secrets"
+    if not word.startswith("whsec_") and lower.startswith(("whsec", "hsec_", "sec_")):
+        return "must start with exactly whsec_, in small letters; copy it again from SendPilot"
+    if "***" in word or "..." in word:
+        return "holds *** or ..., as a placeholder or a masked copy does; copy the whole secret"
+    return None
+
+
+def _kind_of(foreign):
+    """Returns the kind of a character outside printable ASCII. Most are invisible, so the message names the kind."""
+    return next(
+        (kind for kind, characters in FOREIGN.items() if re.match(f"[{characters}]", foreign)),
+        "a character outside ASCII",
+    )
+
+
+def _fault_of(secret, prefixed):
+    """Returns why a word without a copying accident is not a secret, or None if it is one.
+
+    `prefixed` says whether a word of the value starts with whsec_.
+    """
+    if secret.startswith("whsec_"):
+        try:
+            if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= SHORTEST:
+                return None
+        except ValueError:
+            return (
+                "starts with whsec_, but base64 does not follow: it is a placeholder, or characters were added or lost;"
+                " copy it again from SendPilot"
+            )
+        return (
+            "starts with whsec_, but fewer than 16 bytes follow: it is a placeholder, or too short a copy; "
+            "copy the whole secret from SendPilot"
+        )
+    if prefixed:
+        return (
+            "does not start with whsec_, but another word does; remove comments, labels, and white space inside a "
+            "secret"
+        )
+    if len(secret) < SHORTEST:
+        return "is too short, with fewer than 16 characters; copy the whole secret from SendPilot"
+    return None
+
+
+def _strictly_decoded(encoded):
+    """Returns the bytes of base64 whose padding is complete or missing."""
+    bare = encoded.rstrip("=")
+    padded = bare + "=" * (-len(bare) % 4)
+    decoded = base64.b64decode(padded, validate=True)
+    if encoded not in (bare, padded) or not decoded or base64.b64encode(decoded).decode() != padded:
+        raise ValueError("not base64 as it is written")
+    return decoded

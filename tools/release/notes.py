@@ -1,0 +1,23 @@
+"""Prints the changelog's section of the version that a tag names.
+
+Fails if tag, Cargo.toml and CHANGELOG.md do not agree.
+"""
+
+import re
+import sys
+
+import source
+
+
+def notes(tag: str, version: str, changelog: str) -> str:
+    """Returns the changelog's section of that version, without its heading."""
+    if tag != f"v{version}":
+        raise SystemExit(f"The tag is {tag}, but Cargo.toml says {version}")
+    found = re.search(rf"^## \[{re.escape(version)}\].*\n(?s:(.*?))(?=^## |^\[|\Z)", changelog, re.MULTILINE)
+    if not found or not found[1].strip():
+        raise SystemExit(f"CHANGELOG.md says nothing of {version}")
+    return found[1].strip()
+
+
+if __name__ == "__main__":
+    print(notes(sys.argv[1], source.package()["version"], (source.ROOT / "CHANGELOG.md").read_text("utf-8")))

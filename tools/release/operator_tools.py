@@ -1,0 +1,39 @@
+"""Packs tools/ops and the requests that it sends into one file that Python runs: ops.pyz.
+
+The same source gives the same bytes, in a clone and in a release.
+"""
+
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OPS = ROOT / "tools" / "ops"
+EVENTS = ("forged", "message-sent", "opportunity")  # the requests of `ops.request.sample`
+PROGRAM = "from ops.__main__ import main\n\nmain()\n"
+INTERPRETER = b"#!/usr/bin/env python3\n"
+OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip can say
+
+
+def ops_pyz() -> bytes:
+    """Returns the content of ops.pyz."""
+    files = {"__main__.py": PROGRAM.encode()}
+    files |= {f"ops/{module.name}": module.read_bytes() for module in OPS.glob("*.py")}
+    files |= {f"ops/events/{name}.json": (ROOT / "events" / f"{name}.json").read_bytes() for name in EVENTS}
+    packed = io.BytesIO()
+    packed.write(INTERPRETER)
+    # Not compressed, so that the bytes are the same under every version of zlib.
+    with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
+        for path, content in sorted(files.items()):
+            entry = zipfile.ZipInfo(path, OLDEST)
+            entry.create_system = 3  # Unix: the mode is to be read as one of Unix
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, content)
+    return packed.getvalue()
+
+
+if __name__ == "__main__":
+    into = Path(sys.argv[1])
+    into.write_bytes(ops_pyz())
+    into.chmod(0o755)

@@ -1,0 +1,121 @@
+"""ops.pyz: its content, and its messages where it cannot run.
+
+tests/deployed/test_ops.py runs it against a deployed stack.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+
+import pytest
+
+import operator_tools
+from operator_tools import OPS, ops_pyz
+
+COMMANDS = ("doctor", "pending", "resend", "send")
+MODULES = sorted(OPS.glob("*.py"))
+
+
+@pytest.fixture(scope="session")
+def pyz(tmp_path_factory):
+    """A folder with nothing but ops.pyz."""
+    path = tmp_path_factory.mktemp("unpacked") / "ops.pyz"
+    path.write_bytes(ops_pyz())
+    return path
+
+
+@pytest.fixture
+def run(pyz):
+    """Runs ops.pyz with a Python that has no boto3, in an environment without credentials."""
+
+    def run(*arguments):
+        command = [sys.executable, "-I", "-S", pyz, *arguments]
+        environment = {"PATH": os.environ["PATH"]}
+        return subprocess.run(command, cwd=pyz.parent, env=environment, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def imported(module):
+    """Yields the top-level packages that a module imports."""
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_a_module_imports_only_boto3_and_the_standard_library(module):
+    assert set(imported(module)) <= {"ops", "boto3", "botocore", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_a_module_is_in_the_syntax_of_the_oldest_python(module):
+    ast.parse(module.read_text("utf-8"), feature_version=(3, 9))
+
+
+def test_the_same_source_gives_the_same_bytes(monkeypatch, tmp_path):
+    first = ops_pyz()
+    copy = tmp_path / "ops"
+    copy.mkdir()
+    for module in reversed(MODULES):
+        (copy / module.name).write_bytes(module.read_bytes())
+        (copy / module.name).chmod(0o600)
+    monkeypatch.setattr(operator_tools, "OPS", copy)
+    assert ops_pyz() == first
+
+
+def test_it_has_every_module_and_every_request_that_its_commands_send():
+    with zipfile.ZipFile(BytesIO(ops_pyz())) as archive:
+        packed = set(archive.namelist())
+    source = "".join(module.read_text("utf-8") for module in MODULES)
+    samples = set(re.findall(r'request\.sample\("([\w-]+)"\)', source))
+    assert samples
+    modules = {f"ops/{module.name}" for module in MODULES}
+    assert packed == {"__main__.py"} | modules | {f"ops/events/{name}.json" for name in samples}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_help_needs_no_boto3_and_says_the_exit_statuses(command, run):
+    ran = run(command, "--help")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(f"usage: python3 ops.pyz {command} ")
+    assert "Exit status: 0 if " in ran.stdout
+
+
+def test_its_help_lists_every_command(run):
+    ran = run("--help")
+    assert ran.returncode == 0
+    for command in COMMANDS:
+        assert re.search(rf"^ +{command} +\w", ran.stdout, re.MULTILINE), ran.stdout
+
+
+@pytest.mark.parametrize("command", [("doctor", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h")])
+def test_without_boto3_it_says_what_to_install(command, run):
+    ran = run(*command)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "This needs boto3. AWS CloudShell has it; elsewhere, run: python3 -m pip install boto3\n"
+
+
+def test_send_needs_no_boto3(run):
+    ran = run("send", "test-event.json", "--url", "http://127.0.0.1:1/")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("First set the environment variable WEBHOOK_SECRET")
+
+
+def test_without_a_stack_it_says_how_to_name_one(run):
+    ran = run("send", "test-event.json")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "name a deployed stack" in ran.stderr
+
+
+def test_under_an_older_python_it_says_which_it_needs(pyz):
+    old = f"import runpy, sys; sys.version_info = (3, 8, 18); runpy.run_path({str(pyz)!r}, run_name='__main__')"
+    ran = subprocess.run([sys.executable, "-I", "-c", old], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "This needs Python 3.9 or newer. AWS CloudShell has one.\n"
