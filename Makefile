@@ -101,7 +101,7 @@ bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, me
 	$(BENCH) bodies $(CANDIDATES)
 	cargo bench --locked --package bench --bench steps
 
-instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes goes without valgrind
+instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes skips it without valgrind or a baseline for this processor
 	@$(BENCH) instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
 
 instructions-build: # Only compile what `make instructions` measures, and what measures it
