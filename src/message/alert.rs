@@ -1,12 +1,12 @@
-//! News of a lead go in, the [`Delivery`] of an alert comes out, written once per kind of reader.
+//! Writes the [`Delivery`] of an alert, with one body per kind of reader.
 //!
-//! SNS takes one JSON object with a body per protocol (`MessageStructure: json`) and gives every protocol that is not
-//! named the `default` one. So there are four bodies: CloudEvents for programs (`default`: SQS, Lambda, Firehose, HTTP),
-//! plain text for `email`, one line for `sms`, and a card for chat (`https`, the protocol of Amazon Q Developer in chat
-//! applications).
+//! SNS takes one JSON object with a body per protocol (`MessageStructure: json`), and sends the
+//! `default` body to every other protocol. So there are four bodies: a CloudEvent for programs
+//! (`default`: SQS, Lambda, Firehose, HTTP), plain text for `email`, one line for `sms`, and a card
+//! for chat (`https`, the protocol of Amazon Q Developer in chat applications).
 //!
-//! All words of an alert come from outside. They are a `Text` before anything is done with them, which has no control or
-//! bidi characters, and what a person reads holds no link but one to LinkedIn.
+//! All text of an alert comes from outside. It becomes a `Text` first, which has no control or
+//! bidirectional characters. The bodies for people have no link except one to LinkedIn.
 
 use sendpilot_events::{CloudEvent, OPPORTUNITY, Type};
 use serde::Serialize;
@@ -24,23 +24,24 @@ use crate::message::{Delivery, Message};
 use crate::sendpilot::event::Event;
 use crate::text::{Text, clip};
 
-/// SNS wants a Subject of under 100 characters. Counted in UTF-16 units, as whoever counts most strictly does.
+/// Longest Subject, in UTF-16 units, which is the strictest count. SNS requires under 100 characters.
 const MAX_SUBJECT: usize = 99;
 
-/// One SMS; SNS would split a longer text.
+/// Longest SMS, in characters. SNS would split a longer text.
 const MAX_SMS: usize = 140;
 
-/// Longest status or tag in a headline, in UTF-16 units: it must leave room for who has it.
+/// Longest status or tag in a headline, in UTF-16 units. It must leave room for the lead.
 const MAX_NEWS: usize = 30;
 
-/// Slack refuses a text of more than 3,000 characters, and a character may take five once it is escaped.
+/// Longest value in the chat card, in UTF-16 units. Slack rejects a text of more than 3,000
+/// characters, and an escaped character may take five.
 const MAX_CHAT_FACT: usize = 64;
 
-/// As a salesperson reads it.
+/// The format of a time for people.
 const WHEN: &[BorrowedFormatItem<'_>] =
     format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
 
-/// The delivery of this event's alert.
+/// Returns the delivery of this event's alert.
 pub(crate) fn delivery(
     event: &Event,
     event_id: &str,
@@ -77,7 +78,7 @@ pub(crate) fn delivery(
                 previous: text(&change.previous_tag),
                 ..Alert::new(cloud_event(event, event_id, Type::Tagged, lead_id, data), event, event_id, new_tag)
             };
-            // However it is written.
+            // People write a tag in any letter case.
             (alert, DebounceKey::tag(workspace_id, lead_id, &normal(new_tag)))
         }
     };
@@ -102,10 +103,10 @@ fn when(at: OffsetDateTime) -> String {
 /// What an alert says.
 struct Alert {
     kind: Type,
-    /// For programs: never the same for two events.
+    /// The id for programs. Two events never share it.
     id: String,
     cloud_event: String,
-    /// For people.
+    /// The id for people.
     event_id: Text,
     when: Option<String>,
     workspace_id: Option<Text>,
@@ -120,7 +121,7 @@ struct Alert {
 }
 
 impl Alert {
-    /// With what every alert says.
+    /// Creates an alert with the facts that every alert has.
     fn new<Data: Serialize>(cloud_event: CloudEvent<Data>, event: &Event, event_id: &str, new: &str) -> Self {
         Self {
             kind: cloud_event.kind,
@@ -138,7 +139,7 @@ impl Alert {
         }
     }
 
-    /// The name in the profile's address says most to a person; the lead's id is always there.
+    /// Returns the name in the profile's address, which says most to a person, or the lead's id.
     fn who(&self) -> String {
         let name = self.profile.as_ref().and_then(Profile::name);
         name.unwrap_or_else(|| format!("lead {}", self.lead_id.unlinked()))

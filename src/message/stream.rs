@@ -1,8 +1,8 @@
-//! A change of status goes in, the [`Delivery`] comes out that carries it to the lead status stream.
+//! Writes the [`Delivery`] that takes a change of status to the lead status stream.
 //!
-//! One message for all subscribers, with the attributes that they filter by: SNS delivers attributes only where the message
-//! is no `MessageStructure: json`. They hold no personal data, because they show up where bodies do not, as in metrics of
-//! filters and in consoles.
+//! All subscribers get one message, with attributes to filter by. SNS delivers attributes only
+//! without `MessageStructure: json`. They have no personal data, because they appear where bodies do
+//! not, as in consoles and in metrics of filters.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use crate::message::{Delivery, Message};
 use crate::sendpilot::event::{Event, StatusChange};
 use crate::text::Text;
 
-/// Who may have changed a status, by SendPilot's documentation.
+/// The values of `changedBy` that SendPilot documents.
 const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];
 
 /// Longest group id that SNS takes, in characters.
 const MAX_GROUP: usize = 128;
 
-/// The delivery of this change to the stream.
+/// Returns the delivery of this change to the stream.
 pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
     let data = lead_status_changed(change, pipeline);
@@ -36,7 +36,8 @@ pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pip
     Delivery { id, message, content_sha256: Trigger::Status(change).content_sha256(), debounce_key: None }
 }
 
-/// Seven, and SNS hands on ten at most to a queue that takes raw messages. None is empty, which SNS would refuse.
+/// Returns at most seven attributes. SNS passes at most ten to a queue with raw delivery. None is
+/// empty, because SNS rejects an empty one.
 fn attributes(event: &Event, data: &LeadStatusChanged) -> BTreeMap<String, String> {
     let workspace_id = event.workspace_id.as_deref().map(|id| Text::new(id).into());
     let changed_by = data.changed_by.as_deref().map(|by| if CHANGED_BY.contains(&by) { by } else { "other" });
@@ -52,7 +53,8 @@ fn attributes(event: &Event, data: &LeadStatusChanged) -> BTreeMap<String, Strin
     attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// The lead's id, where it is one that SNS takes for a group's: letters, digits and ASCII punctuation.
+/// Returns the lead's id if SNS accepts it as a group id (letters, digits and ASCII punctuation), or
+/// its hash.
 fn group(lead_id: &str) -> String {
     let legal = lead_id.len() <= MAX_GROUP && lead_id.bytes().all(|byte| byte.is_ascii_graphic());
     if legal { lead_id.to_owned() } else { format!("sha256:{}", sha256_hex(lead_id.as_bytes())) }

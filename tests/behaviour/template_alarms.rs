@@ -336,10 +336,10 @@ fn the_guide_counts_the_billed_alarm_metrics() {
     let guide = guide::text();
     let counted = guide.lines().find_map(|line| line.strip_prefix("| Alarms | ")?.split(' ').next());
     assert_eq!(counted, Some(always.to_string().as_str()));
-    let prices = std::fs::read_to_string("docs/price.py").unwrap();
+    let prices = std::fs::read_to_string("tools/docs/price.py").unwrap();
     let counted = prices.lines().find_map(|line| line.strip_prefix("ALARM_METRICS, STREAM_ALARM_METRICS = "));
     assert_eq!(counted, Some(format!("{always}, {stream}").as_str()));
-    assert_eq!(billed(Some("MindsSilence")), 1);
+    assert_eq!(billed(Some("HasSilenceAlarm")), 1);
 }
 
 fn alarm(id: &str, given: &[(&str, f64)]) -> Alarm {

@@ -1,4 +1,4 @@
-//! Publishes one message; what stands behind it is [`sns`].
+//! Publishes one message. [`sns`] is the implementation.
 
 pub mod sns;
 
@@ -6,13 +6,13 @@ use std::error::Error;
 
 use crate::message::Message;
 
-/// Why a message is not known to be out. It may be out all the same.
+/// Why a message is not known to be published. It may be published all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
-    /// The topic refused it, or could not be reached.
+    /// The topic rejected the message, or could not be reached.
     #[error("the topic did not take the message")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
-    /// It is for the lead status stream, which has been turned off since it was claimed.
+    /// The message is for the lead status stream, which was turned off after the claim.
     #[error("the lead status stream is off (STATUS_TOPIC_ARN is not set), so this message is not published")]
     NoStream,
     /// No answer in the time that the attempt has.
@@ -20,8 +20,8 @@ pub enum TopicError {
     TimedOut,
 }
 
-/// Takes messages to whoever subscribed.
+/// Takes messages to the subscribers.
 pub trait Topic {
-    /// Publishes, and returns the topic's id of the message. The caller sets the deadline.
+    /// Publishes a message, and returns the topic's id of it. The caller sets the deadline.
     fn publish(&self, message: &Message) -> impl Future<Output = Result<String, TopicError>> + Send;
 }

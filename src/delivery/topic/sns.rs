@@ -1,4 +1,4 @@
-//! The topics as SNS topics: one `Publish` to the one that the message is for.
+//! The topics in SNS. A message takes one `Publish` to its topic.
 
 use aws_sdk_sns::Client;
 use aws_sdk_sns::types::MessageAttributeValue;
@@ -9,13 +9,14 @@ use crate::message::Message;
 /// The topics' ARNs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
-    /// That of the alerts: a standard topic.
+    /// The alerts topic: a standard topic.
     pub alerts: String,
-    /// That of the lead status stream, where there is one: a FIFO topic, if it ends in `.fifo`.
+    /// The topic of the lead status stream, if the stream is on. It is a FIFO topic if the ARN ends
+    /// in `.fifo`.
     pub status: Option<String>,
 }
 
-/// SNS, with our topics in it.
+/// Our topics in SNS.
 #[derive(Debug, Clone)]
 pub struct Sns {
     client: Client,
@@ -23,7 +24,7 @@ pub struct Sns {
 }
 
 impl Sns {
-    /// With these topics.
+    /// Creates the client's view of these topics.
     pub fn new(client: Client, topics: Topics) -> Self {
         Self { client, topics }
     }
@@ -33,7 +34,7 @@ impl Topic for Sns {
     async fn publish(&self, message: &Message) -> Result<String, TopicError> {
         let publish = self.client.publish();
         let publish = match message {
-            // Without message attributes: SNS drops them under `MessageStructure: json`.
+            // It has no message attributes, because SNS drops them under `MessageStructure: json`.
             Message::Alert { subject, body } => {
                 publish.topic_arn(&self.topics.alerts).subject(subject).message(body).message_structure("json")
             }
@@ -46,12 +47,12 @@ impl Topic for Sns {
                     .message(body)
                     .set_message_attributes(Some(attributes))
                     .message_group_id(group)
-                    // A standard topic takes a group, for fair queues, and refuses this.
+                    // A standard topic accepts a group, for fair queues, and rejects this id.
                     .set_message_deduplication_id(topic.ends_with(".fifo").then(|| deduplication.clone()))
             }
         };
         let published = publish.send().await.map_err(|error| TopicError::Failed(error.into()))?;
-        // The id is for people who look a message up; an answer without one is a success no less.
+        // The id only helps people to find a message, so an answer without one is a success too.
         Ok(published.message_id.unwrap_or_default())
     }
 }
