@@ -63,7 +63,7 @@ test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda 
 	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
 		--package archive --package crm-sync --package lead-lost
 
-test-release: tools # How a release and its ops.pyz are packed, that all it takes is pinned, and that the pictures are those of the alerts
+test-release: tools # How a release is made and what is in it, the pins, the links in Markdown, and the pictures
 	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest tools/tests
 
 test-deployed: tools # The deployed template, and the consumers in examples/, on a local AWS; TESTS=<file>, PROCESSES=<number>
