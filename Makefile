@@ -60,7 +60,8 @@ test: tools # All tests. The functions of the deployed ones are compiled beside 
 	@$(MAKE) --no-print-directory test-release test-deployed
 
 test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
-	cargo test --locked --package sendpilot-opportunity-alerts --package archive --package crm-sync --package lead-lost
+	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
+		--package archive --package crm-sync --package lead-lost
 
 test-release: tools # How a release and its ops.pyz are packed, that all it takes is pinned, and that the pictures are those of the alerts
 	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest tools/tests
@@ -75,23 +76,27 @@ deployed-build: tools # Only compile what `make test-deployed` deploys
 	@nice -n 19 env $(LOCAL_AWS) local_aws.function
 
 model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
-	cargo test --locked --test no_interleaving_breaks_the_promise --test no_interleaving_alerts_too_fast \
-		--test no_fault_at_any_call_loses_or_doubles_an_alert -- --ignored --nocapture
+	cargo test --locked --test proof -- --ignored --nocapture --test-threads 1 claim_model:: pace_model:: faults::
 
 chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
-	cargo test --locked --test chaos_loses_nothing -- --ignored --nocapture
+	cargo test --locked --test proof -- --ignored --nocapture chaos::
 
 load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
-	cargo test --locked --test load_is_shared_by_processes -- --ignored --nocapture
+	cargo test --locked --test proof -- --ignored --nocapture load::
 
 growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
-	cargo test --locked --release --test the_cost_of_an_event_does_not_grow_with_the_table -- --ignored --nocapture --test-threads 1
+	cargo test --locked --release --test proof -- --ignored --nocapture --test-threads 1 growth::
 
-bench: CANDIDATES = ours=$(TARGET)/release/webhook empty=$(TARGET)/release/empty $(WITH)
+# Built together, so that all three share the crates that they have in common. The features of `floor`
+# and `empty` are among the function's, so the function is the same as when it is built alone.
+bench: BUILD_CANDIDATES = cargo build --locked --release --package sendpilot-opportunity-alerts --package floor --package empty \
+	--bin webhook --bin floor --bin empty
+bench: LEAST = ours=$(TARGET)/release/webhook floor=$(TARGET)/release/floor empty=$(TARGET)/release/empty
+bench: CANDIDATES = $(LEAST) $(WITH)
 bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
-	cargo build --locked --release --bin webhook
-	cargo build --locked --release --package empty
+	$(BUILD_CANDIDATES)
 	$(BENCH) compare $(CANDIDATES)
+	$(BENCH) count $(LEAST)
 	$(BENCH) round-trips $(CANDIDATES)
 	$(BENCH) bodies $(CANDIDATES)
 	cargo bench --locked --package bench --bench steps

@@ -1,4 +1,5 @@
-//! The AWS SDK as a function needs it: one HTTPS client for all services, and no call that outlives the invocation.
+//! Creates the SDK's clients: one HTTPS connector for all services, and no call that outlives the
+//! invocation.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use aws_types::SdkConfig;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
-use crate::config::{ConfigError, required, set};
+use crate::environment::{Missing, required, set};
 
 /// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
@@ -28,20 +29,22 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 /// wait the connection is assumed to be dead.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Tries of one operation.
+/// Maximum number of tries of one operation.
 pub const ATTEMPTS: u32 = 3;
 
-/// Longest wait for the same in all, tries and pauses together. Each step of a request ends earlier if its share of the
-/// invocation's time does (see [`crate::invocation::Schedule`]).
+/// Longest wait for one operation, with all tries and pauses. A step of a request ends earlier if its
+/// share of the invocation's time does (see [`crate::invocation::Schedule`]).
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The SDK's own first pause is up to a second, which is long for one call out of three in a few seconds.
+/// The first pause between two tries. The SDK's default is up to a second, which is too long for one
+/// of three calls in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
 
-/// The path of AWS's health checks, asked for unsigned: no call of any API. Any answer will do.
+/// The path of AWS's health checks. A request for it needs no signature and calls no API.
 const HEALTH: &str = "/ping";
 
-/// Where the SDK would look for a service. The same code for each, of other types.
+/// Returns the address at which the SDK would look for a service. The code is the same for each
+/// service, with other types.
 macro_rules! url {
     ($sdk:ident, $aws:expr, $endpoint:ident) => {{
         use $sdk::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
@@ -50,14 +53,14 @@ macro_rules! url {
             .set_use_fips($aws.config.use_fips())
             .set_use_dual_stack($aws.config.use_dual_stack())
             .set_endpoint($aws.$endpoint.clone());
-        // Rules over these parameters and no more: there is nothing to wait for.
+        // The rules depend only on these parameters, so the future is ready at once.
         let resolved =
             params.build().ok().and_then(|params| DefaultResolver::new().resolve_endpoint(&params).now_or_never());
         resolved.and_then(Result::ok).map(|endpoint| endpoint.url().to_owned())
     }};
 }
 
-/// AWS, as this function's environment describes it.
+/// AWS as the function's environment describes it.
 #[derive(Debug)]
 pub struct Aws {
     config: SdkConfig,
@@ -67,10 +70,12 @@ pub struct Aws {
     sns: Endpoint,
 }
 
-/// Made when it is first used: to read the root certificates is the longest part of a start.
+/// The connector. It is created at its first use, because reading the root certificates is the
+/// longest part of a start.
 type Https = Arc<LazyLock<SharedHttpConnector>>;
 
-/// Where a service is, if it is not where the region says: an emulator, or a VPC endpoint without private DNS.
+/// The address of a service, if it is not the region's own: an emulator, or a VPC endpoint without
+/// private DNS.
 type Endpoint = Option<String>;
 
 impl Aws {
@@ -79,8 +84,8 @@ impl Aws {
     /// when Lambda replaces a process whose credentials are about to expire.
     ///
     /// # Errors
-    /// With the first variable that is missing.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+    /// If a variable is missing. The error names the first one.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Missing> {
         let credentials = Credentials::new(
             required(&variable, "AWS_ACCESS_KEY_ID")?,
             required(&variable, "AWS_SECRET_ACCESS_KEY")?,
@@ -93,7 +98,7 @@ impl Aws {
             let own = set(&variable, &format!("AWS_ENDPOINT_URL_{service}"));
             own.or_else(|| set(&variable, "AWS_ENDPOINT_URL"))
         };
-        // Lambda sets both; an emulator may set but one.
+        // Lambda sets both; an emulator may set only one.
         let region =
             required(&variable, "AWS_REGION").or_else(|missing| set(&variable, "AWS_DEFAULT_REGION").ok_or(missing))?;
         let https = https();
@@ -119,7 +124,7 @@ impl Aws {
         })
     }
 
-    /// What the clients have in common, for one of another service.
+    /// The configuration that all clients share, for a client of another service.
     pub fn config(&self) -> &SdkConfig {
         &self.config
     }
@@ -141,27 +146,29 @@ impl Aws {
         aws_sdk_secretsmanager::Client::from_conf(config.build())
     }
 
-    /// The client of the topic. A publish has no condition that would make a second one harmless. So it is waited for as
-    /// long as its share of the invocation's time lasts, and repeated only where SNS has answered that it did not take it.
+    /// The client of the topic. A publish has no condition that would make a second one harmless. So
+    /// the client waits as long as the publish's share of the invocation's time lasts, and retries
+    /// only if SNS explicitly rejected the publish.
     pub fn sns(&self) -> aws_sdk_sns::Client {
-        let mut config = aws_sdk_sns::config::Builder::from(&self.config).retry_classifier(OnlyWhatWasRefused);
+        let mut config = aws_sdk_sns::config::Builder::from(&self.config).retry_classifier(RetryOnlyRejected);
         config.set_endpoint_url(self.sns.clone());
         aws_sdk_sns::Client::from_conf(config.build())
     }
 
-    /// Begins to open connections to DynamoDB and SNS, for the first alert to find: TCP and TLS take two round trips each.
-    /// What fails here fails again where it matters, so nobody waits for it. To be called within tokio's runtime.
+    /// Starts to open connections to DynamoDB and SNS, because TCP and TLS would cost the first alert
+    /// two round trips each. A failure is ignored here; the first call meets it again. Must be called
+    /// within tokio's runtime.
     pub fn connect(&self) {
         let urls = [url!(aws_sdk_dynamodb, self, dynamodb), url!(aws_sdk_sns, self, sns)];
-        // Without TLS there is little to save, and only emulators are without.
+        // Without TLS there is little to save, and only emulators have no TLS.
         for url in urls.into_iter().flatten().filter(|url| url.starts_with("https:")) {
             tokio::spawn(timeout(ATTEMPT_TIMEOUT, open(self.https.clone(), url)));
         }
     }
 }
 
-/// Nothing only connects. So the service is asked for [`HEALTH`], and the answer read to its end, or the connection could not
-/// be used again.
+/// Opens a connection. The SDK's HTTP client has no connect-only call, so this sends an unsigned GET
+/// for [`HEALTH`] and reads the whole response; otherwise the connection could not be reused.
 async fn open(https: Https, url: String) {
     let mut request = HttpRequest::new(SdkBody::empty());
     if request.set_uri(url + HEALTH).is_ok()
@@ -175,8 +182,9 @@ fn impatient() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build()
 }
 
-/// One connector, and so one pool of connections and one TLS configuration. The SDK's own client would read and parse all root
-/// certificates anew for each service, and once more at the first request.
+/// Returns the one connector, with one pool of connections and one TLS configuration. The SDK's own
+/// client would read and parse all root certificates again for each service, and once more at the
+/// first request.
 fn https() -> Https {
     Arc::new(LazyLock::new(|| {
         let connector = Connector::builder()
@@ -187,14 +195,14 @@ fn https() -> Https {
     }))
 }
 
-/// Forbids to repeat what may have been taken: a request that was sent and got no answer, or half of one, or one that says
-/// no more than that something went wrong. What is left are throttling and 503.
+/// Forbids a retry if SNS may have accepted the publish: it gave no answer, half an answer, or an
+/// answer that only says that something went wrong. Throttling and 503 may be retried.
 #[derive(Debug)]
-struct OnlyWhatWasRefused;
+struct RetryOnlyRejected;
 
-impl ClassifyRetry for OnlyWhatWasRefused {
+impl ClassifyRetry for RetryOnlyRejected {
     fn name(&self) -> &'static str {
-        "only what was refused"
+        "retry only what SNS rejected"
     }
 
     /// Runs after the SDK's own classifiers, as custom ones do, and overrules them.

@@ -1,72 +1,76 @@
-//! The environment goes in, a [`Config`] comes out, or an error that names the variable to mend.
+//! Reads the environment. Each error names the variable to fix.
 
 use std::time::Duration;
 
+use sendpilot_events::OPPORTUNITY;
 use tracing::Level;
 
-use crate::event::OPPORTUNITY;
-use crate::keyring::Source;
-use crate::pace::AlertRate;
-use crate::pipeline::{Pipeline, PipelineError, is_status, list};
-use crate::rules::Rules;
-use crate::secret::{SecretError, Secrets};
-use crate::topic::sns::Topics;
+use crate::aws::Aws;
+use crate::delivery::ledger::dynamodb::DynamoDbLedger;
+use crate::delivery::pace::{AlertRate, Pacer};
+use crate::delivery::relay::Relay;
+use crate::delivery::topic::sns::{Sns, Topics};
+use crate::environment::{Missing, required, set};
+use crate::message::pipeline::{Pipeline, PipelineError, is_status, list};
+use crate::message::rules::Rules;
+use crate::secrets::keyring::Source;
+use crate::secrets::signing::{SecretError, Secrets};
 
-/// What both functions need to know before they can start.
+/// The configuration that both functions need to start.
 #[derive(Debug)]
 pub struct Config {
     /// `ALERTS_TABLE_NAME`: the ledger's table.
     pub table_name: String,
-    /// `ALERTS_TOPIC_ARN`: the topic of the alerts. `STATUS_TOPIC_ARN`: that of the lead status stream; unless it is set, there is no
-    /// such stream.
+    /// `ALERTS_TOPIC_ARN`: the alerts topic. `STATUS_TOPIC_ARN`: the topic of the lead status stream.
+    /// Without it the stream is off.
     pub topics: Topics,
     /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repeated event is
     /// recognised as a duplicate. 30 days by default, and at least 2: Svix, which delivers for
     /// SendPilot, retries for up to 27.6 hours.
     /// <https://docs.svix.com/retries>
     pub retention: Duration,
-    /// `DEBOUNCE_MINUTES`: how long there is no second alert for the same lead and status. 0, and so not at all, by default.
+    /// `DEBOUNCE_MINUTES`: the duration of a debounce lock. By default 0: alerts are not debounced.
     pub debounce: Option<Duration>,
     /// `ALERTS_PER_SECOND`: the number of alerts that all processes together publish per second. 5
     /// by default. `None` if it is 0: alerts are not paced.
     pub alert_rate: Option<AlertRate>,
 }
 
-/// Which variable keeps the function from starting, and why. Never carries a secret.
+/// Why the function cannot start. It names the variable, and never contains a secret.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Not set, or empty.
-    #[error("{0} is not set")]
-    Missing(&'static str),
-    /// The topic is none, or one that takes no alerts.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// Not a topic, or one that cannot take alerts.
     #[error(
         "ALERTS_TOPIC_ARN must be the ARN of a standard SNS topic (arn:aws:sns:region:account:name, not ending in .fifo)"
     )]
     TopicArn,
-    /// The topic of the lead status stream is none.
+    /// Not a topic.
     #[error("STATUS_TOPIC_ARN must be the ARN of an SNS topic (arn:aws:sns:region:account:name), or not be set")]
     StatusTopicArn,
-    /// No number of minutes.
+    /// Not a number of minutes.
     #[error("DEBOUNCE_MINUTES must be a whole number from 0 to 1440")]
     DebounceMinutes,
-    /// An entry that no status of SendPilot's is ever equal to.
+    /// An entry that is never equal to a status of SendPilot's.
     #[error(
         "ALERT_STATUSES has the entry {0:?}; statuses are letters, digits and underscores, with commas between them"
     )]
     AlertStatuses(String),
-    /// The mapping of statuses to stages.
+    /// Not a mapping of statuses to stages.
     #[error("STATUS_PIPELINE {0}")]
     StatusPipeline(#[from] PipelineError),
     /// Not a number of alerts per second.
     #[error("ALERTS_PER_SECOND must be a whole number from 0 to {}", AlertRate::MAX)]
     AlertsPerSecond,
-    /// No number of days.
+    /// Not a number of days.
     #[error("RETENTION_DAYS must be a whole number from 2 to 3650")]
     RetentionDays,
-    /// No secret at all. Without one the function does not serve: it would let anybody in, or nobody.
+    /// No secret. Without one the function could not verify a request.
     #[error("neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set; one of them must be")]
     NoSecret,
-    /// Two sources, of which one would be believed to count and does not.
+    /// Two sources. An operator would believe that both count.
     #[error("both WEBHOOK_SECRET_ID and WEBHOOK_SECRET are set; only one of them may be")]
     TwoSecrets,
     /// No usable secret.
@@ -97,6 +101,18 @@ impl Config {
         })
     }
 
+    /// Creates the relay over AWS. `stream_wait` is [`Relay::stream_wait`].
+    pub fn relay(self, aws: &Aws, stream_wait: Duration) -> Relay<DynamoDbLedger, Sns> {
+        Relay {
+            ledger: DynamoDbLedger::new(aws.dynamodb(), self.table_name),
+            topic: Sns::new(aws.sns(), self.topics),
+            retention: self.retention,
+            debounce: self.debounce,
+            pacer: self.alert_rate.map(Pacer::new),
+            stream_wait,
+        }
+    }
+
     /// `ALERT_STATUSES`, a list with commas, `OPPORTUNITY` by default; `ALERT_TAGS`, another, empty by default; and
     /// `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it, SendPilot's example by default. The webhook function needs them.
     ///
@@ -119,30 +135,21 @@ impl Config {
 }
 
 /// Reads where the signing secrets come from. `WEBHOOK_SECRET_ID` is a name or an ARN in Secrets
-/// Manager. `WEBHOOK_SECRET` holds one or more secrets in any form that [`Secrets::stored`] reads.
+/// Manager. `WEBHOOK_SECRET` holds one or more secrets in any form that [`Secrets::parse`] reads.
 /// The webhook function needs exactly one of the two.
 ///
 /// # Errors
 /// If none is set, or both are, or the secret is unusable.
 pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, ConfigError> {
-    // White space outside ASCII counts as content here. `Secrets::stored` then refuses it, as in a
+    // White space outside ASCII counts as content here. `Secrets::parse` then refuses it, as in a
     // value from Secrets Manager.
     let secrets = variable("WEBHOOK_SECRET").filter(|secrets| !secrets.trim_ascii().is_empty());
     match (set(&variable, "WEBHOOK_SECRET_ID"), secrets) {
         (Some(id), None) => Ok(Source::Stored(id)),
-        (None, Some(secrets)) => Ok(Source::Given(Secrets::stored(&secrets)?)),
+        (None, Some(secrets)) => Ok(Source::Given(Secrets::parse(&secrets)?)),
         (None, None) => Err(ConfigError::NoSecret),
         (Some(_), Some(_)) => Err(ConfigError::TwoSecrets),
     }
-}
-
-/// The variable, unless it is empty.
-pub(crate) fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
-    variable(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
-}
-
-pub(crate) fn required(variable: &impl Fn(&str) -> Option<String>, name: &'static str) -> Result<String, ConfigError> {
-    set(variable, name).ok_or(ConfigError::Missing(name))
 }
 
 /// The level below which log lines are dropped: Lambda sets `AWS_LAMBDA_LOG_LEVEL` from the function's logging

@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-/// An error and all its sources, in one line: the SDK's errors say nothing without theirs.
+/// Returns an error and all its sources in one line. The SDK's errors say nothing without their
+/// sources.
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

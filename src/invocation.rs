@@ -1,24 +1,26 @@
-//! One invocation's view of time: when it began, when Lambda will kill it, and how its time is shared out.
+//! One invocation's view of time: when it began, when Lambda kills it, and how its time is divided.
 
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use tokio::time::{Instant, timeout_at};
 
-use crate::ledger::{Attempt, Owner};
 use crate::timestamp::Timestamp;
 
-/// How long a lease outlives the invocation that holds it. Lambda's hosts keep their clocks by the Amazon Time Sync
-/// Service, within milliseconds of each other; two seconds leave room for a bad day.
+/// How long a lease outlives the invocation that holds it. Lambda's hosts keep their clocks by the
+/// Amazon Time Sync Service, within milliseconds of each other. Two seconds leave a margin.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
-/// Lambda lets no invocation run longer than 15 minutes. A deadline beyond that is not one, and would make a lease that
-/// nobody outlives.
-const LONGEST: Duration = Duration::from_secs(15 * 60);
+/// The latest deadline. Lambda stops every invocation after 15 minutes, so a later deadline is
+/// wrong, and its lease would hardly ever end.
+const MAX_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// Taken where the runtime names a deadline that is already over, as some emulators do: the timeout in `template.yaml`.
-const UNSTATED: Duration = Duration::from_secs(10);
+/// Assumed if the deadline is already over, as with some emulators. It is the timeout in
+/// `template.yaml`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Gives up at the deadline, and does not begin after it: what is begun may take effect.
+/// Runs `work` until the deadline, and returns `late` after it. Does not start `work` after the
+/// deadline, because it might take effect.
 pub(crate) async fn within<T, E>(deadline: Instant, work: impl Future<Output = Result<T, E>>, late: E) -> Result<T, E> {
     if Instant::now() >= deadline {
         return Err(late);
@@ -36,32 +38,33 @@ pub struct Invocation {
     allowed: Duration,
 }
 
-/// The moment by which each step of a request must be over. All are shares of the invocation's own time, so that they
-/// hold whatever the function's timeout is set to.
+/// The moment by which each step of a request must end. All are shares of the invocation's time, so
+/// they hold for every timeout of the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// The signing secrets, where they are to be fetched. Later than that, the claim would be short of time.
+    /// The fetch of the signing secrets. Later, too little time is left for the claim.
     pub secrets_by: Instant,
-    /// The claim. Later than that, too little time is left to publish.
+    /// The claim. Later, too little time is left to publish.
     pub claim_by: Instant,
-    /// The start of an alert's slot. Later than that, too little time is left to publish.
+    /// The start of an alert's slot. Later, too little time is left to publish.
     pub pace_by: Instant,
-    /// The publish. Later than that, its result could not be recorded any more.
+    /// The publish. Later, its result could not be recorded.
     pub publish_by: Instant,
-    /// Completion or release. Later than that, the answer could not get out any more.
+    /// The completion or the release. Later, the answer could not be sent.
     pub settle_by: Instant,
 }
 
 impl Invocation {
-    /// `deadline` is when Lambda kills the invocation, `now` when it began, `random` what tells this attempt from any other.
+    /// Creates an invocation that began at `now` and that Lambda kills at `deadline`. `random` makes
+    /// its owner token unique.
     pub fn new(request_id: &str, deadline: Timestamp, now: Timestamp, random: [u8; 8]) -> Self {
-        let allowed = deadline.since(now).min(LONGEST);
+        let allowed = deadline.since(now).min(MAX_DEADLINE);
         Self {
             request_id: request_id.to_owned(),
             random,
             began: Instant::now(),
             began_at: now,
-            allowed: if allowed.is_zero() { UNSTATED } else { allowed },
+            allowed: if allowed.is_zero() { DEFAULT_TIMEOUT } else { allowed },
         }
     }
 
@@ -70,18 +73,20 @@ impl Invocation {
         &self.request_id
     }
 
-    /// How long it has been going on.
+    /// The time since it began.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// The time, counted from the invocation's beginning: a step of the host's clock meanwhile cannot confuse it.
+    /// The time of day, counted from the invocation's start, so that a step of the host's clock does
+    /// not matter.
     pub fn now(&self) -> Timestamp {
         self.began_at.after(self.elapsed())
     }
 
-    /// What one delivery of many gets of this invocation: an attempt of its own that begins now and may take `longest`, or a
-    /// quarter of the whole if that is less. None if not so much is left. `number` tells it from the other parts: two attempts must never have one owner.
+    /// Returns the part of this invocation that one of many deliveries gets. It begins now and lasts
+    /// `longest`, or a quarter of the invocation if that is less. Returns `None` if less time is left.
+    /// `number` must be different for each part, because two attempts must never share an owner.
     pub fn part(&self, number: u64, longest: Duration) -> Option<Self> {
         let began = Instant::now();
         let allowed = longest.min(self.allowed / 4);
@@ -94,19 +99,52 @@ impl Invocation {
         })
     }
 
-    /// The end of every lease that this invocation takes: after its own.
+    /// The end of every lease that this invocation takes.
     pub fn lease_until(&self) -> Timestamp {
         self.began_at.after(self.allowed + LEASE_MARGIN)
     }
 
-    /// An attempt that begins now.
+    /// Returns an attempt that begins now.
     pub fn attempt(&self) -> Attempt {
         Attempt { owner: Owner::new(&self.request_id, self.random), now: self.now(), lease_until: self.lease_until() }
     }
 
-    /// How the time of one request, or of one delivery, is shared out.
+    /// Returns how the time of one request, or of one delivery, is divided.
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
         Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), settle_by: by(95) }
+    }
+}
+
+/// One try at a delivery, as the ledger sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// The owner of the claim.
+    pub owner: Owner,
+    /// The time of the claim.
+    pub now: Timestamp,
+    /// The end of the claim's lease.
+    pub lease_until: Timestamp,
+}
+
+/// The token of one attempt, never used twice.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owner(String);
+
+impl Owner {
+    /// Creates a token. The request id leads from a row to the logs of its owner. It is not unique
+    /// alone, because Lambda repeats it when it retries an asynchronous invocation.
+    pub fn new(request_id: &str, random: [u8; 8]) -> Self {
+        Self(format!("{request_id}/{}", HEXLOWER.encode(&random)))
+    }
+
+    /// A token as it was stored.
+    pub fn from_stored(token: String) -> Self {
+        Self(token)
+    }
+
+    /// The token as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }

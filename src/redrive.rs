@@ -1,8 +1,10 @@
-//! What is still pending though nobody holds it: listed every minute, claimed as anybody would, and relayed.
+//! Publishes pending deliveries. Every minute, lists those whose lease has expired, claims each, and
+//! publishes it.
 //!
-//! A delivery is due when its last attempt is over, and then some: the more attempts it took, the longer it waits, up to
-//! [`LONGEST_WAIT`], so that one which cannot be published costs little. It is never given up. A run that is told to hurry
-//! waits for nothing but the end of the last attempt: somebody has mended what kept the messages from going out.
+//! A delivery is due some time after its last attempt: the more attempts it took, the longer it
+//! waits, up to [`LONGEST_WAIT`]. So a delivery that cannot be published costs little. The redrive
+//! never gives a delivery up. An operator can start a run that skips these waits, after the cause
+//! of the failures is fixed.
 //!
 //! Alerts and messages to the lead status stream are relayed in two lanes at the same time. Each
 //! lane has workers of its own, so a stream topic that hangs delays no alert. If a topic does not
@@ -10,11 +12,13 @@
 //! without an answer takes as long as hundreds with one.
 //!
 //! If alerts are paced, a run publishes them in the same slots as the webhook function
-//! ([`crate::pace`]). The runs overlap a little, so a backlog drains at the configured rate.
+//! ([`crate::delivery::pace`]). The runs overlap a little, so a backlog drains at the configured rate.
 //!
-//! The wait is the redrive's own affair. The row is free meanwhile: if SendPilot sends the event again, it goes out at once.
+//! The wait binds only the redrive. If SendPilot sends the event again meanwhile, the webhook
+//! function publishes its message at once.
 
 use std::collections::HashMap;
+use std::ops::Add;
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -24,14 +28,14 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout_at};
 use tracing::{Level, error, info, warn};
 
+use crate::delivery::ledger::{ClaimRequest, Ledger, LedgerError, Pending, Refusal};
+use crate::delivery::relay::{Delivered, Outcome, Relay, Timings};
+use crate::delivery::topic::Topic;
 use crate::error::chain;
 use crate::invocation::Invocation;
-use crate::ledger::{DeliveryId, Ledger, LedgerError, Pending, Wanted};
-use crate::relay::{Failure, Relay, Relayed, Steps};
-use crate::response::Outcome;
-use crate::telemetry::{Line, Metric, Telemetry};
+use crate::message::key::DeliveryId;
+use crate::telemetry::{LogLine, Metric, Telemetry};
 use crate::timestamp::{Timestamp, millis};
-use crate::topic::Topic;
 
 /// The time of one delivery in a run. It is longer than the webhook function's timeout of 10 s, and
 /// half of it may be spent on the wait for a slot. So if new alerts take all slots that the webhook
@@ -59,7 +63,7 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
 /// Maximum number of due deliveries to one topic that a run takes up: more than it has time for.
 /// This limit bounds the memory. Further deliveries are only counted.
-const MOST: usize = 50_000;
+const MAX_DUE: usize = 50_000;
 
 /// The redrive.
 #[derive(Debug)]
@@ -83,21 +87,9 @@ pub enum Urgency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Pending deliveries listed, whether due or not.
-    pub scanned: u64,
-    /// Published by this run.
-    pub published: u64,
-    /// Not published, because another alert has told the same of the same lead. Left out where there is none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub debounced: u64,
-    /// Not published, because the lead status stream was turned off. Left out if it is 0.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub discarded: u64,
-    /// Published by somebody else since they were listed.
-    pub duplicates: u64,
-    /// Pending after the run, by all it knows: held by another attempt, waiting, refused, not reached in time; or
-    /// published, but not recorded as such.
-    pub still_pending: u64,
+    /// The deliveries of the run, to both topics.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Age of the oldest alert that is still pending, in seconds since its first claim. It is 0 if
     /// no alert is pending.
     pub oldest_pending_age_seconds: u64,
@@ -107,40 +99,73 @@ pub struct Report {
     pub oldest_stream_pending_age_seconds: Option<u64>,
 }
 
-impl Report {
-    fn of(alerts: &Tally, stream: &Tally, now: Timestamp) -> Self {
-        let sum = |count: fn(&Tally) -> u64| count(alerts) + count(stream);
+/// The number of deliveries with each result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Pending deliveries listed, whether due or not.
+    pub scanned: u64,
+    /// Published by this run.
+    pub published: u64,
+    /// Suppressed, because another alert for the same lead and status is published or durably
+    /// claimed. Left out if it is 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub debounced: u64,
+    /// Never published, because the lead status stream was turned off. Left out if it is 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub discarded: u64,
+    /// Published by another attempt since they were listed.
+    pub duplicates: u64,
+    /// Pending after the run, as far as it knows: claimed by another attempt, waiting, failed, not
+    /// reached in time; or published, but not recorded as such.
+    pub still_pending: u64,
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
         Self {
-            scanned: sum(|tally| tally.scanned),
-            published: sum(|tally| tally.published),
-            debounced: sum(|tally| tally.debounced),
-            discarded: sum(|tally| tally.discarded),
-            duplicates: sum(|tally| tally.duplicates),
-            still_pending: sum(|tally| tally.still_pending),
+            scanned: self.scanned + other.scanned,
+            published: self.published + other.published,
+            debounced: self.debounced + other.debounced,
+            discarded: self.discarded + other.discarded,
+            duplicates: self.duplicates + other.duplicates,
+            still_pending: self.still_pending + other.still_pending,
+        }
+    }
+}
+
+impl Report {
+    fn new(alerts: &Lane, stream: &Lane, now: Timestamp) -> Self {
+        Self {
+            counts: alerts.counts + stream.counts,
             oldest_pending_age_seconds: alerts.oldest_age(now),
-            oldest_stream_pending_age_seconds: (stream.scanned > 0).then(|| stream.oldest_age(now)),
+            oldest_stream_pending_age_seconds: (stream.counts.scanned > 0).then(|| stream.oldest_age(now)),
         }
     }
 
-    /// A run that found nothing sends no metric: there is one every minute, for the most part of nothing.
-    fn describe(&self, line: &mut Line, failure: Option<&Incomplete>) {
-        line.field("scanned", self.scanned);
-        line.field("published", self.published);
-        line.field("debounced", Some(self.debounced).filter(|debounced| !is_zero(debounced)));
-        line.field("discarded", Some(self.discarded).filter(|discarded| !is_zero(discarded)));
-        line.field("duplicates", self.duplicates);
-        line.field("stillPending", self.still_pending);
+    /// Adds the run to its line. A run that found nothing sends no metric, because most runs find
+    /// nothing.
+    fn describe(&self, line: &mut LogLine, failure: Option<&Incomplete>) {
+        let Counts { scanned, published, debounced, discarded, duplicates, still_pending } = self.counts;
+        line.field("scanned", scanned);
+        line.field("published", published);
+        line.field("debounced", Some(debounced).filter(|debounced| !is_zero(debounced)));
+        line.field("discarded", Some(discarded).filter(|discarded| !is_zero(discarded)));
+        line.field("duplicates", duplicates);
+        line.field("stillPending", still_pending);
         line.field("oldestPendingAgeSeconds", self.oldest_pending_age_seconds);
         line.field("oldestStreamPendingAgeSeconds", self.oldest_stream_pending_age_seconds);
         line.field("failure", failure.map(|failure| chain(failure)));
-        if self.scanned > 0 {
-            line.add(Metric::Scanned, self.scanned);
-            line.add(Metric::Published, self.published);
-            line.add(Metric::Duplicates, self.duplicates);
-            if !is_zero(&self.debounced) {
-                line.add(Metric::Debounced, self.debounced);
+        if scanned > 0 {
+            line.add(Metric::Scanned, scanned);
+            line.add(Metric::Published, published);
+            line.add(Metric::Duplicates, duplicates);
+            if !is_zero(&debounced) {
+                line.add(Metric::Debounced, debounced);
             }
-            line.add(Metric::StillPending, self.still_pending);
+            line.add(Metric::StillPending, still_pending);
             line.add(Metric::OldestPendingAge, self.oldest_pending_age_seconds);
         }
         if let Some(age) = self.oldest_stream_pending_age_seconds {
@@ -156,31 +181,32 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Why a run does not know all that is pending. It did its work on what it knows of.
+/// Why a run does not know all pending deliveries.
 #[derive(Debug, thiserror::Error)]
 #[error("the listing of what is pending is incomplete")]
 pub struct Incomplete(#[source] LedgerError);
 
 impl<L: Ledger, T: Topic> Redrive<L, T> {
-    /// One run, in the time of one invocation. What one delivery meets does not concern the others, and another run beside
-    /// this one finds each delivery claimed.
+    /// Makes one run in the time of one invocation. A delivery that fails does not stop the others,
+    /// and a second run at the same time finds each delivery claimed.
     ///
     /// # Errors
-    /// When what is pending could not be listed, or not all of it. What could be has been relayed all the same.
+    /// If not all pending deliveries could be listed. The listed ones were attempted all the same.
     pub async fn run(&self, invocation: &Invocation, urgency: Urgency) -> Result<Report, Incomplete> {
         let mut line = self.telemetry.begin("redrive", invocation.request_id());
-        let Survey { alerts, stream, failure } = self.survey(invocation, urgency).await;
+        let (mut alerts, mut stream) = (Lane::new("alerts", ALERT_WORKERS), Lane::new("stream", STREAM_WORKERS));
+        let failure = self.list(&mut alerts, &mut stream, invocation, urgency).await.err();
         // The number is part of the owner token, so no two attempts of a run may share one.
         let stream_from = alerts.due.len() as u64;
-        let (alerts, stream) = join(
-            self.work(alerts, urgency, ALERT_WORKERS, 0, invocation),
-            self.work(stream, urgency, STREAM_WORKERS, stream_from, invocation),
+        join(
+            self.publish(&mut alerts, urgency, 0, invocation),
+            self.publish(&mut stream, urgency, stream_from, invocation),
         )
         .await;
-        let report = Report::of(&alerts, &stream, invocation.now());
+        let report = Report::new(&alerts, &stream, invocation.now());
         report.describe(&mut line, failure.as_ref());
-        let stopped = [("alerts", &alerts), ("stream", &stream)].into_iter().filter(|(_, lane)| lane.stopped_early);
-        let stopped: Vec<_> = stopped.map(|(name, _)| name).collect();
+        let stopped = [&alerts, &stream].into_iter().filter(|lane| lane.stopped_early);
+        let stopped: Vec<_> = stopped.map(|lane| lane.name).collect();
         line.field("stoppedEarly", (!stopped.is_empty()).then(|| stopped.join(", ")));
         line.field("durationMs", millis(invocation.elapsed()));
         let level = match (&failure, &stopped[..]) {
@@ -193,85 +219,86 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     }
 
     /// Lists the pending deliveries to both topics, and picks those that are due.
-    async fn survey(&self, invocation: &Invocation, urgency: Urgency) -> Survey {
+    async fn list(
+        &self,
+        alerts: &mut Lane,
+        stream: &mut Lane,
+        invocation: &Invocation,
+        urgency: Urgency,
+    ) -> Result<(), Incomplete> {
         let now = invocation.now();
-        let survey_by = invocation.schedule().claim_by;
-        let mut survey = Survey::default();
+        let list_by = invocation.schedule().claim_by;
+        let mut result = Ok(());
         let listing = self.relay.ledger.pending();
         pin_mut!(listing);
         loop {
-            match timeout_at(survey_by, listing.next()).await {
-                Ok(None) => break,
+            match timeout_at(list_by, listing.next()).await {
+                Ok(None) => return result,
                 Ok(Some(Ok(pending))) => {
-                    let lane = if pending.id.is_for_stream() { &mut survey.stream } else { &mut survey.alerts };
+                    let lane = if pending.id.is_for_stream() { &mut *stream } else { &mut *alerts };
                     let is_due = due_at(&pending, urgency) <= now;
                     lane.list(pending, is_due);
                 }
                 Ok(Some(Err(error))) => {
-                    // Eight shards can fail for eight reasons; the run ends with one.
+                    // Each shard can fail for its own reason. Every reason is logged, and the run
+                    // returns the last one.
                     error!(requestId = invocation.request_id(), failure = chain(&error), "listing");
-                    survey.failure = Some(Incomplete(error));
+                    result = Err(Incomplete(error));
                 }
-                Err(_) => {
-                    survey.failure = Some(Incomplete(LedgerError::TimedOut));
-                    break;
-                }
+                Err(_) => return Err(Incomplete(LedgerError::TimedOut)),
             }
         }
-        survey
     }
 
-    /// Relays the due deliveries of one lane, the longest overdue first. Numbers the attempts from
-    /// `from` on.
-    async fn work(&self, lane: Lane, urgency: Urgency, workers: usize, from: u64, invocation: &Invocation) -> Tally {
-        let Lane { due, mut tally } = lane;
-        let mut due: Vec<_> = due.into_values().collect();
+    /// Attempts the due deliveries of one lane, the longest overdue first. Numbers the attempts
+    /// from `from` on.
+    async fn publish(&self, lane: &mut Lane, urgency: Urgency, from: u64, invocation: &Invocation) {
+        let mut due: Vec<_> = lane.due.drain().map(|(_, pending)| pending).collect();
         due.sort_unstable_by_key(|pending| due_at(pending, urgency));
-        tally.scanned = tally.still_pending + due.len() as u64;
+        lane.counts.scanned = lane.counts.still_pending + due.len() as u64;
         let mut waiting = due.into_iter().zip(from..);
-        let mut relays = FuturesUnordered::new();
+        let mut attempts = FuturesUnordered::new();
         let mut timeouts = 0;
         loop {
-            while relays.len() < workers
+            while attempts.len() < lane.workers
                 && timeouts < MAX_TIMEOUTS
                 && let Some((pending, number)) = waiting.next()
             {
-                relays.push(async move { (self.relay(&pending, number, invocation).await, pending) });
+                attempts.push(async move { (self.attempt(&pending, number, invocation).await, pending) });
             }
-            let Some((relayed, pending)) = relays.next().await else { break };
-            timeouts += u32::from(relayed.as_ref().is_some_and(Relayed::topic_timed_out));
-            tally.count(&pending, relayed);
+            let Some((outcome, pending)) = attempts.next().await else { break };
+            timeouts += u32::from(outcome.as_ref().is_some_and(Outcome::topic_timed_out));
+            lane.count(&pending, outcome);
         }
         for (pending, _) in waiting {
-            tally.stopped_early = true;
-            tally.stays(&pending);
+            lane.stopped_early = true;
+            lane.leave(&pending);
         }
-        tally
     }
 
-    /// None if no time is left.
-    async fn relay(&self, pending: &Pending, number: u64, invocation: &Invocation) -> Option<Relayed> {
+    /// Attempts one delivery. Returns `None` if no time is left.
+    async fn attempt(&self, pending: &Pending, number: u64, invocation: &Invocation) -> Option<Outcome> {
         let part = invocation.part(number, DELIVERY_TIME)?;
-        let wanted = Wanted::Pending(pending.id.clone());
-        let relayed = self.relay.deliver(wanted, &part).await;
-        log(pending, &relayed, part.request_id());
-        if relayed.found_no_slot() {
+        let delivered = self.relay.deliver(ClaimRequest::Pending(pending.id.clone()), &part).await;
+        log(pending, &delivered, part.request_id());
+        if delivered.outcome.found_no_slot() {
             sleep(NO_SLOT_PAUSE).await;
         }
-        Some(relayed)
+        Some(delivered.outcome)
     }
 }
 
-/// The line of one delivery. Times go by the names that they have as metrics of the webhook.
-fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
-    let Steps { attempts, claim, pace, publish, complete, .. } = relayed.steps;
-    let failure = relayed.failure.as_ref().map(|failure| chain(failure));
+/// Writes the line of one delivery. The times have the names of the webhook function's metrics.
+fn log(pending: &Pending, Delivered { outcome, attempts, timings }: &Delivered, request_id: &str) {
+    let Timings { claim, pace, publish, complete } = *timings;
+    let failure = outcome.failure();
+    // The level is part of a tracing event's static data, so it cannot be an argument.
     macro_rules! log {
         ($level:ident) => {
             $level!(
                 requestId = request_id,
                 deliveryId = pending.id.as_str(),
-                outcome = relayed.outcome.name(),
+                outcome = name(outcome, pending),
                 attempts,
                 ClaimTime = claim.map(millis),
                 PaceTime = pace.map(millis),
@@ -283,17 +310,30 @@ fn log(pending: &Pending, relayed: &Relayed, request_id: &str) {
         };
     }
     // A discarded message never reaches a subscriber, so its line is a warning.
-    match failure {
-        None if relayed.outcome != Outcome::Discarded => log!(info),
-        _ => log!(warn),
+    match (&failure, outcome) {
+        (Some(_), _) | (None, Outcome::Discarded { .. }) => log!(warn),
+        (None, _) => log!(info),
     }
 }
 
-/// When the redrive tries a delivery again. The first attempts wait for no more than its next run: most failures are over
-/// within minutes.
+/// Returns the outcome in the words of the webhook function's answers.
+fn name(outcome: &Outcome, pending: &Pending) -> &'static str {
+    match outcome {
+        Outcome::Published { .. } if pending.id.is_for_stream() => "streamed",
+        Outcome::Published { .. } => "alerted",
+        Outcome::Debounced { .. } => "debounced",
+        Outcome::Discarded { .. } => "discarded",
+        Outcome::Refused(Refusal::Done) => "duplicate",
+        Outcome::Refused(Refusal::InProgress { .. }) => "in_progress",
+        Outcome::Refused(Refusal::OtherContent) | Outcome::Unclaimed(_) | Outcome::Unpublished { .. } => "unavailable",
+    }
+}
+
+/// Returns when the redrive tries a delivery again. The first attempts wait only for its next run,
+/// because most failures are over within minutes.
 fn due_at(pending: &Pending, urgency: Urgency) -> Timestamp {
-    const FREE: u32 = 5;
-    let wait = match pending.attempts.checked_sub(FREE + 1) {
+    const WITHOUT_WAIT: u32 = 5;
+    let wait = match pending.attempts.checked_sub(WITHOUT_WAIT + 1) {
         None => Duration::ZERO,
         Some(_) if urgency == Urgency::AtOnce => Duration::ZERO,
         Some(more) => LONGEST_WAIT.min(Duration::from_secs(60) * 2_u32.saturating_pow(more)),
@@ -301,66 +341,70 @@ fn due_at(pending: &Pending, urgency: Urgency) -> Timestamp {
     pending.lease_until.after(wait)
 }
 
-/// The pending deliveries that a run found, by topic.
-#[derive(Default)]
-struct Survey {
-    alerts: Lane,
-    stream: Lane,
-    failure: Option<Incomplete>,
-}
-
-/// The pending deliveries to one topic: those that a run takes up, and a tally of the others.
-#[derive(Default)]
+/// The pending deliveries to one topic in one run.
 struct Lane {
-    /// By id, because a row that changes while it is listed can appear twice.
+    name: &'static str,
+    workers: usize,
+    /// The deliveries that the run takes up, by id, because a row that changes while it is listed
+    /// can appear twice.
     due: HashMap<DeliveryId, Pending>,
-    tally: Tally,
-}
-
-impl Lane {
-    fn list(&mut self, pending: Pending, is_due: bool) {
-        if is_due && self.due.len() < MOST {
-            self.due.insert(pending.id.clone(), pending);
-        } else {
-            self.due.remove(&pending.id);
-            self.tally.stays(&pending);
-        }
-    }
-}
-
-/// The results of one lane's deliveries.
-#[derive(Default)]
-struct Tally {
-    scanned: u64,
-    published: u64,
-    debounced: u64,
-    discarded: u64,
-    duplicates: u64,
-    still_pending: u64,
+    counts: Counts,
     /// When the oldest delivery that is still pending was first claimed.
     oldest: Option<Timestamp>,
     /// Whether deliveries were left to the next run, because the topic did not answer.
     stopped_early: bool,
 }
 
-impl Tally {
-    /// Counts a delivery that was taken up. `relayed` is `None` if no time was left for it.
-    fn count(&mut self, pending: &Pending, relayed: Option<Relayed>) {
-        let Some(Relayed { outcome, failure, .. }) = relayed else { return self.stays(pending) };
-        match outcome {
-            Outcome::Alerted | Outcome::Streamed => self.published += 1,
-            Outcome::Debounced => self.debounced += 1,
-            Outcome::Discarded => self.discarded += 1,
-            Outcome::Duplicate => self.duplicates += 1,
-            _ => self.stays(pending),
-        }
-        if matches!(failure, Some(Failure::Complete(_))) {
-            self.stays(pending);
+impl Lane {
+    fn new(name: &'static str, workers: usize) -> Self {
+        Self { name, workers, due: HashMap::new(), counts: Counts::default(), oldest: None, stopped_early: false }
+    }
+
+    fn list(&mut self, pending: Pending, is_due: bool) {
+        if is_due && self.due.len() < MAX_DUE {
+            self.due.insert(pending.id.clone(), pending);
+        } else {
+            self.due.remove(&pending.id);
+            self.leave(&pending);
         }
     }
 
-    fn stays(&mut self, pending: &Pending) {
-        self.still_pending += 1;
+    /// Counts a delivery that was taken up. `outcome` is `None` if no time was left for it.
+    fn count(&mut self, pending: &Pending, outcome: Option<Outcome>) {
+        let counts = &mut self.counts;
+        let recorded = match outcome {
+            Some(Outcome::Published { recorded, .. }) => {
+                counts.published += 1;
+                recorded
+            }
+            Some(Outcome::Debounced { recorded }) => {
+                counts.debounced += 1;
+                recorded
+            }
+            Some(Outcome::Discarded { recorded }) => {
+                counts.discarded += 1;
+                recorded
+            }
+            Some(Outcome::Refused(Refusal::Done)) => {
+                counts.duplicates += 1;
+                Ok(())
+            }
+            Some(
+                Outcome::Refused(Refusal::InProgress { .. } | Refusal::OtherContent)
+                | Outcome::Unclaimed(_)
+                | Outcome::Unpublished { .. },
+            )
+            | None => return self.leave(pending),
+        };
+        // The attempt that overtook this one records the result.
+        if recorded.is_err_and(|error| !matches!(error, LedgerError::Overtaken)) {
+            self.leave(pending);
+        }
+    }
+
+    /// Counts a delivery that stays pending.
+    fn leave(&mut self, pending: &Pending) {
+        self.counts.still_pending += 1;
         self.oldest = self.oldest.into_iter().chain([pending.first_seen_at]).min();
     }
 

@@ -1,12 +1,13 @@
-//! One line of JSON per invocation: what happened, under which ids, why and how fast, and the metrics that CloudWatch takes
-//! out of it. Never a body, a LinkedIn URL, a lead's id or a secret.
+//! Writes one line of JSON per invocation: what happened, under which ids, why, how fast, and the
+//! metrics. A line never has a body, a LinkedIn URL, a lead's id or a secret.
 //!
-//! A line with metrics is a document of CloudWatch's embedded metric format: `_aws` names members of the line that are
-//! metrics, and members that are their dimensions. Nothing is called and nobody waited for; the log is read anyway.
-//! Dimensions take few values, because each combination of them is a metric of its own, and paid for.
+//! A line with metrics is a document of CloudWatch's embedded metric format: `_aws` names the
+//! members of the line that are metrics, and those that are their dimensions. So metrics need no
+//! call. Dimensions take few values, because each combination of values is a metric that costs
+//! money.
 //!
-//! Written here and not by a crate: `metrique` does it as fast, but for one kind of line it is 41 more crates to lock and to
-//! build, and three times the bytes.
+//! The crate `metrique` does this as fast. For one kind of line it would add 41 crates to the lock
+//! file and triple the bytes.
 
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -25,39 +26,42 @@ use tracing::{Level, error};
 use crate::error::chain;
 use crate::timestamp::{Timestamp, millis};
 
-/// Where CloudWatch files the metrics.
+/// The namespace of the metrics in CloudWatch.
 pub const NAMESPACE: &str = "OpportunityAlerts";
 
 /// The dimension of every metric: the function that sends it.
 pub const FUNCTION_NAME: &str = "FunctionName";
 
+// A macro, because constants would need a second list of themselves for `ALL`.
 macro_rules! metrics {
     ($($(#[$doc:meta])* $name:ident $unit:ident $(by $dimension:ident)?,)*) => {
-        /// What CloudWatch counts and measures.
+        /// A metric. Its name is that of the answer that it counts, or of the step that it times,
+        /// unless its doc comment says more.
+        #[allow(missing_docs, reason = "the names of answers and steps say what they count")]
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Metric {
             $($(#[$doc])* $name,)*
         }
 
         impl Metric {
-            /// All that there are.
+            /// All metrics.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// As CloudWatch knows it.
+            /// The name in CloudWatch.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
                 }
             }
 
-            /// CloudWatch's word for what it is counted in.
+            /// The unit in CloudWatch.
             pub fn unit(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($unit),)*
                 }
             }
 
-            /// The dimension that it has beside [`FUNCTION_NAME`].
+            /// The dimension that the metric has beside [`FUNCTION_NAME`].
             pub fn dimension(self) -> Option<&'static str> {
                 match self {
                     $(Self::$name => None$(.or(Some(stringify!($dimension))))?,)*
@@ -68,35 +72,26 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// A request with this outcome, as with the next eleven.
     Alerted Count,
-    /// A message to the lead status stream that got out, beside an alert too.
+    /// A published message to the lead status stream, also if an alert was due too.
     Streamed Count,
-    /// A message to the lead status stream that is claimed and left to the redrive, whether or not
-    /// an alert was due too.
+    /// A message to the lead status stream that is claimed and left to the redrive, also if an
+    /// alert was due too.
     StreamPending Count,
-    /// An alert that was not sent, because another has told the same of the same lead. By a run of the redrive, too.
+    /// A suppressed alert, also in a run of the redrive.
     Debounced Count,
-    /// What is due was done already.
     Duplicate Count,
-    /// Nothing was due.
     Ignored Count,
-    /// Another attempt has the delivery in hand.
     InProgress Count,
-    /// The ledger, the topic or the secret did not do its part.
+    /// A request answered 503, for whatever reason.
     Unavailable Count,
     /// A request answered 503 only because no slot was free for its alert. The redrive publishes
     /// the alert.
     NoSlot Count,
-    /// No event.
     Malformed Count,
-    /// Not signed by a secret of ours, or not now.
     Unauthorized Count,
-    /// Another path.
     NotFound Count,
-    /// Another method.
     MethodNotAllowed Count,
-    /// A body that is too long.
     TooLarge Count,
     /// A request with a valid signature, whose event could be read and was not refused.
     Genuine Count,
@@ -105,48 +100,46 @@ metrics! {
     GenuineRejected Count,
     /// A genuine event of an unknown type, whose kind the shape of its `data` decided.
     RenamedEvents Count,
-    /// An event for which an alert is due, whatever becomes of it.
+    /// An event for which an alert is due, whatever becomes of the alert.
     Opportunities Count,
-    /// A request that no repetition can mend.
+    /// A request that was refused for good, by the answer's `reason`.
     Rejected Count by Reason,
-    /// A genuine change to a status of [`crate::event::STATUSES`], or to `OTHER`.
+    /// A genuine change to a status of [`sendpilot_events::STATUSES`], or to `OTHER`.
     StatusChanges Count by NewStatus,
-    /// How long the claim took.
     ClaimTime Milliseconds,
-    /// How long the publish took.
     PublishTime Milliseconds,
-    /// How long the completion took.
     CompleteTime Milliseconds,
     /// From the moment that the event names to the publish.
     TimeToAlert Milliseconds,
     /// The first invocation of a process.
     ColdStart Count,
-    /// An event whose id already belongs to another fact. It gets a delivery of its own.
+    /// A body mismatch: an event whose id already belongs to another fact. It gets a delivery of
+    /// its own.
     OtherBody Count,
     /// A request that cannot be verified, because our own secret cannot be read or used. While the
     /// current version of the secret is refused, every request.
     SecretUnreadable Count,
     /// A panic.
     Crashed Count,
-    /// Pending deliveries that a run of the redrive found.
+    /// Pending deliveries that a run of the redrive listed.
     Scanned Count,
-    /// Those of them that it published.
+    /// Those that the run published.
     Published Count,
-    /// Those of them that somebody else had published meanwhile.
+    /// Those that another attempt had published since they were listed.
     Duplicates Count,
-    /// Those of them that are pending after it.
+    /// Those that are pending after the run.
     StillPending Count,
     /// Age of the oldest alert that is pending after the run, since its first claim.
     OldestPendingAge Seconds,
-    /// The same for messages to the lead status stream, from a run that found one.
+    /// The same for messages to the lead status stream, from a run that listed one.
     OldestStreamPendingAge Seconds,
-    /// A run of the redrive that does not know all that is pending.
+    /// A run of the redrive that does not know all pending deliveries.
     Incomplete Count,
 }
 
-/// Sends every line of the process of the function with this name, the SDK's and the runtime's and that of a panic too, to
-/// standard output as one JSON object with an RFC 3339 `timestamp` and a `level`: without both, Lambda files a line as INFO
-/// whatever it was. `level` does not keep an invocation's own line back, because there are metrics in it.
+/// Sends every line of the process to standard output, also the SDK's, the runtime's and a panic's.
+/// Each is one JSON object with an RFC 3339 `timestamp` and a `level`, because Lambda files a line
+/// without them as INFO. `level` does not drop the line of an invocation, because it has metrics.
 pub fn init(function_name: String, level: Level) -> Telemetry {
     tracing_subscriber::fmt()
         .json()
@@ -155,52 +148,52 @@ pub fn init(function_name: String, level: Level) -> Telemetry {
         .with_span_list(false)
         .with_max_level(LevelFilter::from_level(level))
         .init();
-    // Whoever cannot write has nobody to tell.
+    // A failure to write cannot be reported anywhere.
     let telemetry = Telemetry::new(function_name, |line| drop(writeln!(stdout().lock(), "{line}")));
     telemetry.on_panic();
     telemetry
 }
 
-/// What the lines of one process have in common.
+/// Writes the lines of one process.
 #[derive(Debug)]
 pub struct Telemetry {
     function_name: Arc<str>,
     write: fn(&str),
-    /// No invocation has begun yet.
+    /// Whether no invocation has begun yet.
     cold: AtomicBool,
-    /// The invocation that is going on, for a panic in it to name.
+    /// The running invocation. The line of a panic names it.
     request_id: Arc<Mutex<Option<String>>>,
 }
 
 impl Telemetry {
-    /// For the process of the function with this name, whose lines are written by `write`.
+    /// Creates the telemetry of the function with this name. `write` writes a line.
     pub fn new(function_name: String, write: fn(&str)) -> Self {
         Self { function_name: function_name.into(), write, cold: AtomicBool::new(true), request_id: Arc::default() }
     }
 
-    /// From now on, a panic leaves a line, and nothing else: its text may hold what must not be seen, so only the place
-    /// is told. In a release build the process ends after it.
+    /// Installs a panic hook that writes one line. The line has only the place of the panic, because
+    /// its text may contain personal data. A release build aborts after it.
     pub fn on_panic(&self) {
         let (function_name, write, current) = (self.function_name.clone(), self.write, self.request_id.clone());
         set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
             let request_id = current.try_lock().ok().and_then(|id| id.clone());
-            let mut line = Line::new("crash", request_id, function_name.clone());
+            let mut line = LogLine::new("crash", request_id, function_name.clone());
             line.field("location", panic.location().map(ToString::to_string));
             line.count(Metric::Crashed);
             write(&line.text(Level::ERROR, SystemTime::now().into()));
         }));
     }
 
-    /// Begins the line of an invocation: `name` says of what kind it is, `request_id` is Lambda's id of it.
-    pub fn begin(&self, name: &'static str, request_id: &str) -> Line {
+    /// Begins the line of an invocation. `name` is its kind, `request_id` Lambda's id.
+    pub fn begin(&self, name: &'static str, request_id: &str) -> LogLine {
         self.now_in(Some(request_id.to_owned()));
-        let mut line = Line::new(name, Some(request_id.to_owned()), self.function_name.clone());
+        let mut line = LogLine::new(name, Some(request_id.to_owned()), self.function_name.clone());
         line.cold = self.cold.swap(false, Ordering::Relaxed);
         line
     }
 
-    /// Writes it.
-    pub fn end(&self, line: Line, level: Level, now: Timestamp) {
+    /// Writes the line.
+    pub fn end(&self, line: LogLine, level: Level, now: Timestamp) {
         (self.write)(&line.text(level, now));
         self.now_in(None);
     }
@@ -212,10 +205,10 @@ impl Telemetry {
     }
 }
 
-/// The line of one invocation, as it grows.
+/// The line of one invocation, before it is written.
 #[derive(Debug)]
-#[must_use = "it is not written yet"]
-pub struct Line {
+#[must_use = "the line is not written yet"]
+pub struct LogLine {
     name: &'static str,
     request_id: Option<String>,
     function_name: Arc<str>,
@@ -228,36 +221,36 @@ pub struct Line {
 struct Sample {
     metric: Metric,
     value: u64,
-    /// The second dimension's value.
+    /// The value of the metric's own dimension.
     by: Option<&'static str>,
 }
 
-impl Line {
+impl LogLine {
     fn new(name: &'static str, request_id: Option<String>, function_name: Arc<str>) -> Self {
         Self { name, request_id, function_name, cold: false, fields: Vec::new(), samples: Vec::new() }
     }
 
-    /// Adds a field. What is null is left out.
+    /// Adds a field. Null is left out.
     pub fn field(&mut self, name: &'static str, value: impl Into<Value>) {
         self.fields.push((name, value.into()));
     }
 
-    /// Counts one.
+    /// Adds 1 to a metric.
     pub fn count(&mut self, metric: Metric) {
         self.add(metric, 1);
     }
 
-    /// Counts one with this value of the metric's own dimension.
+    /// Adds 1 to a metric, with this value of its own dimension.
     pub fn count_by(&mut self, metric: Metric, value: &'static str) {
         self.samples.push(Sample { metric, value: 1, by: Some(value) });
     }
 
-    /// Measures.
+    /// Adds a value to a metric.
     pub fn add(&mut self, metric: Metric, value: u64) {
         self.samples.push(Sample { metric, value, by: None });
     }
 
-    /// Measures a time, where there is one.
+    /// Adds a duration to a metric, if there is one.
     pub fn time(&mut self, metric: Metric, span: Option<Duration>) {
         if let Some(span) = span {
             self.add(metric, millis(span));
@@ -266,7 +259,8 @@ impl Line {
 
     #[expect(clippy::expect_used, reason = "strings, numbers and booleans under text names always serialize to JSON")]
     fn text(mut self, level: Level, now: Timestamp) -> String {
-        // CloudWatch bills a metric for every hour in which it comes: a line that has none gets none for this alone.
+        // CloudWatch bills a metric for every hour in which it has a value. So a cold start alone
+        // adds no metric to a line.
         if self.cold && !self.samples.is_empty() {
             self.count(Metric::ColdStart);
         }
@@ -274,9 +268,9 @@ impl Line {
     }
 }
 
-/// A line at the moment in which it is written.
+/// A line with the moment in which it is written.
 struct Written<'a> {
-    line: &'a Line,
+    line: &'a LogLine,
     level: Level,
     now: Timestamp,
 }
@@ -355,7 +349,8 @@ impl Metadata {
     }
 }
 
-/// The last line of a function that cannot start, or cannot go on; and the exit status that makes Lambda start another.
+/// Writes the last line of a function that cannot start or continue. Returns the exit status that
+/// makes Lambda start another process.
 pub fn exit(result: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,11 +1,12 @@
-//! A moment, as the ledger and the signatures count it: milliseconds since the Unix epoch.
+//! Moments in milliseconds since the Unix epoch, as the ledger and the signatures count them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Milliseconds since the Unix epoch. Arithmetic saturates: a clock that is far off must not bring a delivery down.
+/// A moment in milliseconds since the Unix epoch. Arithmetic saturates, so that a clock that is far
+/// off makes no delivery fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -13,7 +14,7 @@ pub struct Timestamp(u64);
 const LAST_OF_9999: u64 = 253_402_300_799_999;
 
 impl Timestamp {
-    /// The moment that many milliseconds after the epoch.
+    /// Creates the moment `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
@@ -28,12 +29,12 @@ impl Timestamp {
         self.0 / 1000
     }
 
-    /// This moment, moved on.
+    /// Returns the moment `span` later.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(millis(span)))
     }
 
-    /// The time from `earlier` to this moment; zero if `earlier` is the later one.
+    /// Returns the time from `earlier` to this moment, or zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -49,7 +50,7 @@ impl Timestamp {
 }
 
 impl From<OffsetDateTime> for Timestamp {
-    /// Nothing is before the epoch.
+    /// A moment before the epoch becomes the epoch.
     fn from(moment: OffsetDateTime) -> Self {
         Self(u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
     }
@@ -61,7 +62,7 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// A span's whole milliseconds.
+/// Returns the whole milliseconds of a span.
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

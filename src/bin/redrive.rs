@@ -6,11 +6,7 @@ use std::time::SystemTime;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
-use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::pace::Pacer;
 use opportunity_alerts::redrive::{DELIVERY_TIME, Redrive, Urgency};
-use opportunity_alerts::relay::Relay;
-use opportunity_alerts::topic::sns::Sns;
 use opportunity_alerts::{config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
 use serde_json::Value;
 
@@ -28,18 +24,11 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let config = config::Config::read(&variable)?;
     let aws = Aws::read(&variable)?;
     let redrive = &Redrive {
-        relay: Relay {
-            ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
-            topic: Sns::new(aws.sns(), config.topics),
-            retention: config.retention,
-            debounce: config.debounce,
-            pacer: config.alert_rate.map(Pacer::new),
-            // A topic that is slow, but answers, must get its messages in the end.
-            stream_wait: DELIVERY_TIME,
-        },
+        // A topic that is slow, but answers, must get its messages in the end.
+        relay: config.relay(&aws, DELIVERY_TIME),
         telemetry,
     };
-    // The error as text: as a value, it would drag the SDK's whole answer into the log.
+    // The error as text, because the error itself carries the SDK's whole answer into the log.
     let diagnostic =
         |error: &dyn std::error::Error| Diagnostic { error_type: "Redrive".into(), error_message: chain(error) };
     let run = async |LambdaEvent { payload, context }: LambdaEvent<Value>| {

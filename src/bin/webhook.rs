@@ -3,19 +3,14 @@
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use futures_util::future::{Either, ready};
-use lambda_http::request::LambdaRequest;
-use lambda_http::{Adapter, Request, RequestExt};
-use lambda_runtime::{Error, LambdaEvent, Service, service_fn};
+use lambda_http::{Error, LambdaEvent, Request, lambda_runtime, service_fn};
 use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
-use opportunity_alerts::gateway::Payload;
-use opportunity_alerts::keyring::{Keyring, Source};
-use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::pace::Pacer;
-use opportunity_alerts::relay::{Relay, STREAM_WAIT};
-use opportunity_alerts::topic::sns::Sns;
-use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp, webhook::Webhook};
+use opportunity_alerts::delivery::relay::STREAM_WAIT;
+use opportunity_alerts::secrets::keyring::{Keyring, Source};
+use opportunity_alerts::webhook::Webhook;
+use opportunity_alerts::webhook::gateway::{self, Payload};
+use opportunity_alerts::{config, invocation::Invocation, telemetry, timestamp::Timestamp};
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -33,36 +28,25 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let secret = config::secret(&variable)?;
     let aws = Aws::read(&variable)?;
     if let Source::Stored(_) = secret {
-        // While the start waits for the secret.
+        // The connections open while the start waits for the secret.
         aws.connect();
     }
     let webhook = &Webhook {
-        keyring: Keyring::open(secret, &aws, SystemTime::now().into()).await,
+        keyring: Keyring::new(secret, &aws, SystemTime::now().into()).await,
         rules,
-        relay: Relay {
-            ledger: DynamoDbLedger::new(aws.dynamodb(), config.table_name),
-            topic: Sns::new(aws.sns(), config.topics),
-            retention: config.retention,
-            debounce: config.debounce,
-            pacer: config.alert_rate.map(Pacer::new),
-            stream_wait: STREAM_WAIT,
-        },
+        relay: config.relay(&aws, STREAM_WAIT),
         telemetry,
     };
-    let mut http = Adapter::from(service_fn(async move |request: Request| {
-        let context = request.lambda_context();
+    let call = async |LambdaEvent { payload, context }: LambdaEvent<Payload>| {
+        let now = SystemTime::now().into();
+        let request = Request::try_from(payload).inspect_err(|payload| {
+            webhook.refuse(payload, &context.request_id, now);
+        })?;
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         let deadline = Timestamp::from_millis(context.deadline);
-        let invocation = Invocation::new(&context.request_id, deadline, SystemTime::now().into(), random);
-        Ok::<_, Error>(webhook.respond(&request, &invocation).await)
-    }));
-    let call = |LambdaEvent { payload, context }: LambdaEvent<Payload>| match LambdaRequest::try_from(payload) {
-        Ok(request) => Either::Left(http.call(LambdaEvent::new(request, context))),
-        Err(payload) => {
-            webhook.refuse(&payload, &context.request_id, SystemTime::now().into());
-            Either::Right(ready(Err(payload.into())))
-        }
+        let invocation = Invocation::new(&context.request_id, deadline, now, random);
+        Ok::<_, Error>(gateway::result(webhook.respond(&request, &invocation).await))
     };
     lambda_runtime::run(service_fn(call)).await
 }

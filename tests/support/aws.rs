@@ -1,18 +1,13 @@
-//! A front before AWS: passes DynamoDB's calls on to an engine, is SNS and Secrets Manager itself, keeps a journal and
-//! what was published, and makes a call meet a fault when it is told to.
+//! A front before AWS. It forwards DynamoDB's calls to an engine, plays SNS and Secrets Manager,
+//! records every call and publish, and injects faults.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use testkit::aws::{self, output, publish_refused, refused};
+use testkit::http::{Answer, Bytes, HeaderMap, Parts, Server, answer, broken};
 use tokio::sync::Semaphore;
 
 /// What befalls a call.
@@ -75,6 +70,8 @@ type Fate = Box<dyn Fn(&Call, usize) -> Option<Fault> + Send + Sync>;
 pub struct Aws {
     pub url: String,
     shared: Arc<Shared>,
+    /// Ends when the last clone of this front is dropped.
+    _server: Arc<Server>,
 }
 
 struct Shared {
@@ -107,8 +104,6 @@ impl Aws {
 
     /// A front at which `fate` rules, where no test has said what is to be.
     pub async fn with_fate(engine: &str, fate: impl Fn(&Call, usize) -> Option<Fault> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             engine: engine.into(),
             http: reqwest::Client::new(),
@@ -120,16 +115,14 @@ impl Aws {
             versions: Mutex::default(),
             held: Semaphore::new(0),
         });
+        let front = shared.clone();
         // A task of its own: what has arrived takes effect, though its sender be dead.
-        let detached = async |State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap, body: Bytes| {
-            tokio::spawn(answer(shared, uri.path().to_owned(), headers, body)).await.unwrap()
+        let detached = move |parts, body| {
+            let answered = tokio::spawn(answered(front.clone(), parts, body));
+            async { answered.await.unwrap() }
         };
-        let router = Router::new()
-            .route("/{process}/ping", get(async || "healthy"))
-            .fallback(detached)
-            .with_state(shared.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, shared }
+        let server = Server::start(None, detached).await.unwrap();
+        Self { url: format!("http://{}", server.address()), shared, _server: Arc::new(server) }
     }
 
     /// The next call of this operation meets this fault. The operations are named as in [`Call`].
@@ -202,15 +195,20 @@ impl Aws {
 }
 
 /// Processes are told apart by the path under which they know this front.
-async fn answer(shared: Arc<Shared>, process: String, headers: HeaderMap, body: Bytes) -> Response {
-    let (number, operation, fault) = shared.arrived(&process, read(&headers, &body));
-    if fault.is_some_and(Fault::keeps_from_taking_effect) {
-        return answer_of(&shared, fault, &operation, StatusCode::OK.into_response()).await;
+async fn answered(shared: Arc<Shared>, Parts { uri, headers, .. }: Parts, body: Bytes) -> Answer {
+    let process = uri.path().to_owned();
+    if process.ends_with("/ping") {
+        return answer(200, "text/plain", "healthy");
     }
-    let response = match operation.as_str() {
-        "publish" | "status publish" => publish(&shared, &body),
-        "current" => version(&shared, 1),
-        "previous" => version(&shared, 2),
+    let sent = aws::Call::read(&headers, &body).expect("a call of the functions");
+    let (number, operation, fault) = shared.arrived(&process, read(&sent));
+    if fault.is_some_and(Fault::keeps_from_taking_effect) {
+        return answer_of(&shared, fault, &operation, nothing(200)).await;
+    }
+    let response = match (operation.as_str(), sent) {
+        (_, aws::Call::Publish(parameters)) => publish(&shared, parameters),
+        ("current", _) => version(&shared, 1),
+        ("previous", _) => version(&shared, 2),
         _ => forward(&shared, headers, body).await,
     };
     if response.status().is_success() {
@@ -251,11 +249,12 @@ impl Shared {
     }
 }
 
-async fn answer_of(shared: &Shared, fault: Option<Fault>, operation: &str, response: Response) -> Response {
+async fn answer_of(shared: &Shared, fault: Option<Fault>, operation: &str, response: Answer) -> Answer {
     match fault {
         Some(Fault::HeldBefore | Fault::HeldAfter) => hold(shared).await,
-        Some(Fault::Lost | Fault::AnswerLost) => cut(),
-        Some(Fault::Refused(status) | Fault::Denied(status)) => StatusCode::from_u16(status).unwrap().into_response(),
+        // The client sees the connection close in the middle of the answer.
+        Some(Fault::Lost | Fault::AnswerLost) => broken(),
+        Some(Fault::Refused(status) | Fault::Denied(status)) => nothing(status),
         Some(Fault::Throttled) => throttled(operation),
         Some(Fault::Delayed(time)) => {
             tokio::time::sleep(time).await;
@@ -265,61 +264,119 @@ async fn answer_of(shared: &Shared, fault: Option<Fault>, operation: &str, respo
     }
 }
 
-async fn hold(shared: &Shared) -> Response {
+async fn hold(shared: &Shared) -> Answer {
     shared.held.add_permits(1);
     std::future::pending().await
 }
 
-/// A body that breaks off: the client sees the connection close in the middle of the answer.
-fn cut() -> Response {
-    let broken = futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("cut"))]);
-    axum::body::Body::from_stream(broken).into_response()
+/// An answer without content.
+fn nothing(status: u16) -> Answer {
+    answer(status, "text/plain", "")
 }
 
 /// As DynamoDB and SNS say it.
-fn throttled(operation: &str) -> Response {
+fn throttled(operation: &str) -> Answer {
     if operation.ends_with("publish") {
-        let error = "<ErrorResponse><Error><Type>Sender</Type><Code>Throttling</Code></Error></ErrorResponse>";
-        return (StatusCode::BAD_REQUEST, [("content-type", "text/xml")], error).into_response();
+        return publish_refused("Throttling");
     }
-    let error = r#"{"__type":"com.amazonaws.dynamodb.v20120810#ThrottlingException","message":"Too many"}"#;
-    (StatusCode::BAD_REQUEST, [("content-type", "application/x-amz-json-1.0")], error).into_response()
+    refused("com.amazonaws.dynamodb.v20120810#ThrottlingException", json!({}))
 }
 
-fn read(headers: &HeaderMap, body: &[u8]) -> Call {
-    let text = String::from_utf8_lossy(body);
-    let operation = match headers.get("x-amz-target").map(|target| target.to_str().unwrap()) {
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("quietUntil") => "quiet",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("#slot") => "slot",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("debouncedBy") => "debounce",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("attribute_not_exists") => "claim",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("publishedAt") => "complete",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("DISCARDED") => "discard",
-        Some("DynamoDB_20120810.UpdateItem") if text.contains("lastError") => "release",
-        Some("DynamoDB_20120810.UpdateItem") => "takeover",
-        Some("DynamoDB_20120810.Query") => "list",
-        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSCURRENT""#) => "current",
-        Some("secretsmanager.GetSecretValue") if text.contains(r#""VersionStage":"AWSPREVIOUS""#) => "previous",
-        Some(target) => target,
-        None if text.contains("Action=Publish&") => publish_operation(&parameters(body)),
-        None => &text,
+/// A conditional write of the ledger.
+#[derive(Debug, Clone, Copy)]
+enum Write {
+    Claim,
+    Takeover,
+    Quiet,
+    Slot,
+    Debounce,
+    Complete,
+    Discard,
+    Release,
+}
+
+impl Write {
+    /// Tells an `UpdateItem` by the attributes that it sets, and by the state that it sets.
+    fn read(input: &Value) -> Self {
+        let set = assigned(input);
+        let state = set.get("state").map(|value| input["ExpressionAttributeValues"][value]["S"].as_str().unwrap());
+        match state {
+            Some("PENDING") => Self::Claim,
+            Some("PUBLISHED") => Self::Complete,
+            Some("DEBOUNCED") => Self::Debounce,
+            Some("DISCARDED") => Self::Discard,
+            None if set.contains_key("quietUntil") => Self::Quiet,
+            None if set.contains_key("lastError") => Self::Release,
+            None if set.contains_key("leaseUntil") => Self::Takeover,
+            None if set.contains_key("owner") => Self::Slot,
+            _ => panic!("not a write of the ledger: {input}"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Takeover => "takeover",
+            Self::Quiet => "quiet",
+            Self::Slot => "slot",
+            Self::Debounce => "debounce",
+            Self::Complete => "complete",
+            Self::Discard => "discard",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Returns the attributes that an update expression sets, each with the text of its value.
+fn assigned(input: &Value) -> HashMap<String, String> {
+    let words = input["UpdateExpression"].as_str().unwrap().split_whitespace();
+    let clause = words.skip_while(|word| *word != "SET").skip(1);
+    let clause: Vec<_> = clause.take_while(|word| !matches!(*word, "ADD" | "REMOVE" | "DELETE")).collect();
+    // A comma inside of a function's parentheses separates no assignments.
+    let assignments = clause.join(" ").split(", ").fold(Vec::<String>::new(), |mut assignments, part| {
+        match assignments.last_mut().filter(|last| last.matches('(').count() > last.matches(')').count()) {
+            Some(last) => *last = format!("{last}, {part}"),
+            None => assignments.push(part.to_owned()),
+        }
+        assignments
+    });
+    let named = |attribute: &str| input["ExpressionAttributeNames"][attribute].as_str().unwrap_or(attribute).to_owned();
+    let pair = |assignment: &String| {
+        let (attribute, value) = assignment.split_once(" = ").unwrap();
+        (named(attribute), value.to_owned())
     };
-    let input: Value = serde_json::from_slice(body).unwrap_or_default();
-    let value = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
-    let key = value(&input["Key"]["deliveryId"]);
-    let event = match operation {
-        "publish" => event_id(&parameters(body)["Message"]),
-        "status publish" => format!("{}#status", event_id(&parameters(body)["Message"])),
-        _ if key.ends_with("#status") => key.split('#').skip(1).collect::<Vec<_>>().join("#"),
-        _ => key.split('#').nth(1).unwrap_or_default().to_owned(),
+    assignments.iter().map(pair).collect()
+}
+
+fn read(sent: &aws::Call) -> Call {
+    let text = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
+    let (operation, event, input) = match sent {
+        aws::Call::Publish(parameters) => {
+            let operation = publish_operation(parameters);
+            let suffix = if operation == "status publish" { "#status" } else { "" };
+            (operation.to_owned(), event_id(&parameters["Message"]) + suffix, &Value::Null)
+        }
+        aws::Call::Json(operation, input) => {
+            let operation = match operation.as_str() {
+                "UpdateItem" => Write::read(input).name(),
+                "Query" => "list",
+                "GetSecretValue" => match input["VersionStage"].as_str() {
+                    Some("AWSCURRENT") => "current",
+                    Some("AWSPREVIOUS") => "previous",
+                    _ => panic!("another version of the secret: {input}"),
+                },
+                other => other,
+            };
+            let key = text(&input["Key"]["deliveryId"]);
+            if key.ends_with("#status") {
+                (format!("status {operation}"), key.split('#').skip(1).collect::<Vec<_>>().join("#"), input)
+            } else {
+                (operation.to_owned(), key.split('#').nth(1).unwrap_or_default().to_owned(), input)
+            }
+        }
     };
-    let operation = if key.ends_with("#status") { format!("status {operation}") } else { operation.to_owned() };
-    let [owner, reason] = [":me", ":error"].map(|name| value(&input["ExpressionAttributeValues"][name]));
+    let [owner, reason] = [":me", ":error"].map(|name| text(&input["ExpressionAttributeValues"][name]));
     Call { operation, event, owner, reason, at: Instant::now(), fault: None, took_effect: false, heard: false }
-}
-
-fn parameters(body: &[u8]) -> HashMap<String, String> {
-    url::form_urlencoded::parse(body).into_owned().collect()
 }
 
 /// Alerts alone have a body per protocol.
@@ -334,40 +391,34 @@ pub fn event_id(message: &str) -> String {
     event["id"].as_str().unwrap().to_owned()
 }
 
-fn publish(shared: &Shared, body: &[u8]) -> Response {
-    let parameters = parameters(body);
+fn publish(shared: &Shared, parameters: HashMap<String, String>) -> Answer {
     if shared.poison.lock().unwrap().as_ref().is_some_and(|poison| parameters["Message"].contains(poison)) {
-        return StatusCode::BAD_REQUEST.into_response();
+        return nothing(400);
     }
     let mut published = shared.published.lock().unwrap();
     published.push(parameters);
-    let id = published.len();
-    let answer = format!(
-        "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>{id}</MessageId>\
-         </PublishResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></PublishResponse>"
-    );
-    ([("content-type", "text/xml")], answer).into_response()
+    aws::published(&published.len().to_string())
 }
 
 /// The last version of the secret, or the one before.
-fn version(shared: &Shared, from_the_end: usize) -> Response {
+fn version(shared: &Shared, from_the_end: usize) -> Answer {
     let versions = shared.versions.lock().unwrap();
     match versions.len().checked_sub(from_the_end) {
-        Some(index) => versions[index].to_string().into_response(),
-        None => (StatusCode::BAD_REQUEST, r#"{"__type":"ResourceNotFoundException"}"#).into_response(),
+        Some(index) => output(&versions[index]),
+        None => refused("ResourceNotFoundException", json!({})),
     }
 }
 
-async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Response {
+async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Answer {
     let passed = ["x-amz-target", "content-type", "authorization", "x-amz-date"];
-    let passed =
-        passed.into_iter().filter_map(|name| Some((HeaderName::from_static(name), headers.get(name)?.clone())));
+    let passed = passed.into_iter().filter_map(|name| Some((name.parse().unwrap(), headers.get(name)?.clone())));
     let request = shared.http.post(&shared.engine).headers(passed.collect()).body(body);
     let response = request.send().await.unwrap();
-    let status = response.status();
-    let mut headers = response.headers().clone();
+    let (status, mut headers) = (response.status(), response.headers().clone());
     for of_the_connection in ["transfer-encoding", "content-length"] {
         headers.remove(of_the_connection);
     }
-    (status, headers, response.bytes().await.unwrap()).into_response()
+    let mut answer = answer(status.as_u16(), "", response.bytes().await.unwrap());
+    *answer.headers_mut() = headers;
+    answer
 }

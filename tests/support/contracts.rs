@@ -1,4 +1,4 @@
-//! The documents in `docs/contracts/`, and whether a value is as they say.
+//! The documents in `docs/contracts/`, and validation against them.
 
 use std::error::Error;
 use std::fs;

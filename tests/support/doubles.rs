@@ -1,4 +1,4 @@
-//! Doubles behind the two seams: a ledger and a topic that do what a script says, and remember what they were asked.
+//! A ledger and a topic that follow a script and record their calls.
 
 use std::future::pending;
 use std::sync::Mutex;
@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use futures_util::stream;
-use opportunity_alerts::ledger::{
-    Attempt, Claim, Claimed, DeliveryId, Ledger, LedgerError, MayAlert, Message, Pending, QuietId, Receipt, Settled,
-    Standing, Wanted,
+use opportunity_alerts::delivery::ledger::{
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal,
 };
-use opportunity_alerts::pace::Slot;
-use opportunity_alerts::relay::Relay;
+use opportunity_alerts::delivery::pace::Slot;
+use opportunity_alerts::delivery::relay::Relay;
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
+use opportunity_alerts::invocation::Attempt;
+use opportunity_alerts::message::Message;
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::topic::{Topic, TopicError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claiming {
@@ -84,10 +86,10 @@ impl Script {
         self.calls.lock().unwrap().clone()
     }
 
-    async fn settle(&self) -> Result<Settled, LedgerError> {
+    async fn settle(&self) -> Result<(), LedgerError> {
         match self.settling {
-            Settling::IsRecorded => Ok(Settled::Recorded),
-            Settling::IsNotMine => Ok(Settled::NotMine),
+            Settling::IsRecorded => Ok(()),
+            Settling::IsNotMine => Err(LedgerError::Overtaken),
             Settling::Fails => Err(LedgerError::Failed("settle", "throttled".into())),
             Settling::Hangs => pending().await,
         }
@@ -95,22 +97,28 @@ impl Script {
 }
 
 impl Ledger for &Script {
-    async fn claim(&self, wanted: Wanted, attempt: Attempt) -> Result<Claimed, LedgerError> {
+    async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         self.called("claim");
-        let standing = match self.claiming {
+        let claim = match self.claiming {
             Claiming::Wins => {
-                let Wanted::Delivery(delivery) = wanted else { panic!("the script has no rows") };
-                Standing::Won(Claim::granted(delivery.id, delivery.message, delivery.quiet, attempt.owner))
+                let ClaimRequest::Delivery(delivery) = wanted else { panic!("the script has no rows") };
+                Ok(Claim::new(delivery.id, delivery.message, delivery.debounce_key, attempt.owner))
             }
-            Claiming::FindsItInProgress => Standing::InProgress { until: LEASE_OF_ANOTHER },
-            Claiming::FindsItPublished => Standing::Done,
+            Claiming::FindsItInProgress => Err(Refusal::InProgress { until: LEASE_OF_ANOTHER }),
+            Claiming::FindsItPublished => Err(Refusal::Done),
             Claiming::Fails => return Err(LedgerError::Failed("claim", "unreachable".into())),
             Claiming::Hangs => pending().await,
         };
-        Ok(Claimed { standing, attempts: Some(1) })
+        Ok(ClaimResult { claim, attempts: Some(1) })
     }
 
-    async fn quiet(&self, _: &Claim, _: &QuietId, _: Timestamp, _: Timestamp) -> Result<MayAlert, LedgerError> {
+    async fn lock_debounce(
+        &self,
+        _: &Claim,
+        _: &DebounceKey,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
         Ok(MayAlert::Yes)
     }
 
@@ -119,22 +127,22 @@ impl Ledger for &Script {
         Ok(true)
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<Settled, LedgerError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
         self.called("debounce");
         self.settle().await
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<Settled, LedgerError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
         self.called("discard");
         self.settle().await
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<Settled, LedgerError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), LedgerError> {
         self.called("complete");
         self.settle().await
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<Settled, LedgerError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), LedgerError> {
         self.called("release");
         self.settle().await
     }

@@ -1,4 +1,5 @@
-//! A real DynamoDB engine on a loopback port, one database per test, with the table that `template.yaml` describes.
+//! A real DynamoDB engine on a loopback port: one database per test, with the table of
+//! `template.yaml`.
 
 use std::collections::HashMap;
 
@@ -7,8 +8,8 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, Projection,
 };
-use opportunity_alerts::ledger::DeliveryId;
-use opportunity_alerts::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::delivery::ledger::dynamodb::DynamoDbLedger;
+use opportunity_alerts::message::key::DeliveryId;
 use tokio::net::TcpListener;
 use yaml_serde::Value;
 

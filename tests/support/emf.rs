@@ -1,5 +1,5 @@
-//! CloudWatch's side of a log line: takes the metrics out of it as the specification of the embedded metric format says, and
-//! refuses what CloudWatch would refuse.
+//! CloudWatch's reading of a log line: extracts the metrics by the specification of the embedded
+//! metric format, and rejects what CloudWatch would reject.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,4 +1,5 @@
-//! A function as Lambda runs it: in several processes, each with one event at a time, and a new one where one has died.
+//! A function as Lambda runs it: several processes with one event each, and a new process for each
+//! that died.
 
 use std::collections::HashSet;
 use std::sync::Mutex;

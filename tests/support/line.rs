@@ -1,25 +1,20 @@
-//! The line from a function to a service of AWS: TLS as far as the function can see, and cut or silenced when a test says so.
+//! The line between a function and an AWS service: TLS, cut or silenced when a test asks for it.
 
-use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use tempfile::NamedTempFile;
+use testkit::tls::Certificate;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::{self, Sender};
-use tokio_rustls::TlsAcceptor;
 
 use super::aws::Aws;
 
 pub struct Line {
     pub url: String,
-    /// The file with the certificate that a function is to trust.
-    pub trusted: NamedTempFile,
+    certificate: Certificate,
     opened: Arc<AtomicUsize>,
     fates: Sender<Fate>,
 }
@@ -37,14 +32,11 @@ impl Line {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://localhost:{}/line", listener.local_addr().unwrap().port());
         let front = aws.url.strip_prefix("http://").unwrap().to_owned();
-        let rcgen::CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
-        let mut trusted = NamedTempFile::new().unwrap();
-        trusted.write_all(cert.pem().as_bytes()).unwrap();
-        let acceptor = acceptor(&cert, &signing_key);
+        let certificate = Certificate::new(1).unwrap();
+        let acceptor = certificate.acceptor();
         let opened = Arc::new(AtomicUsize::new(0));
         let (fates, _) = broadcast::channel(1);
-        let line = Self { url, trusted, opened: opened.clone(), fates: fates.clone() };
+        let line = Self { url, certificate, opened: opened.clone(), fates: fates.clone() };
         tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
@@ -63,6 +55,11 @@ impl Line {
             }
         });
         line
+    }
+
+    /// The file of roots that a function must trust.
+    pub fn trusted(&self) -> &Path {
+        self.certificate.roots()
     }
 
     /// How many connections there have been.
@@ -95,13 +92,4 @@ impl Line {
         // Until it has reached them.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-}
-
-fn acceptor(certificate: &rcgen::Certificate, key: &rcgen::KeyPair) -> TlsAcceptor {
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into());
-    Arc::new(config.unwrap()).into()
 }

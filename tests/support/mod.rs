@@ -1,4 +1,4 @@
-//! What tests share. Each test file uses some of it.
+//! Helpers that the three test programs share. Each program uses some of them.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod alarms;
@@ -8,6 +8,7 @@ pub mod doubles;
 pub mod dynamodb;
 pub mod emf;
 pub mod fleet;
+pub mod guide;
 pub mod lambda;
 pub mod line;
 pub mod model;

@@ -1,4 +1,4 @@
-//! Exploration of a model, for the tests of every interleaving.
+//! Explores a model, and prints its verdict.
 
 use std::fmt::{Debug, Display};
 use std::hash::Hash;

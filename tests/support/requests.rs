@@ -1,35 +1,21 @@
-//! SendPilot's side of the wire: the files in `events/`, and requests signed on the spot.
+//! SendPilot's requests: the files in `events/`, and requests that a test signs itself.
 
-use std::time::Duration;
-
-use data_encoding::{BASE64, HEXLOWER};
-use hmac::{Hmac, KeyInit, Mac};
 use lambda_http::Request;
 use lambda_http::http::HeaderMap;
-use opportunity_alerts::event;
-use opportunity_alerts::gateway::Payload;
-use opportunity_alerts::ledger::{Claim, Delivery, DeliveryId, Message, Owner, sha256_hex};
-use opportunity_alerts::rules::Rules;
-use opportunity_alerts::secret::Secrets;
-use opportunity_alerts::signature::verify;
+use opportunity_alerts::delivery::ledger::Claim;
+use opportunity_alerts::invocation::Owner;
+use opportunity_alerts::message::key::{DeliveryId, sha256_hex};
+use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::secrets::signing::Secrets;
+use opportunity_alerts::sendpilot::event;
+use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
+use opportunity_alerts::webhook::gateway::Payload;
 use serde_json::{Value, json};
-use sha2::Sha256;
+use testkit::sendpilot;
 
-/// The published sample secret; all files in `events/` are signed with it.
-pub const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-
-/// Another one.
-pub const OTHER: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-/// What SendPilot waits after an attempt that was not answered 2xx, before the next. After the last it gives up.
-pub const RETRIES: [Duration; 5] = [
-    Duration::from_secs(5),
-    Duration::from_secs(30),
-    Duration::from_secs(120),
-    Duration::from_secs(900),
-    Duration::from_secs(3600),
-];
+pub use testkit::sendpilot::{SECRET, documented};
 
 pub fn secrets() -> Secrets {
     Secrets::parse(SECRET).unwrap()
@@ -60,17 +46,12 @@ pub fn file(name: &str) -> (Request, Timestamp) {
 /// The way of a payload through the gateway.
 pub fn http(payload: Value) -> Request {
     let payload: Payload = serde_json::from_value(payload).unwrap();
-    lambda_http::request::LambdaRequest::try_from(payload).unwrap().into()
+    payload.try_into().unwrap()
 }
 
 /// An API Gateway payload around a body and its signature headers.
 pub fn around(body: &str, headers: &[(String, String)]) -> Value {
-    let mut payload = payload("unsigned");
-    payload["body"] = body.into();
-    for (name, value) in headers {
-        payload["headers"][name] = value.as_str().into();
-    }
-    payload
+    sendpilot::payload(body, headers).unwrap()
 }
 
 /// An opportunity with this event id.
@@ -93,37 +74,12 @@ pub fn opportunity_of(event_id: &str, lead_id: &str) -> String {
 
 /// A change to this status.
 pub fn change(event_id: &str, status: &str) -> String {
-    json!({
-        "eventId": event_id, "eventType": "lead.status.changed", "timestamp": "2024-02-24T10:30:00.000Z",
-        "workspaceId": "ws_abc123xyz",
-        "data": {
-            "leadId": "lead_abc123", "campaignId": "camp_xyz789", "linkedinUrl": "https://www.linkedin.com/in/john-doe",
-            "previousStatus": "REPLY_RECEIVED", "newStatus": status, "changedBy": "api",
-        },
-    })
-    .to_string()
-}
-
-fn mac(key: &[u8], content: &[&[u8]]) -> Vec<u8> {
-    let mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
-    content.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes().to_vec()
+    sendpilot::change(event_id, status).to_string()
 }
 
 /// Signature headers of the Svix / Standard Webhooks scheme, under either family of names.
 pub fn standard(family: &str, secret: &str, id: &str, seconds: u64, body: &[u8]) -> Vec<(String, String)> {
-    let key = BASE64.decode(secret.strip_prefix("whsec_").unwrap().as_bytes()).unwrap();
-    let mac = mac(&key, &[id.as_bytes(), b".", seconds.to_string().as_bytes(), b".", body]);
-    vec![
-        (format!("{family}-id"), id.into()),
-        (format!("{family}-timestamp"), seconds.to_string()),
-        (format!("{family}-signature"), format!("v1,{}", BASE64.encode(&mac))),
-    ]
-}
-
-/// The signature header of SendPilot's own documentation.
-pub fn documented(secret: &str, seconds: u64, body: &[u8]) -> Vec<(String, String)> {
-    let mac = mac(secret.as_bytes(), &[seconds.to_string().as_bytes(), b".", body]);
-    vec![("webhook-signature".into(), format!("v1,t={seconds},s={}", HEXLOWER.encode(&mac)))]
+    sendpilot::standard(family, secret, id, seconds, body).unwrap()
 }
 
 /// A payload signed now, with the sample secret.
@@ -133,8 +89,7 @@ pub fn signed_now(body: &str) -> Value {
 
 /// A payload signed now, with this secret.
 pub fn signed_now_with(secret: &str, body: &str) -> Value {
-    let now = Timestamp::from(std::time::SystemTime::now()).as_secs();
-    around(body, &standard("svix", secret, "msg_1", now, body.as_bytes()))
+    sendpilot::signed_now(secret, "msg_1", body).unwrap()
 }
 
 pub fn headers(pairs: &[(String, String)]) -> HeaderMap {
@@ -151,12 +106,12 @@ pub fn delivery(event_id: &str, content: &str) -> Delivery {
             body: json!({ "default": event_id }).to_string(),
         },
         content_sha256: sha256_hex(content.as_bytes()),
-        quiet: None,
+        debounce_key: None,
     }
 }
 
 /// A claim on it, as a ledger would hand it out.
 pub fn claim_of(event_id: &str, owner: Owner) -> Claim {
-    let Delivery { id, message, quiet, .. } = delivery(event_id, event_id);
-    Claim::granted(id, message, quiet, owner)
+    let Delivery { id, message, debounce_key, .. } = delivery(event_id, event_id);
+    Claim::new(id, message, debounce_key, owner)
 }

@@ -1,11 +1,15 @@
-//! `template.yaml`, its intrinsic functions as tagged values.
+//! `template.yaml`, with its intrinsic functions as tagged values.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use yaml_serde::value::TaggedValue;
 use yaml_serde::{Mapping, Value};
 
-pub fn load() -> Value {
-    load_from("template.yaml")
+/// Returns the template. Each test program parses it once.
+pub fn load() -> &'static Value {
+    static TEMPLATE: LazyLock<Value> = LazyLock::new(|| load_from("template.yaml"));
+    &TEMPLATE
 }
 
 pub fn load_from(path: &str) -> Value {
@@ -48,6 +52,42 @@ pub fn resources_of(kind: &str) -> BTreeMap<String, Value> {
     let resources = template["Resources"].as_mapping().unwrap().iter();
     let of_kind = resources.filter(|(_, resource)| resource["Type"].as_str() == Some(kind));
     of_kind.map(|(id, resource)| (id.as_str().unwrap().to_owned(), resource["Properties"].clone())).collect()
+}
+
+/// Returns the statements of the policies that a role always has, whatever the parameters are.
+pub fn unconditional_statements(role: &Value) -> Vec<&Value> {
+    let policies = role["Properties"]["Policies"].as_sequence().unwrap();
+    policies.iter().filter(|policy| policy.is_mapping()).flat_map(statements).collect()
+}
+
+/// Returns the policies that a role has only under a condition.
+pub fn conditional_policies(role: &Value) -> Vec<&TaggedValue> {
+    let policies = role["Properties"]["Policies"].as_sequence().unwrap();
+    let policies = policies.iter().filter_map(|policy| match policy {
+        Value::Tagged(tagged) => Some(&**tagged),
+        _ => None,
+    });
+    policies.collect()
+}
+
+/// Returns every statement of every policy in a part of the template.
+pub fn statements(part: &Value) -> Vec<&Value> {
+    match part {
+        Value::Mapping(mapping) if mapping.contains_key("Effect") => vec![part],
+        Value::Mapping(mapping) => mapping.values().flat_map(statements).collect(),
+        Value::Sequence(values) => values.iter().flat_map(statements).collect(),
+        Value::Tagged(tagged) => statements(&tagged.value),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the properties of the saved queries, by their names without the stack's folder.
+pub fn saved_queries() -> BTreeMap<String, Value> {
+    let name = |query: &Value| {
+        let name = yaml_serde::to_string(&query["Name"]).unwrap();
+        name.trim().strip_prefix("!Sub ${AWS::StackName}/").expect("a folder of the stack's").to_owned()
+    };
+    resources_of("AWS::Logs::QueryDefinition").into_values().map(|query| (name(&query), query)).collect()
 }
 
 /// A function's properties, those of `Globals` among them as SAM merges them.

@@ -1,4 +1,4 @@
-//! What a test of the functions over the wire needs: a real DynamoDB engine, and the front before it and SNS.
+//! A DynamoDB engine and the front before AWS, for a test of the functions over the wire.
 
 use super::aws::{Aws, Call, Fault};
 use super::dynamodb::DynamoDb;

@@ -35,7 +35,7 @@ SINCE = (
 )
 # A long part of a key is stored as its hash. `is_of` looks into the message then.
 OF_EVENT = "contains(deliveryId, :id) OR contains(deliveryId, :hashed)"
-MAX_OWN_IDS = 4  # of the facts under one event id, as in `src/webhook.rs`
+MAX_OWN_IDS = 4  # of the facts under one event id, as in `src/webhook/handler.rs`
 LEFT_OUT = {
     "PENDING": "pending, which the redrive publishes",
     "DEBOUNCED": "debounced, because another alert was published for the same lead",
@@ -256,7 +256,7 @@ class Resend:
         return f"{published} of {len(rows)} {self._noun}s {'was' if published == 1 else 'were'} published again.{rest}"
 
     def _publish(self, message):
-        """Makes the request of `src/topic/sns.rs` from a row. Returns SNS's id of the message."""
+        """Makes the request of `src/delivery/topic/sns.rs` from a row. Returns SNS's id of the message."""
         request = {name: message[name] for name in (STATUS if self._kind == "status" else ALERT)}
         if not self._topic.endswith(".fifo"):
             request.pop("MessageDeduplicationId", None)
@@ -281,7 +281,7 @@ def fault_of(row: dict, kind: str) -> Optional[str]:
 def is_of(row: dict, event: str) -> bool:
     """Returns whether a row belongs to the event.
 
-    A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook.rs`.
+    A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook/handler.rs`.
     """
     suffix = f"~{str(row.get('contentSha256', ''))[:16]}"
     ids = [event + suffix * times for times in range(MAX_OWN_IDS + 1)]
@@ -298,7 +298,7 @@ def is_of(row: dict, event: str) -> bool:
 
 
 def key_part(part: str) -> str:
-    """Returns a part of a key as `src/ledger.rs` stores it."""
+    """Returns a part of a key as `src/message/key.rs` stores it."""
     encoded = part.encode(errors="surrogateescape")
     if len(encoded) > 256:
         return f"%sha256:{hashlib.sha256(encoded).hexdigest()}"

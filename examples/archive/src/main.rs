@@ -1,61 +1,55 @@
-//! Keeps every change of the lead status stream in S3, a day a folder ([`object`]), for Athena to query. What fails comes again, and
-//! nothing else does.
+//! Keeps every change of the lead status stream in S3, one folder per day ([`object`]), for Athena to
+//! query. Failed messages alone return to the queue.
 
 mod object;
 
-use std::process::ExitCode;
+use std::env;
+use std::time::Duration;
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
-use aws_sdk_s3::Client;
-use lambda_runtime::{LambdaEvent, service_fn};
-use opportunity_alerts::aws::Aws;
-use opportunity_alerts::config::{ConfigError, function_name, log_level};
-use opportunity_alerts::error::chain;
-use opportunity_alerts::telemetry;
+use lambda_runtime::{Error, LambdaEvent, service_fn};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::{Attribute, Attributes, ObjectStore, RetryConfig};
 use tracing::{error, info, warn};
 
 use crate::object::{Batch, Object};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let variable = |name: &str| std::env::var(name).ok();
-    let _telemetry = telemetry::init(function_name(variable), log_level(variable));
-    telemetry::exit(serve(variable).await)
-}
+/// Time in which a failed write is repeated, well within the function's timeout.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
-async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), lambda_runtime::Error> {
-    let bucket = variable("ARCHIVE_BUCKET").ok_or(ConfigError::Missing("ARCHIVE_BUCKET"))?;
-    let endpoint = variable("AWS_ENDPOINT_URL").filter(|url| !url.is_empty());
-    let mut config = aws_sdk_s3::config::Builder::from(Aws::read(&variable)?.config());
-    // A bucket's own host name is one that no emulator has.
-    config.set_force_path_style(Some(endpoint.is_some()));
-    config.set_endpoint_url(endpoint);
-    let archive = &Archive { client: Client::from_conf(config.build()), bucket };
-    let run = async |event: LambdaEvent<SqsEvent>| {
-        Ok::<_, lambda_runtime::Error>(archive.keep(Batch::read(event.payload.records)).await)
-    };
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    // Lambda reads the level of a JSON line only if the line has a timestamp too.
+    tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    let bucket = env::var("ARCHIVE_BUCKET").map_err(|_| "ARCHIVE_BUCKET is not set")?;
+    // The region and the credentials are in the variables that Lambda sets. An emulator has no TLS.
+    let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true);
+    let retry = RetryConfig { max_retries: 2, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+    let archive = &Archive { bucket: s3.with_retry(retry).build()? };
+    let run =
+        async |event: LambdaEvent<SqsEvent>| Ok::<_, Error>(archive.keep(Batch::read(event.payload.records)).await);
     lambda_runtime::run(service_fn(run)).await
 }
 
 struct Archive {
-    client: Client,
-    bucket: String,
+    bucket: AmazonS3,
 }
 
 impl Archive {
-    /// Which messages are to come again. Those that are none of the stream's end in the dead-letter queue so.
+    /// Writes a batch, and returns the messages that must return to the queue. A message that is not
+    /// a change of status ends in the dead-letter queue this way.
     async fn keep(&self, batch: Batch) -> SqsBatchResponse {
         let mut failed: Vec<String> = Vec::new();
         for (id, error) in batch.unreadable {
-            error!(messageId = id, failure = chain(&error), "unreadable");
+            error!(messageId = id, failure = %error, "unreadable");
             failed.push(id);
         }
         for Object { key, lines, messages } in batch.objects {
-            let put = self.client.put_object().bucket(&self.bucket).key(&key).content_type("application/x-ndjson");
-            match put.body(lines.into_bytes().into()).send().await {
+            let content_type = Attributes::from_iter([(Attribute::ContentType, "application/x-ndjson")]);
+            match self.bucket.put_opts(&key.as_str().into(), lines.into(), content_type.into()).await {
                 Ok(_) => info!(key, messages = messages.len(), "kept"),
                 Err(error) => {
-                    warn!(key, failure = chain(&error), "not kept");
+                    warn!(key, failure = %error, "not kept");
                     failed.extend(messages);
                 }
             }

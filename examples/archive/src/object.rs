@@ -1,42 +1,44 @@
-//! A batch of messages goes in, the objects to be written come out: one for each day, a line for each change.
+//! Turns a batch of messages into the objects to write: one for each day, with a line for each
+//! change.
 
 use std::collections::BTreeMap;
 
 use aws_lambda_events::sqs::SqsMessage;
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
-use opportunity_alerts::ledger::sha256_hex;
+use data_encoding::HEXLOWER;
+use sendpilot_events::{CloudEvent, LeadStatusChanged};
+use sha2::{Digest, Sha256};
 
-/// The day of a change that does not say when it was.
+/// The day of a change without a time.
 const UNDATED: &str = "1970-01-01";
 
-/// What is to be done for one batch.
+/// The work of one batch.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) objects: Vec<Object>,
-    /// Ids of messages that are none of the stream's, and why.
+    /// Ids of messages that are not changes of status, with the reason.
     pub(crate) unreadable: Vec<(String, serde_json::Error)>,
 }
 
 /// The changes of one day in a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Object {
-    /// Made from what is in it, so that the same batch, if it comes again, overwrites itself.
+    /// A hash of the content, so that a repeated batch overwrites its own object.
     pub(crate) key: String,
-    /// A CloudEvent a line, in the order of time.
+    /// One CloudEvent per line, in the order of time.
     pub(crate) lines: String,
-    /// Ids of the messages that are in it.
+    /// Ids of the messages in the object.
     pub(crate) messages: Vec<String>,
 }
 
 #[derive(Default)]
 struct Day {
-    /// By time and id, and by workspace, since ids are a workspace's own.
+    /// By sort key and workspace, because two workspaces can use the same id.
     lines: BTreeMap<(String, String), String>,
     messages: Vec<String>,
 }
 
 impl Batch {
-    /// Reads messages in any order. What comes twice in a batch is one line.
+    /// Reads messages in any order. A duplicate in the batch is written once.
     pub(crate) fn read(messages: Vec<SqsMessage>) -> Self {
         let mut days: BTreeMap<String, Day> = BTreeMap::new();
         let mut unreadable = Vec::new();
@@ -56,7 +58,11 @@ impl Batch {
         }
         let objects = days.into_iter().map(|(day, Day { lines, messages })| {
             let lines: String = lines.into_values().map(|line| line + "\n").collect();
-            Object { key: format!("changes/dt={day}/{}.jsonl", sha256_hex(lines.as_bytes())), lines, messages }
+            Object {
+                key: format!("changes/dt={day}/{}.jsonl", HEXLOWER.encode(&Sha256::digest(&lines))),
+                lines,
+                messages,
+            }
         });
         Self { objects: objects.collect(), unreadable }
     }

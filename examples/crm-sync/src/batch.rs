@@ -1,32 +1,34 @@
-//! A batch of messages goes in, the last change of each lead comes out: a lead that moves five times within a batch is one call
-//! to the CRM.
+//! Reduces a batch of messages to the last change of each lead. A lead that moves five times within a
+//! batch is one call to the CRM.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use aws_lambda_events::sqs::SqsMessage;
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
+use sendpilot_events::{CloudEvent, LeadStatusChanged};
 
-/// What is to be done for one batch.
+/// The work of one batch.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     /// One for each lead.
     pub(crate) changes: Vec<Change>,
-    /// Ids of messages that are none of the stream's, and why. Told to SQS as failed, they end in the dead-letter queue, and hold up nobody.
+    /// Ids of messages that are not changes of status, with the reason. Reported as failed, they end in
+    /// the dead-letter queue and delay nothing else.
     pub(crate) unreadable: Vec<(String, serde_json::Error)>,
 }
 
 /// The last change of a lead in a batch.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// What happened.
+    /// The change.
     pub(crate) event: CloudEvent<LeadStatusChanged>,
-    /// Ids of all messages about the lead: those that it supersedes share its fate, because what they tell is in it.
+    /// Ids of all messages about the lead. The older ones succeed or fail with the last one, which
+    /// supersedes them.
     pub(crate) messages: Vec<String>,
 }
 
 impl Batch {
-    /// Reads messages in any order, repeated ones among them.
+    /// Reads messages in any order; duplicates are allowed.
     pub(crate) fn read(messages: Vec<SqsMessage>) -> Self {
         let mut leads: HashMap<(String, String), Change> = HashMap::new();
         let mut unreadable = Vec::new();

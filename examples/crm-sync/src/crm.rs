@@ -1,43 +1,43 @@
-//! The CRM: the one place to change for yours.
+//! The CRM: the only module to change for yours.
 
 use std::time::Duration;
 
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
+use sendpilot_events::{CloudEvent, LeadStatusChanged};
 use serde_json::json;
 
 /// Longest wait for an answer.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Takes a lead's stage. To tell it twice must be the same as to tell it once.
+/// A CRM that stores a lead's stage. A repeated call must have no further effect.
 pub(crate) trait Crm {
     /// Sets the stage of the lead.
     fn put(&self, change: &CloudEvent<LeadStatusChanged>) -> impl Future<Output = Result<(), CrmError>> + Send;
 }
 
-/// Why a change is not known to have been applied.
+/// The reason why a change may not have been applied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CrmError {
-    /// It was never sent.
+    /// The change was never sent.
     #[error("the CRM was not reached")]
     Unreached(#[source] reqwest::Error),
-    /// It was sent.
+    /// The change was sent.
     #[error("the CRM gave no answer")]
     Unanswered(#[source] reqwest::Error),
-    /// There was an answer, and it was not yes.
+    /// The answer was not 2xx.
     #[error("the CRM answered {0}")]
     Refused(StatusCode),
 }
 
 impl CrmError {
-    /// Whether the CRM is done with it for certain. If not, it may still apply the change, at any time.
-    pub(crate) fn is_over(&self) -> bool {
+    /// Returns whether the CRM can no longer apply the change. If not, it may still do so later.
+    pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Unreached(_) => true,
             Self::Unanswered(_) => false,
-            // A gateway says so of what those behind it are perhaps at work on.
+            // A gateway answers so while the CRM behind it may still be working.
             Self::Refused(status) => !matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT),
         }
     }
@@ -51,12 +51,12 @@ pub(crate) struct HttpCrm {
 }
 
 impl HttpCrm {
-    /// At this address.
+    /// Returns the CRM at this address.
     ///
     /// # Errors
-    /// If there can be no HTTPS client.
-    pub(crate) fn at(url: &str) -> Result<Self, reqwest::Error> {
-        // Followed, a redirect of a PUT can end as a GET, which changes nothing and may well be answered with 200.
+    /// If the HTTPS client cannot be built.
+    pub(crate) fn new(url: &str) -> Result<Self, reqwest::Error> {
+        // reqwest follows some redirects of a PUT with a GET. A GET changes nothing, and often gets a 200.
         let http = Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
         Ok(Self { http, url: url.trim_end_matches('/').to_owned() })
     }
@@ -72,7 +72,7 @@ impl Crm for HttpCrm {
             "version": change.sort_key(),
         });
         let put = self.http.put(format!("{}/leads/{lead}", self.url)).header("idempotency-key", &change.id).json(&body);
-        // Without the address, in which the lead's id is: errors are logged.
+        // Errors are logged, so they must not show the address, which contains the lead's id.
         match put.send().await.map_err(reqwest::Error::without_url) {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => Err(CrmError::Refused(answer.status())),

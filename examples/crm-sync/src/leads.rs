@@ -1,17 +1,20 @@
-//! What was applied last to each lead, in a DynamoDB table, and who is applying something now: claim, call, complete.
+//! The DynamoDB table with the last change of each lead, and with the claim on the lead.
 //!
-//! Changes of a lead come in any order, more than once, and to several invocations at once. A conditional write lets a change
-//! through if it is later than what was applied, and one at a time, so that the CRM's last call for a lead is that of its last
-//! change. A lease that outlives its invocation frees what a dead one had.
+//! Changes of a lead arrive in any order, more than once, and in several invocations at once. A
+//! conditional write grants a claim to one change at a time, and only if the change is later than the
+//! last one applied. So the last call to the CRM for a lead is that of the lead's last change. A claim
+//! has a lease, which ends shortly after the invocation, so that a crashed invocation blocks nothing.
+
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
+use sendpilot_events::{CloudEvent, LeadStatusChanged};
 
-/// No change has been applied that is as late or later, and nobody is at it.
+/// No change has been applied that is as late or later, and nobody has an unexpired claim.
 const MAY_CLAIM: &str = "(attribute_not_exists(version) OR version < :version) \
      AND (attribute_not_exists(leaseUntil) OR leaseUntil <= :now)";
 
@@ -23,49 +26,49 @@ const COMPLETE: &str = "SET version = :version, stage = :stage, newStatus = :sta
 
 const RELEASE: &str = "REMOVE #owner, leaseUntil";
 
-/// The table of leads, by key `lead`.
+/// The table of leads, with the key `lead`.
 #[derive(Debug, Clone)]
 pub(crate) struct Leads {
     client: Client,
     table: String,
 }
 
-/// Whether a change may be applied.
+/// The answer to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Claimed {
-    /// By the claimant, until its lease ends.
+pub(crate) enum ClaimResult {
+    /// The claimant may apply its change until the lease ends.
     Won,
-    /// Not any more: it has been, or a later one has.
+    /// The change, or a later one, has been applied.
     Superseded,
-    /// Not yet: another invocation is applying a change of this lead.
+    /// Another invocation is applying a change of this lead.
     InProgress,
 }
 
-/// What is known of a lead.
+/// A lead's row.
 struct Row {
     version: Option<String>,
     owner: Option<String>,
 }
 
 impl Row {
-    /// Whether this version has been applied, or a later one.
+    /// Returns whether this version, or a later one, has been applied.
     fn has(&self, version: &str) -> bool {
         self.version.as_deref().is_some_and(|applied| applied >= version)
     }
 }
 
-/// The table did not do its part.
+/// A failed write to the table.
 #[derive(Debug, thiserror::Error)]
 #[error("the table of leads could not {0}")]
 pub(crate) struct LeadsError(&'static str, #[source] Box<SdkError<UpdateItemError>>);
 
 impl Leads {
-    /// In this table.
+    /// Returns the leads in this table.
     pub(crate) fn new(client: Client, table: String) -> Self {
         Self { client, table }
     }
 
-    /// Claims a lead for a change. `now` and `lease_until` are in milliseconds.
+    /// Claims a lead for a change. `now` and `lease_until` are times since the Unix epoch.
     ///
     /// # Errors
     /// If the table does not answer.
@@ -73,30 +76,32 @@ impl Leads {
         &self,
         change: &CloudEvent<LeadStatusChanged>,
         owner: &str,
-        now: u64,
-        lease_until: u64,
-    ) -> Result<Claimed, LeadsError> {
+        now: Duration,
+        lease_until: Duration,
+    ) -> Result<ClaimResult, LeadsError> {
         let version = change.sort_key();
         let update = self
             .update(change, owner)
             .condition_expression(MAY_CLAIM)
             .update_expression(CLAIM)
             .expression_attribute_values(":version", text(&version))
-            .expression_attribute_values(":now", number(now))
-            .expression_attribute_values(":until", number(lease_until));
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":until", millis(lease_until));
         Ok(match sent("claim", update).await? {
-            None => Claimed::Won,
-            Some(row) if row.has(&version) => Claimed::Superseded,
-            // It has claimed already; the answer was lost, and the SDK asked again.
-            Some(row) if row.owner.as_deref() == Some(owner) => Claimed::Won,
-            Some(_) => Claimed::InProgress,
+            None => ClaimResult::Won,
+            Some(row) if row.has(&version) => ClaimResult::Superseded,
+            // This owner's claim was granted, its answer was lost, and the SDK repeated the request.
+            Some(row) if row.owner.as_deref() == Some(owner) => ClaimResult::Won,
+            Some(_) => ClaimResult::InProgress,
         })
     }
 
-    /// Records that the CRM has it. Whether this, or something later, is recorded: it is not where another has taken the claim over.
+    /// Records that the CRM has the change. Returns whether this change, or a later one, is recorded
+    /// now; it is not if another invocation has taken over the claim.
     ///
     /// # Errors
-    /// If the table does not answer. The change comes again then, and is applied again, which changes nothing.
+    /// If the table does not answer. The message is delivered again then, and the repeated call has
+    /// no further effect.
     pub(crate) async fn complete(
         &self,
         change: &CloudEvent<LeadStatusChanged>,
@@ -110,17 +115,17 @@ impl Leads {
             .expression_attribute_values(":stage", text(&change.data.crm_stage))
             .expression_attribute_values(":status", text(&change.data.new_status));
         let refused = sent("complete", update.condition_expression(MINE)).await?;
-        // What recorded it may have been the same request, whose answer was lost.
+        // An earlier try of this request may have recorded the change, and its answer was lost.
         Ok(refused.is_none_or(|row| row.has(&version)))
     }
 
-    /// Lets the next attempt have it.
+    /// Gives the claim back.
     ///
     /// # Errors
-    /// If the table does not answer. The lease runs out then.
+    /// If the table does not answer. The claim ends with its lease then.
     pub(crate) async fn release(&self, change: &CloudEvent<LeadStatusChanged>, owner: &str) -> Result<(), LeadsError> {
         let update = self.update(change, owner).update_expression(RELEASE).condition_expression(MINE);
-        // Where it is not ours any more, there is nothing to release.
+        // If another invocation has taken over the claim, there is nothing to release.
         sent("release", update).await.map(|_| ())
     }
 
@@ -128,7 +133,7 @@ impl Leads {
         self.client
             .update_item()
             .table_name(&self.table)
-            // A source has no `#`.
+            // A source contains no `#`, so two leads never share a key.
             .key("lead", text(&format!("{}#{}", change.source, change.subject)))
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":me", text(owner))
@@ -136,7 +141,7 @@ impl Leads {
     }
 }
 
-/// The row that refused an update, if one did.
+/// Sends an update, and returns the old row if the condition refused the update.
 async fn sent(doing: &'static str, update: UpdateItemFluentBuilder) -> Result<Option<Row>, LeadsError> {
     let error = match update.send().await {
         Ok(_) => return Ok(None),
@@ -153,6 +158,6 @@ fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
 
-fn number(number: u64) -> AttributeValue {
-    AttributeValue::N(number.to_string())
+fn millis(time: Duration) -> AttributeValue {
+    AttributeValue::N(time.as_millis().to_string())
 }

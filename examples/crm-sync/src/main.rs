@@ -1,63 +1,69 @@
-//! Keeps a CRM in step with the lead status stream. A batch of messages: the last change of each lead ([`batch`]), each claimed in a
-//! table ([`leads`]), told to the CRM ([`crm`]), and recorded. What fails comes again, and nothing else does.
+//! Keeps a CRM in step with the lead status stream.
+//!
+//! Of each batch of messages, the last change of each lead counts ([`batch`]). The function claims
+//! the lead in a table ([`leads`]), calls the CRM ([`crm`]), and records the change. Failed messages
+//! alone return to the queue.
 
 mod batch;
 mod crm;
 mod leads;
 
-use std::error::Error;
-use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::env;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::{Context, bail};
+use aws_config::BehaviorVersion;
+use aws_config::timeout::TimeoutConfig;
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
+use aws_sdk_dynamodb::Client;
+use aws_smithy_http_client::Builder;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::{StreamExt, stream};
-use lambda_runtime::{LambdaEvent, service_fn};
-use opportunity_alerts::aws::{Aws, OPERATION_TIMEOUT};
-use opportunity_alerts::config::{ConfigError, function_name, log_level};
-use opportunity_alerts::error::chain;
-use opportunity_alerts::invocation::LEASE_MARGIN;
-use opportunity_alerts::telemetry;
-use opportunity_alerts::timestamp::Timestamp;
+use lambda_runtime::{Error, LambdaEvent, service_fn};
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::batch::{Batch, Change};
-use crate::crm::{Crm, HttpCrm, TIMEOUT};
-use crate::leads::{Claimed, Leads};
+use crate::crm::{Crm, HttpCrm};
+use crate::leads::{ClaimResult, Leads};
 
-/// How long a change waits for an earlier one of its lead, which another invocation is telling.
+/// Longest time that a change waits while another invocation applies a change of the same lead.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often it asks meanwhile.
+/// Pause between two attempts to claim a lead.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The longest that a change takes: claim, call, and completion or release. None is taken up where less than that is left of the
-/// invocation, which would take the whole batch with it if it ran out of time.
-const CHANGE_TIME: Duration = Duration::from_secs(2 * OPERATION_TIMEOUT.as_secs() + TIMEOUT.as_secs());
+/// Longest time of one write to the table, retries included.
+const TABLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Leads told to the CRM at once.
+/// Longest time that a change takes: claim, call, and completion or release. A change starts only if
+/// the invocation has this much time left, because a timeout would fail the whole batch.
+const CHANGE_TIME: Duration = Duration::from_secs(2 * TABLE_TIMEOUT.as_secs() + crm::TIMEOUT.as_secs());
+
+/// Time between the end of an invocation and the end of its claims: more than two hosts' clocks
+/// differ.
+const LEASE_MARGIN: Duration = Duration::from_secs(2);
+
+/// Leads that are sent to the CRM at the same time.
 const CONCURRENCY: usize = 8;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let variable = |name: &str| std::env::var(name).ok();
-    let _telemetry = telemetry::init(function_name(variable), log_level(variable));
-    telemetry::exit(serve(variable).await)
-}
-
-async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), lambda_runtime::Error> {
-    let required =
-        |name: &'static str| variable(name).filter(|value| !value.is_empty()).ok_or(ConfigError::Missing(name));
+async fn main() -> Result<(), Error> {
+    // Lambda reads the level of a JSON line only if the line has a timestamp too.
+    tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    let https = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let timeout = TimeoutConfig::builder().operation_timeout(TABLE_TIMEOUT).build();
+    let aws = aws_config::defaults(BehaviorVersion::latest()).http_client(https).timeout_config(timeout).load().await;
     let sync = &Sync {
-        leads: Leads::new(Aws::read(&variable)?.dynamodb(), required("LEADS_TABLE_NAME")?),
-        crm: HttpCrm::at(&required("CRM_URL")?)?,
+        leads: Leads::new(Client::new(&aws), env::var("LEADS_TABLE_NAME").context("LEADS_TABLE_NAME")?),
+        crm: HttpCrm::new(&env::var("CRM_URL").context("CRM_URL")?)?,
     };
     let run = async |LambdaEvent { payload, context }: LambdaEvent<SqsEvent>| {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         let owner = format!("{}/{:016x}", context.request_id, u64::from_be_bytes(random));
-        let deadline = Timestamp::from_millis(context.deadline);
-        Ok::<_, lambda_runtime::Error>(sync.apply(Batch::read(payload.records), &owner, deadline).await)
+        let deadline = Duration::from_millis(context.deadline);
+        Ok::<_, Error>(sync.apply(Batch::read(payload.records), &owner, deadline).await)
     };
     lambda_runtime::run(service_fn(run)).await
 }
@@ -68,12 +74,13 @@ struct Sync<C> {
 }
 
 impl<C: Crm> Sync<C> {
-    /// Which messages are to come again.
-    async fn apply(&self, batch: Batch, owner: &str, deadline: Timestamp) -> SqsBatchResponse {
+    /// Applies a batch, and returns the messages that must return to the queue. `deadline` is the end
+    /// of the invocation, as the time since the Unix epoch.
+    async fn apply(&self, batch: Batch, owner: &str, deadline: Duration) -> SqsBatchResponse {
         let Batch { changes, unreadable } = batch;
         let mut failed: Vec<String> = Vec::new();
         for (id, error) in unreadable {
-            error!(messageId = id, failure = chain(&error), "unreadable");
+            error!(messageId = id, failure = %error, "unreadable");
             failed.push(id);
         }
         let mut applied = stream::iter(changes)
@@ -81,13 +88,13 @@ impl<C: Crm> Sync<C> {
             .buffer_unordered(CONCURRENCY);
         while let Some((result, Change { event, messages })) = applied.next().await {
             match result {
-                Ok(Claimed::InProgress) => {
+                Ok(ClaimResult::InProgress) => {
                     info!(eventId = event.id, "in progress");
                     failed.extend(messages);
                 }
-                Ok(claimed) => info!(eventId = event.id, messages = messages.len(), outcome = ?claimed, "applied"),
+                Ok(claim) => info!(eventId = event.id, messages = messages.len(), outcome = ?claim, "applied"),
                 Err(error) => {
-                    warn!(eventId = event.id, failure = chain(&*error), "not applied");
+                    warn!(eventId = event.id, failure = format!("{error:#}"), "not applied");
                     failed.extend(messages);
                 }
             }
@@ -101,34 +108,35 @@ impl<C: Crm> Sync<C> {
         &self,
         Change { event, .. }: &Change,
         owner: &str,
-        deadline: Timestamp,
-    ) -> Result<Claimed, Box<dyn Error>> {
+        deadline: Duration,
+    ) -> anyhow::Result<ClaimResult> {
         let began = Instant::now();
-        let lease_until = deadline.after(LEASE_MARGIN);
-        let claimed = loop {
-            let now = Timestamp::from(SystemTime::now());
-            if now.after(CHANGE_TIME) > deadline {
-                return Err("too little time is left".into());
+        let claim = loop {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            if now + CHANGE_TIME > deadline {
+                bail!("too little time is left");
             }
-            match self.leads.claim(event, owner, now.as_millis(), lease_until.as_millis()).await? {
-                // A call to the CRM takes less than a second, and the queue hands out again after minutes.
-                Claimed::InProgress if began.elapsed() < PATIENCE => sleep(PAUSE).await,
-                claimed => break claimed,
+            match self.leads.claim(event, owner, now, deadline + LEASE_MARGIN).await? {
+                // Waiting here is worthwhile: a call to the CRM takes less than a second, but the
+                // queue delivers a failed message again only after minutes.
+                ClaimResult::InProgress if began.elapsed() < PATIENCE => sleep(PAUSE).await,
+                claim => break claim,
             }
         };
-        if claimed == Claimed::Won {
+        if claim == ClaimResult::Won {
             if let Err(error) = self.crm.put(event).await {
-                // Otherwise the lead is left alone until the lease ends: what the CRM does late must not undo what is newer.
-                if error.is_over() {
+                // If the CRM may still apply the change, the claim stays until its lease ends.
+                // Otherwise the CRM could overwrite a newer change.
+                if error.is_final() {
                     self.leads.release(event, owner).await?;
                 }
                 return Err(error.into());
             }
             if !self.leads.complete(event, owner).await? {
-                return Ok(Claimed::InProgress);
+                return Ok(ClaimResult::InProgress);
             }
         }
-        Ok(claimed)
+        Ok(claim)
     }
 }
 

@@ -1,71 +1,57 @@
-//! Starts an automation for each lead that is lost. SNS lets nothing through but `NOT_INTERESTED`; each such change is posted to one
-//! address, as in SendPilot's example. What fails, Lambda invokes again, and keeps in the end.
+//! Starts an automation for each lead that is lost.
+//!
+//! The subscription's filter delivers only the status `NOT_INTERESTED`. Each such change is posted to
+//! one address, as in SendPilot's example. After a failure, Lambda invokes the function twice more,
+//! and then sends the event to the queue of failures.
 
-use std::process::ExitCode;
+use std::env;
 use std::time::Duration;
 
+use anyhow::{Context, ensure};
 use aws_lambda_events::sns::SnsEvent;
-use lambda_runtime::{Diagnostic, LambdaEvent, service_fn};
-use opportunity_alerts::cloud_event::{CloudEvent, LeadStatusChanged};
-use opportunity_alerts::config::{ConfigError, function_name, log_level};
-use opportunity_alerts::error::chain;
-use opportunity_alerts::telemetry;
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use reqwest::Client;
 use reqwest::redirect::Policy;
-use reqwest::{Client, StatusCode};
+use sendpilot_events::{CloudEvent, LeadStatusChanged};
 use serde_json::{Value, json};
 use tracing::info;
 
 /// Longest wait for an answer, well within the function's timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a lead's loss is not known to have been told.
-#[derive(Debug, thiserror::Error)]
-enum LeadLostError {
-    #[error("the message is none of the lead status stream")]
-    Unreadable(#[from] serde_json::Error),
-    #[error("the automation gave no answer")]
-    Unanswered(#[from] reqwest::Error),
-    #[error("the automation answered {0}")]
-    Refused(StatusCode),
-}
-
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let variable = |name: &str| std::env::var(name).ok();
-    let _telemetry = telemetry::init(function_name(variable), log_level(variable));
-    telemetry::exit(serve(variable).await)
-}
-
-async fn serve(variable: impl Fn(&str) -> Option<String>) -> Result<(), lambda_runtime::Error> {
-    let url = variable("AUTOMATION_URL").filter(|url| !url.is_empty()).ok_or(ConfigError::Missing("AUTOMATION_URL"))?;
-    // Followed, a redirect of a POST ends as a GET, which starts nothing and may well be answered with 200.
-    let (url, http) = (&url, &Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?);
+async fn main() -> Result<(), Error> {
+    // Lambda reads the level of a JSON line only if the line has a timestamp too.
+    tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    let url = &env::var("AUTOMATION_URL").context("AUTOMATION_URL")?;
+    // reqwest follows the redirect of a POST with a GET. A GET starts nothing, and often gets a 200.
+    let http = &Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<SnsEvent>| {
-        // SNS puts one into an invocation.
+        // SNS invokes the function with one record.
         for record in event.payload.records {
-            tell(http, url, &record.sns.message).await.map_err(|error| diagnostic(&error))?;
+            start(http, url, &record.sns.message).await.map_err(diagnostic)?;
         }
         Ok::<_, Diagnostic>(())
     }))
     .await
 }
 
-async fn tell(http: &Client, url: &str, message: &str) -> Result<(), LeadLostError> {
-    let event: CloudEvent<LeadStatusChanged> = serde_json::from_str(message)?;
-    // The same on every repetition, which SNS and Lambda both make, so that the automation can tell it for one.
+/// Starts the automation for the change in this message.
+async fn start(http: &Client, url: &str, message: &str) -> anyhow::Result<()> {
+    let event: CloudEvent<LeadStatusChanged> =
+        serde_json::from_str(message).context("the message is not a change of status")?;
+    // SNS and Lambda can deliver an event twice. The key lets the automation recognise a duplicate.
     let post = http.post(url).header("idempotency-key", &event.id).json(&action(&event));
-    // Without the address, which may have a key in it: errors are logged and kept.
-    let answer = post.send().await.map_err(reqwest::Error::without_url)?.status();
-    if !answer.is_success() {
-        return Err(LeadLostError::Refused(answer));
-    }
-    info!(eventId = event.id, "told");
+    // The error is logged and stored, so it must not show the address, which may contain a key.
+    let answer = post.send().await.map_err(reqwest::Error::without_url).context("the automation gave no answer")?;
+    ensure!(answer.status().is_success(), "the automation answered {}", answer.status());
+    info!(eventId = event.id, "started");
     Ok(())
 }
 
-/// The error as Lambda hands it on, to where what failed is kept.
-fn diagnostic(error: &LeadLostError) -> Diagnostic {
-    Diagnostic { error_type: "LeadLost".into(), error_message: chain(error) }
+/// Returns the error in the form that Lambda stores with the failed event.
+fn diagnostic(error: anyhow::Error) -> Diagnostic {
+    Diagnostic { error_type: "LeadLost".into(), error_message: format!("{error:#}") }
 }
 
 fn action(event: &CloudEvent<LeadStatusChanged>) -> Value {

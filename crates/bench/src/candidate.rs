@@ -1,0 +1,101 @@
+//! A function that takes part, and whether it does what a request asks of it.
+
+use std::io::{self, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bench::requests::Kind;
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+
+use crate::aws::Aws;
+use crate::lambda::{Lambda, Secret};
+
+/// `NAME=COMMAND`.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) name: String,
+    pub(crate) command: Vec<String>,
+}
+
+impl FromStr for Candidate {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, command) = text.split_once('=').context("a candidate is NAME=COMMAND")?;
+        let command = shlex::split(command).context("the quotes in the command are not closed")?;
+        Ok(Self { name: name.into(), command })
+    }
+}
+
+impl Candidate {
+    pub(crate) async fn start(&self, secret: Secret, aws: &Aws) -> Result<Lambda> {
+        Lambda::start(&self.command, secret, aws).await.with_context(|| self.name.clone())
+    }
+
+    /// The bytes of its file, and those of it zipped; of a program that is one file.
+    pub(crate) fn sizes(&self) -> Result<Option<(u64, u64)>> {
+        let [program] = self.command.as_slice() else { return Ok(None) };
+        let content = std::fs::read(program)?;
+        let mut zipped = DeflateEncoder::new(Counter(0), Compression::best());
+        zipped.write_all(&content)?;
+        Ok(Some((content.len() as u64, zipped.finish()?.0)))
+    }
+}
+
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What some requests of one kind took.
+pub(crate) struct Taken {
+    /// Of each, in order.
+    pub(crate) times: Vec<Duration>,
+    /// Of all.
+    pub(crate) cpu: Duration,
+    /// To AWS, of all.
+    pub(crate) calls: u64,
+}
+
+impl Taken {
+    pub(crate) fn median(&self) -> Duration {
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    }
+}
+
+/// Sends requests of one kind, with bodies of nearly this length, one after the other, and then lets the function come to rest. Each
+/// answer must have its status, and all together must publish as many alerts as they should.
+pub(crate) async fn send(lambda: &mut Lambda, aws: &Aws, kind: Kind, count: usize, length: usize) -> Result<Taken> {
+    let requests = (0..count).map(|number| kind.request(number, length)).collect::<Result<Vec<_>>>()?;
+    let (cpu, before) = (lambda.cpu()?, aws.counts());
+    let mut times = Vec::with_capacity(count);
+    for request in &requests {
+        let (took, answer) = lambda.invoke(request).await?;
+        if answer["statusCode"] != kind.status() {
+            bail!("a request ({}) is answered {answer}", kind.name());
+        }
+        times.push(took);
+    }
+    let (cpu, after) = (lambda.cpu_at_rest().await? - cpu, aws.counts());
+    let published = after.publishes() - before.publishes();
+    if published != kind.publishes() * count as u64 {
+        bail!("{count} requests ({}) published {published} alerts", kind.name());
+    }
+    let calls = after.all_calls() - before.all_calls();
+    if kind.calls_aws() && calls < count as u64 {
+        bail!("{count} requests ({}) called AWS {calls} times", kind.name());
+    }
+    Ok(Taken { times, cpu, calls })
+}

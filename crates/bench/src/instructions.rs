@@ -1,0 +1,193 @@
+//! The regression check: how many instructions the release build takes, which a busy machine does not change.
+//!
+//! Counted by callgrind, in runs that differ only in what they are asked to do; what a row says is the difference of two of them. What
+//! valgrind does not count is the kernel's part.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bench::requests::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::aws::Aws;
+use crate::candidate::{Candidate, send};
+use crate::lambda::{Lambda, Secret};
+use crate::table::Table;
+
+/// What is worse by more than this fails, and what is better is worth a new baseline.
+const TOLERANCE: f64 = 0.05;
+
+/// Requests over which what one takes is averaged.
+const EACH: usize = 100;
+
+/// Runs of each kind, of which the one with the fewest instructions counts.
+const REPETITIONS: usize = 3;
+
+/// By row.
+type Counts = BTreeMap<String, u64>;
+
+/// By the machine that was compiled for.
+type Baselines = BTreeMap<String, Baseline>;
+
+/// What was counted when somebody last said that it is right.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Baseline {
+    rustc: String,
+    valgrind: String,
+    instructions: Counts,
+}
+
+/// What else decides how many instructions there are.
+pub(crate) struct Tools {
+    host: String,
+    rustc: String,
+    valgrind: String,
+}
+
+impl Tools {
+    /// # Errors
+    /// If one is missing.
+    pub(crate) fn find() -> Result<Self> {
+        let valgrind =
+            said_by("valgrind", "--version").ok().context("valgrind is missing; your package manager has it")?;
+        let rustc = said_by("rustc", "-vV")?;
+        let line = |name: &str| rustc.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+        Ok(Self {
+            host: line("host: ").context("rustc names no host")?,
+            rustc: line("release: ").context("rustc names no release")?,
+            valgrind: valgrind.trim().trim_start_matches("valgrind-").into(),
+        })
+    }
+}
+
+fn said_by(program: &str, argument: &str) -> Result<String> {
+    let output = Command::new(program).arg(argument).output()?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// The baseline of these tools.
+///
+/// # Errors
+/// If there is none.
+pub(crate) fn baseline(file: &Path, tools: &Tools) -> Result<Baseline> {
+    let Tools { host, rustc, .. } = tools;
+    let renew = "`make instructions BASELINE=write`, on a commit that is as fast as it should be, makes one";
+    let baseline = read(file)?.remove(host).with_context(|| format!("there is no baseline for {host}; {renew}"))?;
+    if baseline.rustc != *rustc {
+        bail!("the baseline is of rustc {}, and this is {rustc}; {renew}", baseline.rustc);
+    }
+    Ok(baseline)
+}
+
+fn read(file: &Path) -> Result<Baselines> {
+    if !file.exists() {
+        return Ok(Baselines::new());
+    }
+    serde_json::from_slice(&std::fs::read(file)?).with_context(|| format!("{} is no baseline", file.display()))
+}
+
+/// Makes these counts the baseline of these tools.
+pub(crate) fn write(file: &Path, tools: Tools, counts: Counts) -> Result<()> {
+    let mut baselines = read(file)?;
+    baselines.insert(tools.host, Baseline { rustc: tools.rustc, valgrind: tools.valgrind, instructions: counts });
+    Ok(std::fs::write(file, serde_json::to_string_pretty(&baselines)? + "\n")?)
+}
+
+/// Counts all rows.
+pub(crate) async fn count(program: &Path) -> Result<Counts> {
+    let aws = Aws::start(Duration::ZERO).await?;
+    let program = &[program.display().to_string()];
+    let ready = least(program, &aws, &[]).await?;
+    let first = least(program, &aws, &[(Kind::Alert, 1)]).await?;
+    let mut counts =
+        Counts::from([("start until ready".into(), ready), ("first alert".into(), first.saturating_sub(ready))]);
+    for kind in Kind::ALL {
+        let more = least(program, &aws, &[(Kind::Alert, 1), (kind, EACH)]).await?;
+        counts.insert(format!("each {}", kind.name()), more.saturating_sub(first) / EACH as u64);
+    }
+    Ok(counts)
+}
+
+/// Adds a candidate's instructions: of a start, and of each request that it handles correctly.
+pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate, aws: &Aws) -> Result<()> {
+    let command = &candidate.command;
+    let ready = table.attempt(column, least(command, aws, &[]).await)?;
+    table.add(column, "start until ready: instructions", ready.map(|count| count as f64));
+    for kind in Kind::ALL {
+        let Some(first) = table.attempt(column, least(command, aws, &[(kind, 1)]).await)? else { continue };
+        let more = table.attempt(column, least(command, aws, &[(kind, 1), (kind, EACH)]).await)?;
+        let each = more.map(|more| more.saturating_sub(first) as f64 / EACH as f64);
+        table.add(column, &format!("each {}: instructions", kind.name()), each.map(f64::round));
+    }
+    Ok(())
+}
+
+/// What [`run`] gives at the least: a busy machine adds something now and then, and never takes anything away.
+async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
+    let mut least = u64::MAX;
+    for _ in 0..REPETITIONS {
+        least = least.min(run(command, aws, requests).await?);
+    }
+    Ok(least)
+}
+
+/// The instructions of one process, from its start to its end.
+async fn run(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
+    let directory = tempfile::tempdir()?;
+    let profile = directory.path().join("callgrind.out");
+    let out = format!("--callgrind-out-file={}", profile.display());
+    let valgrind = ["valgrind".into(), "--tool=callgrind".into(), out];
+    let mut lambda = Lambda::start(&[&valgrind, command].concat(), Secret::Given, aws).await?;
+    lambda.cpu_at_rest().await?;
+    for (kind, number) in requests {
+        send(&mut lambda, aws, *kind, *number, 0).await?;
+    }
+    lambda.end().await?;
+    let profile = std::fs::read_to_string(profile).context("callgrind has written no profile")?;
+    let total = profile.lines().find_map(|line| line.strip_prefix("summary: "));
+    Ok(total.context("the profile has no summary")?.trim().parse()?)
+}
+
+/// Whether the counts are as good as the baseline's, and the comparison as text.
+pub(crate) fn compare(counts: &Counts, baseline: &Baseline, tools: &Tools) -> (bool, String) {
+    let mut text = format!("{:24} {:>14} {:>14} {:>8}", "instructions", "baseline", "now", "change");
+    let (mut worse, mut better) = (Vec::new(), false);
+    for (row, now) in counts {
+        let Some(before) = baseline.instructions.get(row) else {
+            worse.push(format!("{row} is not in the baseline"));
+            continue;
+        };
+        let change = *now as f64 / *before as f64 - 1.0;
+        write!(text, "\n{row:24} {before:>14} {now:>14} {:>+7.1} %", change * 100.0).ok();
+        if change > TOLERANCE {
+            worse.push(format!("{row} takes {:.1} % more", change * 100.0));
+        }
+        better |= change < -TOLERANCE;
+    }
+    if better {
+        text += "\nWhat is better should stay so: `make instructions BASELINE=write`, and commit it.";
+    }
+    if !worse.is_empty() {
+        write!(text, "\nFAILED: {}, where {:.0} % are tolerated.", worse.join("; "), TOLERANCE * 100.0).ok();
+        text +=
+            "\nIf that is the price of something: `make instructions BASELINE=write`, and say in the commit of what.";
+        if tools.valgrind != baseline.valgrind {
+            write!(text, "\nThe baseline was counted by valgrind {}, this by {}.", baseline.valgrind, tools.valgrind)
+                .ok();
+        }
+    }
+    (worse.is_empty(), text)
+}
+
+/// Builds the webhook function as it is released, and returns its path.
+pub(crate) fn build(target: &Path) -> Result<PathBuf> {
+    let status = Command::new("cargo").args(["build", "--locked", "--release", "--bin", "webhook"]).status()?;
+    if !status.success() {
+        bail!("the function does not build");
+    }
+    Ok(target.join("release").join("webhook"))
+}

@@ -1,0 +1,3 @@
+//! The requests that the bench sends, for its program and for the steps in `benches/`.
+
+pub mod requests;

@@ -1,0 +1,183 @@
+//! CloudEvents about SendPilot leads: the receiver publishes them, and consumers parse them with
+//! the same types.
+//!
+//! | `type` | topic | `data` |
+//! |---|---|---|
+//! | `sendpilot.lead.opportunity` | alerts | [`LeadStatusChanged`] |
+//! | `sendpilot.lead.status_reached` | alerts | [`LeadStatusChanged`] |
+//! | `sendpilot.lead.tagged` | alerts | [`LeadTagged`] |
+//! | `sendpilot.lead.status_changed` | lead status stream | [`LeadStatusChanged`] |
+//!
+//! A message keeps its `source` and `id`, however often it is published. One event can cause a
+//! message on each topic; their `type` differs. New members may be added, so readers ignore unknown
+//! members. No member is ever removed or given another meaning: that would be another `type`.
+//!
+//! ```
+//! use sendpilot_events::{CloudEvent, LeadStatusChanged, Type};
+//!
+//! let received = r#"{"specversion":"1.0","id":"evt_1","source":"urn:sendpilot:workspace:ws_1",
+//!     "type":"sendpilot.lead.status_changed","subject":"lead_1","time":"2024-02-24T10:30:00Z",
+//!     "datacontenttype":"application/json",
+//!     "data":{"leadId":"lead_1","newStatus":"NOT_INTERESTED","crmStage":"closed_lost"}}"#;
+//! let event: CloudEvent<LeadStatusChanged> = serde_json::from_str(received)?;
+//! assert_eq!(event.kind, Type::StatusChanged);
+//! assert_eq!(event.data.crm_stage, "closed_lost");
+//! # Ok::<_, serde_json::Error>(())
+//! ```
+//!
+//! SNS wraps a message in its own JSON, unless the subscription has `RawMessageDelivery`. Lambda's
+//! SNS event has the message in `Records[].Sns.Message`.
+
+mod status;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+pub use crate::status::{OPPORTUNITY, STAGES, STATUSES, UNKNOWN_STAGE};
+
+/// A CloudEvent 1.0 about one lead, in the JSON format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudEvent<Data> {
+    /// The version of CloudEvents.
+    pub specversion: SpecVersion,
+    /// SendPilot's id of the event, escaped if it is not plain text. If SendPilot uses one id for
+    /// two different facts, the later fact has `~` and 16 hex digits after it. `source`, `id` and
+    /// `type` together identify a duplicate.
+    pub id: String,
+    /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`.
+    pub source: String,
+    /// The kind of event.
+    #[serde(rename = "type")]
+    pub kind: Type,
+    /// The lead's id.
+    pub subject: String,
+    /// The time of the change by SendPilot's clock, in UTC. `None` if SendPilot sent no ISO 8601
+    /// time.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
+    pub time: Option<OffsetDateTime>,
+    /// The format of `data`.
+    pub datacontenttype: ContentType,
+    /// The change itself.
+    pub data: Data,
+}
+
+impl<Data> CloudEvent<Data> {
+    /// Returns a text that orders the changes of one lead: the later change has the greater key.
+    ///
+    /// SendPilot retries a change that was not accepted. So an old change can arrive after a newer
+    /// one, from a FIFO topic too. Store the key of the last change that you applied, and drop a
+    /// change whose key is not greater.
+    ///
+    /// The key is the time in milliseconds, then the id, so that all readers agree even if two times
+    /// are equal. A change without a time sorts before every change with one.
+    ///
+    /// ```
+    /// # use sendpilot_events::{CloudEvent, LeadStatusChanged};
+    /// # fn change(id: &str, time: &str) -> serde_json::Result<CloudEvent<LeadStatusChanged>> {
+    /// #     serde_json::from_value(serde_json::json!({
+    /// #         "specversion": "1.0", "id": id, "source": "urn:sendpilot:workspace:ws_1", "time": time,
+    /// #         "type": "sendpilot.lead.status_changed", "subject": "lead_1",
+    /// #         "datacontenttype": "application/json",
+    /// #         "data": { "leadId": "lead_1", "newStatus": "DONE", "crmStage": "closed_won" },
+    /// #     }))
+    /// # }
+    /// let applied = change("evt_2", "2024-02-24T10:30:00Z")?;
+    /// let retried = change("evt_1", "2024-02-24T10:29:59.999Z")?;
+    /// assert!(retried.sort_key() < applied.sort_key());
+    /// # Ok::<_, serde_json::Error>(())
+    /// ```
+    pub fn sort_key(&self) -> String {
+        let millis = self.time.map_or(0, |time| time.unix_timestamp_nanos() / 1_000_000).max(0);
+        format!("{millis:015}#{}", self.id)
+    }
+}
+
+/// The version of CloudEvents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SpecVersion {
+    /// 1.0, including its patch releases.
+    #[serde(rename = "1.0")]
+    V1,
+}
+
+/// The kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Type {
+    /// An alert: a lead has become an opportunity.
+    #[serde(rename = "sendpilot.lead.opportunity")]
+    Opportunity,
+    /// An alert: a lead has reached another status that alerts.
+    #[serde(rename = "sendpilot.lead.status_reached")]
+    StatusReached,
+    /// An alert: a lead has been given a tag that alerts.
+    #[serde(rename = "sendpilot.lead.tagged")]
+    Tagged,
+    /// A message of the lead status stream: a lead's status has changed.
+    #[serde(rename = "sendpilot.lead.status_changed")]
+    StatusChanged,
+}
+
+impl Type {
+    /// Returns the text that the event contains.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Opportunity => "sendpilot.lead.opportunity",
+            Self::StatusReached => "sendpilot.lead.status_reached",
+            Self::Tagged => "sendpilot.lead.tagged",
+            Self::StatusChanged => "sendpilot.lead.status_changed",
+        }
+    }
+}
+
+/// The format of `data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContentType {
+    /// JSON.
+    #[serde(rename = "application/json")]
+    Json,
+}
+
+/// A lead's change of status. Every text comes from SendPilot or its users. No text has control
+/// characters or more than 1,024 UTF-16 units.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeadStatusChanged {
+    /// The lead's id.
+    pub lead_id: String,
+    /// The campaign's id. `None` for one-off invitations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign_id: Option<String>,
+    /// The lead's profile, as SendPilot wrote it. It is untrusted: check it before you open it or
+    /// show it as a link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linkedin_url: Option<String>,
+    /// The status before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_status: Option<String>,
+    /// The new status: one of [`STATUSES`], or one that SendPilot does not document.
+    pub new_status: String,
+    /// The stage that this status has in a CRM: by default the one in [`STAGES`].
+    pub crm_stage: String,
+    /// `api`, `automation` or `user`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+}
+
+/// A tag that a lead was given. Texts are as in [`LeadStatusChanged`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeadTagged {
+    /// The lead's id.
+    pub lead_id: String,
+    /// The campaign's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign_id: Option<String>,
+    /// The lead's profile, untrusted as in [`LeadStatusChanged`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linkedin_url: Option<String>,
+    /// The tag before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_tag: Option<String>,
+    /// The new tag.
+    pub new_tag: String,
+}

@@ -1,0 +1,546 @@
+//! The ledger as a DynamoDB table: each operation is one `UpdateItem`, and its rule is the condition.
+//!
+//! ```text
+//!   time ──▶  T0 claim by A        T1        T2 lease of A ends        T3
+//!             │                    │         │                         │
+//!   claim     no row: granted to A │         │                         │
+//!             by B ────────────────✗ PENDING, lease runs: in progress  │
+//!             by B ────────────────│─────────✓ PENDING, lease over: granted to B
+//!             by B ────────────────│─────────│─────────────────────────✗ PUBLISHED: duplicate
+//!   complete  by A ────────────────✓ owner is A and PENDING            │
+//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: A was overtaken
+//!   release   by A ────────────────✓ lease ends now: the next claim is granted at once
+//! ```
+//!
+//! If alerts are debounced, there is one more row per lead and status. Only an attempt that has
+//! claimed a delivery takes it:
+//!
+//! ```text
+//!   lock      by A   no row: A has the lock                            │
+//!             by B ────────────────✗ A has it: B is debounced          │
+//!             by A ────────────────✓ again, in its next attempt        │
+//!             by B ────────────────│─────────✓ the lock is over        │
+//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, not yet published, is debounced
+//! ```
+//!
+//! If alerts are paced, there is a row per slot, with the key `{start in ms}#slot`. A slot never
+//! changes its owner:
+//!
+//! ```text
+//!   slot      by A   no row: A has the slot
+//!             by B ────────────────✗ A has it: B asks for the next slot
+//!             by A ────────────────✓ again, because the answer was lost
+//! ```
+//!
+//! A claim by key alone requires a pending row, because only the row has the message.
+//!
+//! A refused condition returns the row that refused it (`ALL_OLD`). So [`may_claim`] and
+//! [`may_settle`] can say why without a second read, which could see a later row. Every request may
+//! be sent several times: a later one finds the effect of an earlier one in that row.
+//!
+//! The first claim of a delivery writes the message, the content hash and the debounce key. No
+//! later claim changes them. So every attempt publishes the same bytes, even if a retry has another
+//! body or the configuration has changed.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::query::QueryOutput;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered, Stream};
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+
+use super::{
+    Claim, ClaimRequest, ClaimResult, DebounceLock, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending,
+    Receipt, Row, State, may_alert, may_claim, may_settle,
+};
+use crate::delivery::pace::Slot;
+use crate::error::chain;
+use crate::invocation::{Attempt, Owner};
+use crate::message::Message;
+use crate::message::key::{DebounceKey, DeliveryId};
+use crate::timestamp::Timestamp;
+
+/// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from
+/// capping the table.
+pub const PENDING_SHARDS: u8 = 8;
+
+/// Rows of one page of a listing. One page of each shard is read at the same time. With DynamoDB's
+/// pages of 1 MB, a small function would need nearly [`PATIENCE`] to read them.
+const PAGE: i32 = 1000;
+
+/// How long a request waits for an answer before the same request is sent again in parallel.
+/// DynamoDB answers within milliseconds, so a silent connection may be dead.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Maximum number of parallel tries of one request. An event's two deliveries leave two open
+/// connections, and both may be dead, so two tries would not be enough.
+const TRIES: usize = 4;
+
+/// The longest error text that a row keeps, in characters.
+const MAX_ERROR: usize = 500;
+
+/// The condition of [`may_claim`]: the row does not exist; or the row has the same content, is
+/// pending, and its lease is over.
+const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
+     AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
+
+/// A later claim increments `attempts` and keeps the message, the content hash and the debounce key
+/// of the first claim. `pending` puts the row into the sparse index. A pending row has no `expiresAt`,
+/// so it never expires.
+const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
+     message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
+     firstSeenAt = if_not_exists(firstSeenAt, :now)";
+
+/// Added to [`CLAIM`] if alerts are debounced. A claim by key alone then finds the debounce key.
+const AND_DEBOUNCE_KEY: &str = ", quiet = if_not_exists(quiet, :quiet)";
+
+/// The condition of a claim by key alone.
+const MAY_CLAIM_BY_KEY: &str = "#state = :pending AND leaseUntil <= :now";
+
+const CLAIM_BY_KEY: &str = "SET #owner = :me, leaseUntil = :until ADD attempts :one";
+
+/// The rule of [`may_settle`].
+const MAY_SETTLE: &str = "#owner = :me AND #state = :pending";
+
+const COMPLETE: &str =
+    "SET #state = :published, publishedAt = :at, messageId = :id, expiresAt = :expires REMOVE pending";
+
+const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresAt = :expires REMOVE pending";
+
+/// Keeps the message, and `lastError` says why the message is not published. The row expires as a
+/// published row does.
+const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
+
+/// The rule of [`may_alert`].
+const MAY_ALERT: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
+
+const LOCK_DEBOUNCE: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
+
+/// The rule of [`may_take_slot`](super::may_take_slot).
+const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
+
+const TAKE_SLOT: &str = "SET #owner = :me, expiresAt = :expires";
+
+/// How long the row of a slot is kept after the slot's start. A second owner would need a clock
+/// that is off by as much, and the proofs assume two seconds at most.
+const SLOT_KEPT: Duration = Duration::from_secs(3600);
+
+/// A release keeps the row, because the redrive knows of the delivery only through it.
+const RELEASE: &str = "SET leaseUntil = :now, lastError = :error";
+
+/// The ledger in one table.
+#[derive(Debug, Clone)]
+pub struct DynamoDbLedger {
+    client: Client,
+    table: String,
+}
+
+impl DynamoDbLedger {
+    /// Creates the ledger in a table with the key `deliveryId` and the sparse index `pending`, as
+    /// `template.yaml` defines it.
+    pub fn new(client: Client, table: String) -> Self {
+        Self { client, table }
+    }
+
+    fn update_row(&self, key: &str) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&self.table).key("deliveryId", string(key))
+    }
+
+    fn update(&self, id: &DeliveryId, owner: &Owner) -> UpdateItemFluentBuilder {
+        self.update_row(id.as_str())
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":pending", string(State::Pending.name()))
+            .expression_attribute_values(":me", string(owner.as_str()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    }
+
+    fn claim_update(&self, request: &ClaimRequest, attempt: &Attempt) -> UpdateItemFluentBuilder {
+        let update = self
+            .update(request.id(), &attempt.owner)
+            .expression_attribute_values(":until", millis(attempt.lease_until))
+            .expression_attribute_values(":now", millis(attempt.now))
+            .expression_attribute_values(":one", AttributeValue::N("1".into()))
+            .return_values(ReturnValue::AllOld);
+        let ClaimRequest::Delivery(delivery) = request else {
+            return update.condition_expression(MAY_CLAIM_BY_KEY).update_expression(CLAIM_BY_KEY);
+        };
+        let update = update
+            .condition_expression(MAY_CLAIM)
+            .expression_attribute_values(":message", stored(&delivery.message))
+            .expression_attribute_values(":sha", string(&delivery.content_sha256))
+            .expression_attribute_values(":shard", string(&shard(&delivery.id)));
+        match &delivery.debounce_key {
+            None => update.update_expression(CLAIM),
+            Some(key) => update
+                .update_expression([CLAIM, AND_DEBOUNCE_KEY].concat())
+                .expression_attribute_values(":quiet", string(key.as_str())),
+        }
+    }
+
+    /// Returns the claim of an attempt to which the table has granted it. `row` is the row before
+    /// the claim, or after it if a repeated request found its own effect. Values of the first claim
+    /// take precedence over the request's.
+    async fn grant(&self, request: ClaimRequest, attempt: Attempt, row: &Item) -> Result<Claim, LedgerError> {
+        let (message, debounce_key) = (read_message(row), text(row, "quiet").map(DebounceKey::from_stored));
+        match (request, message) {
+            // If there was no row, or its message cannot be read, the event's message is published.
+            (ClaimRequest::Delivery(delivery), message) => Ok(Claim::new(
+                delivery.id,
+                message.unwrap_or(delivery.message),
+                debounce_key.or(delivery.debounce_key),
+                attempt.owner,
+            )),
+            (ClaimRequest::Pending(id), Ok(message)) => Ok(Claim::new(id, message, debounce_key, attempt.owner)),
+            (ClaimRequest::Pending(id), Err(error)) => {
+                // The row then says what is wrong with it. If the release fails, the next attempt
+                // finds the same error.
+                self.release_row(&id, &attempt.owner, attempt.now, &chain(&error)).await.ok();
+                Err(error)
+            }
+        }
+    }
+
+    async fn release_row(
+        &self,
+        id: &DeliveryId,
+        owner: &Owner,
+        now: Timestamp,
+        error: &str,
+    ) -> Result<(), LedgerError> {
+        let update = self
+            .update(id, owner)
+            .update_expression(RELEASE)
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":error", error_text(error));
+        self.settle("release", owner, update).await
+    }
+
+    async fn settle(
+        &self,
+        doing: &'static str,
+        owner: &Owner,
+        update: UpdateItemFluentBuilder,
+    ) -> Result<(), LedgerError> {
+        match send(doing, update.condition_expression(MAY_SETTLE)).await? {
+            Answer::TookEffect(_) => Ok(()),
+            Answer::Refused(row) => match may_settle(read_row(&row)?.as_ref(), owner) {
+                MaySettle::Yes => Err(LedgerError::Contradiction),
+                MaySettle::Done => Ok(()),
+                MaySettle::Overtaken => Err(LedgerError::Overtaken),
+            },
+        }
+    }
+}
+
+impl Ledger for DynamoDbLedger {
+    async fn claim(&self, request: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
+        let row = match send("claim", self.claim_update(&request, &attempt)).await? {
+            Answer::TookEffect(before) => {
+                let attempts = parsed(&before, "attempts").unwrap_or(0_u32).saturating_add(1);
+                let claim = self.grant(request, attempt, &before).await?;
+                return Ok(ClaimResult { claim: Ok(claim), attempts: Some(attempts) });
+            }
+            Answer::Refused(row) => row,
+        };
+        let refused_by = read_row(&row)?;
+        let claim = match may_claim(refused_by.as_ref(), request.content_sha256(), &attempt.owner, attempt.now) {
+            MayClaim::Mine => Ok(self.grant(request, attempt, &row).await?),
+            MayClaim::No(refusal) => Err(refusal),
+            MayClaim::Yes => {
+                return Err(match (refused_by, request) {
+                    (Some(_), _) => LedgerError::Contradiction,
+                    (None, ClaimRequest::Pending(_)) => LedgerError::Gone,
+                    (None, ClaimRequest::Delivery(_)) => LedgerError::Unexplained,
+                });
+            }
+        };
+        Ok(ClaimResult { claim, attempts: parsed(&row, "attempts") })
+    }
+
+    async fn lock_debounce(
+        &self,
+        claim: &Claim,
+        key: &DebounceKey,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<MayAlert, LedgerError> {
+        let delivery = claim.delivery_id();
+        let update = self
+            .update_row(key.as_str())
+            .condition_expression(MAY_ALERT)
+            .update_expression(LOCK_DEBOUNCE)
+            .expression_attribute_values(":delivery", string(delivery.as_str()))
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":until", millis(until))
+            // After `until`, the row means the same as no row. Seconds are rounded down.
+            .expression_attribute_values(":expires", number(until.as_secs() + 1))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match send("take the debounce lock", update).await? {
+            Answer::TookEffect(_) => Ok(MayAlert::Yes),
+            Answer::Refused(row) => match may_alert(read_lock(&row)?.as_ref(), delivery, now) {
+                // An alert is never suppressed on a guess.
+                MayAlert::Yes => Err(LedgerError::Contradiction),
+                debounced => Ok(debounced),
+            },
+        }
+    }
+
+    async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
+        // A delivery's key has at least three parts, so it is never that of a slot.
+        let key = format!("{}#slot", slot.start().as_millis());
+        let update = self
+            .update_row(&key)
+            .condition_expression(MAY_TAKE_SLOT)
+            .update_expression(TAKE_SLOT)
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":me", string(claim.owner().as_str()))
+            .expression_attribute_values(":expires", number(slot.start().after(SLOT_KEPT).as_secs()));
+        Ok(matches!(send("take a slot", update).await?, Answer::TookEffect(_)))
+    }
+
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), LedgerError> {
+        let update = self
+            .update(claim.delivery_id(), claim.owner())
+            .update_expression(DEBOUNCE)
+            .expression_attribute_values(":debounced", string(State::Debounced.name()))
+            .expression_attribute_values(":holder", string(holder.as_str()))
+            .expression_attribute_values(":expires", number(expires_at.as_secs()));
+        self.settle("debounce", claim.owner(), update).await
+    }
+
+    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), LedgerError> {
+        let update = self
+            .update(claim.delivery_id(), claim.owner())
+            .update_expression(DISCARD)
+            .expression_attribute_values(":discarded", string(State::Discarded.name()))
+            .expression_attribute_values(":error", error_text(reason))
+            .expression_attribute_values(":expires", number(expires_at.as_secs()));
+        self.settle("discard", claim.owner(), update).await
+    }
+
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), LedgerError> {
+        let update = self
+            .update(claim.delivery_id(), claim.owner())
+            .update_expression(COMPLETE)
+            .expression_attribute_values(":published", string(State::Published.name()))
+            .expression_attribute_values(":at", millis(receipt.published_at))
+            .expression_attribute_values(":id", string(&receipt.message_id))
+            .expression_attribute_values(":expires", number(receipt.expires_at.as_secs()));
+        self.settle("complete", claim.owner(), update).await
+    }
+
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), LedgerError> {
+        self.release_row(claim.delivery_id(), claim.owner(), now, error).await
+    }
+
+    /// If a page cannot be read, the rest of its shard is missing too. The other shards are listed.
+    fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
+        stream::select_all((0..PENDING_SHARDS).map(|shard| {
+            let first_page = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .index_name("pending")
+                .key_condition_expression("pending = :shard")
+                .expression_attribute_values(":shard", string(&shard.to_string()))
+                .projection_expression("deliveryId, leaseUntil, firstSeenAt, attempts")
+                .limit(PAGE);
+            let pages = stream::unfold(Some(first_page), async |page| {
+                let page = page?;
+                match until_answered(|| page.clone().send()).await {
+                    Ok(QueryOutput { items, last_evaluated_key, .. }) => {
+                        let rows = items.unwrap_or_default().iter().map(read_pending).collect();
+                        let last = last_evaluated_key.filter(|key| !key.is_empty());
+                        Some((rows, last.map(|key| page.set_exclusive_start_key(Some(key)))))
+                    }
+                    Err(error) => Some((vec![Err(LedgerError::Failed("list what is pending", error.into()))], None)),
+                }
+            });
+            Box::pin(pages.flat_map(stream::iter))
+        }))
+    }
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Published => "PUBLISHED",
+            Self::Debounced => "DEBOUNCED",
+            Self::Discarded => "DISCARDED",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Published, Self::Debounced, Self::Discarded]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+}
+
+/// Returns the shard of a delivery in the index `pending`: the same for every claim.
+fn shard(id: &DeliveryId) -> String {
+    (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
+}
+
+/// Returns the message under the names of the SNS API, so that a person can publish it by hand from
+/// the row.
+fn stored(message: &Message) -> AttributeValue {
+    match message {
+        Message::Alert { subject, body } => {
+            map([("Subject", string(subject)), ("Message", string(body)), ("MessageStructure", string("json"))])
+        }
+        Message::Status { body, attributes, group, deduplication } => map([
+            ("Message", string(body)),
+            ("MessageAttributes", AttributeValue::M(attributes.iter().map(stored_attribute).collect())),
+            ("MessageGroupId", string(group)),
+            ("MessageDeduplicationId", string(deduplication)),
+        ]),
+    }
+}
+
+fn stored_attribute((name, value): (&String, &String)) -> (String, AttributeValue) {
+    (name.clone(), map([("DataType", string("String")), ("StringValue", string(value))]))
+}
+
+fn read_message(item: &Item) -> Result<Message, LedgerError> {
+    let message = item.get("message").and_then(|message| message.as_m().ok());
+    message.and_then(read_parameters).ok_or(LedgerError::BadRow("message"))
+}
+
+fn read_parameters(parameters: &Item) -> Option<Message> {
+    let body = text(parameters, "Message")?;
+    let Some(attributes) = parameters.get("MessageAttributes") else {
+        return Some(Message::Alert { subject: text(parameters, "Subject")?, body });
+    };
+    let attribute =
+        |(name, value): (&String, &AttributeValue)| Some((name.clone(), text(value.as_m().ok()?, "StringValue")?));
+    Some(Message::Status {
+        body,
+        attributes: attributes.as_m().ok()?.iter().map(attribute).collect::<Option<_>>()?,
+        group: text(parameters, "MessageGroupId")?,
+        deduplication: text(parameters, "MessageDeduplicationId")?,
+    })
+}
+
+type Item = HashMap<String, AttributeValue>;
+
+fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
+    AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+/// Sends a request. Each time that [`PATIENCE`] passes without an answer, sends the same request
+/// again in parallel, up to [`TRIES`]. No try is cancelled, because it may have taken effect while
+/// its answer is on the way. Returns the first success, or an error once no other try is running.
+/// The caller sets the deadline.
+async fn until_answered<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() -> F) -> Result<T, E> {
+    let mut tries = FuturesUnordered::from_iter([send()]);
+    loop {
+        match timeout(PATIENCE, tries.next()).await {
+            Ok(Some(Err(_))) if !tries.is_empty() => {}
+            Ok(Some(answer)) => return answer,
+            Ok(None) | Err(_) if tries.len() < TRIES => tries.push(send()),
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+/// The result of a conditional write, with the row as it was before the write. The row is empty if
+/// it did not exist, or if the request did not ask for it.
+enum Answer {
+    TookEffect(Item),
+    Refused(Item),
+}
+
+/// Sends a conditional write. `doing` names the operation for the error.
+async fn send(doing: &'static str, update: UpdateItemFluentBuilder) -> Result<Answer, LedgerError> {
+    until_answered(|| send_once(update.clone())).await.map_err(|error| LedgerError::Failed(doing, error.into()))
+}
+
+async fn send_once(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkError<UpdateItemError>>> {
+    match update.send().await {
+        Ok(UpdateItemOutput { attributes, .. }) => Ok(Answer::TookEffect(attributes.unwrap_or_default())),
+        Err(SdkError::ServiceError(refused)) if refused.err().is_conditional_check_failed_exception() => {
+            let item = match refused.into_err() {
+                UpdateItemError::ConditionalCheckFailedException(refused) => refused.item,
+                _ => None,
+            };
+            Ok(Answer::Refused(item.unwrap_or_default()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads only those attributes that the rules need of a row in its state.
+fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
+    if item.is_empty() {
+        return Ok(None);
+    }
+    let state = text(item, "state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
+    let lease_until = match (moment(item, "leaseUntil"), state) {
+        (Some(lease_until), _) => lease_until,
+        (None, State::Published | State::Debounced | State::Discarded) => Timestamp::from_millis(0),
+        (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
+    };
+    let owner = Owner::from_stored(text(item, "owner").unwrap_or_default());
+    Ok(Some(Row { state, owner, lease_until, content_sha256: text(item, "contentSha256") }))
+}
+
+fn read_lock(item: &Item) -> Result<Option<DebounceLock>, LedgerError> {
+    if item.is_empty() {
+        return Ok(None);
+    }
+    let holder = text(item, "holder").map(DeliveryId::from_stored).ok_or(LedgerError::BadRow("holder"))?;
+    let until = moment(item, "quietUntil").ok_or(LedgerError::BadRow("quietUntil"))?;
+    Ok(Some(DebounceLock { holder, until }))
+}
+
+/// Reads a row of the index. Only a row with both keys of the index is in it.
+fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
+    let id = text(item, "deliveryId").ok_or(LedgerError::BadRow("deliveryId"))?;
+    let lease_until = moment(item, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;
+    Ok(Pending {
+        id: DeliveryId::from_stored(id),
+        lease_until,
+        first_seen_at: moment(item, "firstSeenAt").unwrap_or(lease_until),
+        attempts: parsed(item, "attempts").unwrap_or_default(),
+    })
+}
+
+fn text(item: &Item, name: &str) -> Option<String> {
+    item.get(name)?.as_s().ok().cloned()
+}
+
+fn moment(item: &Item, name: &str) -> Option<Timestamp> {
+    parsed(item, name).map(Timestamp::from_millis)
+}
+
+fn parsed<N: FromStr>(item: &Item, name: &str) -> Option<N> {
+    item.get(name)?.as_n().ok()?.parse().ok()
+}
+
+/// Returns an error text, cut to the length that a row keeps.
+fn error_text(error: &str) -> AttributeValue {
+    AttributeValue::S(error.chars().take(MAX_ERROR).collect())
+}
+
+fn string(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+fn millis(at: Timestamp) -> AttributeValue {
+    number(at.as_millis())
+}

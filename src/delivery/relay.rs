@@ -1,0 +1,369 @@
+//! Takes a delivery to its topic: claim, publish, complete. If the publish fails, the claim is
+//! released, so that the next attempt need not wait.
+//!
+//! ```text
+//! claim ──┬─ granted ──── publish ──┬─ accepted ── complete ──▶ Published    (also if the completion fails)
+//!         │                         ├─ failed ──── release ───▶ Unpublished  (if the release fails, the lease runs out)
+//!         │                         └─ stream off ─ discard ──▶ Discarded
+//!         ├─ refused: done, in progress, other content ───────▶ Refused
+//!         └─ no answer ───────────────────────────────────────▶ Unclaimed
+//! ```
+//!
+//! If alerts are debounced, an attempt with a claim takes the debounce lock before it publishes:
+//!
+//! ```text
+//! granted ── lock ──┬─ taken ── publish …
+//!                   ├─ another alert's, which is claimed ── debounce ──▶ Debounced
+//!                   └─ no answer ──────────────────────── release ──▶ Unpublished
+//! ```
+//!
+//! If alerts are paced, the attempt takes a slot before it publishes an alert, and waits until the
+//! slot starts:
+//!
+//! ```text
+//! granted ── slot ──┬─ taken ── wait for its start ── publish …
+//!                   ├─ another's ── the next slot …
+//!                   └─ none free in the attempt's time, or no answer ── release ──▶ Unpublished
+//! ```
+//!
+//! The row is `PENDING` until the end, or does not exist. If this function is cut off, the next
+//! attempt continues from there. SendPilot's retries and the redrive both use this module.
+//!
+//! If a completion, a debounce, a discard or a release fails, it is repeated until
+//! [`Schedule::settle_by`]. A repetition is safe, because each operation recognises its own effect.
+//! It is needed, because an alert that was published but not recorded is published again.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::delivery::ledger::{Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Receipt, Refusal};
+use crate::delivery::pace::Pacer;
+use crate::delivery::topic::{Topic, TopicError};
+use crate::error::chain;
+use crate::invocation::{Invocation, Schedule, within};
+use crate::message::Message;
+use crate::timestamp::Timestamp;
+
+/// How long the webhook function waits for the stream's topic. SNS answers within milliseconds. If
+/// the topic hangs, the function must not hold concurrent executions that alerts need. The redrive
+/// publishes the message.
+pub const STREAM_WAIT: Duration = Duration::from_secs(2);
+
+/// The pause before a failed completion, debounce, discard or release is repeated. Each further
+/// pause is twice as long, up to [`LONGEST_PAUSE`]. Before each pause, the SDK has tried three
+/// times within 0.2 s.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause between two repetitions.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Takes deliveries to their topics.
+#[derive(Debug)]
+pub struct Relay<L, T> {
+    /// Records which attempt has claimed which delivery.
+    pub ledger: L,
+    /// Takes the messages.
+    pub topic: T,
+    /// How long a row is kept after its delivery is done.
+    pub retention: Duration,
+    /// The duration of a debounce lock, if alerts are debounced.
+    pub debounce: Option<Duration>,
+    /// This process's part in the pace of alerts, if alerts are paced.
+    pub pacer: Option<Pacer>,
+    /// The longest wait for the topic of the lead status stream, if that ends before
+    /// [`Schedule::publish_by`].
+    pub stream_wait: Duration,
+}
+
+/// The result of an attempt at a delivery.
+#[derive(Debug)]
+pub struct Delivered {
+    /// What became of the delivery.
+    pub outcome: Outcome,
+    /// The number of times that the delivery has been claimed, if the ledger says so.
+    pub attempts: Option<u32>,
+    /// The durations of the steps.
+    pub timings: Timings,
+}
+
+/// What became of a delivery.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The topic accepted the message.
+    Published {
+        /// When the topic accepted it.
+        at: Timestamp,
+        /// Whether the row says so. If it does not, the message may be published again, with the
+        /// same bytes.
+        recorded: Result<(), LedgerError>,
+    },
+    /// The alert is suppressed, because another alert for the same lead and status is published or
+    /// durably claimed.
+    Debounced {
+        /// Whether the row says so.
+        recorded: Result<(), LedgerError>,
+    },
+    /// The message is never published, because the lead status stream is off.
+    Discarded {
+        /// Whether the row says so.
+        recorded: Result<(), LedgerError>,
+    },
+    /// The row refused the claim.
+    Refused(Refusal),
+    /// The claim failed or got no answer. There may be no row.
+    Unclaimed(LedgerError),
+    /// The message is not known to be published.
+    Unpublished {
+        /// Why it is not.
+        cause: Unpublished,
+        /// Whether the claim was released. Otherwise nobody can claim the delivery before the lease
+        /// ends.
+        released: Result<(), LedgerError>,
+    },
+}
+
+/// The durations of an attempt's steps. A step that was not started has none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timings {
+    /// The claim.
+    pub claim: Option<Duration>,
+    /// The search for an alert's slot, and the wait for its start.
+    pub pace: Option<Duration>,
+    /// The publish.
+    pub publish: Option<Duration>,
+    /// The completion.
+    pub complete: Option<Duration>,
+}
+
+/// Why a claimed message is not known to be published.
+#[derive(Debug, thiserror::Error)]
+pub enum Unpublished {
+    /// The topic did not accept it, as far as we know.
+    #[error("publish failed")]
+    Topic(#[source] TopicError),
+    /// It was not published, because the debounce lock failed or got no answer.
+    #[error("debounce failed")]
+    Debounce(#[source] LedgerError),
+    /// It was not published, because a request for a slot failed or got no answer.
+    #[error("pacing failed")]
+    Pace(#[source] LedgerError),
+    /// It was not published, because other alerts have all slots in the attempt's time.
+    #[error("more alerts are due than ALERTS_PER_SECOND allows, so this one waits for another attempt")]
+    NoSlot,
+}
+
+impl Delivered {
+    /// Returns when the topic accepted the message, if it did.
+    pub fn published_at(&self) -> Option<Timestamp> {
+        match self.outcome {
+            Outcome::Published { at, .. } => Some(at),
+            _ => None,
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether the delivery's row certainly exists: this attempt wrote the row, or the row refused
+    /// this attempt. Then the delivery cannot be lost, because the redrive finds every pending row.
+    pub fn is_claimed(&self) -> bool {
+        !matches!(self, Self::Unclaimed(_) | Self::Refused(Refusal::OtherContent))
+    }
+
+    /// Whether the alert was not published only because no slot was free.
+    pub fn found_no_slot(&self) -> bool {
+        matches!(self, Self::Unpublished { cause: Unpublished::NoSlot, .. })
+    }
+
+    /// Whether the topic did not answer the publish in time.
+    pub fn topic_timed_out(&self) -> bool {
+        matches!(self, Self::Unpublished { cause: Unpublished::Topic(TopicError::TimedOut), .. })
+    }
+
+    /// Returns what went wrong, for the log, if anything did.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Self::Published { recorded, .. } | Self::Debounced { recorded } | Self::Discarded { recorded } => {
+                match recorded.as_ref().err()? {
+                    LedgerError::Overtaken => Some(format!("done, but {}", LedgerError::Overtaken)),
+                    error => Some(format!("done, but completion failed: {}", chain(error))),
+                }
+            }
+            Self::Refused(Refusal::OtherContent) => {
+                Some("the row belongs to other content under the same event id".into())
+            }
+            Self::Refused(Refusal::Done | Refusal::InProgress { .. }) => None,
+            Self::Unclaimed(error) => Some(format!("claim failed: {}", chain(error))),
+            Self::Unpublished { cause, released: Ok(()) } => Some(chain(cause)),
+            Self::Unpublished { cause, released: Err(error) } => {
+                Some(format!("{}; the release of the claim failed too: {}", chain(cause), chain(error)))
+            }
+        }
+    }
+}
+
+impl<L: Ledger, T: Topic> Relay<L, T> {
+    /// Attempts one delivery in the time of this invocation.
+    pub async fn deliver(&self, request: ClaimRequest, invocation: &Invocation) -> Delivered {
+        let schedule = invocation.schedule();
+        let mut run = Run { relay: self, invocation, schedule, attempts: None, timings: Timings::default() };
+        let outcome = run.deliver(request).await;
+        Delivered { outcome, attempts: run.attempts, timings: run.timings }
+    }
+}
+
+/// One attempt while it runs.
+struct Run<'a, L, T> {
+    relay: &'a Relay<L, T>,
+    invocation: &'a Invocation,
+    schedule: Schedule,
+    attempts: Option<u32>,
+    timings: Timings,
+}
+
+impl<L: Ledger, T: Topic> Run<'_, L, T> {
+    async fn deliver(&mut self, request: ClaimRequest) -> Outcome {
+        let claiming = self.relay.ledger.claim(request, self.invocation.attempt());
+        let claimed;
+        (claimed, self.timings.claim) = timed(self.schedule.claim_by, claiming, LedgerError::TimedOut).await;
+        let claim = match claimed {
+            Ok(ClaimResult { claim, attempts }) => {
+                self.attempts = attempts;
+                claim
+            }
+            Err(error) => return Outcome::Unclaimed(error),
+        };
+        let claim = match claim {
+            Ok(claim) => claim,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        match self.end(&claim).await {
+            Ok(outcome) => outcome,
+            Err(cause) => self.release(&claim, cause).await,
+        }
+    }
+
+    /// Publishes the message and completes the delivery, or records that the message is never
+    /// published.
+    async fn end(&mut self, claim: &Claim) -> Result<Outcome, Unpublished> {
+        // This is after the claim, so that the holder's alert cannot be lost when another alert is
+        // suppressed for it.
+        if let MayAlert::Debounced(holder) = self.lock_debounce(claim).await? {
+            let expires_at = self.invocation.now().after(self.relay.retention);
+            let recorded = self.settle(|| self.relay.ledger.debounce(claim, &holder, expires_at)).await;
+            return Ok(Outcome::Debounced { recorded });
+        }
+        self.pace(claim).await?;
+        match self.publish(claim).await {
+            Ok(message_id) => {
+                let at = self.invocation.now();
+                let receipt = Receipt { message_id, published_at: at, expires_at: at.after(self.relay.retention) };
+                let completing = self.settle(|| self.relay.ledger.complete(claim, &receipt));
+                let (recorded, took) = timed(self.schedule.settle_by, completing, LedgerError::TimedOut).await;
+                self.timings.complete = took;
+                Ok(Outcome::Published { at, recorded })
+            }
+            // While the stream is off, every further attempt would end here too.
+            Err(off @ TopicError::NoStream) => {
+                let (reason, expires_at) = (chain(&off), self.invocation.now().after(self.relay.retention));
+                let recorded = self.settle(|| self.relay.ledger.discard(claim, &reason, expires_at)).await;
+                Ok(Outcome::Discarded { recorded })
+            }
+            Err(error) => Err(Unpublished::Topic(error)),
+        }
+    }
+
+    async fn lock_debounce(&self, claim: &Claim) -> Result<MayAlert, Unpublished> {
+        let Some((key, debounce)) = claim.debounce_key().zip(self.relay.debounce) else { return Ok(MayAlert::Yes) };
+        let now = self.invocation.now();
+        let locking = self.relay.ledger.lock_debounce(claim, key, now, now.after(debounce));
+        within(self.schedule.claim_by, locking, LedgerError::TimedOut).await.map_err(Unpublished::Debounce)
+    }
+
+    /// Waits for a slot of the alert's own. A message to the lead status stream needs no slot.
+    async fn pace(&mut self, claim: &Claim) -> Result<(), Unpublished> {
+        let (Message::Alert { .. }, Some(pacer)) = (claim.message(), &self.relay.pacer) else { return Ok(()) };
+        let began = Instant::now();
+        let slot = self.wait_for_slot(claim, pacer).await;
+        self.timings.pace = Some(began.elapsed());
+        slot
+    }
+
+    /// Takes the first free slot and waits for its start.
+    async fn wait_for_slot(&self, claim: &Claim, pacer: &Pacer) -> Result<(), Unpublished> {
+        let pace_by = self.schedule.pace_by;
+        let mut ahead = Duration::ZERO;
+        loop {
+            let asked_at = self.invocation.now();
+            let slot = pacer.next(asked_at.after(ahead));
+            let starts_at = Instant::now() + slot.start().since(asked_at);
+            if starts_at > pace_by {
+                // An alarm does not count an alert that only found no slot. A ledger that is too
+                // slow for every slot is a failure.
+                let slow = !ahead.is_zero();
+                return Err(if slow { Unpublished::Pace(LedgerError::TimedOut) } else { Unpublished::NoSlot });
+            }
+            pacer.asks_for(slot);
+            let taken = within(pace_by, self.relay.ledger.take_slot(claim, slot), LedgerError::TimedOut).await;
+            if taken.map_err(Unpublished::Pace)? {
+                sleep_until(starts_at).await;
+                let now = self.invocation.now();
+                if slot.is_usable(now) {
+                    return Ok(());
+                }
+                // The ledger answered too late for this slot. The next slot is as far ahead as the
+                // ledger is slow.
+                ahead = now.since(asked_at);
+            }
+        }
+    }
+
+    async fn publish(&mut self, claim: &Claim) -> Result<String, TopicError> {
+        let publish_by = match claim.message() {
+            Message::Alert { .. } => self.schedule.publish_by,
+            Message::Status { .. } => self.schedule.publish_by.min(Instant::now() + self.relay.stream_wait),
+        };
+        let publishing = self.relay.topic.publish(claim.message());
+        let (published, took) = timed(publish_by, publishing, TopicError::TimedOut).await;
+        self.timings.publish = took;
+        published
+    }
+
+    async fn release(&self, claim: &Claim, cause: Unpublished) -> Outcome {
+        let (now, error) = (self.invocation.now(), chain(&cause));
+        let released = match self.settle(|| self.relay.ledger.release(claim, now, &error)).await {
+            // Another attempt holds the delivery, or has published its message.
+            Err(LedgerError::Overtaken) => Ok(()),
+            released => released,
+        };
+        Outcome::Unpublished { cause, released }
+    }
+
+    /// Repeats an operation of the ledger that fails, until it succeeds or its time is over.
+    async fn settle<F>(&self, settle: impl Fn() -> F) -> Result<(), LedgerError>
+    where
+        F: Future<Output = Result<(), LedgerError>>,
+    {
+        let settle_by = self.schedule.settle_by;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match within(settle_by, settle(), LedgerError::TimedOut).await {
+                Err(LedgerError::Failed(..)) if Instant::now() + pause < settle_by => sleep(pause).await,
+                settled => return settled,
+            }
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
+/// Runs `work` until the deadline. Returns also the time that it took, or `None` if the deadline had
+/// passed before.
+async fn timed<T, E>(
+    deadline: Instant,
+    work: impl Future<Output = Result<T, E>>,
+    late: E,
+) -> (Result<T, E>, Option<Duration>) {
+    let began = Instant::now();
+    let result = within(deadline, work, late).await;
+    (result, (began < deadline).then(|| began.elapsed()))
+}

@@ -1,0 +1,84 @@
+//! Makes the [`CloudEvent`] of an event: escapes the ids, and cleans and clips every text.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sendpilot_events::{CloudEvent, ContentType, LeadStatusChanged, LeadTagged, SpecVersion, Type};
+use serde::Serialize;
+use time::UtcOffset;
+
+use crate::message::key::{key_part, sha256_hex};
+use crate::message::pipeline::Pipeline;
+use crate::sendpilot::event::{Event, StatusChange, TagChange};
+use crate::text::Text;
+
+/// Returns the CloudEvent of this kind about this lead.
+pub(crate) fn cloud_event<Data>(
+    event: &Event,
+    event_id: &str,
+    kind: Type,
+    lead_id: &str,
+    data: Data,
+) -> CloudEvent<Data> {
+    // The id stays as it is, if it is legal text and cannot be confused with an escaped id.
+    let plain = Text::new(event_id).as_str() == event_id && !event_id.contains('%');
+    CloudEvent {
+        specversion: SpecVersion::V1,
+        id: if plain { event_id.to_owned() } else { key_part(event_id).into_owned() },
+        source: source(event.workspace_id.as_deref()),
+        kind,
+        subject: text(lead_id),
+        // RFC 3339 cannot write a year beyond 9999 or an offset with seconds. So the time is in
+        // UTC, and left out if its year does not fit.
+        time: event
+            .occurred_at
+            .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
+            .filter(|at| (0..=9999).contains(&at.year())),
+        datacontenttype: ContentType::Json,
+        data,
+    }
+}
+
+/// Returns the published form.
+#[expect(clippy::expect_used, reason = "strings, and a time that `cloud_event` has checked, always serialize to JSON")]
+pub(crate) fn json<Data: Serialize>(event: &CloudEvent<Data>) -> String {
+    serde_json::to_string(event).expect("a CloudEvent is JSON")
+}
+
+/// Returns the `data` of a change of status, with the stage that `pipeline` gives the new status.
+pub(crate) fn lead_status_changed(change: &StatusChange, pipeline: &Pipeline) -> LeadStatusChanged {
+    LeadStatusChanged {
+        lead_id: text(&change.lead_id),
+        campaign_id: change.campaign_id.as_deref().map(text),
+        linkedin_url: change.linkedin_url.as_deref().map(text),
+        previous_status: change.previous_status.as_deref().map(text),
+        new_status: text(&change.new_status),
+        crm_stage: pipeline.stage(&change.new_status).to_owned(),
+        changed_by: change.changed_by.as_deref().map(text),
+    }
+}
+
+/// Returns the `data` of a change of tag.
+pub(crate) fn lead_tagged(lead_id: &str, new_tag: &str, change: &TagChange) -> LeadTagged {
+    LeadTagged {
+        lead_id: text(lead_id),
+        campaign_id: change.campaign_id.as_deref().map(text),
+        linkedin_url: change.linkedin_url.as_deref().map(text),
+        previous_tag: change.previous_tag.as_deref().map(text),
+        new_tag: text(new_tag),
+    }
+}
+
+/// Returns the workspace as a URN, because CloudEvents requires a URI reference as `source`.
+fn source(workspace_id: Option<&str>) -> String {
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    match workspace_id {
+        // A long id is hashed, as in the ledger's key. An escaped id has no colon, so the two forms
+        // never collide.
+        Some(id) if id.len() > 256 => format!("urn:sendpilot:workspace:sha256:{}", sha256_hex(id.as_bytes())),
+        Some(id) => format!("urn:sendpilot:workspace:{}", utf8_percent_encode(id, ESCAPED)),
+        None => "urn:sendpilot:workspace".into(),
+    }
+}
+
+fn text(raw: &str) -> String {
+    Text::new(raw).into()
+}

@@ -1,0 +1,61 @@
+//! Writes the [`Delivery`] that takes a change of status to the lead status stream.
+//!
+//! All subscribers get one message, with attributes to filter by. SNS delivers attributes only
+//! without `MessageStructure: json`. They have no personal data, because they appear where bodies do
+//! not, as in consoles and in metrics of filters.
+
+use std::collections::BTreeMap;
+
+use sendpilot_events::{LeadStatusChanged, Type};
+
+use crate::message::cloud_event::{cloud_event, json, lead_status_changed};
+use crate::message::key::{DeliveryId, sha256_hex};
+use crate::message::pipeline::Pipeline;
+use crate::message::trigger::Trigger;
+use crate::message::{Delivery, Message};
+use crate::sendpilot::event::{Event, StatusChange};
+use crate::text::Text;
+
+/// The values of `changedBy` that SendPilot documents.
+const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];
+
+/// Longest group id that SNS takes, in characters.
+const MAX_GROUP: usize = 128;
+
+/// Returns the delivery of this change to the stream.
+pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
+    let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
+    let data = lead_status_changed(change, pipeline);
+    let attributes = attributes(event, &data);
+    let message = Message::Status {
+        body: json(&cloud_event(event, event_id, Type::StatusChanged, &change.lead_id, data)),
+        attributes,
+        group: group(&change.lead_id),
+        deduplication: sha256_hex(id.as_str().as_bytes()),
+    };
+    Delivery { id, message, content_sha256: Trigger::Status(change).content_sha256(), debounce_key: None }
+}
+
+/// Returns at most seven attributes. SNS passes at most ten to a queue with raw delivery. None is
+/// empty, because SNS rejects an empty one.
+fn attributes(event: &Event, data: &LeadStatusChanged) -> BTreeMap<String, String> {
+    let workspace_id = event.workspace_id.as_deref().map(|id| Text::new(id).into());
+    let changed_by = data.changed_by.as_deref().map(|by| if CHANGED_BY.contains(&by) { by } else { "other" });
+    let attributes = [
+        ("eventType", Some(Type::StatusChanged.as_str().to_owned())),
+        ("newStatus", Some(data.new_status.clone())),
+        ("previousStatus", data.previous_status.clone()),
+        ("crmStage", Some(data.crm_stage.clone())),
+        ("workspaceId", workspace_id),
+        ("campaignId", data.campaign_id.clone()),
+        ("changedBy", changed_by.map(str::to_owned)),
+    ];
+    attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+/// Returns the lead's id if SNS accepts it as a group id (letters, digits and ASCII punctuation), or
+/// its hash.
+fn group(lead_id: &str) -> String {
+    let legal = lead_id.len() <= MAX_GROUP && lead_id.bytes().all(|byte| byte.is_ascii_graphic());
+    if legal { lead_id.to_owned() } else { format!("sha256:{}", sha256_hex(lead_id.as_bytes())) }
+}

@@ -1,0 +1,4 @@
+//! What SendPilot says: the signature of a request, and the event in its body.
+
+pub mod event;
+pub mod signature;

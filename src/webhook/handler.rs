@@ -1,0 +1,213 @@
+//! Handles one request: size, signature, event, rules, deliveries, answer. Every check comes before
+//! the work that an attacker could cause without it.
+
+use std::borrow::Cow;
+
+use futures_util::future::{OptionFuture, join};
+use http::{HeaderMap, Method};
+use lambda_http::{Request, Response};
+use tracing::Level;
+
+use crate::delivery::ledger::{ClaimRequest, Ledger, Refusal};
+use crate::delivery::relay::{Delivered, Outcome, Relay};
+use crate::delivery::topic::Topic;
+use crate::invocation::Invocation;
+use crate::message::Delivery;
+use crate::message::rules::{Deliveries, Rules};
+use crate::secrets::keyring::{Keyring, NoSecret};
+use crate::sendpilot::event::{self, Event, Malformed};
+use crate::sendpilot::signature::{self, Rejection, Verified, verify};
+use crate::telemetry::{Metric, Telemetry};
+use crate::timestamp::Timestamp;
+use crate::webhook::gateway::NotARequest;
+use crate::webhook::response::{Answer, MAX_BODY};
+
+/// The path of SendPilot's webhooks.
+pub const PATH: &str = "/webhooks/sendpilot";
+
+/// Maximum number of ids of its own that an event tries if its id belongs to another fact.
+const MAX_OWN_IDS: usize = 4;
+
+/// The receiver.
+#[derive(Debug)]
+pub struct Webhook<L, T> {
+    /// The secrets that may have signed a request.
+    pub keyring: Keyring,
+    /// Decide which deliveries an event needs.
+    pub rules: Rules,
+    /// Takes deliveries to their topics.
+    pub relay: Relay<L, T>,
+    /// Writes one line per invocation.
+    pub telemetry: Telemetry,
+}
+
+/// A handled request: its answer, and what its line says besides.
+pub(super) struct Handled {
+    pub(super) answer: Answer,
+    /// The event, once it is known and genuine.
+    pub(super) event: Option<Event>,
+    /// The alert, if one was due.
+    pub(super) alert: Option<Part>,
+    /// The message to the lead status stream, if one was due.
+    pub(super) status: Option<Part>,
+}
+
+/// The result of one of an event's deliveries.
+pub(super) struct Part {
+    /// The answer if this were the only delivery.
+    pub(super) answer: Answer,
+    pub(super) delivered: Delivered,
+    /// Whether the event's id belongs to another fact.
+    pub(super) other_content: bool,
+}
+
+impl From<Answer> for Handled {
+    fn from(answer: Answer) -> Self {
+        Self { answer, event: None, alert: None, status: None }
+    }
+}
+
+impl<L: Ledger, T: Topic> Webhook<L, T> {
+    /// Handles one request, writes its line, and returns its answer.
+    pub async fn respond(&self, request: &Request, invocation: &Invocation) -> Response<String> {
+        let mut line = self.telemetry.begin("webhook", invocation.request_id());
+        let handled = self.handle(request, invocation).await;
+        handled.describe(&mut line, invocation.elapsed());
+        if matches!(handled.answer, Answer::NoSecret { .. }) || self.keyring.refuses_current().await {
+            line.count(Metric::SecretUnreadable);
+        }
+        self.telemetry.end(line, handled.level(), invocation.now());
+        handled.answer.response(handled.event.as_ref().and_then(|event| event.id.as_deref()))
+    }
+
+    /// Logs an invocation whose payload is not a request. `request_id` is Lambda's id of the
+    /// invocation.
+    pub fn refuse(&self, payload: &NotARequest, request_id: &str, now: Timestamp) {
+        let mut line = self.telemetry.begin("payload", request_id);
+        line.field("failure", payload.to_string());
+        self.telemetry.end(line, Level::ERROR, now);
+    }
+
+    async fn handle(&self, request: &Request, invocation: &Invocation) -> Handled {
+        let verified = match self.admit(request, invocation).await {
+            Ok(verified) => verified,
+            Err(answer) => return answer.into(),
+        };
+        let event = match event::parse(&verified) {
+            Ok(event) => event,
+            Err(malformed) => return Answer::from(malformed).into(),
+        };
+        match self.rules.due(&event) {
+            Ok(due) => self.deliver(event, due, invocation).await,
+            Err(malformed) => Handled { event: Some(event), ..Answer::from(malformed).into() },
+        }
+    }
+
+    /// Returns the body of a request that has the right path, method, size and signature.
+    async fn admit<'a>(&self, request: &'a Request, invocation: &Invocation) -> Result<Verified<'a>, Answer> {
+        let body: &[u8] = request.body();
+        if !is_path(request.uri().path()) {
+            return Err(Answer::NotFound);
+        }
+        if request.method() != Method::POST {
+            return Err(Answer::MethodNotAllowed);
+        }
+        if body.len() > MAX_BODY {
+            return Err(Answer::TooLarge);
+        }
+        self.verify(request.headers(), body, invocation).await
+    }
+
+    /// Attempts the deliveries at the same time. Neither depends on the other's result.
+    async fn deliver(&self, event: Event, due: Deliveries, invocation: &Invocation) -> Handled {
+        // On the heap, because most events need no delivery, and a future in place is moved with
+        // every request.
+        let attempt = |delivery| Box::pin(self.attempt(&event, delivery, invocation));
+        let alert = OptionFuture::from(due.alert.map(attempt));
+        let status = OptionFuture::from(due.status.map(attempt));
+        let (alert, status) = join(alert, status).await;
+        let answer = match (&alert, &status) {
+            (Some(alert), Some(status)) => alert.answer.clone().and(status.answer.clone()),
+            (Some(only), None) | (None, Some(only)) => only.answer.clone(),
+            (None, None) => Answer::Ignored,
+        };
+        Handled { answer, event: Some(event), alert, status }
+    }
+
+    /// Attempts one delivery. If the event's id already belongs to another fact, attempts it under
+    /// an id of this fact's own, which is the same on every retry. So no lead is lost if SendPilot
+    /// uses an id twice.
+    ///
+    /// An event may have come with that very id. Then the hash is appended once more.
+    async fn attempt(&self, event: &Event, delivery: Delivery, invocation: &Invocation) -> Part {
+        let is_stream = delivery.id.is_for_stream();
+        let hash = format!("~{:.16}", delivery.content_sha256);
+        let mut delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
+        let mut other_content = false;
+        let mut event = Cow::Borrowed(event);
+        for _ in 0..MAX_OWN_IDS {
+            if !matches!(delivered.outcome, Outcome::Refused(Refusal::OtherContent)) {
+                break;
+            }
+            other_content = true;
+            event.to_mut().id.get_or_insert_default().push_str(&hash);
+            // The rules decide alike for the same event, so this never breaks.
+            let Ok(due) = self.rules.due(&event) else { break };
+            let Some(delivery) = (if is_stream { due.status } else { due.alert }) else { break };
+            delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
+        }
+        Part { answer: Answer::from_delivery(&delivered.outcome, is_stream, invocation), delivered, other_content }
+    }
+
+    /// Verifies the signature. If none of our secrets made it, SendPilot may already use a new
+    /// secret, so the secrets are fetched again. If a stored version is refused, the answer is 503
+    /// instead of 401, so that SendPilot tries again.
+    async fn verify<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        body: &'a [u8],
+        invocation: &Invocation,
+    ) -> Result<Verified<'a>, Answer> {
+        let secrets = self.keyring.secrets(invocation).await?;
+        let rejection = match verify(headers, body, &secrets, invocation.now()) {
+            Ok(verified) => return Ok(verified),
+            Err(rejection) => rejection,
+        };
+        if !signature::may_hold_under_another_secret(headers, invocation.now()) {
+            return Err(rejection.into());
+        }
+        let rejection = match self.keyring.others(invocation).await {
+            Some(secrets) => match verify(headers, body, &secrets, invocation.now()) {
+                Ok(verified) => return Ok(verified),
+                Err(rejection) => rejection,
+            },
+            None => rejection,
+        };
+        Err(self.keyring.refused(invocation).await.map_or_else(|| rejection.into(), Answer::from))
+    }
+}
+
+/// Whether a path is [`PATH`], with or without one slash after it. API Gateway sends both to the
+/// same route, as its users report (aws-powertools/powertools-lambda-python, issue 1552 and pull
+/// request 1577).
+fn is_path(path: &str) -> bool {
+    path.strip_suffix('/').unwrap_or(path) == PATH
+}
+
+impl From<NoSecret> for Answer {
+    fn from(NoSecret { retry_after, detail }: NoSecret) -> Self {
+        Self::NoSecret { retry_after, detail }
+    }
+}
+
+impl From<Rejection> for Answer {
+    fn from(rejection: Rejection) -> Self {
+        Self::Unauthorized { reason: rejection.reason(), detail: rejection.to_string() }
+    }
+}
+
+impl From<Malformed> for Answer {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed.to_string())
+    }
+}

@@ -1,0 +1,254 @@
+//! The one table of answers: the status, the words and the metric of each.
+//!
+//! SendPilot takes any 2xx as final and retries everything else until 77 minutes have passed. So
+//! the answer is 2xx only if nothing can be lost any more. It is 4xx if a retry cannot help, and
+//! 409 or 503 with `Retry-After` if a retry can.
+//!
+//! An alert has to be published for a 2xx. A message to the lead status stream only has to be
+//! claimed. Its row is then pending, and the redrive publishes it without SendPilot's help; only
+//! turning the stream off ends the wait otherwise. If the answer were 503 until the stream works
+//! again, alerts would stop too: Svix disables an endpoint that fails for five days
+//! (<https://docs.svix.com/retries>).
+
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde::Serialize;
+
+use crate::delivery::ledger::Refusal;
+use crate::delivery::relay::Outcome;
+use crate::invocation::Invocation;
+use crate::telemetry::Metric;
+
+/// Largest body that is read, in bytes: the most that SNS would publish.
+pub const MAX_BODY: usize = 256 * 1024;
+
+/// The wait before a retry of a delivery that no attempt holds. SendPilot's first retry comes after
+/// 5 s too.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The alert is published.
+    Alerted,
+    /// No alert was due, and the message to the lead status stream is published.
+    Streamed,
+    /// No alert was due. The message to the lead status stream is claimed, and the redrive
+    /// publishes it.
+    Pending,
+    /// Another alert for the same lead and status is published or durably claimed.
+    Debounced,
+    /// An earlier attempt did everything that the event needs.
+    Duplicate,
+    /// A genuine event that needs no message.
+    Ignored,
+    /// Another attempt has claimed the alert. It may still die, so this is not a success.
+    InProgress {
+        /// Time until its lease ends.
+        retry_after: Duration,
+    },
+    /// The alert is not known to be published, or the stream's message is not known to be claimed.
+    Unavailable {
+        /// Time until another attempt can succeed.
+        retry_after: Duration,
+    },
+    /// No signing secret is available, so the sender is unknown.
+    NoSecret {
+        /// Time until the secret is fetched again.
+        retry_after: Duration,
+        /// What to fix.
+        detail: String,
+    },
+    /// A genuine request whose body is not a usable event. The text says what to fix.
+    Malformed(String),
+    /// No signing secret made the signature, or its time is wrong.
+    Unauthorized {
+        /// `missing`, `malformed`, `mismatch` or `stale`.
+        reason: &'static str,
+        /// What to fix.
+        detail: String,
+    },
+    /// Another path than [`PATH`](super::PATH).
+    NotFound,
+    /// Another method than POST.
+    MethodNotAllowed,
+    /// A body over [`MAX_BODY`].
+    TooLarge,
+}
+
+/// One row of the table of answers.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The answer's `outcome`, in its body and in the log.
+    pub outcome: &'static str,
+    /// The metric that counts the answer.
+    pub metric: Metric,
+    /// Why a request was refused for good, in a word.
+    pub reason: Option<&'static str>,
+    /// What to fix, or what to do.
+    pub detail: Option<&'a str>,
+    /// Time until a retry can succeed.
+    pub retry_after: Option<Duration>,
+}
+
+impl Answer {
+    /// Returns the answer to an event with one delivery. `is_stream` says that it is the message to
+    /// the lead status stream. For this message, a claim is enough.
+    pub fn from_delivery(outcome: &Outcome, is_stream: bool, invocation: &Invocation) -> Self {
+        let now = invocation.now();
+        match outcome {
+            Outcome::Published { .. } if is_stream => Self::Streamed,
+            Outcome::Published { .. } => Self::Alerted,
+            Outcome::Debounced { .. } => Self::Debounced,
+            // The rules create no message for a stream that is off, so this cannot occur.
+            Outcome::Discarded { .. } => Self::Ignored,
+            Outcome::Refused(Refusal::Done) => Self::Duplicate,
+            claimed if is_stream && claimed.is_claimed() => Self::Pending,
+            Outcome::Refused(Refusal::InProgress { until }) => Self::InProgress { retry_after: until.since(now) },
+            Outcome::Refused(Refusal::OtherContent) | Outcome::Unpublished { released: Ok(()), .. } => {
+                Self::Unavailable { retry_after: RETRY }
+            }
+            // The claim holds, or may hold. Nobody else can claim the delivery before its lease ends.
+            Outcome::Unclaimed(_) | Outcome::Unpublished { released: Err(_), .. } => {
+                Self::Unavailable { retry_after: invocation.lease_until().since(now) }
+            }
+        }
+    }
+
+    /// Returns the answer to an event with two deliveries. `self` is the alert's answer, `stream`
+    /// that of the message to the lead status stream. The alert decides, unless the message could
+    /// not be claimed: then only SendPilot's next attempt can save the message.
+    #[must_use]
+    pub fn and(self, stream: Self) -> Self {
+        match (self, stream) {
+            (
+                Self::Unavailable { retry_after: one } | Self::InProgress { retry_after: one },
+                Self::Unavailable { retry_after: other },
+            ) => Self::Unavailable { retry_after: one.max(other) },
+            (_, unclaimed @ Self::Unavailable { .. }) => unclaimed,
+            (alert, _) => alert,
+        }
+    }
+
+    /// Returns the answer's row in the table.
+    pub fn row(&self) -> Row<'_> {
+        let done = |outcome, metric| Row {
+            status: StatusCode::OK,
+            outcome,
+            metric,
+            reason: None,
+            detail: None,
+            retry_after: None,
+        };
+        let retry = |status, outcome, metric, detail, after: &Duration| Row {
+            status,
+            detail: Some(detail),
+            retry_after: Some(*after),
+            ..done(outcome, metric)
+        };
+        let refused = |status, outcome, metric, reason, detail| Row {
+            status,
+            reason: Some(reason),
+            detail: Some(detail),
+            ..done(outcome, metric)
+        };
+        match self {
+            Self::Alerted => done("alerted", Metric::Alerted),
+            Self::Streamed => done("streamed", Metric::Streamed),
+            Self::Pending => done("pending", Metric::StreamPending),
+            Self::Debounced => done("debounced", Metric::Debounced),
+            Self::Duplicate => done("duplicate", Metric::Duplicate),
+            Self::Ignored => done("ignored", Metric::Ignored),
+            Self::InProgress { retry_after } => retry(
+                StatusCode::CONFLICT,
+                "in_progress",
+                Metric::InProgress,
+                "another delivery of this event is being worked on; send it again after Retry-After",
+                retry_after,
+            ),
+            Self::Unavailable { retry_after } => retry(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "unavailable",
+                Metric::Unavailable,
+                "not every message for this event is published or safely stored; send it again after Retry-After",
+                retry_after,
+            ),
+            Self::NoSecret { retry_after, detail } => {
+                retry(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Metric::Unavailable, detail, retry_after)
+            }
+            Self::Malformed(detail) => refused(StatusCode::BAD_REQUEST, "malformed", Metric::Malformed, "body", detail),
+            Self::Unauthorized { reason, detail } => {
+                refused(StatusCode::UNAUTHORIZED, "unauthorized", Metric::Unauthorized, reason, detail)
+            }
+            Self::NotFound => refused(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                Metric::NotFound,
+                "route",
+                "webhooks are received at POST /webhooks/sendpilot",
+            ),
+            Self::MethodNotAllowed => refused(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                Metric::MethodNotAllowed,
+                "route",
+                "webhooks are sent by POST",
+            ),
+            Self::TooLarge => refused(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                Metric::TooLarge,
+                "too_large",
+                "the body must be at most 256 KiB (262144 bytes)",
+            ),
+        }
+    }
+
+    /// Returns the HTTP response. `event_id` is that of the event, once it is known and genuine.
+    #[expect(clippy::expect_used, reason = "strings and a number under fixed names always serialize to JSON")]
+    pub fn response(&self, event_id: Option<&str>) -> Response<String> {
+        let Row { status, outcome, reason, detail, retry_after, .. } = self.row();
+        let is_problem = detail.is_some();
+        let body = Body {
+            title: status.canonical_reason().filter(|_| is_problem),
+            status: is_problem.then_some(status.as_u16()),
+            detail,
+            outcome,
+            reason,
+            event_id,
+        };
+        let mut response = Response::new(serde_json::to_string(&body).expect("an answer is JSON"));
+        *response.status_mut() = status;
+        let content_type = if is_problem { "application/problem+json" } else { "application/json" };
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(span) = retry_after {
+            let seconds = span.as_millis().div_ceil(1000).max(1) as u64;
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
+    }
+}
+
+/// An answer's body: plain for 2xx, and a problem of RFC 9457 for all else. The problem's `type` is
+/// left out, which means `about:blank`.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(rename = "eventId", skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+}

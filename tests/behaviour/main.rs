@@ -1,0 +1,17 @@
+//! Tests of pure code with doubles for AWS, and of the documents: contracts and `template.yaml`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod alert;
+mod event;
+mod layers;
+mod messages;
+mod openapi;
+mod relay;
+mod rules;
+mod signature;
+#[path = "../support/mod.rs"]
+mod support;
+mod template;
+mod template_alarms;
+mod template_security;
+mod webhook;

@@ -1,0 +1,309 @@
+//! The rules that the variables set: which statuses and tags alert, the CRM stage of a status, and
+//! what goes to the lead status stream. An error names the variable and its entry.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::support::requests::{SECRET, change, file, files, headers, secrets, standard};
+use opportunity_alerts::config::{Config, ConfigError};
+use opportunity_alerts::message::pipeline::Pipeline;
+use opportunity_alerts::message::rules::{Deliveries, Rules};
+use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::sendpilot::event::{Malformed, parse};
+use opportunity_alerts::sendpilot::signature::verify;
+use opportunity_alerts::timestamp::Timestamp;
+use proptest::prelude::*;
+use proptest::sample::select;
+use sendpilot_events::{STAGES, STATUSES, UNKNOWN_STAGE};
+use serde_json::{Value, json};
+
+fn configured(variables: &[(&str, &str)]) -> Result<Rules, ConfigError> {
+    let variable = |name: &str| {
+        let given = variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned());
+        given.or(match name {
+            "ALERTS_TABLE_NAME" => Some("deliveries".into()),
+            "ALERTS_TOPIC_ARN" => Some("arn:aws:sns:us-east-1:123456789012:alerts".into()),
+            _ => None,
+        })
+    };
+    Config::read(variable)?.rules(variable)
+}
+
+fn try_due(rules: &Rules, body: &Value) -> Result<Deliveries, Malformed> {
+    let body = body.to_string();
+    let headers = headers(&standard("svix", SECRET, "msg_1", 1, body.as_bytes()));
+    let verified = verify(&headers, body.as_bytes(), &secrets(), Timestamp::from_millis(1000)).unwrap();
+    rules.due(&parse(&verified).unwrap())
+}
+
+fn due(rules: &Rules, body: &Value) -> Deliveries {
+    try_due(rules, body).unwrap()
+}
+
+fn from_to(previous: &str, new: &str) -> Value {
+    let mut body: Value = serde_json::from_str(&change("evt_1", new)).unwrap();
+    body["data"]["previousStatus"] = previous.into();
+    body
+}
+
+fn tagged(previous: Value, new: Value) -> Value {
+    json!({
+        "eventId": "evt_1", "eventType": "lead.tag.updated", "timestamp": "2024-02-24T10:30:00.000Z",
+        "workspaceId": "ws_abc123xyz",
+        "data": {
+            "leadId": "lead_abc123", "campaignId": "camp_xyz789", "linkedinUrl": "https://www.linkedin.com/in/john-doe",
+            "previousTag": previous, "newTag": new,
+        },
+    })
+}
+
+/// Subject and bodies of an alert, as values where they are JSON.
+fn read(delivery: Delivery) -> (String, BTreeMap<String, Value>) {
+    let Message::Alert { subject, body } = delivery.message else { panic!("no alert") };
+    let bodies: BTreeMap<String, String> = serde_json::from_str(&body).unwrap();
+    let value = |body: String| serde_json::from_str(&body).unwrap_or(Value::String(body));
+    (subject, bodies.into_iter().map(|(protocol, body)| (protocol, value(body))).collect())
+}
+
+#[test]
+fn by_default_only_an_opportunity_alerts() {
+    assert_eq!(configured(&[]).unwrap(), Rules::default());
+    let empty = ["STATUS_TOPIC_ARN", "STATUS_PIPELINE", "ALERT_STATUSES", "ALERT_TAGS", "DEBOUNCE_MINUTES"];
+    assert_eq!(configured(&empty.map(|name| (name, " "))).unwrap(), Rules::default());
+    for status in STATUSES {
+        let Deliveries { alert, status: stream } = due(&Rules::default(), &from_to("X", status));
+        assert_eq!((alert.is_some(), stream), (status == "OPPORTUNITY", None), "{status}");
+    }
+    assert_eq!(due(&Rules::default(), &tagged(json!(null), json!("Hot"))), Deliveries::default());
+}
+
+#[test]
+fn alert_statuses_are_a_list() {
+    let rules = configured(&[("ALERT_STATUSES", "OPPORTUNITY, MEETING_BOOKED,")]).unwrap();
+    for (previous, new, alerts) in [
+        ("REPLY_RECEIVED", "OPPORTUNITY", true),
+        ("OPPORTUNITY", "MEETING_BOOKED", true),
+        ("MEETING_BOOKED", "OPPORTUNITY", true),
+        ("MEETING_BOOKED", "MEETING_BOOKED", false),
+        ("OPPORTUNITY", "DONE", false),
+    ] {
+        assert_eq!(due(&rules, &from_to(previous, new)).alert.is_some(), alerts, "{previous} -> {new}");
+    }
+    let rules = configured(&[("ALERT_STATUSES", "MEETING_BOOKED")]).unwrap();
+    assert_eq!(due(&rules, &from_to("REPLY_RECEIVED", "OPPORTUNITY")).alert, None);
+}
+
+#[test]
+fn an_alert_on_another_status_says_which() {
+    let rules =
+        configured(&[("ALERT_STATUSES", "MEETING_BOOKED"), ("STATUS_PIPELINE", "MEETING_BOOKED=demo")]).unwrap();
+    let (subject, bodies) = read(due(&rules, &from_to("OPPORTUNITY", "MEETING_BOOKED")).alert.unwrap());
+    assert_eq!(subject, "Meeting booked: john-doe");
+    assert_eq!(bodies["sms"], "Meeting booked: john-doe https://www.linkedin.com/in/john-doe");
+    assert!(bodies["email"].as_str().unwrap().starts_with("john-doe is now MEETING_BOOKED.\n"));
+    assert_eq!(bodies["https"]["content"]["title"], "Meeting booked: john-doe");
+    assert_eq!(bodies["default"]["type"], "sendpilot.lead.status_reached");
+    assert_eq!(bodies["https"]["metadata"]["eventType"], "sendpilot.lead.status_reached");
+    assert_eq!(bodies["default"]["data"]["crmStage"], "demo");
+}
+
+#[test]
+fn alert_tags_are_a_list_ignoring_case() {
+    let rules = configured(&[("ALERT_TAGS", "Hot Lead, demo")]).unwrap();
+    for (previous, new, alerts) in [
+        (json!(null), json!("Hot Lead"), true),
+        (json!("cold"), json!("hot lead "), true),
+        (json!("demo"), json!("HOT LEAD"), true),
+        (json!("demo"), json!("\u{feff}hot lead\u{200b}"), true),
+        (json!("\u{2060}Hot Lead"), json!("Hot Lead"), false),
+        (json!("Hot lead"), json!("Hot Lead"), false),
+        (json!(null), json!("Hot Leads"), false),
+        (json!("Hot Lead"), json!(null), false),
+        (json!(null), json!(7), false),
+    ] {
+        assert_eq!(due(&rules, &tagged(previous.clone(), new.clone())).alert.is_some(), alerts, "{previous} -> {new}");
+    }
+    let (subject, bodies) = read(due(&rules, &tagged(json!("cold"), json!("Hot Lead"))).alert.unwrap());
+    assert_eq!(subject, "Tagged Hot Lead: john-doe");
+    assert!(bodies["email"].as_str().unwrap().contains("\nTag:        cold -> Hot Lead\n"), "{}", bodies["email"]);
+    let expected = json!({
+        "specversion": "1.0", "id": "evt_1", "source": "urn:sendpilot:workspace:ws_abc123xyz",
+        "type": "sendpilot.lead.tagged", "subject": "lead_abc123", "time": "2024-02-24T10:30:00Z",
+        "datacontenttype": "application/json",
+        "data": {
+            "leadId": "lead_abc123", "campaignId": "camp_xyz789", "linkedinUrl": "https://www.linkedin.com/in/john-doe",
+            "previousTag": "cold", "newTag": "Hot Lead",
+        },
+    });
+    assert_eq!(bodies["default"], expected);
+}
+
+#[test]
+fn only_an_alerting_tag_needs_a_lead_id() {
+    let rules = configured(&[("ALERT_TAGS", "hot")]).unwrap();
+    let mut nobodys = tagged(json!(null), json!("hot"));
+    nobodys["data"]["leadId"] = json!(null);
+    assert!(matches!(try_due(&rules, &nobodys), Err(Malformed::Required("data.leadId"))));
+    nobodys["data"]["newTag"] = json!("cold");
+    assert_eq!(due(&rules, &nobodys), Deliveries::default());
+    for data in [json!(null), json!(7), json!([])] {
+        nobodys["data"] = data;
+        assert_eq!(due(&rules, &nobodys), Deliveries::default());
+    }
+}
+
+#[test]
+fn debounces_per_lead_and_status_or_tag() {
+    let rules = configured(&[("DEBOUNCE_MINUTES", "5"), ("ALERT_TAGS", "hot")]).unwrap();
+    let quiet = |body: &Value| due(&rules, body).alert.unwrap().debounce_key.unwrap().as_str().to_owned();
+    assert_eq!(quiet(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
+    assert_eq!(quiet(&tagged(json!(null), json!(" HOT"))), "ws_abc123xyz#lead_abc123#hot#quiet-tag");
+    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().debounce_key, None);
+}
+
+#[test]
+fn the_pipeline_is_sendpilots_unless_configured() {
+    let sendpilots = configured(&[]).unwrap().pipeline;
+    for (status, stage) in STAGES.into_iter().chain([("MEETING_BOOKED", UNKNOWN_STAGE), ("", UNKNOWN_STAGE)]) {
+        assert_eq!(sendpilots.stage(status), stage);
+    }
+    let own = |text| configured(&[("STATUS_PIPELINE", text)]).unwrap().pipeline;
+    let list = own("OPPORTUNITY=Sales qualified, MEETING_BOOKED = demo,");
+    assert_eq!(list, own(r#" {"OPPORTUNITY": "Sales qualified", "MEETING_BOOKED": "demo"}"#));
+    assert_eq!(
+        ["OPPORTUNITY", "MEETING_BOOKED", "DONE"].map(|status| list.stage(status)),
+        ["Sales qualified", "demo", "unknown"]
+    );
+    assert_eq!(Pipeline::default(), sendpilots);
+}
+
+#[test]
+fn errors_name_the_variable_and_the_entry() {
+    for (variable, value, complaint) in [
+        ("STATUS_TOPIC_ARN", "status", "STATUS_TOPIC_ARN must be the ARN of an SNS topic"),
+        ("DEBOUNCE_MINUTES", "soon", "DEBOUNCE_MINUTES must be a whole number from 0 to 1440"),
+        ("DEBOUNCE_MINUTES", "1441", "DEBOUNCE_MINUTES must be a whole number from 0 to 1440"),
+        ("ALERT_STATUSES", "OPPORTUNITY,Meeting booked", r#"ALERT_STATUSES has the entry "Meeting booked"; "#),
+        (
+            "STATUS_PIPELINE",
+            "OPPORTUNITY",
+            r#"STATUS_PIPELINE has the entry "OPPORTUNITY", which should be STATUS=stage"#,
+        ),
+        ("STATUS_PIPELINE", "to do=won", r#"STATUS_PIPELINE has the status "to do", which should be letters"#),
+        ("STATUS_PIPELINE", "DONE=won,done=won", "STATUS_PIPELINE has the status done twice"),
+        ("STATUS_PIPELINE", r#"{"Done": "a", "DONE": "b"}"#, "STATUS_PIPELINE has the status DONE twice"),
+        ("STATUS_PIPELINE", "DONE=", "STATUS_PIPELINE has for DONE a stage that is"),
+        ("STATUS_PIPELINE", "DONE=a,DONE=b", "STATUS_PIPELINE has the status DONE twice"),
+        ("STATUS_PIPELINE", r#"{"DONE": "a", "DONE": "b"}"#, "STATUS_PIPELINE has the status DONE twice"),
+        ("STATUS_PIPELINE", r#"{"DONE": 7}"#, "STATUS_PIPELINE has for DONE a stage that is no text"),
+        (
+            "STATUS_PIPELINE",
+            r#"{"DONE": "a""#,
+            "STATUS_PIPELINE must be STATUS=stage,... or a JSON object of stages by status (line 1,",
+        ),
+    ] {
+        let error = configured(&[(variable, value)]).unwrap_err().to_string();
+        assert!(error.starts_with(complaint), "{value}: {error}");
+    }
+}
+
+#[test]
+fn variables_take_a_status_in_any_case() {
+    let stream = ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status");
+    let rules = |statuses, pipeline| {
+        configured(&[stream, ("ALERT_STATUSES", statuses), ("STATUS_PIPELINE", pipeline), ("DEBOUNCE_MINUTES", "5")])
+    };
+    let canonical = rules("OPPORTUNITY,NEGOTIATION_2", "OPPORTUNITY=sql,NEGOTIATION_2=deal").unwrap();
+    for (statuses, pipeline) in [
+        ("opportunity,negotiation_2", "opportunity=sql,negotiation_2=deal"),
+        ("Opportunity, Negotiation_2", r#"{"Opportunity": "sql", "Negotiation_2": "deal"}"#),
+    ] {
+        assert_eq!(rules(statuses, pipeline).unwrap(), canonical);
+    }
+    // An undocumented status keeps its letter case, and the rules ignore letter case.
+    for (previous, new, alerts) in [
+        ("OPPORTUNITY", "negotiation_2", true),
+        ("Opportunity", " Negotiation_2 ", true),
+        ("NEGOTIATION_2", "negotiation_2", false),
+        (" negotiation_2", "Negotiation_2", false),
+    ] {
+        let Deliveries { alert, status } = due(&canonical, &from_to(previous, new));
+        assert_eq!(alert.is_some(), alerts, "{previous} -> {new}");
+        let Message::Status { attributes, .. } = status.unwrap().message else { panic!("no status") };
+        assert_eq!((attributes["newStatus"].as_str(), attributes["crmStage"].as_str()), (new.trim(), "deal"));
+    }
+    let quiet = |status| due(&canonical, &from_to("X", status)).alert.unwrap().debounce_key;
+    assert_eq!(quiet("negotiation_2"), quiet("NEGOTIATION_2"));
+}
+
+/// Generates a text in random letter case. Around it are blanks and characters that nobody sees.
+fn otherwise(text: &'static str) -> impl Strategy<Value = String> {
+    let blanks = || "[ \\t\\n\u{a0}\u{2003}\u{200b}\u{feff}]{0,3}";
+    (blanks(), proptest::collection::vec(any::<bool>(), text.len()), blanks()).prop_map(
+        move |(before, upper, after)| {
+            let cased = text.chars().zip(upper).map(|(letter, upper)| match upper {
+                true => letter.to_ascii_uppercase(),
+                false => letter.to_ascii_lowercase(),
+            });
+            format!("{before}{}{after}", cased.collect::<String>())
+        },
+    )
+}
+
+fn written_otherwise(names: &'static [&'static str]) -> impl Strategy<Value = (&'static str, String)> {
+    select(names).prop_flat_map(|name| otherwise(name).prop_map(move |text| (name, text)))
+}
+
+proptest! {
+    #[test]
+    fn case_and_blanks_do_not_change_messages(
+        (name, name_otherwise) in written_otherwise(&["lead.status.changed", "lead.updated", "lead.renamed", "message.sent"]),
+        (previous, previous_otherwise) in written_otherwise(&STATUSES),
+        (new, new_otherwise) in written_otherwise(&STATUSES),
+    ) {
+        let rules = configured(&[
+            ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status"),
+            ("ALERT_STATUSES", "Opportunity,meeting_booked"),
+            ("DEBOUNCE_MINUTES", "5"),
+        ]).unwrap();
+        let published = |name: &str, previous: &str, new: &str| {
+            let mut body = from_to(previous, new);
+            body["eventType"] = name.into();
+            let Deliveries { alert, status } = due(&rules, &body);
+            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, debounce_key, .. }| (id, message, debounce_key)))
+        };
+        let canonical = published(name, previous, new);
+        prop_assert_eq!(canonical[0].is_some(), name != "message.sent" && new != previous && ["OPPORTUNITY", "MEETING_BOOKED"].contains(&new));
+        prop_assert_eq!(canonical[1].is_some(), name != "message.sent");
+        prop_assert_eq!(published(&name_otherwise, &previous_otherwise, &new_otherwise), canonical);
+    }
+}
+
+/// Each event's message to the stream against its golden file in `events/statuses/`, and its attributes and group beside it.
+/// `UPDATE_GOLDEN=1 cargo test --test behaviour rules::` writes the files anew.
+#[test]
+fn every_stream_message_matches_its_golden_file() {
+    let rules = configured(&[("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status")]).unwrap();
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut told = 0;
+    for name in files() {
+        let (request, now) = file(&name);
+        let Ok(verified) = verify(request.headers(), request.body(), &secrets(), now) else { continue };
+        let Ok(event) = parse(&verified) else { continue };
+        let Some(delivery) = rules.due(&event).unwrap().status else { continue };
+        let Message::Status { body, attributes, group, .. } = delivery.message else { panic!("no status") };
+        let filtered_by = json!({"MessageAttributes": attributes, "MessageGroupId": group});
+        for (folder, value) in [("statuses", serde_json::from_str(&body).unwrap()), ("attributes", filtered_by)] {
+            let path = format!("events/{folder}/{name}.json");
+            let text = serde_json::to_string_pretty::<Value>(&value).unwrap() + "\n";
+            if update {
+                fs::create_dir_all(format!("events/{folder}")).unwrap();
+                fs::write(&path, &text).unwrap();
+            }
+            assert_eq!(text, fs::read_to_string(&path).unwrap(), "{path}");
+        }
+        assert!(attributes.len() <= 7 && attributes.values().all(|value| !value.is_empty()), "{attributes:?}");
+        told += 1;
+    }
+    assert!(told >= 10, "{told}");
+}

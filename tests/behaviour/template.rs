@@ -1,0 +1,279 @@
+//! `template.yaml` against the code: variables, permissions, timeouts, the route and the table's
+//! TTL.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::support::aws::{Aws, Fault};
+use crate::support::dynamodb::DynamoDb;
+use crate::support::guide;
+use crate::support::lambda::{Lambda, Said, deployed_environment, environment};
+use crate::support::requests::{SECRET, change, opportunity, signed_now};
+use crate::support::template::{function, resource, resources_of, statements, unconditional_statements};
+use opportunity_alerts::config::{self, Config};
+use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::message::key::DeliveryId;
+use opportunity_alerts::secrets::signing::{SecretError, Secrets};
+use opportunity_alerts::timestamp::Timestamp;
+use opportunity_alerts::{aws, redrive, webhook};
+use serde_json::json;
+use yaml_serde::Value;
+
+/// SendPilot waits this long for an answer.
+const SENDPILOT: u64 = 30;
+
+/// The variables that `read` looks up.
+fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<String> {
+    let names = RefCell::new(BTreeSet::new());
+    read(&|name: &str| {
+        names.borrow_mut().insert(name.to_owned());
+        Some(match name {
+            "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => crate::support::lambda::TOPIC.to_owned(),
+            "STATUS_PIPELINE" => "DONE=won".to_owned(),
+            _ => "30".to_owned(),
+        })
+        .filter(|_| name != "WEBHOOK_SECRET")
+    });
+    names.into_inner()
+}
+
+#[test]
+fn sets_exactly_the_variables_that_the_code_reads() {
+    let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
+    let webhook = looked_up(|variable| drop(Config::read(variable).unwrap().rules(variable).unwrap()));
+    let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
+    assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable is one that can be read in the console");
+    for (id, read) in [("WebhookFunction", &webhook | &secret), ("RedriveFunction", both)] {
+        let function = function(id);
+        let variables = function["Environment"]["Variables"].as_mapping().unwrap();
+        let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
+        assert_eq!(set, read, "{id}");
+        // Lambda sets AWS_LAMBDA_LOG_LEVEL from this, and only under this format.
+        assert_eq!(function["LoggingConfig"]["LogFormat"].as_str(), Some("JSON"));
+    }
+}
+
+/// The actions behind the calls of a function, and the resource of the template that each is made on.
+fn used(calls: &[String]) -> BTreeSet<(String, String)> {
+    let grant = |call: &String| match call.as_str() {
+        "claim" | "takeover" | "complete" | "release" => ("dynamodb:UpdateItem", "!GetAtt DeliveriesTable.Arn"),
+        "list" => ("dynamodb:Query", "!Sub ${DeliveriesTable.Arn}/index/pending"),
+        "publish" => ("sns:Publish", "!Ref AlertsTopic"),
+        "current" | "previous" => ("secretsmanager:GetSecretValue", "what WEBHOOK_SECRET_ID names"),
+        other => panic!("an action that nobody granted: {other}"),
+    };
+    calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
+}
+
+/// Returns what statements allow: each action with its resource.
+fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
+    let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
+    let mut allowed = BTreeSet::new();
+    for statement in statements {
+        assert_eq!(statement["Effect"].as_str(), Some("Allow"));
+        assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
+        let on = match &statement["Resource"] {
+            on if on == webhook_secret => "what WEBHOOK_SECRET_ID names".to_owned(),
+            on => yaml_serde::to_string(on).unwrap().trim().to_owned(),
+        };
+        let actions = match &statement["Action"] {
+            Value::Sequence(actions) => actions.clone(),
+            action => vec![action.clone()],
+        };
+        allowed.extend(actions.iter().map(|action| (action.as_str().unwrap().to_owned(), on.clone())));
+    }
+    allowed
+}
+
+/// Returns what a role allows. With the stream on, this includes what separate policies add.
+fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
+    let itself = resource(role);
+    assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
+    let mut granted = allowed(&unconditional_statements(&itself));
+    let reference: Value = yaml_serde::from_str(&format!("!Ref {role}")).unwrap();
+    for (id, policy) in resources_of("AWS::IAM::Policy") {
+        assert_eq!(resource(&id)["Condition"].as_str(), Some("StreamsStatus"), "{id}");
+        if streams && policy["Roles"].as_sequence().unwrap().contains(&reference) {
+            granted.extend(allowed(&statements(&policy["PolicyDocument"])));
+        }
+    }
+    granted
+}
+
+/// What Lambda does in the function's name, and not the code.
+fn by_lambda(grants: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+    grants.iter().map(|(action, on)| ((*action).to_owned(), format!("!GetAtt {on}.Arn"))).collect()
+}
+
+#[tokio::test]
+async fn each_role_grants_exactly_what_its_function_calls() {
+    let dynamodb = DynamoDb::start().await;
+    let aws = Aws::before(&dynamodb.url).await;
+    aws.put_secret(SECRET);
+    let mut function = Lambda::start(deployed_environment(&aws), Duration::from_secs(10)).await;
+    aws.next("publish", Fault::Refused(403));
+    for status in [503, 200, 200] {
+        assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, status);
+    }
+    function.answer(&signed_now(&change("evt_2", "DONE"))).await;
+    let webhook = aws.calls();
+    assert!(
+        ["current", "claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned()))
+    );
+    let logs = [("logs:CreateLogStream", "WebhookLogs"), ("logs:PutLogEvents", "WebhookLogs")];
+    assert_eq!(granted("WebhookRole", false), &used(&webhook) | &by_lambda(&logs));
+
+    aws.next("publish", Fault::Refused(403));
+    function.answer(&signed_now(&opportunity("evt_3"))).await;
+    let before = aws.calls().len();
+    let mut redrive = Lambda::start_redrive(&aws, Duration::from_secs(10)).await;
+    aws.next("publish", Fault::Refused(403));
+    for _ in 0..2 {
+        assert!(matches!(redrive.invoke(&json!({})).await, Said::Response(_)));
+    }
+    let redrive = &aws.calls()[before..];
+    assert!(["list", "takeover", "complete", "release"].iter().all(|call| redrive.contains(&(*call).to_owned())));
+    let by_lambda = by_lambda(&[
+        ("logs:CreateLogStream", "RedriveLogs"),
+        ("logs:PutLogEvents", "RedriveLogs"),
+        ("sqs:SendMessage", "RedriveFailures"),
+    ]);
+    assert_eq!(granted("RedriveRole", false), &used(redrive) | &by_lambda);
+}
+
+#[test]
+fn the_stream_adds_only_permission_to_publish_to_it() {
+    for role in ["WebhookRole", "RedriveRole"] {
+        let besides = &granted(role, true) - &granted(role, false);
+        assert_eq!(besides, [("sns:Publish".to_owned(), "!Ref StatusTopic".to_owned())].into(), "{role}");
+    }
+}
+
+/// CloudFormation updates a resource after those that it refers to. It removes old resources after
+/// all updates.
+#[test]
+fn permission_to_publish_outlives_the_topics_variable() {
+    // A statement in a role would disappear with the role's update, before the functions are
+    // updated.
+    for role in ["WebhookRole", "RedriveRole"] {
+        assert!(!yaml_serde::to_string(&resource(role)).unwrap().contains("Status"), "{role}");
+        let reference = format!("!Ref {role}");
+        assert!(
+            yaml_serde::to_string(&resource("PublishToStream")["Properties"]["Roles"]).unwrap().contains(&reference)
+        );
+    }
+    let variable = "!If [StreamsStatus, !Select [0, [!Ref StatusTopic, !Ref PublishToStream]], !Ref AWS::NoValue]";
+    let variable: Value = yaml_serde::from_str(variable).unwrap();
+    for id in ["WebhookFunction", "RedriveFunction"] {
+        assert_eq!(function(id)["Environment"]["Variables"]["STATUS_TOPIC_ARN"], variable, "{id}");
+    }
+    // The redrive gets the topic before anything is claimed for the stream. Otherwise it would
+    // discard it.
+    assert_eq!(resource("WebhookFunction")["DependsOn"].as_str(), Some("RedriveFunction"));
+    // If a condition leaves a resource out, CloudFormation does not create what depends on it.
+    for (id, resource) in crate::support::template::load()["Resources"].as_mapping().unwrap() {
+        if let Some(on) = resource["DependsOn"].as_str() {
+            assert!(crate::support::template::resource(on)["Condition"].is_null(), "{id:?} depends on {on}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_and_deadlines_are_nested() {
+    let function = function("WebhookFunction");
+    let timeout = function["Timeout"].as_u64().unwrap();
+    let gateway = function["Events"]["Webhook"]["Properties"]["TimeoutInMillis"].as_u64().unwrap() / 1000;
+    let now = Timestamp::from_millis(1_708_770_600_000);
+    let invocation = Invocation::new("request-1", now.after(Duration::from_secs(timeout)), now, [0; 8]);
+    let schedule = invocation.schedule();
+    assert!(schedule.claim_by - schedule.secrets_by > PATIENCE, "a claim would have no time left");
+    let publish = schedule.publish_by - tokio::time::Instant::now();
+    let settle = schedule.settle_by - tokio::time::Instant::now();
+    assert!(aws::CONNECT_TIMEOUT < aws::ATTEMPT_TIMEOUT && aws::ATTEMPT_TIMEOUT < aws::OPERATION_TIMEOUT);
+    assert!(aws::OPERATION_TIMEOUT < publish && publish < settle && settle < Duration::from_secs(timeout));
+    assert!(settle - publish >= 2 * PATIENCE, "a completion that got no answer could not be repeated");
+    assert!(timeout < gateway && gateway < SENDPILOT);
+    let lease = invocation.attempt().lease_until.since(now);
+    assert!(schedule.pace_by > schedule.claim_by && schedule.publish_by - schedule.pace_by > 2 * PATIENCE);
+    assert!(redrive::DELIVERY_TIME >= Duration::from_secs(timeout + 2), "webhooks could take all slots in its reach");
+    assert!(lease > Duration::from_secs(timeout), "the living would be overtaken");
+    assert!(lease < Duration::from_secs(30), "SendPilot's second retry would find the lease of a dead attempt");
+    // What is assumed where the runtime names no deadline.
+    let unstated = Invocation::new("request-1", Timestamp::from_millis(0), now, [0; 8]);
+    assert_eq!(unstated.attempt().lease_until.since(now), lease);
+}
+
+/// So a backlog drains without a gap between two runs.
+#[test]
+fn a_redrive_claims_until_the_next_one_begins() {
+    let function = function("RedriveFunction");
+    let schedule = &function["Events"]["EveryMinute"]["Properties"];
+    assert_eq!(schedule["ScheduleExpression"].as_str(), Some("rate(1 minute)"));
+    assert_eq!(schedule["OmitName"].as_bool(), Some(true), "two stacks would want one name");
+    let timeout = Duration::from_secs(function["Timeout"].as_u64().unwrap());
+    let minute = Duration::from_secs(60);
+    assert!(timeout - redrive::DELIVERY_TIME >= minute, "nothing is taken up before the next run");
+    assert!(timeout < minute * 2, "the next run would be given up, where one execution is reserved");
+    assert!(redrive::DELIVERY_TIME * 4 <= timeout, "each delivery would get less than that");
+    // What is older than a minute or failed is done by the next run.
+    for retries in [&function["EventInvokeConfig"], &schedule["RetryPolicy"]] {
+        assert_eq!(retries["MaximumRetryAttempts"].as_u64(), Some(0));
+        assert_eq!(retries["MaximumEventAgeInSeconds"].as_u64(), Some(60));
+    }
+}
+
+#[test]
+fn the_secret_starts_empty_or_is_an_existing_one() {
+    let secret = resource("WebhookSecret");
+    let first = secret["Properties"]["SecretString"].as_str().unwrap();
+    assert_eq!(Secrets::parse(first).unwrap_err(), SecretError::Empty);
+    // Every value that the guide shows can be stored.
+    let guide = guide::text();
+    let shown: Vec<_> = guide.split('`').filter(|code| code.contains("whsec_…")).collect();
+    let forms = [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#];
+    assert!(forms.iter().all(|form| shown.contains(form)), "{shown:?}");
+    for form in shown {
+        assert!(Secrets::parse(&form.replace("whsec_…", SECRET)).is_ok(), "{form}");
+    }
+    let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
+    let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();
+    let template = crate::support::template::load();
+    assert_eq!(function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"], either);
+    assert_eq!(template["Outputs"]["WebhookSecretArn"]["Value"], either);
+    assert_eq!(secret["Condition"].as_str(), Some("MakesWebhookSecret"));
+    // No value of a secret comes in by a parameter, where CloudFormation would keep it.
+    for (name, parameter) in template["Parameters"].as_mapping().unwrap() {
+        assert!(parameter["NoEcho"].is_null(), "{name:?}");
+    }
+}
+
+#[test]
+fn the_route_matches_the_code() {
+    let function = function("WebhookFunction");
+    let event = &function["Events"]["Webhook"];
+    assert_eq!((event["Type"].as_str(), event["Properties"]["Method"].as_str()), (Some("HttpApi"), Some("POST")));
+    assert_eq!(event["Properties"]["Path"].as_str(), Some(webhook::PATH));
+    assert_eq!(event["Properties"]["PayloadFormatVersion"].as_str(), Some("2.0"));
+}
+
+#[tokio::test]
+async fn only_a_completed_row_expires() {
+    let table = resource("DeliveriesTable");
+    let ttl = table["Properties"]["TimeToLiveSpecification"]["AttributeName"].as_str().unwrap();
+    let dynamodb = DynamoDb::start().await;
+    let aws = Aws::before(&dynamodb.url).await;
+    let mut function = Lambda::start(environment(&aws), Duration::from_secs(10)).await;
+    let id = DeliveryId::alert(Some("ws_abc123xyz"), "evt_1");
+    aws.next("publish", Fault::Refused(403));
+    function.answer(&signed_now(&opportunity("evt_1"))).await;
+    assert!(!dynamodb.row(&id).await.unwrap().contains_key(ttl));
+    function.answer(&signed_now(&opportunity("evt_1"))).await;
+    let row = dynamodb.row(&id).await.unwrap();
+    let [expires, published] = [ttl, "publishedAt"].map(|name| row[name].as_n().unwrap().parse::<u64>().unwrap());
+    assert_eq!(expires, (published + 30 * 86_400_000) / 1000, "in seconds, as DynamoDB wants it");
+    for retained in ["DeletionPolicy", "UpdateReplacePolicy"] {
+        assert_eq!(table[retained].as_str(), Some("Retain"));
+    }
+}

@@ -1,0 +1,131 @@
+//! For every row that the rules can tell apart, the pure rule and the conditional write agree.
+
+use crate::support::dynamodb::{DynamoDb, Item};
+use crate::support::requests::{claim_of, delivery};
+use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
+use opportunity_alerts::delivery::ledger::{
+    ClaimRequest, ClaimResult, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Refusal, Row, State, may_claim,
+    may_settle, may_take_slot,
+};
+use opportunity_alerts::delivery::pace::AlertRate;
+use opportunity_alerts::invocation::{Attempt, Owner};
+use opportunity_alerts::timestamp::Timestamp;
+
+const NOW: Timestamp = Timestamp::from_millis(1000);
+
+fn me() -> Owner {
+    Owner::new("me", [0; 8])
+}
+
+/// Returns every row that the rules can tell apart, and no row. A row has any state, and is mine or
+/// another's. Its lease is over, ends now, or lasts. It has no content, the same, or other content.
+fn rows() -> Vec<Option<Row>> {
+    let mut rows = vec![None];
+    for state in [State::Pending, State::Published, State::Debounced, State::Discarded] {
+        for owner in [me(), Owner::new("another", [0; 8])] {
+            for lease in [999, 1000, 1001] {
+                for content in [None, Some("x"), Some("other content")] {
+                    let lease_until = Timestamp::from_millis(lease);
+                    let content_sha256 = content.map(|content| delivery("evt", content).content_sha256);
+                    rows.push(Some(Row { state, owner: owner.clone(), lease_until, content_sha256 }));
+                }
+            }
+        }
+    }
+    rows
+}
+
+fn item(row: &Row) -> Item {
+    let state = match row.state {
+        State::Pending => "PENDING",
+        State::Published => "PUBLISHED",
+        State::Debounced => "DEBOUNCED",
+        State::Discarded => "DISCARDED",
+    };
+    let content = row.content_sha256.clone().map(|content| ("contentSha256".to_owned(), S(content)));
+    let attributes = [
+        ("deliveryId".into(), S("ws#evt#alert".into())),
+        ("state".into(), S(state.into())),
+        ("owner".into(), S(row.owner.as_str().into())),
+        ("leaseUntil".into(), N(row.lease_until.as_millis().to_string())),
+        ("message".into(), M(["Subject", "Message"].map(|name| (name.into(), S("x".into()))).into())),
+    ];
+    attributes.into_iter().chain(content).collect()
+}
+
+/// A table with this row and no other.
+async fn table(row: Option<&Row>) -> DynamoDb {
+    let dynamodb = DynamoDb::start().await;
+    if let Some(row) = row {
+        dynamodb.put(item(row)).await;
+    }
+    dynamodb
+}
+
+#[tokio::test]
+async fn claim_and_takeover_agree_with_the_rule() {
+    for row in rows() {
+        for wanted in [ClaimRequest::Delivery(delivery("evt", "x")), ClaimRequest::Pending(delivery("evt", "x").id)] {
+            let dynamodb = table(row.as_ref()).await;
+            let by_key = matches!(wanted, ClaimRequest::Pending(_));
+            let may = may_claim(row.as_ref(), wanted.content_sha256(), &me(), NOW);
+            let attempt = Attempt { owner: me(), now: NOW, lease_until: Timestamp::from_millis(9999) };
+            let claim = dynamodb.ledger().claim(wanted, attempt).await.map(|ClaimResult { claim, .. }| claim);
+            let agree = match (&claim, may) {
+                (Err(LedgerError::Gone), MayClaim::Yes) => by_key && row.is_none(),
+                (Ok(Ok(_)), MayClaim::Yes) => !by_key || row.is_some(),
+                (Ok(Ok(_)), MayClaim::Mine) => true,
+                (Ok(Err(Refusal::OtherContent)), MayClaim::No(Refusal::OtherContent)) => !by_key,
+                (Ok(Err(refusal)), MayClaim::No(expected)) => *refusal == expected,
+                _ => false,
+            };
+            assert!(agree, "{row:?}, by key: {by_key}: {claim:?}");
+            let left = dynamodb.rows().await.len();
+            assert_eq!(left, usize::from(row.is_some() || !by_key), "a takeover makes no row");
+        }
+    }
+}
+
+#[tokio::test]
+async fn complete_discard_and_release_agree_with_the_rule() {
+    for row in rows() {
+        let expected = may_settle(row.as_ref(), &me());
+        let is_settled = |result: Result<(), LedgerError>| match result {
+            Ok(()) => expected != MaySettle::Overtaken,
+            Err(error) => expected == MaySettle::Overtaken && matches!(error, LedgerError::Overtaken),
+        };
+        let before = row.as_ref().map(|row| item(row)["state"].clone());
+        let state = async |dynamodb: &DynamoDb| dynamodb.rows().await.first().map(|row| row["state"].clone());
+
+        let dynamodb = table(row.as_ref()).await;
+        let receipt = Receipt { message_id: "m".into(), published_at: NOW, expires_at: NOW };
+        assert!(is_settled(dynamodb.ledger().complete(&claim_of("evt", me()), &receipt).await), "{row:?}");
+        let after = if expected == MaySettle::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
+        assert_eq!(state(&dynamodb).await, after, "{row:?}");
+
+        let dynamodb = table(row.as_ref()).await;
+        assert!(is_settled(dynamodb.ledger().discard(&claim_of("evt", me()), "off", NOW).await), "{row:?}");
+        let after = if expected == MaySettle::Yes { Some(S("DISCARDED".into())) } else { before.clone() };
+        assert_eq!(state(&dynamodb).await, after, "{row:?}");
+
+        let dynamodb = table(row.as_ref()).await;
+        assert!(is_settled(dynamodb.ledger().release(&claim_of("evt", me()), NOW, "e").await), "{row:?}");
+        assert_eq!(state(&dynamodb).await, before, "{row:?}");
+    }
+}
+
+#[tokio::test]
+async fn slot_agrees_with_the_rule() {
+    let another = Owner::new("another", [0; 8]);
+    for holder in [None, Some(me()), Some(another)] {
+        let dynamodb = DynamoDb::start().await;
+        let slot = AlertRate::new(5).unwrap().slot_at(NOW);
+        if let Some(holder) = &holder {
+            assert!(dynamodb.ledger().take_slot(&claim_of("evt", holder.clone()), slot).await.unwrap());
+        }
+        let may = may_take_slot(holder.as_ref(), &me());
+        assert_eq!(dynamodb.ledger().take_slot(&claim_of("evt", me()), slot).await.unwrap(), may, "{holder:?}");
+        let left = dynamodb.rows().await[0]["owner"].clone();
+        assert_eq!(left, S(holder.unwrap_or_else(me).as_str().into()));
+    }
+}

@@ -1,0 +1,264 @@
+//! Debounced alerts. Of all alerts on one lead and status, one is published within the period,
+//! however many arrive at once. A fault never suppresses all of them.
+
+use std::time::Duration;
+
+use crate::support::aws::Fault;
+use crate::support::dynamodb::{DynamoDb, Item};
+use crate::support::lambda::{Lambda, Said, environment};
+use crate::support::requests::{claim_of, delivery, opportunity, signed_now};
+use crate::support::world::World;
+use aws_sdk_dynamodb::types::AttributeValue::{N, S};
+use futures_util::future::join_all;
+use opportunity_alerts::delivery::ledger::{
+    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayAlert, Refusal, may_alert,
+};
+use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay};
+use opportunity_alerts::delivery::topic::{Topic, TopicError};
+use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::invocation::Owner;
+use opportunity_alerts::message::Message;
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
+use opportunity_alerts::timestamp::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use std::sync::Mutex;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+const MINUTE: Duration = Duration::from_secs(60);
+const START: Timestamp = Timestamp::from_millis(1_708_770_600_000);
+
+impl World {
+    async fn debouncing(&self) -> Lambda {
+        let mut environment = environment(&self.aws);
+        environment.push(("DEBOUNCE_MINUTES", "5".into()));
+        Lambda::start(environment, TIMEOUT).await
+    }
+}
+
+fn on(event_id: &str, lead: &str, status: &str) -> Value {
+    let mut body: Value = serde_json::from_str(&opportunity(event_id)).unwrap();
+    body["data"]["leadId"] = lead.into();
+    body["data"]["newStatus"] = status.into();
+    signed_now(&body.to_string())
+}
+
+#[tokio::test]
+async fn debounces_the_same_lead_only() {
+    let world = World::new().await;
+    let mut function = world.debouncing().await;
+    let mut outcome =
+        async |event: &str, lead: &str| function.answer(&on(event, lead, "OPPORTUNITY")).await.1["outcome"].clone();
+    assert_eq!(outcome("evt_1", "lead_1").await, "alerted");
+    assert_eq!(outcome("evt_2", "lead_1").await, "debounced");
+    assert_eq!(outcome("evt_2", "lead_1").await, "duplicate");
+    assert_eq!(outcome("evt_1", "lead_1").await, "duplicate");
+    assert_eq!(outcome("evt_3", "lead_2").await, "alerted");
+    assert_eq!(world.aws.alerts(), ["evt_1", "evt_3"]);
+    let row = world.dynamodb.row(&DeliveryId::alert(Some("ws_abc123xyz"), "evt_2")).await.unwrap();
+    assert_eq!((&row["state"], &row["debouncedBy"]), (&S("DEBOUNCED".into()), &S("ws_abc123xyz#evt_1#alert".into())));
+    assert!(row.contains_key("expiresAt") && !row.contains_key("pending"), "{row:?}");
+    assert!(world.dynamodb.pending().await.is_empty());
+}
+
+#[tokio::test]
+async fn one_of_fifty_concurrent_events_alerts() {
+    let world = World::new().await;
+    let (world, mut outcomes) = (&world, Vec::new());
+    for batch in 0..5 {
+        let answers = join_all((0..10).map(|number| async move {
+            let mut function = world.debouncing().await;
+            function.answer(&on(&format!("evt_{batch}_{number}"), "lead_1", "OPPORTUNITY")).await
+        }));
+        outcomes.extend(answers.await.into_iter().map(|(status, answer)| (status, answer["outcome"].clone())));
+    }
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == (200, json!("alerted"))).count(), 1);
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == (200, json!("debounced"))).count(), 49);
+    assert_eq!(world.aws.alerts().len(), 1);
+}
+
+/// Otherwise the redrive would take up the debounced alert, perhaps after the quiet period.
+#[tokio::test]
+async fn retries_a_throttled_debounce() {
+    let world = World::new().await;
+    let mut function = world.debouncing().await;
+    assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
+    // Nine throttles are three repetitions, because the SDK tries three times for each.
+    (0..9).for_each(|_| world.aws.next("debounce", Fault::Throttled));
+    assert_eq!(function.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "debounced");
+    assert!(world.dynamodb.pending().await.is_empty());
+}
+
+/// The first one's publish fails: the second may rest all the same, because the first is claimed.
+#[tokio::test]
+async fn the_redrive_publishes_a_failed_alert_that_debounced_another() {
+    let world = World::new().await;
+    let mut function = world.debouncing().await;
+    world.aws.next("publish", Fault::Refused(403));
+    assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.0, 503);
+    assert_eq!(function.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "debounced");
+    assert_eq!(world.aws.alerts(), [""; 0]);
+    let mut redrive = Lambda::start_redrive_with(&world.aws, vec![("DEBOUNCE_MINUTES", "5".into())], TIMEOUT).await;
+    let Said::Response(report) = redrive.invoke(&json!({})).await else { panic!("no report") };
+    assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(0)), "{report}");
+    assert_eq!(world.aws.alerts(), ["evt_1"]);
+}
+
+/// Nobody has the word without a claim: killed before its own claim took effect, the first one silences nobody.
+#[tokio::test]
+async fn an_unclaimed_event_debounces_nothing() {
+    let world = World::new().await;
+    let mut function = world.debouncing().await;
+    world.aws.next("claim", Fault::HeldBefore);
+    function.begin(&on("evt_1", "lead_1", "OPPORTUNITY")).await;
+    world.aws.held().await;
+    function.kill().await;
+    assert_eq!(world.debouncing().await.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
+}
+
+/// Without an answer about the period nobody is silenced, and nobody is told 2xx.
+#[tokio::test]
+async fn alerts_later_if_the_debounce_is_unknown() {
+    for (call, fault) in [("quiet", Fault::Refused(400)), ("quiet", Fault::HeldAfter)] {
+        let world = World::new().await;
+        let mut function = world.debouncing().await;
+        (0..9).for_each(|_| world.aws.next(call, fault));
+        assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.0, 503, "{fault:?}");
+        world.aws.clear();
+        assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.0, 200, "{fault:?}");
+        assert_eq!(world.aws.alerts(), ["evt_1"], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_write_agrees_with_the_rule() {
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let [mine, anothers] = ["evt", "another"].map(|event| DeliveryId::alert(Some("ws"), event));
+    for holder in [None, Some(&mine), Some(&anothers)] {
+        for until in [999, 1000, 1001] {
+            let dynamodb = DynamoDb::start().await;
+            let row =
+                holder.map(|holder| DebounceLock { holder: holder.clone(), until: Timestamp::from_millis(until) });
+            if let Some(DebounceLock { holder, until }) = &row {
+                let item = [
+                    ("deliveryId".to_owned(), S(period.as_str().into())),
+                    ("holder".into(), S(holder.as_str().into())),
+                    ("quietUntil".into(), N(until.as_millis().to_string())),
+                ];
+                dynamodb.put(Item::from(item)).await;
+            }
+            let claim = claim_of("evt", Owner::new("me", [0; 8]));
+            let (now, then) = (Timestamp::from_millis(1000), Timestamp::from_millis(61_000));
+            let answer = dynamodb.ledger().lock_debounce(&claim, &period, now, then).await.unwrap();
+            assert_eq!(answer, may_alert(row.as_ref(), &mine, now), "{row:?}");
+            let left = &dynamodb.rows().await[0];
+            let expected = if answer == MayAlert::Yes { (mine.as_str(), "61000") } else { (anothers.as_str(), "1001") };
+            assert_eq!(
+                (left["holder"].as_s().unwrap().as_str(), left["quietUntil"].as_n().unwrap().as_str()),
+                expected
+            );
+            assert!(answer != MayAlert::Yes || left["expiresAt"] == N("62".into()), "{left:?}");
+        }
+    }
+}
+
+/// Takes what it is told to take, and remembers when.
+#[derive(Default)]
+struct Told(Mutex<Vec<(Timestamp, String)>>);
+
+struct At<'a> {
+    told: &'a Told,
+    now: Timestamp,
+    works: bool,
+}
+
+impl Topic for At<'_> {
+    async fn publish(&self, message: &Message) -> Result<String, TopicError> {
+        let Message::Alert { body, .. } = message else { panic!("no alert") };
+        if !self.works {
+            return Err(TopicError::Failed("not now".into()));
+        }
+        self.told.0.lock().unwrap().push((self.now, body.clone()));
+        Ok("message".into())
+    }
+}
+
+/// One attempt at the delivery of an event, as from the webhook or as from the redrive.
+async fn attempt(
+    dynamodb: &DynamoDb,
+    told: &Told,
+    event: usize,
+    now: Timestamp,
+    works: bool,
+    redrives: bool,
+) -> Delivered {
+    let relay = Relay {
+        ledger: dynamodb.ledger(),
+        topic: At { told, now, works },
+        retention: MINUTE * 60,
+        debounce: Some(MINUTE * 5),
+        pacer: None,
+        stream_wait: MINUTE,
+    };
+    let event_id = format!("evt_{event}");
+    let mut delivery = delivery(&event_id, &event_id);
+    delivery.debounce_key = Some(DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY"));
+    let wanted = if redrives { ClaimRequest::Pending(delivery.id) } else { ClaimRequest::Delivery(delivery) };
+    let random = now.as_millis().to_be_bytes();
+    relay.deliver(wanted, &Invocation::new("request", now.after(MINUTE / 6), now, random)).await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Three events on one lead, attempts at any of them in any order and at any distance, while the topic works or does not;
+    /// then the redrive, until nothing is pending.
+    #[test]
+    fn any_fault_leaves_one_alert_per_period(
+        attempts in proptest::collection::vec((0usize..3, 20u64..400, any::<bool>()), 1..12)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (dynamodb, told) = (DynamoDb::start().await, Told::default());
+            let mut now = START;
+            let mut events = std::collections::BTreeSet::new();
+            for (event, seconds, works) in attempts {
+                now = now.after(Duration::from_secs(seconds));
+                let relayed = attempt(&dynamodb, &told, event, now, works, false).await;
+                if matches!(relayed.outcome, Outcome::Debounced { .. }) {
+                    // Silence is only for who has an alert: one that is out, or one that waits in its row.
+                    let rows = dynamodb.rows().await;
+                    let holder = rows.iter().find_map(|row| row.get("holder")).unwrap();
+                    let holder = rows.iter().find(|row| &row["deliveryId"] == holder).unwrap();
+                    assert_ne!(holder["state"], S("DEBOUNCED".into()));
+                }
+                events.insert(event);
+            }
+            for _ in 0..3 {
+                for event in &events {
+                    now = now.after(MINUTE);
+                    match attempt(&dynamodb, &told, *event, now, true, true).await.outcome {
+                        Outcome::Published { .. } | Outcome::Debounced { .. } | Outcome::Refused(Refusal::Done) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            }
+            assert!(dynamodb.pending().await.is_empty());
+            let told = told.0.into_inner().unwrap();
+            assert!(!told.is_empty());
+            for pair in told.windows(2) {
+                assert!(pair[1].0.since(pair[0].0) >= MINUTE * 5, "{told:?}");
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_row_debounces_nothing() {
+    let dynamodb = DynamoDb::start().await;
+    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    dynamodb.put(Item::from([("deliveryId".to_owned(), S(period.as_str().into()))])).await;
+    let claim: Claim = claim_of("evt", Owner::new("me", [0; 8]));
+    let answer = dynamodb.ledger().lock_debounce(&claim, &period, START, START.after(MINUTE)).await;
+    assert!(matches!(answer, Err(LedgerError::BadRow("holder"))), "{answer:?}");
+}

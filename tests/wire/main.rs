@@ -1,0 +1,16 @@
+//! Tests over the network: the real binaries under a Lambda Runtime API, and a real DynamoDB
+//! engine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod conditional_writes;
+mod connections;
+mod debounce;
+mod keyring;
+mod ledger;
+mod pace;
+mod redrive;
+mod stream;
+#[path = "../support/mod.rs"]
+mod support;
+mod telemetry;
+mod webhook;
