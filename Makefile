@@ -76,7 +76,7 @@ deployed-build: tools # Only compile what `make test-deployed` deploys
 	@nice -n 19 env $(LOCAL_AWS) local_aws.function
 
 model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
-	cargo test --locked --test proof -- --ignored --nocapture --test-threads 1 claim_model:: pace_model:: faults::
+	cargo test --locked --test proof -- --ignored --nocapture claim_model:: pace_model:: faults::
 
 chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
 	cargo test --locked --test proof -- --ignored --nocapture chaos::
@@ -85,7 +85,7 @@ load: # Thousands of events over 1 to 8 processes: throughput and latency. Some 
 	cargo test --locked --test proof -- --ignored --nocapture load::
 
 growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
-	cargo test --locked --release --test proof -- --ignored --nocapture --test-threads 1 growth::
+	cargo test --locked --release --test proof -- --ignored --nocapture growth::
 
 # Built together, so that all three share the crates that they have in common. The features of `floor`
 # and `empty` are among the function's, so the function is the same as when it is built alone.

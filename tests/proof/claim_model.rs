@@ -31,6 +31,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
+use crate::PROCESSORS;
 use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use Then::*;
@@ -469,6 +470,7 @@ fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Opt
 /// The real protocol keeps every promise; each of the others breaks one.
 #[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
 fn check(size: Size) {
+    let _processors = PROCESSORS.blocking_lock();
     println!("\n{size:?}\n{:<27}{:>9}{:>7}{:>9}  verdict", "protocol", "worlds", "depth", "time");
     if let Some((name, _)) = explore(Real, None, size) {
         let (_, way) = explore(Real, Some(name), size).expect("it is found again");

@@ -28,6 +28,7 @@ use std::iter::once;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::PROCESSORS;
 use crate::support::doubles::{relay, telemetry};
 use crate::support::requests::{SECRET, around, documented, http, opportunity_of, secrets};
 use Fault::*;
@@ -610,6 +611,7 @@ fn combined(scenario: Scenario, faults: usize) -> usize {
 
 /// Explores all scenarios with up to `faults` faults.
 fn explore_all(flaw: Flaw, faults: usize) -> Verdict {
+    let _processors = PROCESSORS.blocking_lock();
     // Under the signature that is good for two hours, one request does for all retries.
     let requests = Arc::new(LEADS.map(|lead| {
         let body = opportunity_of("evt_1", lead);

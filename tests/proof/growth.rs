@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::PROCESSORS;
 use crate::support::aws::{Aws, Fault};
 use crate::support::dynamodb::{DynamoDb, TABLE};
 use crate::support::lambda::{Lambda, Said, environment};
@@ -362,6 +363,7 @@ async fn thousands_of_rows_cost_an_event_nothing() {
     /// Two pages in each shard.
     const PENDING: usize = 9_000;
     const EVENTS: usize = 100;
+    let _processors = PROCESSORS.lock().await;
     let mut table = Table::over(Database::memory().unwrap()).await;
     table.publish_until(FEW).await;
     let among_few = cost(&mut table, EVENTS).await;
@@ -403,6 +405,7 @@ fn on_disk() -> (tempfile::TempDir, Database) {
 #[ignore = "takes minutes and gigabytes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
 async fn millions_of_rows_cost_an_event_nothing() {
+    let _processors = PROCESSORS.lock().await;
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
     println!("      rows      GB   claim: half of them, 99 in 100, units   completion: the same");
@@ -426,6 +429,7 @@ async fn millions_of_rows_cost_an_event_nothing() {
 #[ignore = "takes minutes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
 async fn a_hundred_thousand_pending_deliveries() {
+    let _processors = PROCESSORS.lock().await;
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
     table.publish_until(10_000).await;

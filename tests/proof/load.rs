@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::PROCESSORS;
 use crate::support::aws::{Aws, Fault};
 use crate::support::dynamodb::DynamoDb;
 use crate::support::fleet::{Fleet, Function};
@@ -110,6 +111,7 @@ async fn measure(processes: usize, count: usize) -> Measured {
 
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
 async fn check(sizes: &[usize], count: usize) {
+    let _processors = PROCESSORS.lock().await;
     println!("processes  events  per second  growth     half of them    99 in 100");
     let mut alone = None;
     for &processes in sizes {

@@ -10,3 +10,9 @@ mod load;
 mod pace_model;
 #[path = "../support/mod.rs"]
 mod support;
+
+use tokio::sync::Mutex;
+
+/// Locked by tests that keep every processor busy, and by tests that measure time, which would measure
+/// the other tests instead.
+static PROCESSORS: Mutex<()> = Mutex::const_new(());

@@ -30,6 +30,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+use crate::PROCESSORS;
 use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use opportunity_alerts::delivery::ledger::may_take_slot;
@@ -586,6 +587,7 @@ fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Opt
 /// The real protocol keeps every promise at every size; each of the others breaks one.
 #[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
 fn check(sizes: &[Size], broken: &[Broken]) {
+    let _processors = PROCESSORS.blocking_lock();
     println!("\n{:<24}{:>5}{:>9}{:>7}{:>9}  verdict", "protocol", "rate", "worlds", "depth", "time");
     for &size in sizes {
         if let Some((name, _)) = explore(Real, None, size) {

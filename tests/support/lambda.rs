@@ -58,12 +58,17 @@ impl Lambda {
         Self::run(env!("CARGO_BIN_EXE_webhook"), environment, timeout).await
     }
 
+    /// Starts the webhook function with further variables in its environment.
+    pub async fn start_with(aws: &Aws, more: Vec<(&'static str, String)>, timeout: Duration) -> Self {
+        Self::start([environment(aws), more].concat(), timeout).await
+    }
+
     /// Starts the redrive function.
     pub async fn start_redrive(aws: &Aws, timeout: Duration) -> Self {
         Self::start_redrive_with(aws, Vec::new(), timeout).await
     }
 
-    /// The same, with more in its environment.
+    /// Starts the redrive function with further variables in its environment.
     pub async fn start_redrive_with(aws: &Aws, more: Vec<(&'static str, String)>, timeout: Duration) -> Self {
         let environment = environment(aws).into_iter().chain(more).collect();
         Self::run(env!("CARGO_BIN_EXE_redrive"), environment, timeout).await

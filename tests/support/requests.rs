@@ -82,6 +82,16 @@ pub fn standard(family: &str, secret: &str, id: &str, seconds: u64, body: &[u8])
     sendpilot::standard(family, secret, id, seconds, body).unwrap()
 }
 
+/// The sample opportunity as event `evt_1`, signed now.
+pub fn event() -> Value {
+    signed_now(&opportunity("evt_1"))
+}
+
+/// The body of the answer to that event.
+pub fn said(outcome: &str) -> Value {
+    json!({"outcome": outcome, "eventId": "evt_1"})
+}
+
 /// A payload signed now, with the sample secret.
 pub fn signed_now(body: &str) -> Value {
     signed_now_with(SECRET, body)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::aws::Fault;
 use crate::support::dynamodb::{DynamoDb, Item};
-use crate::support::lambda::{Lambda, Said, environment};
+use crate::support::lambda::{Lambda, Said};
 use crate::support::requests::{claim_of, delivery, opportunity, signed_now};
 use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
@@ -30,9 +30,7 @@ const START: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 
 impl World {
     async fn debouncing(&self) -> Lambda {
-        let mut environment = environment(&self.aws);
-        environment.push(("DEBOUNCE_MINUTES", "5".into()));
-        Lambda::start(environment, TIMEOUT).await
+        Lambda::start_with(&self.aws, vec![("DEBOUNCE_MINUTES", "5".into())], TIMEOUT).await
     }
 }
 

@@ -276,7 +276,7 @@ async fn reads_a_minimal_row() {
     dynamodb.put(row(&[("state", S("PUBLISHED".into()))])).await;
     assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Err(Refusal::Done)));
     dynamodb.put(row(&[("state", S("PENDING".into())), ("leaseUntil", number(7))])).await;
-    assert!(matches!(claim(&ledger, "evt_1", attempt(1, START)).await, Ok(_)));
+    assert!(claim(&ledger, "evt_1", attempt(1, START)).await.is_ok());
     for bad in [row(&[]), row(&[("state", S("LOST".into()))]), row(&[("state", S("PENDING".into()))])] {
         dynamodb.put(bad).await;
         assert!(ledger.claim(ClaimRequest::Delivery(delivery("evt_1", "b")), attempt(2, START)).await.is_err());
@@ -290,7 +290,7 @@ async fn one_of_fifty_concurrent_claims_wins() {
         let event = format!("evt_{round}");
         let claims = (0..50).map(|owner| {
             let (ledger, event) = (dynamodb.ledger(), event.clone());
-            tokio::spawn(async move { matches!(claim(&ledger, &event, attempt(owner, START)).await, Ok(_)) })
+            tokio::spawn(async move { claim(&ledger, &event, attempt(owner, START)).await.is_ok() })
         });
         let mut won = 0;
         for claim in claims.collect::<Vec<_>>() {

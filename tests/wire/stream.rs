@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::aws::Fault;
 use crate::support::lambda::{Lambda, Said, TOPIC, environment};
-use crate::support::requests::{change, opportunity, signed_now};
+use crate::support::requests::{change, event, said, signed_now};
 use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::S;
 use futures_util::future::join_all;
@@ -23,9 +23,7 @@ const STREAM: &str = "arn:aws:sns:us-east-1:123456789012:status";
 
 impl World {
     async fn streaming(&self, stream: &str) -> Lambda {
-        let mut environment = environment(&self.aws);
-        environment.push(("STATUS_TOPIC_ARN", stream.into()));
-        Lambda::start(environment, TIMEOUT).await
+        Lambda::start_with(&self.aws, vec![("STATUS_TOPIC_ARN", stream.into())], TIMEOUT).await
     }
 
     async fn redrive(&self, stream: &str) -> Lambda {
@@ -52,14 +50,6 @@ impl World {
             self.state_of(DeliveryId::status(workspace, "evt_1")).await,
         ]
     }
-}
-
-fn event() -> Value {
-    signed_now(&opportunity("evt_1"))
-}
-
-fn said(outcome: &str) -> Value {
-    json!({"outcome": outcome, "eventId": "evt_1"})
 }
 
 #[tokio::test]

@@ -269,9 +269,7 @@ async fn without_a_slot() -> (Value, Metrics) {
         assert!(world.dynamodb.ledger().take_slot(&claim, slot).await.unwrap());
         slot = rate.next(slot);
     }
-    let mut environment = environment(&world.aws);
-    environment.push(("ALERTS_PER_SECOND", "1".into()));
-    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let mut function = Lambda::start_with(&world.aws, vec![("ALERTS_PER_SECOND", "1".into())], TIMEOUT).await;
     assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, 503);
     let [line] = &lines(&function.log().await, "webhook")[..] else { panic!() };
     line.clone()
@@ -295,10 +293,12 @@ async fn logs_a_missing_slot() {
 /// another opportunity, and that of another change.
 async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
     let world = World::new().await;
-    let mut environment = environment(&world.aws);
-    environment.push(("STATUS_TOPIC_ARN", format!("{TOPIC}-status")));
-    environment.push(("DEBOUNCE_MINUTES", "5".into()));
-    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let mut function = Lambda::start_with(
+        &world.aws,
+        vec![("STATUS_TOPIC_ARN", format!("{TOPIC}-status")), ("DEBOUNCE_MINUTES", "5".into())],
+        TIMEOUT,
+    )
+    .await;
     function.answer(&signed_now(&change("evt_1", "DONE"))).await;
     function.answer(&signed_now(&opportunity("evt_2"))).await;
     function.answer(&signed_now(&opportunity("evt_3"))).await;
@@ -406,9 +406,7 @@ async fn logs_the_event_and_its_attempts() {
 #[tokio::test]
 async fn warns_of_an_unknown_event_type_and_handles_it() {
     let world = World::new().await;
-    let mut environment = environment(&world.aws);
-    environment.push(("ALERT_TAGS", "hot".into()));
-    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let mut function = Lambda::start_with(&world.aws, vec![("ALERT_TAGS", "hot".into())], TIMEOUT).await;
     let mut tagged: Value = serde_json::from_str(&opportunity("evt_2")).unwrap();
     tagged["eventType"] = "lead.tagged".into();
     tagged["data"] = json!({"leadId": "lead_2", "newTag": "Hot"});
@@ -564,9 +562,11 @@ async fn logs_a_line_near_the_deadline() {
 #[tokio::test]
 async fn a_panic_logs_its_place_and_not_its_text() {
     let world = World::new().await;
-    let mut environment = environment(&world.aws);
-    environment.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "linkedin".into()));
-    let (status, log) = Lambda::start(environment, TIMEOUT).await.ended().await;
+    let (status, log) =
+        Lambda::start_with(&world.aws, vec![("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "linkedin".into())], TIMEOUT)
+            .await
+            .ended()
+            .await;
     assert!(status != Some(0), "{log}");
     let [(line, metrics)] = &lines(&log, "crash")[..] else { panic!("{log}") };
     assert_eq!(
@@ -600,10 +600,8 @@ async fn a_panic_names_its_request() {
 #[tokio::test]
 async fn cuts_and_escapes_text_from_outside() {
     let world = World::new().await;
-    let mut environment = environment(&world.aws);
     // The log level is for all other lines: this one carries metrics.
-    environment.push(("AWS_LAMBDA_LOG_LEVEL", "ERROR".into()));
-    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let mut function = Lambda::start_with(&world.aws, vec![("AWS_LAMBDA_LOG_LEVEL", "ERROR".into())], TIMEOUT).await;
     let hostile = "\",\"Alerted\":1}\n\r\u{0}\u{1b}[31m\u{2028}\u{1F600}{\"_aws\":";
     let mut body: Value = serde_json::from_str(&change(hostile, &hostile.repeat(500))).unwrap();
     body["data"]["previousStatus"] = hostile.repeat(500).into();
@@ -742,9 +740,10 @@ async fn lines_of_every_kind() -> Vec<(Value, Metrics)> {
     lines.extend(with_a_stream_and_debounce().await);
     lines.extend([without_a_secret().await, without_a_slot().await]);
     let world = World::new().await;
-    let mut crashing = environment(&world.aws);
-    crashing.push(("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into()));
-    let (_, crash) = Lambda::start(crashing, TIMEOUT).await.ended().await;
+    let (_, crash) = Lambda::start_with(&world.aws, vec![("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into())], TIMEOUT)
+        .await
+        .ended()
+        .await;
     let (_, no_start) = Lambda::start(Vec::new(), TIMEOUT).await.ended().await;
     for log in [crash, no_start, redrives_of_every_kind().await] {
         lines.extend(log.lines().map(emf::read));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::aws::{Aws, Call, Fault};
 use crate::support::dynamodb::Item;
 use crate::support::lambda::{Lambda, Said, environment};
-use crate::support::requests::{SECRET, change, opportunity, opportunity_of, payload, signed_now};
+use crate::support::requests::{SECRET, change, event, opportunity, opportunity_of, payload, said, signed_now};
 use crate::support::world::World;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::message::key::DeliveryId;
@@ -45,14 +45,6 @@ impl World {
     async fn lease_over(&self) {
         tokio::time::sleep(TIMEOUT + LEASE_MARGIN).await;
     }
-}
-
-fn event() -> Value {
-    signed_now(&opportunity("evt_1"))
-}
-
-fn said(outcome: &str) -> Value {
-    json!({"outcome": outcome, "eventId": "evt_1"})
 }
 
 #[tokio::test]
@@ -117,9 +109,8 @@ async fn without_the_topic_answers_503_and_the_retry_alerts() {
     let world = World::new().await;
     // A port on which nobody listens: SNS is not there at all.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut environment = environment(&world.aws);
-    environment.push(("AWS_ENDPOINT_URL_SNS", format!("http://{nobody}")));
-    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let mut function =
+        Lambda::start_with(&world.aws, vec![("AWS_ENDPOINT_URL_SNS", format!("http://{nobody}"))], TIMEOUT).await;
     let Said::Response(response) = function.invoke(&event()).await else { panic!("no answer") };
     assert_eq!((&response["statusCode"], &response["headers"]["retry-after"]), (&json!(503), &json!("5")));
     let row = world.row().await;
@@ -401,10 +392,8 @@ async fn a_foreign_payload_does_not_end_the_process() {
 #[tokio::test]
 async fn logs_what_an_operator_needs_and_nothing_personal() {
     let world = World::new().await;
-    let mut environment = environment(&world.aws);
     // At this level the SDK and the runtime would write whole bodies.
-    environment.push(("AWS_LAMBDA_LOG_LEVEL", "TRACE".into()));
-    let mut function = Lambda::start(environment, TIMEOUT).await;
+    let mut function = Lambda::start_with(&world.aws, vec![("AWS_LAMBDA_LOG_LEVEL", "TRACE".into())], TIMEOUT).await;
     let lone = r#"{"headers":{"x":"\ud83d linkedin"},"rawPath":7}"#;
     let other = opportunity_of("evt_1", "lead_2");
     let mut request_ids = Vec::new();
@@ -473,9 +462,7 @@ async fn without_a_variable_does_not_start_and_names_it() {
         ("ALERTS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:alerts.fifo", "ALERTS_TOPIC_ARN must be"),
         ("RETENTION_DAYS", "1", "RETENTION_DAYS must be a whole number from 2 to 3650"),
     ] {
-        let mut environment = environment(&world.aws);
-        environment.push((variable, value.into()));
-        let (status, log) = Lambda::start(environment, TIMEOUT).await.ended().await;
+        let (status, log) = Lambda::start_with(&world.aws, vec![(variable, value.into())], TIMEOUT).await.ended().await;
         assert_eq!(status, Some(1), "{variable}={value}");
         let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
         assert_eq!(line["level"], "ERROR");
