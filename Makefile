@@ -21,7 +21,7 @@ BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
 BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 
 .PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed deployed-build test-examples model chaos load growth bench instructions instructions-build \
-	lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist notes pictures prices tools clean
+	lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z.-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -63,7 +63,7 @@ test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda 
 	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
 		--package archive --package crm-sync --package lead-lost
 
-test-release: tools # How a release and its ops.pyz are packed, that all it takes is pinned, and that the pictures are those of the alerts
+test-release: tools # How a release is made and what is in it, the pins, the links in Markdown, and the pictures
 	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest tools/tests
 
 test-deployed: tools # The deployed template, and the consumers in examples/, on a local AWS; TESTS=<file>, PROCESSES=<number>
@@ -101,7 +101,7 @@ bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, me
 	$(BENCH) bodies $(CANDIDATES)
 	cargo bench --locked --package bench --bench steps
 
-instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes goes without valgrind
+instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes skips it without valgrind or a baseline for this processor
 	@$(BENCH) instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
 
 instructions-build: # Only compile what `make instructions` measures, and what measures it
@@ -153,6 +153,9 @@ dist: tools # Build and pack a release for ARCH=arm64 or x86_64 into dist/, with
 		CARGO_TARGET_DIR=target/dist; export RUSTFLAGS CARGO_TARGET_DIR; \
 		cargo fetch --quiet --locked && $(SAM) build --build-dir target/dist/$(ARCH) --parameter-overrides Architecture=$(ARCH)
 	@.venv/bin/python -B tools/release/pack.py --architecture $(ARCH) target/dist/$(ARCH) dist
+
+release: # Make the edits that a release of VERSION=<major.minor.patch> needs, and say what to do next; it pushes nothing
+	@$(PYTHON) -B tools/release/prepare.py '$(VERSION)'
 
 notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Cargo.toml
 	@$(PYTHON) -B tools/release/notes.py '$(TAG)'

@@ -193,3 +193,14 @@ def test_an_alert_that_the_topic_refuses_stays_pending_until_it_is_sent_again(de
     assert row_of(event.event_id())["attempts"] == 2
     assert deployed.deliveries.pending() == []
     assert_alerts(inbox, event.event_id())
+
+
+# The last one, because the schedule starts a minute after the deployment.
+def test_the_redrive_runs_every_minute(deployed, post, inbox, cleanup):
+    event = fresh("opportunity")
+    with refusing(deployed.topic_arn):
+        post(event)
+    deployed.redrive.resume()
+    cleanup.callback(deployed.redrive.pause)
+    (alert,) = inbox.collect(expected=1, patience=100)
+    assert alert.event["id"] == event.event_id()

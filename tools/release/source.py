@@ -37,9 +37,14 @@ def documents() -> dict[str, bytes]:
     return {path: (ROOT / path).read_bytes() for path in _said_by("git", "ls-files", *DOCUMENTS).splitlines()}
 
 
+def changes() -> str:
+    """Returns the files with changes that are in no commit, one a line as git lists them."""
+    return _said_by("git", "status", "--porcelain")
+
+
 def built_from() -> str:
-    """Returns what must be the same for the same bytes: the commit, which pins all tools except one, and that one."""
-    changed = ", and changes that are in no commit" if _said_by("git", "status", "--porcelain") else ""
+    """Returns what must be the same for the same bytes: the commit, which pins all tools, and the compiler it pins."""
+    changed = ", and changes that are in no commit" if changes() else ""
     return f"commit {_said_by('git', 'rev-parse', 'HEAD')}{changed}\n{_said_by('rustc', '--version')}\n"
 
 

@@ -1,5 +1,9 @@
-"""A build or a workflow fetches exact versions only: tools by hash, actions by commit. `--locked` holds Cargo.lock."""
+"""A build or a workflow fetches exact versions only: tools by hash, actions by commit, the compiler by its version.
 
+`--locked` holds Cargo.lock.
+"""
+
+import json
 import re
 
 import pytest
@@ -35,6 +39,28 @@ def test_each_action_is_a_commit_with_its_version(workflow):
     assert used
     for action in used:
         assert re.search(r"^[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", action), action
+
+
+def test_the_compiler_is_an_exact_version_and_that_of_the_instruction_baseline():
+    toolchain = (ROOT / "rust-toolchain.toml").read_text("utf-8")
+    pinned = re.search(r'^channel = "(\d+\.\d+\.\d+)"$', toolchain, re.MULTILINE)
+    assert pinned
+    baselines = json.loads((ROOT / "crates/bench/instructions.json").read_text("utf-8"))
+    assert {baseline["rustc"] for baseline in baselines.values()} == {pinned[1]}
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=name)
+def test_a_workflow_uses_the_pinned_compiler(workflow):
+    commands = set(re.findall(r"\brustup .*", workflow.read_text("utf-8")))
+    assert commands == {"rustup toolchain install"}
+
+
+def test_ci_counts_instructions_on_x86_64_or_fails():
+    steps = (ROOT / ".github/workflows/ci.yml").read_text("utf-8").split("      - ")
+    counting = [step for step in steps if "make instructions" in step]
+    assert len(counting) == 1
+    assert counting[0].startswith("if: runner.arch == 'X64'\n")
+    assert "OPTIONAL" not in counting[0]
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=name)

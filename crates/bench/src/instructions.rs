@@ -4,7 +4,7 @@
 //! valgrind does not count is the kernel's part.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -41,6 +41,29 @@ pub(crate) struct Baseline {
     instructions: Counts,
 }
 
+/// A reason for which `--optional` leaves the check out: this machine can never make it, whatever its code.
+///
+/// Another compiler than the baseline's is no such reason, because `rust-toolchain.toml` names the compiler.
+#[derive(Debug)]
+pub(crate) enum Unable {
+    NoValgrind,
+    NoBaseline { host: String },
+}
+
+impl std::error::Error for Unable {}
+
+impl fmt::Display for Unable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoValgrind => write!(f, "valgrind is missing; your package manager has it"),
+            Self::NoBaseline { host } => write!(f, "there is no baseline for {host}; {RENEW}"),
+        }
+    }
+}
+
+/// How to get a baseline.
+const RENEW: &str = "`make instructions BASELINE=write`, on a commit that is as fast as it should be, makes one";
+
 /// What else decides how many instructions there are.
 pub(crate) struct Tools {
     host: String,
@@ -50,10 +73,9 @@ pub(crate) struct Tools {
 
 impl Tools {
     /// # Errors
-    /// If one is missing.
+    /// [`Unable`] if valgrind is missing; another error if rustc is.
     pub(crate) fn find() -> Result<Self> {
-        let valgrind =
-            said_by("valgrind", "--version").ok().context("valgrind is missing; your package manager has it")?;
+        let valgrind = said_by("valgrind", "--version").map_err(|_| Unable::NoValgrind)?;
         let rustc = said_by("rustc", "-vV")?;
         let line = |name: &str| rustc.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         Ok(Self {
@@ -72,13 +94,12 @@ fn said_by(program: &str, argument: &str) -> Result<String> {
 /// The baseline of these tools.
 ///
 /// # Errors
-/// If there is none.
+/// [`Unable`] if this kind of machine has no baseline; another error if its baseline is of another compiler.
 pub(crate) fn baseline(file: &Path, tools: &Tools) -> Result<Baseline> {
     let Tools { host, rustc, .. } = tools;
-    let renew = "`make instructions BASELINE=write`, on a commit that is as fast as it should be, makes one";
-    let baseline = read(file)?.remove(host).with_context(|| format!("there is no baseline for {host}; {renew}"))?;
+    let baseline = read(file)?.remove(host).ok_or_else(|| Unable::NoBaseline { host: host.clone() })?;
     if baseline.rustc != *rustc {
-        bail!("the baseline is of rustc {}, and this is {rustc}; {renew}", baseline.rustc);
+        bail!("the baseline is of rustc {}, and this is {rustc}; {RENEW}", baseline.rustc);
     }
     Ok(baseline)
 }
