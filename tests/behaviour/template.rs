@@ -1,24 +1,18 @@
-//! `template.yaml` against the code: variables, permissions, timeouts, the route and the table's
-//! TTL.
+//! `template.yaml` against the code: variables, timeouts, the signing secret and the route.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::support::aws::{Aws, Fault};
-use crate::support::dynamodb::DynamoDb;
 use crate::support::guide;
-use crate::support::lambda::{Lambda, Said, deployed_environment, environment};
-use crate::support::requests::{SECRET, change, opportunity, signed_now};
-use crate::support::template::{function, resource, resources_of, statements, unconditional_statements};
+use crate::support::requests::SECRET;
+use crate::support::template::{function, resource};
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::message::key::DeliveryId;
 use opportunity_alerts::secrets::signing::{SecretError, Secrets};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::{aws, redrive, webhook};
-use serde_json::json;
 use yaml_serde::Value;
 
 /// SendPilot waits this long for an answer.
@@ -52,102 +46,6 @@ fn sets_exactly_the_variables_that_the_code_reads() {
         assert_eq!(set, read, "{id}");
         // Lambda sets AWS_LAMBDA_LOG_LEVEL from this, and only under this format.
         assert_eq!(function["LoggingConfig"]["LogFormat"].as_str(), Some("JSON"));
-    }
-}
-
-/// The actions behind the calls of a function, and the resource of the template that each is made on.
-fn used(calls: &[String]) -> BTreeSet<(String, String)> {
-    let grant = |call: &String| match call.as_str() {
-        "claim" | "takeover" | "complete" | "release" => ("dynamodb:UpdateItem", "!GetAtt DeliveriesTable.Arn"),
-        "list" => ("dynamodb:Query", "!Sub ${DeliveriesTable.Arn}/index/pending"),
-        "publish" => ("sns:Publish", "!Ref AlertsTopic"),
-        "current" | "previous" => ("secretsmanager:GetSecretValue", "what WEBHOOK_SECRET_ID names"),
-        other => panic!("an action that nobody granted: {other}"),
-    };
-    calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
-}
-
-/// Returns what statements allow: each action with its resource.
-fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
-    let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
-    let mut allowed = BTreeSet::new();
-    for statement in statements {
-        assert_eq!(statement["Effect"].as_str(), Some("Allow"));
-        assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
-        let on = match &statement["Resource"] {
-            on if on == webhook_secret => "what WEBHOOK_SECRET_ID names".to_owned(),
-            on => yaml_serde::to_string(on).unwrap().trim().to_owned(),
-        };
-        let actions = match &statement["Action"] {
-            Value::Sequence(actions) => actions.clone(),
-            action => vec![action.clone()],
-        };
-        allowed.extend(actions.iter().map(|action| (action.as_str().unwrap().to_owned(), on.clone())));
-    }
-    allowed
-}
-
-/// Returns what a role allows. With the stream on, this includes what separate policies add.
-fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
-    let itself = resource(role);
-    assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
-    let mut granted = allowed(&unconditional_statements(&itself));
-    let reference: Value = yaml_serde::from_str(&format!("!Ref {role}")).unwrap();
-    for (id, policy) in resources_of("AWS::IAM::Policy") {
-        assert_eq!(resource(&id)["Condition"].as_str(), Some("StreamsStatus"), "{id}");
-        if streams && policy["Roles"].as_sequence().unwrap().contains(&reference) {
-            granted.extend(allowed(&statements(&policy["PolicyDocument"])));
-        }
-    }
-    granted
-}
-
-/// What Lambda does in the function's name, and not the code.
-fn by_lambda(grants: &[(&str, &str)]) -> BTreeSet<(String, String)> {
-    grants.iter().map(|(action, on)| ((*action).to_owned(), format!("!GetAtt {on}.Arn"))).collect()
-}
-
-#[tokio::test]
-async fn each_role_grants_exactly_what_its_function_calls() {
-    let dynamodb = DynamoDb::start().await;
-    let aws = Aws::before(&dynamodb.url).await;
-    aws.put_secret(SECRET);
-    let mut function = Lambda::start(deployed_environment(&aws), Duration::from_secs(10)).await;
-    aws.next("publish", Fault::Refused(403));
-    for status in [503, 200, 200] {
-        assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, status);
-    }
-    function.answer(&signed_now(&change("evt_2", "DONE"))).await;
-    let webhook = aws.calls();
-    assert!(
-        ["current", "claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned()))
-    );
-    let logs = [("logs:CreateLogStream", "WebhookLogs"), ("logs:PutLogEvents", "WebhookLogs")];
-    assert_eq!(granted("WebhookRole", false), &used(&webhook) | &by_lambda(&logs));
-
-    aws.next("publish", Fault::Refused(403));
-    function.answer(&signed_now(&opportunity("evt_3"))).await;
-    let before = aws.calls().len();
-    let mut redrive = Lambda::start_redrive(&aws, Duration::from_secs(10)).await;
-    aws.next("publish", Fault::Refused(403));
-    for _ in 0..2 {
-        assert!(matches!(redrive.invoke(&json!({})).await, Said::Response(_)));
-    }
-    let redrive = &aws.calls()[before..];
-    assert!(["list", "takeover", "complete", "release"].iter().all(|call| redrive.contains(&(*call).to_owned())));
-    let by_lambda = by_lambda(&[
-        ("logs:CreateLogStream", "RedriveLogs"),
-        ("logs:PutLogEvents", "RedriveLogs"),
-        ("sqs:SendMessage", "RedriveFailures"),
-    ]);
-    assert_eq!(granted("RedriveRole", false), &used(redrive) | &by_lambda);
-}
-
-#[test]
-fn the_stream_adds_only_permission_to_publish_to_it() {
-    for role in ["WebhookRole", "RedriveRole"] {
-        let besides = &granted(role, true) - &granted(role, false);
-        assert_eq!(besides, [("sns:Publish".to_owned(), "!Ref StatusTopic".to_owned())].into(), "{role}");
     }
 }
 
@@ -256,24 +154,4 @@ fn the_route_matches_the_code() {
     assert_eq!((event["Type"].as_str(), event["Properties"]["Method"].as_str()), (Some("HttpApi"), Some("POST")));
     assert_eq!(event["Properties"]["Path"].as_str(), Some(webhook::PATH));
     assert_eq!(event["Properties"]["PayloadFormatVersion"].as_str(), Some("2.0"));
-}
-
-#[tokio::test]
-async fn only_a_completed_row_expires() {
-    let table = resource("DeliveriesTable");
-    let ttl = table["Properties"]["TimeToLiveSpecification"]["AttributeName"].as_str().unwrap();
-    let dynamodb = DynamoDb::start().await;
-    let aws = Aws::before(&dynamodb.url).await;
-    let mut function = Lambda::start(environment(&aws), Duration::from_secs(10)).await;
-    let id = DeliveryId::alert(Some("ws_abc123xyz"), "evt_1");
-    aws.next("publish", Fault::Refused(403));
-    function.answer(&signed_now(&opportunity("evt_1"))).await;
-    assert!(!dynamodb.row(&id).await.unwrap().contains_key(ttl));
-    function.answer(&signed_now(&opportunity("evt_1"))).await;
-    let row = dynamodb.row(&id).await.unwrap();
-    let [expires, published] = [ttl, "publishedAt"].map(|name| row[name].as_n().unwrap().parse::<u64>().unwrap());
-    assert_eq!(expires, (published + 30 * 86_400_000) / 1000, "in seconds, as DynamoDB wants it");
-    for retained in ["DeletionPolicy", "UpdateReplacePolicy"] {
-        assert_eq!(table[retained].as_str(), Some("Retain"));
-    }
 }

@@ -4,6 +4,7 @@
 //! The rows are copies, under other ids, of a row that the ledger wrote. The engine's bulk import
 //! stores them. The real ledger then claims and completes deliveries among them, over the network.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -45,13 +46,21 @@ const REDRIVE_TIMEOUT: Duration = Duration::from_secs(72);
 /// A call to AWS inside a region, generously.
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 
-/// What the engine charged for the calls of a client, in the order of their answers.
+/// What the engine charged for the calls of a client, in the order of their answers, and the pages
+/// that its queries asked for. The ledger asks again for a page that takes long.
 #[derive(Debug, Clone, Default)]
-struct Meter(Arc<Mutex<Vec<f64>>>);
+struct Meter {
+    units: Arc<Mutex<Vec<f64>>>,
+    pages: Arc<Mutex<HashSet<String>>>,
+}
 
 impl Meter {
     fn take(&self) -> Vec<f64> {
-        std::mem::take(&mut *self.0.lock().unwrap())
+        std::mem::take(&mut *self.units.lock().unwrap())
+    }
+
+    fn take_pages(&self) -> HashSet<String> {
+        std::mem::take(&mut *self.pages.lock().unwrap())
     }
 }
 
@@ -71,6 +80,9 @@ impl Intercept for Meter {
             update.return_consumed_capacity = Some(ReturnConsumedCapacity::Total);
         } else if let Some(query) = input.downcast_mut::<QueryInput>() {
             query.return_consumed_capacity = Some(ReturnConsumedCapacity::Total);
+            let shard = query.expression_attribute_values().map(|values| &values[":shard"]);
+            let after = query.exclusive_start_key().map(|key| &key["deliveryId"]);
+            self.pages.lock().unwrap().insert(format!("{shard:?} {after:?}"));
         }
         Ok(())
     }
@@ -86,7 +98,7 @@ impl Intercept for Meter {
         let query = output.and_then(|output| output.downcast_ref::<QueryOutput>()?.consumed_capacity());
         // A refusal does not say what it was charged.
         let units = update.or(query).and_then(|capacity| capacity.capacity_units()).unwrap_or_default();
-        self.0.lock().unwrap().push(units);
+        self.units.lock().unwrap().push(units);
         Ok(())
     }
 }
@@ -262,7 +274,8 @@ struct Listing {
     rows: [usize; PENDING_SHARDS as usize],
     first: Duration,
     all: Duration,
-    pages: Vec<f64>,
+    pages: usize,
+    units: f64,
 }
 
 async fn listing(table: &Table) -> Listing {
@@ -274,7 +287,8 @@ async fn listing(table: &Table) -> Listing {
         first.get_or_insert(began.elapsed());
     }
     let all = began.elapsed();
-    Listing { rows: counts, first: first.unwrap_or(all), all, pages: table.meter.take() }
+    let (pages, units) = (table.meter.take_pages().len(), table.meter.take().iter().sum());
+    Listing { rows: counts, first: first.unwrap_or(all), all, pages, units }
 }
 
 /// A redrive over what the table has pending: the real function, in a process of its own.
@@ -283,7 +297,7 @@ struct Run {
     /// From the event to the first takeover: by then it has listed everything.
     listed: Duration,
     took: Duration,
-    lists: usize,
+    pages: usize,
     peak_kb: Option<u64>,
 }
 
@@ -297,13 +311,8 @@ async fn redrive(table: &Table) -> Run {
     redrive.kill().await;
     let journal = aws.journal();
     let takeover = journal.iter().find(|call| call.operation == "takeover").map_or(took, |call| call.at - began);
-    Run {
-        report,
-        listed: takeover,
-        took,
-        lists: journal.iter().filter(|call| call.operation == "list").count(),
-        peak_kb,
-    }
+    let lists = journal.iter().filter(|call| call.operation == "list");
+    Run { report, listed: takeover, took, pages: lists.map(|call| &call.page).collect::<HashSet<_>>().len(), peak_kb }
 }
 
 /// What the real function calls for an opportunity, and when it comes again.
@@ -369,7 +378,7 @@ async fn thousands_of_rows_cost_an_event_nothing() {
     let among_few = cost(&mut table, EVENTS).await;
     let calls = calls_of_an_alert(&mut table).await;
     assert_eq!(calls, [vec!["claim", "publish", "complete"], vec!["claim"]]);
-    assert_eq!(listing(&table).await.pages.len(), usize::from(PENDING_SHARDS), "nothing is pending");
+    assert_eq!(listing(&table).await.pages, usize::from(PENDING_SHARDS), "nothing is pending");
 
     table.publish_until(MANY).await;
     table.abandon_until(PENDING, now().after(Duration::from_secs(3600))).await;
@@ -386,10 +395,10 @@ async fn thousands_of_rows_cost_an_event_nothing() {
     assert_eq!(listing.rows.iter().sum::<usize>(), PENDING);
     // After a page that is full there is one more.
     let pages: usize = listing.rows.iter().map(|rows| rows / PAGE + 1).sum();
-    assert_eq!(listing.pages.len(), pages);
+    assert_eq!(listing.pages, pages);
     let run = redrive(&table).await;
     assert_eq!((&run.report["scanned"], &run.report["published"]), (&json!(PENDING), &json!(0)), "all are in hand");
-    assert_eq!(run.lists, listing.pages.len());
+    assert_eq!(run.pages, listing.pages);
 }
 
 /// Where the tables of the big tests are. They take gigabytes.
@@ -442,7 +451,7 @@ async fn a_hundred_thousand_pending_deliveries() {
     );
     for rows in [0, 1_000, 10_000, 100_000] {
         table.abandon_until(rows, now()).await;
-        let Listing { rows: listed, first, all, pages } = listing(&table).await;
+        let Listing { rows: listed, first, all, pages, units } = listing(&table).await;
         assert_eq!(listed.iter().sum::<usize>(), rows);
         let Cost { claims, .. } = cost(&mut table, 1000).await;
         let run = redrive(&table).await;
@@ -451,8 +460,8 @@ async fn a_hundred_thousand_pending_deliveries() {
             "{rows:>10}{:>9.1} ms{:>8.1} ms{:>8}{:>8}{:>14.2} ms{:>8.2} ms{:>16.2} s{:>5.1} s{:>12}{:>16}{peak:>14}",
             first.as_secs_f64() * 1000.0,
             all.as_secs_f64() * 1000.0,
-            pages.len(),
-            pages.iter().sum::<f64>(),
+            pages,
+            units,
             percentile(&claims, 50),
             percentile(&claims, 99),
             run.listed.as_secs_f64(),

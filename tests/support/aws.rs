@@ -52,6 +52,9 @@ pub struct Call {
     /// The id of the event whose delivery it is about; of the stream's, with `#status` behind it; of a quiet period, the
     /// lead's; of a listing, none.
     pub event: String,
+    /// The page that a listing asks for: its shard, and the delivery after which it begins. A page
+    /// that takes long is asked for again.
+    pub page: String,
     /// The attempt that made it. Of a publish, the one that was granted the claim last in the same process.
     pub owner: String,
     /// What a release gives as its reason.
@@ -376,7 +379,9 @@ fn read(sent: &aws::Call) -> Call {
         }
     };
     let [owner, reason] = [":me", ":error"].map(|name| text(&input["ExpressionAttributeValues"][name]));
-    Call { operation, event, owner, reason, at: Instant::now(), fault: None, took_effect: false, heard: false }
+    let shard = text(&input["ExpressionAttributeValues"][":shard"]);
+    let page = format!("{shard} {}", text(&input["ExclusiveStartKey"]["deliveryId"]));
+    Call { operation, event, page, owner, reason, at: Instant::now(), fault: None, took_effect: false, heard: false }
 }
 
 /// Alerts alone have a body per protocol.

@@ -13,4 +13,5 @@ mod stream;
 #[path = "../support/mod.rs"]
 mod support;
 mod telemetry;
+mod template;
 mod webhook;

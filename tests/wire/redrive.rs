@@ -290,7 +290,7 @@ async fn claims_nothing_that_it_has_no_time_for() {
     assert_eq!(first["published"].as_u64().unwrap() + first["stillPending"].as_u64().unwrap(), count as u64, "{first}");
     assert!(first["stillPending"].as_u64().unwrap() >= ALERT_WORKERS as u64, "{first}");
     world.aws.clear();
-    let second = report(redrive.invoke(&json!({})).await);
+    let second = report(world.process().await.invoke(&json!({})).await);
     assert_eq!((&second["scanned"], &second["published"]), (&first["stillPending"], &first["stillPending"]));
     assert_eq!(world.aws.alerts().len(), count);
 }

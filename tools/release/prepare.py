@@ -31,7 +31,7 @@ UNRELEASED = re.compile(r"^## \[Unreleased\]\n(?s:(.*?))(?=^## |\Z)", re.MULTILI
 def parsed(version: str) -> tuple[int, ...]:
     """Returns the three numbers of a version, which compare as versions do."""
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
-        raise SystemExit(f"{version or 'Nothing'} is not a version. It has the form MAJOR.MINOR.PATCH, as in 1.4.0")
+        raise SystemExit(f"VERSION={version} is not of the form MAJOR.MINOR.PATCH, as in 1.4.0")
     return tuple(int(number) for number in version.split("."))
 
 
