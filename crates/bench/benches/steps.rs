@@ -1,4 +1,4 @@
-//! The steps of a request that need no AWS: what each costs for a body of the usual length and for the longest.
+//! Measures the steps of a request that need no AWS, with a body of the usual length and with the longest.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! What the length of a request's body costs, up to the longest that is accepted.
+//! Measures requests by the length of their body, up to the longest that the function accepts.
 
 use anyhow::Result;
 use bench::requests::Kind;
@@ -9,7 +9,7 @@ use crate::compare::{micros, warm};
 use crate::lambda::Secret;
 use crate::table::Table;
 
-/// In KiB. The last is all that is accepted.
+/// The lengths, in KiB. The last one is the longest that the function accepts.
 const LENGTHS: [usize; 4] = [1, 16, 64, 256];
 
 /// Adds one round of one candidate.

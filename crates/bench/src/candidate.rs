@@ -1,4 +1,4 @@
-//! A function that takes part, and whether it does what a request asks of it.
+//! A function that is compared, and the check that it handles each request correctly.
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use flate2::write::DeflateEncoder;
 use crate::aws::Aws;
 use crate::lambda::{Lambda, Secret};
 
-/// `NAME=COMMAND`.
+/// A function, given as `NAME=COMMAND`.
 #[derive(Debug, Clone)]
 pub(crate) struct Candidate {
     pub(crate) name: String,
@@ -34,7 +34,8 @@ impl Candidate {
         Lambda::start(&self.command, secret, aws).await.with_context(|| self.name.clone())
     }
 
-    /// The bytes of its file, and those of it zipped; of a program that is one file.
+    /// Returns the size of its file and of the zipped file, in bytes. `None` if the command has
+    /// arguments, because then the program is more than one file.
     pub(crate) fn sizes(&self) -> Result<Option<(u64, u64)>> {
         let [program] = self.command.as_slice() else { return Ok(None) };
         let content = std::fs::read(program)?;
@@ -57,13 +58,13 @@ impl Write for Counter {
     }
 }
 
-/// What some requests of one kind took.
+/// The cost of several requests of one kind.
 pub(crate) struct Taken {
-    /// Of each, in order.
+    /// The time of each request, in order.
     pub(crate) times: Vec<Duration>,
-    /// Of all.
+    /// The CPU time of all requests together.
     pub(crate) cpu: Duration,
-    /// To AWS, of all.
+    /// The calls to AWS of all requests together.
     pub(crate) calls: u64,
 }
 
@@ -75,8 +76,11 @@ impl Taken {
     }
 }
 
-/// Sends requests of one kind, with bodies of nearly this length, one after the other, and then lets the function come to rest. Each
-/// answer must have its status, and all together must publish as many alerts as they should.
+/// Sends requests of one kind, one after the other, with bodies of nearly this length, and waits until
+/// the function is idle.
+///
+/// # Errors
+/// If an answer has another status than the kind requires, or another number of alerts is published.
 pub(crate) async fn send(lambda: &mut Lambda, aws: &Aws, kind: Kind, count: usize, length: usize) -> Result<Taken> {
     let requests = (0..count).map(|number| kind.request(number, length)).collect::<Result<Vec<_>>>()?;
     let (cpu, before) = (lambda.cpu()?, aws.counts());

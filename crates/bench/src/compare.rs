@@ -1,4 +1,4 @@
-//! The table: what a start costs, and what each kind of request costs once the function is warm.
+//! Measures a start, and each kind of request once the function is warm.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(crate) async fn round(
     lambda.end().await
 }
 
-/// The function does this kind of request often enough to be used to it, and is measured then.
+/// Warms the function up with requests of this kind, and then measures such requests.
 pub(crate) async fn warm(lambda: &mut Lambda, aws: &Aws, kind: Kind, events: usize, length: usize) -> Result<Taken> {
     send(lambda, aws, kind, events.div_ceil(5), length).await?;
     send(lambda, aws, kind, events, length).await

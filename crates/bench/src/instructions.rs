@@ -1,7 +1,8 @@
-//! The regression check: how many instructions the release build takes, which a busy machine does not change.
+//! Counts the instructions of the release build, for the check against regressions. A busy machine
+//! does not change them.
 //!
-//! Counted by callgrind, in runs that differ only in what they are asked to do; what a row says is the difference of two of them. What
-//! valgrind does not count is the kernel's part.
+//! callgrind counts whole runs. A row is the difference of two runs that differ only in their
+//! requests. The kernel's instructions are not counted.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -18,22 +19,22 @@ use crate::candidate::{Candidate, send};
 use crate::lambda::{Lambda, Secret};
 use crate::table::Table;
 
-/// What is worse by more than this fails, and what is better is worth a new baseline.
+/// A row that is worse by more than this fails. A row that is better by as much needs a new baseline.
 const TOLERANCE: f64 = 0.05;
 
-/// Requests over which what one takes is averaged.
+/// Requests over which the instructions of one request are averaged.
 const EACH: usize = 100;
 
-/// Runs of each kind, of which the one with the fewest instructions counts.
+/// Runs of each kind. The one with the fewest instructions counts.
 const REPETITIONS: usize = 3;
 
-/// By row.
+/// Instructions by row.
 type Counts = BTreeMap<String, u64>;
 
-/// By the machine that was compiled for.
+/// Baselines by target triple.
 type Baselines = BTreeMap<String, Baseline>;
 
-/// What was counted when somebody last said that it is right.
+/// The counts that were last accepted, and the versions of the tools that counted them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Baseline {
     rustc: String,
@@ -64,7 +65,7 @@ impl fmt::Display for Unable {
 /// How to get a baseline.
 const RENEW: &str = "`make instructions BASELINE=write`, on a commit that is as fast as it should be, makes one";
 
-/// What else decides how many instructions there are.
+/// The versions that influence the counts.
 pub(crate) struct Tools {
     host: String,
     rustc: String,
@@ -91,7 +92,7 @@ fn said_by(program: &str, argument: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// The baseline of these tools.
+/// Returns the baseline of these tools.
 ///
 /// # Errors
 /// [`Unable`] if this kind of machine has no baseline; another error if its baseline is of another compiler.
@@ -147,7 +148,7 @@ pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate,
     Ok(())
 }
 
-/// What [`run`] gives at the least: a busy machine adds something now and then, and never takes anything away.
+/// Returns the fewest instructions of several runs: a busy machine can add some, and never removes any.
 async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let mut least = u64::MAX;
     for _ in 0..REPETITIONS {
@@ -156,7 +157,7 @@ async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Res
     Ok(least)
 }
 
-/// The instructions of one process, from its start to its end.
+/// Returns the instructions of one process, from its start to its end.
 async fn run(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let directory = tempfile::tempdir()?;
     let profile = directory.path().join("callgrind.out");
@@ -173,7 +174,7 @@ async fn run(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Resul
     Ok(total.context("the profile has no summary")?.trim().parse()?)
 }
 
-/// Whether the counts are as good as the baseline's, and the comparison as text.
+/// Returns whether the counts are as good as the baseline's, and the comparison as text.
 pub(crate) fn compare(counts: &Counts, baseline: &Baseline, tools: &Tools) -> (bool, String) {
     let mut text = format!("{:24} {:>14} {:>14} {:>8}", "instructions", "baseline", "now", "change");
     let (mut worse, mut better) = (Vec::new(), false);

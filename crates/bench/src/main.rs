@@ -1,7 +1,7 @@
-//! Measures functions the way Lambda runs them: a Runtime API on loopback, and a stub of AWS behind TLS. `make bench` and
-//! `make instructions` run it.
+//! Measures functions the way Lambda runs them, with a Runtime API on loopback and a stub of AWS
+//! behind TLS. `make bench` and `make instructions` run it.
 //!
-//! Candidates take turns in every round, so that what disturbs the machine disturbs all of them, and their ratios hold.
+//! Candidates take turns in every round. So a disturbance affects all of them, and their ratios hold.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -39,26 +39,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// What a start costs, and what each kind of request costs once the function is warm.
+    /// Measures a start, and each kind of request once the function is warm.
     Compare {
         #[command(flatten)]
         of: Of,
         /// Requests of each kind in a round.
         #[arg(long, default_value_t = 500)]
         events: usize,
-        /// Of the network to AWS, in milliseconds.
+        /// Round trip of the network to AWS, in milliseconds.
         #[arg(long, default_value_t = 0)]
         round_trip: u64,
         /// Where the signing secret is.
         #[arg(long, value_enum, default_value_t = Secret::Given)]
         secret: Secret,
     },
-    /// The first request after a start, as the way to AWS gets longer.
+    /// Measures the first request after a start, with longer and longer round trips to AWS.
     RoundTrips {
         #[command(flatten)]
         of: Of,
     },
-    /// Requests with longer and longer bodies.
+    /// Measures requests with longer and longer bodies.
     Bodies {
         #[command(flatten)]
         of: Of,
@@ -72,11 +72,11 @@ enum What {
         #[arg(required = true)]
         candidates: Vec<Candidate>,
     },
-    /// Counts the instructions of the webhook function, and fails where they are more than in the baseline.
+    /// Counts the instructions of the webhook function, and fails if they are more than in the baseline.
     Instructions {
-        /// Its release build; without one, it is built.
+        /// The release build. If it is not given, it is built.
         function: Option<PathBuf>,
-        /// Make what is counted the baseline.
+        /// Makes the counts the baseline.
         #[arg(long)]
         write: bool,
         /// Without valgrind, or without a baseline for this kind of machine, say so and succeed.
@@ -102,7 +102,7 @@ async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     tokio::select! {
         outcome = run(arguments.what) => outcome,
-        // So that what was started and written is taken away.
+        // Dropping the run ends the started processes and deletes the temporary files.
         _ = tokio::signal::ctrl_c() => bail!("stopped"),
     }
 }
@@ -168,8 +168,9 @@ async fn run(what: What) -> Result<ExitCode> {
     }
 }
 
-/// This process and all that it starts share a CPU. On two, a function would spend as much on waking the other one as on an event, or
-/// nothing, as the scheduler pleases; and a function of little memory has no more than one at Lambda.
+/// Binds this process, and all that it starts, to one CPU. With two, waking the other CPU could cost a
+/// function as much as an event, depending on the scheduler. At Lambda, a function with little memory
+/// has at most one.
 fn stay_on_one_cpu() -> Result<()> {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this)?;
@@ -218,7 +219,7 @@ async fn instructions(function: Option<PathBuf>, write: bool, optional: bool, fi
     Ok(if as_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Where cargo puts what it builds.
+/// Returns the directory of build products.
 fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! What the way to AWS costs: the first request after a start, as the network gets longer, with the secret given and stored.
+//! Measures the first request after a start by the round trip to AWS, with the secret given and stored.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Figures of several candidates, from several rounds: printed as medians and ratios, and kept as JSON.
+//! A table of several candidates' figures, from several rounds: printed as medians and ratios, and
+//! kept as JSON.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,17 +12,17 @@ use crate::candidate::Candidate;
 pub(crate) struct Table {
     candidates: Vec<String>,
     rows: Vec<Row>,
-    /// Why cells are empty, once each.
+    /// The reasons for empty cells, once each.
     reasons: Vec<String>,
 }
 
 struct Row {
     name: String,
-    /// For each candidate, what each round gave.
+    /// Each candidate's figures, one per round.
     figures: Vec<Vec<f64>>,
 }
 
-/// One cell, as it is kept.
+/// A cell in the JSON file.
 #[derive(Serialize)]
 struct Cell<'a> {
     row: &'a str,
@@ -39,7 +40,8 @@ impl Table {
         }
     }
 
-    /// The first candidate must do all that is asked; another one's cell stays empty where it does not, and the table says why.
+    /// Returns the outcome of a measurement. A failure of the first candidate is an error. A failure of
+    /// another candidate leaves its cell empty, and the table says why.
     pub(crate) fn attempt<T>(&mut self, candidate: usize, outcome: Result<T>) -> Result<Option<T>> {
         match outcome {
             Ok(done) => Ok(Some(done)),
@@ -54,12 +56,12 @@ impl Table {
         }
     }
 
-    /// Why cells are empty.
+    /// Returns the reasons for empty cells.
     pub(crate) fn reasons(&self) -> &[String] {
         &self.reasons
     }
 
-    /// Adds what a round gave of a candidate, by its index. `None` leaves the cell as it is.
+    /// Adds a round's figure of a candidate, by its index. `None` leaves the cell as it is.
     pub(crate) fn add(&mut self, candidate: usize, row: &str, figure: impl Into<Option<f64>>) {
         let index = self.rows.iter().position(|known| known.name == row).unwrap_or_else(|| {
             self.rows.push(Row { name: row.into(), figures: vec![Vec::new(); self.candidates.len()] });
@@ -68,7 +70,7 @@ impl Table {
         self.rows[index].figures[candidate].extend(figure.into());
     }
 
-    /// Medians; and for each candidate after the first, how many times the first one's figure its own is, round by round.
+    /// Returns the medians, and each further candidate's figure as a multiple of the first one's.
     pub(crate) fn text(&self) -> String {
         let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
         let mut text = format!("{:width$}", "");
@@ -127,7 +129,7 @@ fn median_ratio(figures: &[f64], of: &[f64]) -> Option<f64> {
     median(&ratios).filter(|ratio| ratio.is_finite())
 }
 
-/// With three digits at least.
+/// Returns the figure with at least three digits.
 fn shown(figure: f64) -> String {
     let decimals = match figure {
         figure if figure == figure.trunc() => 0,

@@ -1,4 +1,4 @@
-//! A function that does nothing but answer 200: what Lambda's runtime for Rust costs by itself.
+//! A function that only answers 200: the cost of Lambda's runtime for Rust by itself.
 
 use lambda_http::{Error, Request, Response, run, service_fn};
 
