@@ -370,74 +370,6 @@ impl Ledger for DynamoDbLedger {
     }
 }
 
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Published => "PUBLISHED",
-            Self::Debounced => "DEBOUNCED",
-            Self::Discarded => "DISCARDED",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        [Self::Pending, Self::Published, Self::Debounced, Self::Discarded]
-            .into_iter()
-            .find(|state| state.name() == name)
-    }
-}
-
-/// Returns the shard of a delivery in the index `pending`: the same for every claim.
-fn shard(id: &DeliveryId) -> String {
-    (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
-}
-
-/// Returns the message under the names of the SNS API, so that a person can publish it by hand from
-/// the row.
-fn stored(message: &Message) -> AttributeValue {
-    match message {
-        Message::Alert { subject, body } => {
-            map([("Subject", string(subject)), ("Message", string(body)), ("MessageStructure", string("json"))])
-        }
-        Message::Status { body, attributes, group, deduplication } => map([
-            ("Message", string(body)),
-            ("MessageAttributes", AttributeValue::M(attributes.iter().map(stored_attribute).collect())),
-            ("MessageGroupId", string(group)),
-            ("MessageDeduplicationId", string(deduplication)),
-        ]),
-    }
-}
-
-fn stored_attribute((name, value): (&String, &String)) -> (String, AttributeValue) {
-    (name.clone(), map([("DataType", string("String")), ("StringValue", string(value))]))
-}
-
-fn read_message(item: &Item) -> Result<Message, LedgerError> {
-    let message = item.get("message").and_then(|message| message.as_m().ok());
-    message.and_then(read_parameters).ok_or(LedgerError::BadRow("message"))
-}
-
-fn read_parameters(parameters: &Item) -> Option<Message> {
-    let body = text(parameters, "Message")?;
-    let Some(attributes) = parameters.get("MessageAttributes") else {
-        return Some(Message::Alert { subject: text(parameters, "Subject")?, body });
-    };
-    let attribute =
-        |(name, value): (&String, &AttributeValue)| Some((name.clone(), text(value.as_m().ok()?, "StringValue")?));
-    Some(Message::Status {
-        body,
-        attributes: attributes.as_m().ok()?.iter().map(attribute).collect::<Option<_>>()?,
-        group: text(parameters, "MessageGroupId")?,
-        deduplication: text(parameters, "MessageDeduplicationId")?,
-    })
-}
-
-type Item = HashMap<String, AttributeValue>;
-
-fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
-    AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
-}
-
 /// Sends a request. Each time that [`PATIENCE`] passes without an answer, sends the same request
 /// again in parallel, up to [`TRIES`]. No try is cancelled, because it may have taken effect while
 /// its answer is on the way. Returns the first success, or an error once no other try is running.
@@ -480,6 +412,71 @@ async fn send_once(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkErr
     }
 }
 
+type Item = HashMap<String, AttributeValue>;
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Published => "PUBLISHED",
+            Self::Debounced => "DEBOUNCED",
+            Self::Discarded => "DISCARDED",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Published, Self::Debounced, Self::Discarded]
+            .into_iter()
+            .find(|state| state.name() == name)
+    }
+}
+
+/// Returns the shard of a delivery in the index `pending`: the same for every claim.
+fn shard(id: &DeliveryId) -> String {
+    (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
+}
+
+/// Returns the message under the names of the SNS API, so that a person can publish it by hand from
+/// the row.
+fn stored(message: &Message) -> AttributeValue {
+    match message {
+        Message::Alert { subject, body } => {
+            map([("Subject", string(subject)), ("Message", string(body)), ("MessageStructure", string("json"))])
+        }
+        Message::Status { body, attributes, group, deduplication } => map([
+            ("Message", string(body)),
+            ("MessageAttributes", AttributeValue::M(attributes.iter().map(stored_attribute).collect())),
+            ("MessageGroupId", string(group)),
+            ("MessageDeduplicationId", string(deduplication)),
+        ]),
+    }
+}
+
+fn stored_attribute((name, value): (&String, &String)) -> (String, AttributeValue) {
+    (name.clone(), map([("DataType", string("String")), ("StringValue", string(value))]))
+}
+
+/// Returns an error text, cut to the length that a row keeps.
+fn error_text(error: &str) -> AttributeValue {
+    AttributeValue::S(error.chars().take(MAX_ERROR).collect())
+}
+
+fn string(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn number(value: u64) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+fn millis(at: Timestamp) -> AttributeValue {
+    number(at.as_millis())
+}
+
+fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
+    AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
 /// Reads only those attributes that the rules need of a row in its state.
 fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
     if item.is_empty() {
@@ -516,6 +513,26 @@ fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
     })
 }
 
+fn read_message(item: &Item) -> Result<Message, LedgerError> {
+    let message = item.get("message").and_then(|message| message.as_m().ok());
+    message.and_then(read_parameters).ok_or(LedgerError::BadRow("message"))
+}
+
+fn read_parameters(parameters: &Item) -> Option<Message> {
+    let body = text(parameters, "Message")?;
+    let Some(attributes) = parameters.get("MessageAttributes") else {
+        return Some(Message::Alert { subject: text(parameters, "Subject")?, body });
+    };
+    let attribute =
+        |(name, value): (&String, &AttributeValue)| Some((name.clone(), text(value.as_m().ok()?, "StringValue")?));
+    Some(Message::Status {
+        body,
+        attributes: attributes.as_m().ok()?.iter().map(attribute).collect::<Option<_>>()?,
+        group: text(parameters, "MessageGroupId")?,
+        deduplication: text(parameters, "MessageDeduplicationId")?,
+    })
+}
+
 fn text(item: &Item, name: &str) -> Option<String> {
     item.get(name)?.as_s().ok().cloned()
 }
@@ -526,21 +543,4 @@ fn moment(item: &Item, name: &str) -> Option<Timestamp> {
 
 fn parsed<N: FromStr>(item: &Item, name: &str) -> Option<N> {
     item.get(name)?.as_n().ok()?.parse().ok()
-}
-
-/// Returns an error text, cut to the length that a row keeps.
-fn error_text(error: &str) -> AttributeValue {
-    AttributeValue::S(error.chars().take(MAX_ERROR).collect())
-}
-
-fn string(text: &str) -> AttributeValue {
-    AttributeValue::S(text.to_owned())
-}
-
-fn number(value: u64) -> AttributeValue {
-    AttributeValue::N(value.to_string())
-}
-
-fn millis(at: Timestamp) -> AttributeValue {
-    number(at.as_millis())
 }
