@@ -1,7 +1,7 @@
 //! JSON from outside, read more leniently or more strictly than serde's own types read it.
 
-use std::borrow::Borrow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -11,12 +11,6 @@ use serde_json::Value;
 /// U+FFFD, because an emoji that somebody cut in half must not make an event unreadable.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LossyString(pub(crate) String);
-
-impl Borrow<str> for LossyString {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
-}
 
 impl<'de> Deserialize<'de> for LossyString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -39,30 +33,35 @@ impl Visitor<'_> for Bytes {
     }
 
     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<LossyString, E> {
-        Ok(LossyString(String::from_utf8_lossy(bytes).into_owned()))
+        // Nearly all strings are valid, and the check is cheaper than the replacement.
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+        };
+        Ok(LossyString(text))
     }
 }
 
 /// The members of a JSON object in their order, including repeated names. A map
 /// would hide a repeated name.
-pub(crate) struct Members(pub(crate) Vec<(String, Value)>);
+pub(crate) struct Members<Name = String, Member = Value>(pub(crate) Vec<(Name, Member)>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de, Name: Deserialize<'de>, Member: Deserialize<'de>> Deserialize<'de> for Members<Name, Member> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Object)
+        deserializer.deserialize_map(Object(PhantomData))
     }
 }
 
-struct Object;
+struct Object<Name, Member>(PhantomData<(Name, Member)>);
 
-impl<'de> Visitor<'de> for Object {
-    type Value = Members;
+impl<'de, Name: Deserialize<'de>, Member: Deserialize<'de>> Visitor<'de> for Object<Name, Member> {
+    type Value = Members<Name, Member>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
         while let Some(member) = map.next_entry()? {
             members.push(member);

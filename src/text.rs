@@ -1,5 +1,7 @@
 //! Text from outside, made safe to show and to compare.
 
+use std::borrow::Cow;
+
 /// Longest text that an alert carries, in UTF-16 units. Real ones are a tenth of it. All texts
 /// together, in all bodies, must stay under SNS's 256 KiB.
 const MAX_TEXT: usize = 1024;
@@ -11,7 +13,7 @@ pub(crate) struct Text(String);
 
 impl Text {
     pub(crate) fn new(raw: &str) -> Self {
-        let shown: String = raw.chars().filter_map(visible).collect();
+        let shown = shown(raw);
         // CloudEvents wants an id and a subject that are not empty.
         let shown = if shown.trim().is_empty() { "?" } else { shown.trim() };
         Self(clip(shown, MAX_TEXT))
@@ -29,6 +31,9 @@ impl Text {
     /// Returns the text in a form that no email program and no chat app turns into a link, an address
     /// or a mention.
     pub(crate) fn unlinked(&self) -> String {
+        if !self.0.contains(['.', '\u{3002}', '\u{FF0E}', '\u{FF61}', '@', ':']) {
+            return self.0.clone();
+        }
         let mut text = String::with_capacity(self.0.len());
         let mut characters = self.0.chars().peekable();
         while let Some(character) = characters.next() {
@@ -50,6 +55,15 @@ impl From<Text> for String {
     fn from(Text(text): Text) -> Self {
         text
     }
+}
+
+/// Returns the text with each character as it is shown.
+fn shown(raw: &str) -> Cow<'_, str> {
+    // Nearly all texts are printable ASCII, which is shown as it is.
+    if raw.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return raw.into();
+    }
+    raw.chars().filter_map(visible).collect::<String>().into()
 }
 
 /// Returns the character as it is shown. A line break becomes a blank. An invisible character is
@@ -77,7 +91,8 @@ pub(crate) fn trim(text: &str) -> &str {
 /// Returns at most `max` UTF-16 units of a text, with an ellipsis if something was cut.
 pub(crate) fn clip(text: &str, max: usize) -> String {
     let units = |character: char| character.len_utf16();
-    if text.chars().map(units).sum::<usize>() <= max {
+    // No text has more UTF-16 units than bytes.
+    if text.len() <= max || text.chars().map(units).sum::<usize>() <= max {
         return text.to_owned();
     }
     let mut room = max.saturating_sub(ELLIPSIS.len());

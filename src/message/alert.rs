@@ -8,14 +8,15 @@
 //! All text of an alert comes from outside. It becomes a `Text` first, which has no control or
 //! bidirectional characters. The bodies for people have no link except one to LinkedIn.
 
+use std::iter;
+
 use sendpilot_events::{CloudEvent, OPPORTUNITY, Type};
 use serde::Serialize;
-use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::message::cloud_event::{self, cloud_event, lead_status_changed, lead_tagged};
+use crate::message::cloud_event::{cloud_event, json, lead_status_changed, lead_tagged};
 use crate::message::key::{DebounceKey, DeliveryId};
 use crate::message::pipeline::Pipeline;
 use crate::message::profile::Profile;
@@ -84,7 +85,7 @@ pub(crate) fn delivery(
     };
     Delivery {
         id: DeliveryId::alert(workspace_id, event_id),
-        message: Message::Alert { subject: alert.subject(), body: alert.bodies() },
+        message: alert.message(),
         content_sha256: trigger.content_sha256(),
         debounce_key: debounce.then_some(debounce_key),
     }
@@ -99,6 +100,9 @@ fn text(raw: &Option<String>) -> Option<Text> {
 fn when(at: OffsetDateTime) -> String {
     at.format(&WHEN).expect("a moment that can be written")
 }
+
+/// A name and a value.
+type Fact = (&'static str, String);
 
 /// What an alert says.
 struct Alert {
@@ -125,7 +129,7 @@ impl Alert {
     fn new<Data: Serialize>(cloud_event: CloudEvent<Data>, event: &Event, event_id: &str, new: &str) -> Self {
         Self {
             kind: cloud_event.kind,
-            cloud_event: cloud_event::json(&cloud_event),
+            cloud_event: json(&cloud_event),
             when: cloud_event.time.map(when),
             id: cloud_event.id,
             event_id: Text::new(event_id),
@@ -157,7 +161,7 @@ impl Alert {
     }
 
     /// What there is to know beside who and the link, in the order in which a person asks.
-    fn facts(&self) -> Vec<(&'static str, String)> {
+    fn facts(&self) -> Vec<Fact> {
         let unlinked = |text: &Option<Text>| text.as_ref().map(Text::unlinked);
         let facts = [
             (if self.kind == Type::Tagged { "Tag" } else { "Status" }, Some(self.change())),
@@ -185,21 +189,19 @@ impl Alert {
         format!("{news}: {}", self.who())
     }
 
-    fn subject(&self) -> String {
-        clip(&self.headline(), MAX_SUBJECT)
+    fn message(&self) -> Message {
+        let (headline, facts) = (self.headline(), self.facts());
+        let subject = clip(&headline, MAX_SUBJECT);
+        let body = json(&Bodies {
+            default: &self.cloud_event,
+            email: &self.email(&facts),
+            https: &self.chat_card(&subject, &facts),
+            sms: &self.sms(&headline),
+        });
+        Message::Alert { subject, body }
     }
 
-    fn bodies(&self) -> String {
-        json!({
-            "default": self.cloud_event,
-            "email": self.email(),
-            "sms": self.sms(),
-            "https": self.chat_card(),
-        })
-        .to_string()
-    }
-
-    fn email(&self) -> String {
+    fn email(&self, facts: &[Fact]) -> String {
         let who = self.who();
         let mut email = match self.kind {
             Type::Opportunity => format!("{who} is now an opportunity.\n\n"),
@@ -210,46 +212,83 @@ impl Alert {
             Some(profile) => profile.link().unwrap_or("(not shown: not an https address on linkedin.com)"),
             None => "(none)",
         };
-        let profile = ("LinkedIn", link.to_owned());
-        for (name, fact) in std::iter::once(profile).chain(self.facts()) {
-            email.push_str(&format!("{:12}{fact}\n", format!("{name}:")));
+        let profile = ("LinkedIn", link);
+        for (name, fact) in iter::once(profile).chain(facts.iter().map(|(name, fact)| (*name, fact.as_str()))) {
+            let padding = " ".repeat(11_usize.saturating_sub(name.len()));
+            email.extend([name, ":", &padding, fact, "\n"]);
         }
         email.push_str("\nYou get this once per event. Should it ever come twice, the event is the same.\n");
         email
     }
 
     /// Whole link or none: a cut one leads nowhere.
-    fn sms(&self) -> String {
+    fn sms(&self, headline: &str) -> String {
         let link =
             self.link().map(|link| format!(" {link}")).filter(|link| link.len() <= MAX_SMS - 40).unwrap_or_default();
-        let text: String = self.headline().chars().map(in_sms).collect();
+        let text: String = headline.chars().map(in_sms).collect();
         clip(&text, MAX_SMS - link.len()) + &link
     }
 
     /// Amazon Q Developer's custom notification. Values stand in code spans, where Slack and Teams show them as they are.
-    fn chat_card(&self) -> String {
-        let fact = |(name, fact): &(&str, String)| format!("*{name}:* `{}`", code(&clip(fact, MAX_CHAT_FACT)));
-        let facts: Vec<_> = self.facts().iter().map(fact).collect();
-        let link = self.link().map(|link| format!("{link}\n\n")).unwrap_or_default();
-        json!({
-            "version": "1.0",
-            "source": "custom",
-            "content": {
-                "textType": "client-markdown",
-                "title": code(&self.subject()),
-                "description": format!("{link}{}", facts.join("\n")),
+    fn chat_card(&self, subject: &str, facts: &[Fact]) -> String {
+        let mut description = self.link().map(|link| format!("{link}\n\n")).unwrap_or_default();
+        for (index, (name, fact)) in facts.iter().enumerate() {
+            let line_break = if index > 0 { "\n" } else { "" };
+            description.extend([line_break, "*", name, ":* `", &code(&clip(fact, MAX_CHAT_FACT)), "`"]);
+        }
+        let title = &code(subject);
+        json(&ChatCard {
+            content: ChatContent { description: &description, text_type: "client-markdown", title },
+            metadata: ChatMetadata {
+                additional_context: ChatContext { event_id: &self.id, lead_id: self.lead_id.as_str() },
+                event_type: self.kind,
+                summary: title,
             },
-            "metadata": {
-                "summary": code(&self.subject()),
-                "eventType": self.kind.as_str(),
-                "additionalContext": {
-                    "eventId": self.id,
-                    "leadId": self.lead_id.as_str(),
-                },
-            },
+            source: "custom",
+            version: "1.0",
         })
-        .to_string()
     }
+}
+
+/// A body for each protocol, for `MessageStructure: json`.
+#[derive(Serialize)]
+struct Bodies<'a> {
+    default: &'a str,
+    email: &'a str,
+    https: &'a str,
+    sms: &'a str,
+}
+
+/// A custom notification of Amazon Q Developer in chat applications.
+#[derive(Serialize)]
+struct ChatCard<'a> {
+    content: ChatContent<'a>,
+    metadata: ChatMetadata<'a>,
+    source: &'static str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChatContent<'a> {
+    description: &'a str,
+    text_type: &'static str,
+    title: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChatMetadata<'a> {
+    additional_context: ChatContext<'a>,
+    event_type: Type,
+    summary: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ChatContext<'a> {
+    event_id: &'a str,
+    lead_id: &'a str,
 }
 
 /// One character that GSM's alphabet has not would make the whole SMS UCS-2, at 70 characters; the brackets count twice.
@@ -267,5 +306,15 @@ fn in_sms(character: char) -> char {
 
 /// Slack's three special characters, escaped; and no backtick, which would end a code span.
 fn code(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('`', "'")
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '`' => escaped.push('\''),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
 }

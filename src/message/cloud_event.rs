@@ -37,10 +37,10 @@ pub(crate) fn cloud_event<Data>(
     }
 }
 
-/// Returns the published form.
+/// Returns the published form of a CloudEvent, or of another body that is made of strings.
 #[expect(clippy::expect_used, reason = "strings, and a time that `cloud_event` has checked, always serialize to JSON")]
-pub(crate) fn json<Data: Serialize>(event: &CloudEvent<Data>) -> String {
-    serde_json::to_string(event).expect("a CloudEvent is JSON")
+pub(crate) fn json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).expect("a body is JSON")
 }
 
 /// Returns the `data` of a change of status, with the stage that `pipeline` gives the new status.

@@ -3,14 +3,12 @@
 //! Only what an alert cannot do without is required. Whatever else is missing, null or of a type that SendPilot never
 //! sent before must not cost an alert: it is left out.
 
-use std::collections::HashMap;
-
 use sendpilot_events::STATUSES;
 use serde_json::value::RawValue;
 use time::format_description::well_known::Iso8601;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
-use crate::json::LossyString;
+use crate::json::{LossyString, Members};
 use crate::sendpilot::signature::Verified;
 use crate::text::trim;
 
@@ -245,7 +243,7 @@ fn tag_change(data: Object<'_>) -> TagChange {
 
 /// A JSON object whose values are read when asked for. A derived struct would also be read from an array, would fail on
 /// a repeated key, and would fail as a whole on one field of a new type.
-struct Object<'a>(HashMap<LossyString, &'a RawValue>);
+struct Object<'a>(Members<LossyString, &'a RawValue>);
 
 impl<'a> Object<'a> {
     fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
@@ -253,7 +251,10 @@ impl<'a> Object<'a> {
     }
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.get(name).copied()
+        // An event has about a dozen members, which are found sooner than they are hashed. Of a
+        // repeated name, the last member counts.
+        let Self(Members(members)) = self;
+        members.iter().rev().find(|(LossyString(other), _)| other == name).map(|(_, member)| *member)
     }
 
     fn object(&self, name: &str) -> Option<Self> {
