@@ -168,14 +168,14 @@ impl DynamoDbLedger {
             .update(request.id(), &attempt.owner)
             .expression_attribute_values(":until", millis(attempt.lease_until))
             .expression_attribute_values(":now", millis(attempt.now))
-            .expression_attribute_values(":one", AttributeValue::N("1".into()))
+            .expression_attribute_values(":one", number(1))
             .return_values(ReturnValue::AllOld);
         let ClaimRequest::Delivery(delivery) = request else {
             return update.condition_expression(MAY_CLAIM_BY_KEY).update_expression(CLAIM_BY_KEY);
         };
         let update = update
             .condition_expression(MAY_CLAIM)
-            .expression_attribute_values(":message", stored(&delivery.message))
+            .expression_attribute_values(":message", parameters(&delivery.message))
             .expression_attribute_values(":sha", string(&delivery.content_sha256))
             .expression_attribute_values(":shard", string(&shard(&delivery.id)));
         match &delivery.debounce_key {
@@ -190,8 +190,8 @@ impl DynamoDbLedger {
     /// the claim, or after it if a repeated request found its own effect. Values of the first claim
     /// take precedence over the request's.
     async fn grant(&self, request: ClaimRequest, attempt: Attempt, row: &Item) -> Result<Claim, LedgerError> {
-        let (message, debounce_key) = (read_message(row), text(row, "quiet").map(DebounceKey::from_stored));
-        match (request, message) {
+        let debounce_key = read_string(row, "quiet").map(DebounceKey::from_stored);
+        match (request, read_message(row)) {
             // If there was no row, or its message cannot be read, the event's message is published.
             (ClaimRequest::Delivery(delivery), message) => Ok(Claim::new(
                 delivery.id,
@@ -245,7 +245,7 @@ impl Ledger for DynamoDbLedger {
     async fn claim(&self, request: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         let row = match send("claim", self.claim_update(&request, &attempt)).await? {
             Answer::TookEffect(before) => {
-                let attempts = parsed(&before, "attempts").unwrap_or(0_u32).saturating_add(1);
+                let attempts = read_number(&before, "attempts").unwrap_or(0_u32).saturating_add(1);
                 let claim = self.grant(request, attempt, &before).await?;
                 return Ok(ClaimResult { claim: Ok(claim), attempts: Some(attempts) });
             }
@@ -263,7 +263,7 @@ impl Ledger for DynamoDbLedger {
                 });
             }
         };
-        Ok(ClaimResult { claim, attempts: parsed(&row, "attempts") })
+        Ok(ClaimResult { claim, attempts: read_number(&row, "attempts") })
     }
 
     async fn lock_debounce(
@@ -370,74 +370,6 @@ impl Ledger for DynamoDbLedger {
     }
 }
 
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Published => "PUBLISHED",
-            Self::Debounced => "DEBOUNCED",
-            Self::Discarded => "DISCARDED",
-        }
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        [Self::Pending, Self::Published, Self::Debounced, Self::Discarded]
-            .into_iter()
-            .find(|state| state.name() == name)
-    }
-}
-
-/// Returns the shard of a delivery in the index `pending`: the same for every claim.
-fn shard(id: &DeliveryId) -> String {
-    (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
-}
-
-/// Returns the message under the names of the SNS API, so that a person can publish it by hand from
-/// the row.
-fn stored(message: &Message) -> AttributeValue {
-    match message {
-        Message::Alert { subject, body } => {
-            map([("Subject", string(subject)), ("Message", string(body)), ("MessageStructure", string("json"))])
-        }
-        Message::Status { body, attributes, group, deduplication } => map([
-            ("Message", string(body)),
-            ("MessageAttributes", AttributeValue::M(attributes.iter().map(stored_attribute).collect())),
-            ("MessageGroupId", string(group)),
-            ("MessageDeduplicationId", string(deduplication)),
-        ]),
-    }
-}
-
-fn stored_attribute((name, value): (&String, &String)) -> (String, AttributeValue) {
-    (name.clone(), map([("DataType", string("String")), ("StringValue", string(value))]))
-}
-
-fn read_message(item: &Item) -> Result<Message, LedgerError> {
-    let message = item.get("message").and_then(|message| message.as_m().ok());
-    message.and_then(read_parameters).ok_or(LedgerError::BadRow("message"))
-}
-
-fn read_parameters(parameters: &Item) -> Option<Message> {
-    let body = text(parameters, "Message")?;
-    let Some(attributes) = parameters.get("MessageAttributes") else {
-        return Some(Message::Alert { subject: text(parameters, "Subject")?, body });
-    };
-    let attribute =
-        |(name, value): (&String, &AttributeValue)| Some((name.clone(), text(value.as_m().ok()?, "StringValue")?));
-    Some(Message::Status {
-        body,
-        attributes: attributes.as_m().ok()?.iter().map(attribute).collect::<Option<_>>()?,
-        group: text(parameters, "MessageGroupId")?,
-        deduplication: text(parameters, "MessageDeduplicationId")?,
-    })
-}
-
-type Item = HashMap<String, AttributeValue>;
-
-fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
-    AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
-}
-
 /// Sends a request. Each time that [`PATIENCE`] passes without an answer, sends the same request
 /// again in parallel, up to [`TRIES`]. No try is cancelled, because it may have taken effect while
 /// its answer is on the way. Returns the first success, or an error once no other try is running.
@@ -480,52 +412,48 @@ async fn send_once(update: UpdateItemFluentBuilder) -> Result<Answer, Box<SdkErr
     }
 }
 
-/// Reads only those attributes that the rules need of a row in its state.
-fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
-    if item.is_empty() {
-        return Ok(None);
+type Item = HashMap<String, AttributeValue>;
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Published => "PUBLISHED",
+            Self::Debounced => "DEBOUNCED",
+            Self::Discarded => "DISCARDED",
+        }
     }
-    let state = text(item, "state").as_deref().and_then(State::named).ok_or(LedgerError::BadRow("state"))?;
-    let lease_until = match (moment(item, "leaseUntil"), state) {
-        (Some(lease_until), _) => lease_until,
-        (None, State::Published | State::Debounced | State::Discarded) => Timestamp::from_millis(0),
-        (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
-    };
-    let owner = Owner::from_stored(text(item, "owner").unwrap_or_default());
-    Ok(Some(Row { state, owner, lease_until, content_sha256: text(item, "contentSha256") }))
-}
 
-fn read_lock(item: &Item) -> Result<Option<DebounceLock>, LedgerError> {
-    if item.is_empty() {
-        return Ok(None);
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Published, Self::Debounced, Self::Discarded]
+            .into_iter()
+            .find(|state| state.name() == name)
     }
-    let holder = text(item, "holder").map(DeliveryId::from_stored).ok_or(LedgerError::BadRow("holder"))?;
-    let until = moment(item, "quietUntil").ok_or(LedgerError::BadRow("quietUntil"))?;
-    Ok(Some(DebounceLock { holder, until }))
 }
 
-/// Reads a row of the index. Only a row with both keys of the index is in it.
-fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
-    let id = text(item, "deliveryId").ok_or(LedgerError::BadRow("deliveryId"))?;
-    let lease_until = moment(item, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;
-    Ok(Pending {
-        id: DeliveryId::from_stored(id),
-        lease_until,
-        first_seen_at: moment(item, "firstSeenAt").unwrap_or(lease_until),
-        attempts: parsed(item, "attempts").unwrap_or_default(),
-    })
+/// Returns the shard of a delivery in the index `pending`: the same for every claim.
+fn shard(id: &DeliveryId) -> String {
+    (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
 }
 
-fn text(item: &Item, name: &str) -> Option<String> {
-    item.get(name)?.as_s().ok().cloned()
+/// Returns the message under the names of the SNS API, so that a person can publish it by hand from
+/// the row.
+fn parameters(message: &Message) -> AttributeValue {
+    match message {
+        Message::Alert { subject, body } => {
+            map([("Subject", string(subject)), ("Message", string(body)), ("MessageStructure", string("json"))])
+        }
+        Message::Status { body, attributes, group, deduplication } => map([
+            ("Message", string(body)),
+            ("MessageAttributes", AttributeValue::M(attributes.iter().map(parameter_attribute).collect())),
+            ("MessageGroupId", string(group)),
+            ("MessageDeduplicationId", string(deduplication)),
+        ]),
+    }
 }
 
-fn moment(item: &Item, name: &str) -> Option<Timestamp> {
-    parsed(item, name).map(Timestamp::from_millis)
-}
-
-fn parsed<N: FromStr>(item: &Item, name: &str) -> Option<N> {
-    item.get(name)?.as_n().ok()?.parse().ok()
+fn parameter_attribute((name, value): (&String, &String)) -> (String, AttributeValue) {
+    (name.clone(), map([("DataType", string("String")), ("StringValue", string(value))]))
 }
 
 /// Returns an error text, cut to the length that a row keeps.
@@ -543,4 +471,77 @@ fn number(value: u64) -> AttributeValue {
 
 fn millis(at: Timestamp) -> AttributeValue {
     number(at.as_millis())
+}
+
+fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
+    AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
+}
+
+/// Reads only those attributes that the rules need of a row in its state.
+fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
+    if item.is_empty() {
+        return Ok(None);
+    }
+    let state = read_string(item, "state").as_deref().and_then(State::from_name).ok_or(LedgerError::BadRow("state"))?;
+    let lease_until = match (read_millis(item, "leaseUntil"), state) {
+        (Some(lease_until), _) => lease_until,
+        (None, State::Published | State::Debounced | State::Discarded) => Timestamp::from_millis(0),
+        (None, State::Pending) => return Err(LedgerError::BadRow("leaseUntil")),
+    };
+    let owner = Owner::from_stored(read_string(item, "owner").unwrap_or_default());
+    Ok(Some(Row { state, owner, lease_until, content_sha256: read_string(item, "contentSha256") }))
+}
+
+fn read_lock(item: &Item) -> Result<Option<DebounceLock>, LedgerError> {
+    if item.is_empty() {
+        return Ok(None);
+    }
+    let holder = read_string(item, "holder").map(DeliveryId::from_stored).ok_or(LedgerError::BadRow("holder"))?;
+    let until = read_millis(item, "quietUntil").ok_or(LedgerError::BadRow("quietUntil"))?;
+    Ok(Some(DebounceLock { holder, until }))
+}
+
+/// Reads a row of the index. Only a row with both keys of the index is in it.
+fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
+    let id = read_string(item, "deliveryId").ok_or(LedgerError::BadRow("deliveryId"))?;
+    let lease_until = read_millis(item, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;
+    Ok(Pending {
+        id: DeliveryId::from_stored(id),
+        lease_until,
+        first_seen_at: read_millis(item, "firstSeenAt").unwrap_or(lease_until),
+        attempts: read_number(item, "attempts").unwrap_or_default(),
+    })
+}
+
+fn read_message(item: &Item) -> Result<Message, LedgerError> {
+    let message = item.get("message").and_then(|message| message.as_m().ok());
+    message.and_then(read_parameters).ok_or(LedgerError::BadRow("message"))
+}
+
+fn read_parameters(parameters: &Item) -> Option<Message> {
+    let body = read_string(parameters, "Message")?;
+    let Some(attributes) = parameters.get("MessageAttributes") else {
+        return Some(Message::Alert { subject: read_string(parameters, "Subject")?, body });
+    };
+    let attribute = |(name, value): (&String, &AttributeValue)| {
+        Some((name.clone(), read_string(value.as_m().ok()?, "StringValue")?))
+    };
+    Some(Message::Status {
+        body,
+        attributes: attributes.as_m().ok()?.iter().map(attribute).collect::<Option<_>>()?,
+        group: read_string(parameters, "MessageGroupId")?,
+        deduplication: read_string(parameters, "MessageDeduplicationId")?,
+    })
+}
+
+fn read_string(item: &Item, name: &str) -> Option<String> {
+    item.get(name)?.as_s().ok().cloned()
+}
+
+fn read_millis(item: &Item, name: &str) -> Option<Timestamp> {
+    read_number(item, name).map(Timestamp::from_millis)
+}
+
+fn read_number<N: FromStr>(item: &Item, name: &str) -> Option<N> {
+    item.get(name)?.as_n().ok()?.parse().ok()
 }
