@@ -19,6 +19,8 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Not `cargo run`, whose variables would have crates built anew where this builds the function.
 BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
 BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
+# Valgrind counts only the function, so what feeds it may be slow, and compiles sooner.
+BUILD_COUNTER = cargo build --quiet --locked --package bench
 
 .PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed deployed-build test-examples model chaos load growth bench instructions instructions-build \
 	lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
@@ -102,11 +104,11 @@ bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, me
 	cargo bench --locked --package bench --bench steps
 
 instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes skips it without valgrind or a baseline for this processor
-	@$(BENCH) instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
+	@$(BUILD_COUNTER) && $(TARGET)/debug/bench instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
 
 instructions-build: # Only compile what `make instructions` measures, and what measures it
 	cargo build --quiet --locked --release --bin webhook
-	$(BUILD_BENCH)
+	$(BUILD_COUNTER)
 
 lint: lint-rust lint-python lint-template lint-contracts lint-crates # Format, clippy, docs, ruff, the linters of template and contracts, the crates' licences and origins
 

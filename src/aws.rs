@@ -124,11 +124,6 @@ impl Aws {
         })
     }
 
-    /// The configuration that all clients share, for a client of another service.
-    pub fn config(&self) -> &SdkConfig {
-        &self.config
-    }
-
     /// The client of the ledger. Its requests may be repeated, because each recognises its own
     /// effect. The ledger itself repeats a request that gets no answer. It never cancels one that
     /// may have taken effect, so this client has no timeout of its own.
@@ -140,7 +135,7 @@ impl Aws {
 
     /// The client of the signing secrets. It only reads, so each try ends after [`ATTEMPT_TIMEOUT`]
     /// and the next one starts.
-    pub fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
+    pub(crate) fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
         let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.config).timeout_config(impatient());
         config.set_endpoint_url(self.secrets_manager.clone());
         aws_sdk_secretsmanager::Client::from_conf(config.build())

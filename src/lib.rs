@@ -30,8 +30,8 @@
 //!    completion failed until its deadline. The second publish has the same bytes and the same id.
 //! 3. **Nobody else.** Only a request signed with a signing secret gets in. Without a usable secret,
 //!    the function does not serve.
-//! 4. **No wasted calls.** An event that needs no message makes no AWS call, except a refresh of the
-//!    signing secret at most once every five minutes.
+//! 4. **No wasted calls.** An event that needs no message makes no AWS call, except a fetch of the
+//!    signing secrets: see [`keyring`](secrets::keyring) for when.
 //!
 //! An event that needs an alert and a message to the stream has two deliveries. Both are attempted
 //! at the same time, and neither waits for the other or fails with it. SendPilot gets 2xx once the

@@ -6,7 +6,7 @@
 //! never gives a delivery up. An operator can start a run that skips these waits, after the cause
 //! of the failures is fixed.
 //!
-//! Alerts and messages to the lead status stream are relayed in two lanes at the same time. Each
+//! Alerts and messages to the lead status stream are attempted in two lanes at the same time. Each
 //! lane has workers of its own, so a stream topic that hangs delays no alert. If a topic does not
 //! answer [`MAX_TIMEOUTS`] publishes, its lane starts no further delivery in this run. One publish
 //! without an answer takes as long as hundreds with one.
@@ -28,7 +28,7 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout_at};
 use tracing::{Level, error, info, warn};
 
-use crate::delivery::ledger::{ClaimRequest, Ledger, LedgerError, Pending, Refusal};
+use crate::delivery::ledger::{ClaimRequest, Ledger, LedgerError, Pending, Refusal, SettleError};
 use crate::delivery::relay::{Delivered, Outcome, Relay, Timings};
 use crate::delivery::topic::Topic;
 use crate::error::chain;
@@ -46,12 +46,12 @@ pub const DELIVERY_TIME: Duration = Duration::from_secs(12);
 /// release its whole backlog.
 const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Alerts relayed at the same time. Without a pace, an alert makes three calls, about 30 ms in all.
+/// Alerts attempted at the same time. Without a pace, an alert makes three calls, about 30 ms in all.
 /// So four workers publish 133 alerts a second. Together with [`STREAM_WORKERS`], the rate stays
 /// below SNS's lowest regional quota, 300 publishes a second.
 pub const ALERT_WORKERS: usize = 4;
 
-/// Messages to the lead status stream relayed at the same time.
+/// Messages to the lead status stream attempted at the same time.
 pub const STREAM_WORKERS: usize = 4;
 
 /// Number of publishes to one topic that may time out in a run. The topic's other deliveries then
@@ -59,7 +59,7 @@ pub const STREAM_WORKERS: usize = 4;
 pub const MAX_TIMEOUTS: u32 = 3;
 
 /// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
+const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
 /// Maximum number of due deliveries to one topic that a run takes up: more than it has time for.
 /// This limit bounds the memory. Further deliveries are only counted.
@@ -397,7 +397,7 @@ impl Lane {
             | None => return self.leave(pending),
         };
         // The attempt that overtook this one records the result.
-        if recorded.is_err_and(|error| !matches!(error, LedgerError::Overtaken)) {
+        if recorded.is_err_and(|error| !matches!(error, SettleError::Overtaken)) {
             self.leave(pending);
         }
     }

@@ -30,7 +30,7 @@ use crate::timestamp::{Timestamp, millis};
 pub const NAMESPACE: &str = "OpportunityAlerts";
 
 /// The dimension of every metric: the function that sends it.
-pub const FUNCTION_NAME: &str = "FunctionName";
+const FUNCTION_NAME: &str = "FunctionName";
 
 // A macro, because constants would need a second list of themselves for `ALL`.
 macro_rules! metrics {
@@ -241,7 +241,7 @@ impl LogLine {
     }
 
     /// Adds 1 to a metric, with this value of its own dimension.
-    pub fn count_by(&mut self, metric: Metric, value: &'static str) {
+    pub(crate) fn count_by(&mut self, metric: Metric, value: &'static str) {
         self.samples.push(Sample { metric, value: 1, by: Some(value) });
     }
 

@@ -37,7 +37,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::delivery::ledger::{Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Receipt, Refusal};
+use crate::delivery::ledger::{
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Receipt, Refusal, SettleError,
+};
 use crate::delivery::pace::Pacer;
 use crate::delivery::topic::{Topic, TopicError};
 use crate::error::chain;
@@ -96,18 +98,18 @@ pub enum Outcome {
         at: Timestamp,
         /// Whether the row says so. If it does not, the message may be published again, with the
         /// same bytes.
-        recorded: Result<(), LedgerError>,
+        recorded: Result<(), SettleError>,
     },
     /// The alert is suppressed, because another alert for the same lead and status is published or
     /// durably claimed.
     Debounced {
         /// Whether the row says so.
-        recorded: Result<(), LedgerError>,
+        recorded: Result<(), SettleError>,
     },
     /// The message is never published, because the lead status stream is off.
     Discarded {
         /// Whether the row says so.
-        recorded: Result<(), LedgerError>,
+        recorded: Result<(), SettleError>,
     },
     /// The row refused the claim.
     Refused(Refusal),
@@ -185,8 +187,8 @@ impl Outcome {
         match self {
             Self::Published { recorded, .. } | Self::Debounced { recorded } | Self::Discarded { recorded } => {
                 match recorded.as_ref().err()? {
-                    LedgerError::Overtaken => Some(format!("done, but {}", LedgerError::Overtaken)),
-                    error => Some(format!("done, but completion failed: {}", chain(error))),
+                    SettleError::Overtaken => Some(format!("done, but {}", SettleError::Overtaken)),
+                    SettleError::Failed(error) => Some(format!("done, but completion failed: {}", chain(error))),
                 }
             }
             Self::Refused(Refusal::OtherContent) => {
@@ -259,7 +261,7 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
                 let at = self.invocation.now();
                 let receipt = Receipt { message_id, published_at: at, expires_at: at.after(self.relay.retention) };
                 let completing = self.settle(|| self.relay.ledger.complete(claim, &receipt));
-                let (recorded, took) = timed(self.schedule.settle_by, completing, LedgerError::TimedOut).await;
+                let (recorded, took) = timed(self.schedule.settle_by, completing, LedgerError::TimedOut.into()).await;
                 self.timings.complete = took;
                 Ok(Outcome::Published { at, recorded })
             }
@@ -332,23 +334,25 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
     async fn release(&self, claim: &Claim, cause: Unpublished) -> Outcome {
         let (now, error) = (self.invocation.now(), chain(&cause));
         let released = match self.settle(|| self.relay.ledger.release(claim, now, &error)).await {
-            // Another attempt holds the delivery, or has published its message.
-            Err(LedgerError::Overtaken) => Ok(()),
-            released => released,
+            // If another attempt has the claim, there is nothing to release.
+            Ok(()) | Err(SettleError::Overtaken) => Ok(()),
+            Err(SettleError::Failed(error)) => Err(error),
         };
         Outcome::Unpublished { cause, released }
     }
 
     /// Repeats an operation of the ledger that fails, until it succeeds or its time is over.
-    async fn settle<F>(&self, settle: impl Fn() -> F) -> Result<(), LedgerError>
+    async fn settle<F>(&self, settle: impl Fn() -> F) -> Result<(), SettleError>
     where
-        F: Future<Output = Result<(), LedgerError>>,
+        F: Future<Output = Result<(), SettleError>>,
     {
         let settle_by = self.schedule.settle_by;
         let mut pause = FIRST_PAUSE;
         loop {
-            match within(settle_by, settle(), LedgerError::TimedOut).await {
-                Err(LedgerError::Failed(..)) if Instant::now() + pause < settle_by => sleep(pause).await,
+            match within(settle_by, settle(), LedgerError::TimedOut.into()).await {
+                Err(SettleError::Failed(LedgerError::Failed(..))) if Instant::now() + pause < settle_by => {
+                    sleep(pause).await
+                }
                 settled => return settled,
             }
             pause = LONGEST_PAUSE.min(pause * 2);

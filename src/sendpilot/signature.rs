@@ -139,7 +139,7 @@ pub fn verify<'a>(
 
 /// Whether a request that [`verify`] refused may be genuine under a secret that we do not have: some signature on it is well
 /// formed and of the right age.
-pub fn may_hold_under_another_secret(headers: &HeaderMap, now: Timestamp) -> bool {
+pub(crate) fn may_hold_under_another_secret(headers: &HeaderMap, now: Timestamp) -> bool {
     FAMILIES.iter().any(|family| {
         let signed = headers.get(family.signature).map(|signature| Signed::read(family, signature, headers));
         matches!(signed, Some(Ok(signed)) if signed.is_timely(now))

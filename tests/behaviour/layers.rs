@@ -30,40 +30,75 @@ fn name_of(path: &Path) -> String {
 
 /// Source text without comments. Comments may link upwards.
 fn code(source: &str) -> String {
-    let lines = source.lines().map(|line| line.split("//").next().unwrap());
-    lines.collect::<Vec<_>>().join("\n")
+    let before_comment = |line: &str| {
+        let starts = line.match_indices("//").map(|(at, _)| at);
+        // A `//` inside a URL follows a colon.
+        let at = starts.into_iter().find(|at| !line[..*at].ends_with(':')).unwrap_or(line.len());
+        line[..at].to_owned()
+    };
+    source.lines().map(before_comment).collect::<Vec<_>>().join("\n")
 }
 
-/// The modules that a module names in its code, by paths from `crate` or `super`. `super` and
-/// `self` lead to the parent module and to children.
+/// The modules that a module names in its code, by paths from `crate`, `super`, `self`, or a child
+/// in a `use`. An edge from a parent to its child counts too.
 fn imports(name: &str, code: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
-    let parent = name.rsplit_once("::").map_or("", |(parent, _)| parent);
+    let parent = |module: &str| module.rsplit_once("::").map_or(String::new(), |(parent, _)| parent.to_owned());
     let mut found = BTreeSet::new();
-    for (keyword, base) in [("crate::", ""), ("super::", parent)] {
-        for (at, _) in code.match_indices(keyword) {
-            for path in paths(&code[at + keyword.len()..]) {
-                let full = if base.is_empty() { path } else { format!("{base}::{path}") };
-                // The longest part of the path that is a module: the rest is an item in it.
-                let parts: Vec<_> = full.split("::").collect();
-                let module = (1..=parts.len()).rev().map(|length| parts[..length].join("::"));
-                found.extend(module.into_iter().find(|module| modules.contains_key(module)));
+    let mut add = |base: &str, text: &str| {
+        for path in paths(text) {
+            let full = format!("{base}::{path}");
+            let parts: Vec<_> = full.split("::").filter(|part| !part.is_empty()).collect();
+            // The longest part of the path that is a module: the rest is an item in it.
+            let parents = (1..=parts.len()).rev().map(|length| parts[..length].join("::"));
+            found.extend(parents.into_iter().find(|module| modules.contains_key(module)));
+        }
+    };
+    for (keyword, first) in [("crate::", String::new()), ("self::", name.to_owned()), ("super::", parent(name))] {
+        for (at, _) in code.match_indices(keyword).filter(|(at, _)| is_start(&code[..*at])) {
+            let (mut base, mut rest) = (first.clone(), &code[at + keyword.len()..]);
+            while let Some(further) = rest.strip_prefix("super::") {
+                (base, rest) = (parent(&base), further);
             }
+            add(&base, rest);
+        }
+    }
+    for (at, _) in code.match_indices("use ").filter(|(at, _)| is_start(&code[..*at])) {
+        let rest = &code[at + "use ".len()..];
+        let child = format!("{name}::{}", rest.split("::").next().unwrap());
+        if modules.contains_key(&child) {
+            add(name, rest);
         }
     }
     found.remove(name);
     found
 }
 
-/// The paths at the start of a text, such as `a::b` of `a::b;`, or `a::b` and `a::c::d` of
-/// `a::{b, c::d}`.
+/// Whether a path or a keyword can start after this text.
+fn is_start(before: &str) -> bool {
+    !before.ends_with(|character: char| character.is_alphanumeric() || "_:".contains(character))
+}
+
+/// The paths of the tree at the start of a text, such as `a::b` of `a::b;`, and `a::b` and `a::c::d`
+/// of `a::{b, c::{d}}`.
 fn paths(text: &str) -> Vec<String> {
     let end = text.find(|character: char| !character.is_alphanumeric() && !"_:".contains(character));
     let (head, rest) = text.split_at(end.unwrap_or(text.len()));
-    let Some(group) = head.strip_suffix("::").filter(|_| rest.starts_with('{')) else { return vec![head.to_owned()] };
-    let items = rest[1..rest.find('}').unwrap()].split(',').map(str::trim).filter(|item| !item.is_empty());
-    items.map(|item| format!("{group}::{item}")).collect()
+    let Some(group) = rest.strip_prefix('{').filter(|_| head.is_empty() || head.ends_with("::")) else {
+        return vec![head.trim_end_matches("::self").to_owned()];
+    };
+    let (mut items, mut item, mut depth) = (Vec::new(), String::new(), 0);
+    for character in group.chars() {
+        match character {
+            '}' if depth == 0 => break,
+            ',' if depth == 0 => items.push(std::mem::take(&mut item)),
+            _ => item.push(character),
+        }
+        depth += i32::from(character == '{') - i32::from(character == '}');
+    }
+    items.push(item);
+    let items = items.iter().map(|item| item.trim()).filter(|item| !item.is_empty());
+    items.flat_map(paths).map(|path| format!("{head}{path}").trim_end_matches("::self").to_owned()).collect()
 }
-
 /// Returns a circle of imports, if there is one.
 fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     fn walk(
@@ -120,6 +155,26 @@ fn finds_a_circle() {
     let edges = [("a", "b"), ("b", "c"), ("c", "b")];
     let edges = edges.map(|(from, to)| (from.to_owned(), BTreeSet::from([to.to_owned()])));
     assert_eq!(circle(&edges.into()), Some(vec!["b".to_owned(), "c".to_owned()]));
-    let paths = paths("message::{key::DeliveryId, Message};");
-    assert_eq!(paths, ["message::key::DeliveryId", "message::Message"]);
+}
+
+#[test]
+fn finds_every_form_of_import() {
+    let names = ["config", "room", "room::a", "room::a::deep", "room::b", "room::b::c", "room::d"];
+    let modules: BTreeMap<_, _> = names.map(|name| (name.to_owned(), String::new())).into();
+    for (name, code, expected) in [
+        ("room::a", "use crate::config::Config;", vec!["config"]),
+        ("room::a", "use crate::{config::{self, Config}, room::b};", vec!["config", "room::b"]),
+        ("room::a", "use crate::room::{b::{c::{X, Y}, Z}, d};", vec!["room::b", "room::b::c", "room::d"]),
+        ("room::a", "fn f() -> crate::room::d::D {}", vec!["room::d"]),
+        ("room::a", "use super::{b::Slot, Item};", vec!["room", "room::b"]),
+        ("room::a::deep", "use super::super::super::config::Config;", vec!["config"]),
+        ("room::a::deep", "let x = super::super::d::f();", vec!["room::d"]),
+        ("room", "mod a;\npub use a::{Item, deep::X};", vec!["room::a", "room::a::deep"]),
+        ("room", "use self::b::c::X;", vec!["room::b::c"]),
+        ("room::a", "let url = \"https://example.com\"; crate::config::f(); // crate::room::d", vec!["config"]),
+        ("room::a", "use std::fmt; reuse crate_config::X;", vec![]),
+    ] {
+        let found: Vec<_> = imports(name, &self::code(code), &modules).into_iter().collect();
+        assert_eq!(found, expected, "{name}: {code}");
+    }
 }

@@ -8,10 +8,10 @@ use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal, SettleError,
 };
 use opportunity_alerts::delivery::pace::Slot;
-use opportunity_alerts::delivery::relay::{Delivered, Outcome, Timings};
+use opportunity_alerts::delivery::relay::{Delivered, Outcome, Timings, Unpublished};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::invocation::Invocation;
@@ -127,19 +127,19 @@ impl Ledger for &Both {
         self.script(claim.delivery_id()).take_slot(claim, slot).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), LedgerError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), SettleError> {
         self.script(claim.delivery_id()).complete(claim, receipt).await
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), LedgerError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), SettleError> {
         self.script(claim.delivery_id()).debounce(claim, holder, at).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), LedgerError> {
+    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), SettleError> {
         self.script(claim.delivery_id()).discard(claim, reason, at).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), LedgerError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), SettleError> {
         self.script(claim.delivery_id()).release(claim, now, error).await
     }
 
@@ -337,6 +337,34 @@ async fn the_lease_outlives_the_invocation_and_its_steps() {
         let attempt = invocation.attempt();
         assert_eq!(attempt.now, NOW.after(Duration::from_secs(3)));
         assert!(attempt.lease_until > NOW.after(allowed), "counted from the beginning, not from the claim");
+    }
+}
+
+/// The table of `Answer::from_delivery`, for the alert and for the message to the stream.
+#[tokio::test(start_paused = true)]
+async fn each_outcome_has_its_answer() {
+    let invocation = invocation();
+    let unavailable = |seconds| Answer::Unavailable { retry_after: Duration::from_secs(seconds) };
+    let in_progress = || Refusal::InProgress { until: NOW.after(Duration::from_secs(3)) };
+    let unpublished = |cause, released| Outcome::Unpublished { cause, released };
+    for (outcome, alert, stream) in [
+        (Outcome::Published { at: NOW, recorded: Ok(()) }, Answer::Alerted, Answer::Streamed),
+        (Outcome::Published { at: NOW, recorded: Err(SettleError::Overtaken) }, Answer::Alerted, Answer::Streamed),
+        (Outcome::Debounced { recorded: Ok(()) }, Answer::Debounced, Answer::Debounced),
+        (Outcome::Discarded { recorded: Ok(()) }, Answer::Ignored, Answer::Ignored),
+        (Outcome::Refused(Refusal::Done), Answer::Duplicate, Answer::Duplicate),
+        (Outcome::Refused(in_progress()), Answer::InProgress { retry_after: Duration::from_secs(3) }, Answer::Pending),
+        // Nobody else knows this fact, so only SendPilot's next attempt can save it.
+        (Outcome::Refused(Refusal::OtherContent), unavailable(5), unavailable(5)),
+        (Outcome::Unclaimed(LedgerError::TimedOut), unavailable(12), unavailable(12)),
+        (unpublished(Unpublished::NoSlot, Ok(())), unavailable(5), Answer::Pending),
+        (unpublished(Unpublished::Pace(LedgerError::TimedOut), Ok(())), unavailable(5), Answer::Pending),
+        (unpublished(Unpublished::Topic(TopicError::TimedOut), Ok(())), unavailable(5), Answer::Pending),
+        // The lease ends two seconds after the invocation.
+        (unpublished(Unpublished::NoSlot, Err(LedgerError::TimedOut)), unavailable(12), Answer::Pending),
+    ] {
+        assert_eq!(Answer::from_delivery(&outcome, false, &invocation), alert, "{outcome:?}");
+        assert_eq!(Answer::from_delivery(&outcome, true, &invocation), stream, "{outcome:?}");
     }
 }
 

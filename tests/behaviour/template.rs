@@ -127,8 +127,11 @@ fn the_secret_starts_empty_or_is_an_existing_one() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
     assert_eq!(Secrets::parse(first).unwrap_err(), SecretError::Empty);
-    // Every value that the guide shows can be stored.
+    // Both name the tab of the console that stores the secret unchanged.
     let guide = guide::text();
+    assert!(secret["Properties"]["Description"].as_str().unwrap().contains("Plaintext"));
+    assert!(guide.contains("*Plaintext* tab"));
+    // Every value that the guide shows can be stored.
     let shown: Vec<_> = guide.split('`').filter(|code| code.contains("whsec_…")).collect();
     let forms = [r#"{"secrets":["whsec_…"]}"#, r#"{"secrets":"whsec_…"}"#, r#"{"WEBHOOK_SECRET":"whsec_…"}"#];
     assert!(forms.iter().all(|form| shown.contains(form)), "{shown:?}");

@@ -38,7 +38,7 @@ use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::delivery::ledger::{
     Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Refusal,
-    Row, State, may_claim, may_settle, may_take_slot,
+    Row, SettleError, State, may_claim, may_settle, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::Relay;
@@ -323,7 +323,7 @@ impl Process {
         name: &'static str,
         claim: &Claim,
         settled: impl FnOnce(&mut HashMap<DeliveryId, Stored>, &DeliveryId) + Send + 'static,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), SettleError> {
         let (id, owner) = (claim.delivery_id().clone(), claim.owner().clone());
         let effect = move |facts: &mut Facts| match may_settle(facts.rows.get(&id).map(|stored| &stored.row), &owner) {
             MaySettle::Yes => {
@@ -331,7 +331,7 @@ impl Process {
                 Ok(())
             }
             MaySettle::Done => Ok(()),
-            MaySettle::Overtaken => Err(LedgerError::Overtaken),
+            MaySettle::Overtaken => Err(SettleError::Overtaken),
         };
         self.call(name, Some(claim.message()), effect).await.unwrap_or(Err(match self.world.scenario.flaw {
             CompletionGivenUp => LedgerError::Contradiction,
@@ -401,22 +401,22 @@ impl Ledger for Process {
         self.call("slot", None, take).await.ok_or(LedgerError::Failed("take a slot", "broken".into()))
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
-        Err(LedgerError::Overtaken)
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
+        Err(SettleError::Overtaken)
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
-        Err(LedgerError::Overtaken)
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
+        Err(SettleError::Overtaken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), LedgerError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), SettleError> {
         let publish = |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.state = State::Published);
         };
         self.settle("complete", claim, publish).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<(), LedgerError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<(), SettleError> {
         let flaw = self.world.scenario.flaw;
         let free = move |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.lease_until = now);

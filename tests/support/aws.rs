@@ -49,7 +49,7 @@ pub struct Call {
     /// `current`, `previous`; `Query` is `list`, `Publish` is `publish`. Of a delivery to the lead status stream, each is
     /// `status claim` and so on.
     pub operation: String,
-    /// The id of the event whose delivery it is about; of the stream's, with `#status` behind it; of a quiet period, the
+    /// The id of the event whose delivery it is about; of the stream's, with `#status` behind it; of a debounce lock, the
     /// lead's; of a listing, none.
     pub event: String,
     /// The page that a listing asks for: its shard, and the delivery after which it begins. A page

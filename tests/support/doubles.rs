@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal, SettleError,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::Relay;
@@ -86,11 +86,11 @@ impl Script {
         self.calls.lock().unwrap().clone()
     }
 
-    async fn settle(&self) -> Result<(), LedgerError> {
+    async fn settle(&self) -> Result<(), SettleError> {
         match self.settling {
             Settling::IsRecorded => Ok(()),
-            Settling::IsNotMine => Err(LedgerError::Overtaken),
-            Settling::Fails => Err(LedgerError::Failed("settle", "throttled".into())),
+            Settling::IsNotMine => Err(SettleError::Overtaken),
+            Settling::Fails => Err(LedgerError::Failed("settle", "throttled".into()).into()),
             Settling::Hangs => pending().await,
         }
     }
@@ -127,22 +127,22 @@ impl Ledger for &Script {
         Ok(true)
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
         self.called("debounce");
         self.settle().await
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
         self.called("discard");
         self.settle().await
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), LedgerError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), SettleError> {
         self.called("complete");
         self.settle().await
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), LedgerError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), SettleError> {
         self.called("release");
         self.settle().await
     }

@@ -4,8 +4,8 @@ use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::delivery::ledger::{
-    ClaimRequest, ClaimResult, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Refusal, Row, State, may_claim,
-    may_settle, may_take_slot,
+    ClaimRequest, ClaimResult, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Refusal, Row, SettleError, State,
+    may_claim, may_settle, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
@@ -90,9 +90,9 @@ async fn claim_and_takeover_agree_with_the_rule() {
 async fn complete_discard_and_release_agree_with_the_rule() {
     for row in rows() {
         let expected = may_settle(row.as_ref(), &me());
-        let is_settled = |result: Result<(), LedgerError>| match result {
+        let is_settled = |result: Result<(), SettleError>| match result {
             Ok(()) => expected != MaySettle::Overtaken,
-            Err(error) => expected == MaySettle::Overtaken && matches!(error, LedgerError::Overtaken),
+            Err(error) => expected == MaySettle::Overtaken && matches!(error, SettleError::Overtaken),
         };
         let before = row.as_ref().map(|row| item(row)["state"].clone());
         let state = async |dynamodb: &DynamoDb| dynamodb.rows().await.first().map(|row| row["state"].clone());

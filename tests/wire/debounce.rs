@@ -80,7 +80,7 @@ async fn one_of_fifty_concurrent_events_alerts() {
     assert_eq!(world.aws.alerts().len(), 1);
 }
 
-/// Otherwise the redrive would take up the debounced alert, perhaps after the quiet period.
+/// Otherwise the redrive would take up the debounced alert, perhaps after the debounce lock.
 #[tokio::test]
 async fn retries_a_throttled_debounce() {
     let world = World::new().await;

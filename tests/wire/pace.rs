@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, SettleError, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay, Unpublished};
@@ -192,20 +192,20 @@ impl Ledger for Shared {
         Ok(taken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), LedgerError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), SettleError> {
         self.state().backlog.remove(claim.delivery_id().as_str());
         Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
         Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
         Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), LedgerError> {
+    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), SettleError> {
         self.state().released.push(error.to_owned());
         Ok(())
     }
@@ -399,7 +399,7 @@ async fn a_backlog_of_a_thousand_drains_at_the_configured_rate() {
     }
 }
 
-/// A run relays several alerts at the same time, and each asks for another slot.
+/// A run attempts several alerts at the same time, and each asks for another slot.
 #[tokio::test(start_paused = true)]
 async fn a_redrive_asks_for_each_slot_once() {
     let shared = Shared::new(FAST);

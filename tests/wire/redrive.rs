@@ -16,7 +16,7 @@ use futures_util::future::join;
 use futures_util::stream::{self, Stream};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt,
+    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, SettleError,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
@@ -432,19 +432,19 @@ impl Ledger for &Backlog {
         Ok(true)
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), LedgerError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), SettleError> {
         Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), LedgerError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
         Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), LedgerError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
         Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), LedgerError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), SettleError> {
         Ok(())
     }
 

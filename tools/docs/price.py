@@ -47,7 +47,7 @@ ANSWERED = 0.5  # kB
 WRITES, ROW = 9, 3  # units of a claim and a completion, each 3 for the row and 1 for the index, and 1 of a slot; kB
 STREAM_WRITES, STREAM_ROW = 6, 2  # the same of a message to the lead status stream: 2 for its row
 STREAMED = 1  # kB: the message and its attributes
-QUIET_WRITES = 1  # the row of a quiet period, of less than 1 kB
+LOCK_WRITES = 1  # the row of a debounce lock, of less than 1 kB
 COLD = 0.02  # the share of events that start a process
 MINUTES = 43_200
 
@@ -228,7 +228,7 @@ def of_the_stream():
 def stream():
     """Returns the table of the stream, and the text below it."""
     alert = cents((DELIVERY + PUBLISH + CHAT + EMAIL) * MILLION)
-    slot, debounced = cents(WRITE_UNIT * MILLION), cents(QUIET_WRITES * WRITE_UNIT * MILLION)
+    slot, debounced = cents(WRITE_UNIT * MILLION), cents(LOCK_WRITES * WRITE_UNIT * MILLION)
     metrics = cents(METRIC + STREAM_ALARM_METRICS * ALARM)
     return (
         f"{markdown(of_the_stream())}\n"
@@ -237,7 +237,7 @@ def stream():
         f"are {alert} more, and four calls more at the same time.\n"
         "\n"
         f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {slot} for a million. With\n"
-        f"`DebounceMinutes`, an alert is one call and {QUIET_WRITES} write unit more, {debounced} for a million.\n"
+        f"`DebounceMinutes`, an alert is one call and {LOCK_WRITES} write unit more, {debounced} for a million.\n"
         "\n"
         f"The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are {metrics} a month. "
         "Two more\n"

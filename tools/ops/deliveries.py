@@ -10,7 +10,7 @@ import boto3
 class Deliveries:
     """The rows of one table, as the functions wrote them: one per alert and per message of the lead status stream.
 
-    The same table has a row for each quiet period and each slot, without a state and a message.
+    The same table has a row for each debounce lock and each slot, without a state and a message.
     """
 
     def __init__(self, table_name: str):

@@ -19,5 +19,13 @@ def notes(tag: str, version: str, changelog: str) -> str:
     return found[1].strip()
 
 
+def _version() -> str:
+    # Cargo would install the pinned compiler first, in the one job of the workflow that may write.
+    found = re.search(r'^version = "(.*)"', (source.ROOT / "Cargo.toml").read_text("utf-8"), re.MULTILINE)
+    if not found:
+        raise SystemExit("Cargo.toml states no version")
+    return found[1]
+
+
 if __name__ == "__main__":
-    print(notes(sys.argv[1], source.package()["version"], (source.ROOT / "CHANGELOG.md").read_text("utf-8")))
+    print(notes(sys.argv[1], _version(), (source.ROOT / "CHANGELOG.md").read_text("utf-8")))

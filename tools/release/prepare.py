@@ -53,6 +53,8 @@ def refuse(version: str, current: str, changelog: str) -> None:
     if wanted < parsed(current) or (newest and wanted <= newest):
         before = ".".join(map(str, max(parsed(current), newest or (0,))))
         raise SystemExit(f"{version} is not newer than {before}")
+    if (source.ROOT / CONTRACTS / "released" / version).exists():
+        raise SystemExit(f"{CONTRACTS}/released/{version} exists already")
     section = UNRELEASED.search(changelog)
     if not section or not re.search(r"^- ", section[1], re.MULTILINE):
         raise SystemExit('CHANGELOG.md has no entry in its section "Unreleased"')
@@ -90,7 +92,10 @@ def main(version: str) -> None:
     if changes := source.changes():
         raise SystemExit(f"Commit these changes first, so that the release is a commit of its own:\n{changes}")
     changelog = source.ROOT / "CHANGELOG.md"
-    refuse(version, dict(stated(source.ROOT))["Cargo.toml"], changelog.read_text("utf-8"))
+    current = sorted({stated_version for _, stated_version in stated(source.ROOT)}, key=parsed)
+    if len(current) != 1:
+        raise SystemExit(f"The versions disagree: {', '.join(current)}. Set all to that of Cargo.toml first")
+    refuse(version, current[0], changelog.read_text("utf-8"))
     prepare(source.ROOT, version, datetime.datetime.now(datetime.timezone.utc).date())
     # Cargo reads the manifests and the lock, and fails if they do not agree.
     subprocess.run(

@@ -59,7 +59,7 @@ use tokio::time::timeout;
 
 use super::{
     Claim, ClaimRequest, ClaimResult, DebounceLock, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending,
-    Receipt, Row, State, may_alert, may_claim, may_settle,
+    Receipt, Row, SettleError, State, may_alert, may_claim, may_settle,
 };
 use crate::delivery::pace::Slot;
 use crate::error::chain;
@@ -215,7 +215,7 @@ impl DynamoDbLedger {
         owner: &Owner,
         now: Timestamp,
         error: &str,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), SettleError> {
         let update = self
             .update(id, owner)
             .update_expression(RELEASE)
@@ -229,13 +229,13 @@ impl DynamoDbLedger {
         doing: &'static str,
         owner: &Owner,
         update: UpdateItemFluentBuilder,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<(), SettleError> {
         match send(doing, update.condition_expression(MAY_SETTLE)).await? {
             Answer::TookEffect(_) => Ok(()),
             Answer::Refused(row) => match may_settle(read_row(&row)?.as_ref(), owner) {
-                MaySettle::Yes => Err(LedgerError::Contradiction),
+                MaySettle::Yes => Err(LedgerError::Contradiction.into()),
                 MaySettle::Done => Ok(()),
-                MaySettle::Overtaken => Err(LedgerError::Overtaken),
+                MaySettle::Overtaken => Err(SettleError::Overtaken),
             },
         }
     }
@@ -307,7 +307,7 @@ impl Ledger for DynamoDbLedger {
         Ok(matches!(send("take a slot", update).await?, Answer::TookEffect(_)))
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), LedgerError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), SettleError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DEBOUNCE)
@@ -317,7 +317,7 @@ impl Ledger for DynamoDbLedger {
         self.settle("debounce", claim.owner(), update).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), LedgerError> {
+    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), SettleError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DISCARD)
@@ -327,7 +327,7 @@ impl Ledger for DynamoDbLedger {
         self.settle("discard", claim.owner(), update).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), LedgerError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), SettleError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(COMPLETE)
@@ -338,7 +338,7 @@ impl Ledger for DynamoDbLedger {
         self.settle("complete", claim.owner(), update).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), LedgerError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), SettleError> {
         self.release_row(claim.delivery_id(), claim.owner(), now, error).await
     }
 

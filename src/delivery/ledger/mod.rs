@@ -264,8 +264,7 @@ pub struct Pending {
     pub attempts: u32,
 }
 
-/// Why an operation of the ledger did not succeed. Except for [`LedgerError::Overtaken`], it may
-/// have taken effect all the same.
+/// Why an operation of the ledger did not succeed. It may have taken effect all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The database refused, or could not be reached.
@@ -277,9 +276,6 @@ pub enum LedgerError {
     /// There is no row with this key, and so nothing that says what to publish.
     #[error("the row is gone")]
     Gone,
-    /// The claim had passed to another attempt, and the row is as it was.
-    #[error("the claim had passed to another attempt")]
-    Overtaken,
     /// The condition failed, on a row that meets it.
     #[error("the table refused what its own row allows")]
     Contradiction,
@@ -290,6 +286,17 @@ pub enum LedgerError {
     /// No answer in the time that the attempt has.
     #[error("the ledger did not answer in time")]
     TimedOut,
+}
+
+/// Why a claim could not be completed, debounced, discarded or released.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The claim had passed to another attempt, and the row is as it was.
+    #[error("the claim had passed to another attempt")]
+    Overtaken,
+    /// The operation did not succeed.
+    #[error(transparent)]
+    Failed(#[from] LedgerError),
 }
 
 /// Records which attempt has claimed which delivery. Every operation is atomic, and its caller may
@@ -316,7 +323,7 @@ pub trait Ledger {
     fn take_slot(&self, claim: &Claim, slot: Slot) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
     /// Records that the message is published, if [`may_settle`] allows it.
-    fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<(), SettleError>> + Send;
 
     /// Records that the alert is suppressed in favour of `holder`'s, if [`may_settle`] allows it.
     fn debounce(
@@ -324,7 +331,7 @@ pub trait Ledger {
         claim: &Claim,
         holder: &DeliveryId,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    ) -> impl Future<Output = Result<(), SettleError>> + Send;
 
     /// Records that the message is never published, and why, if [`may_settle`] allows it.
     fn discard(
@@ -332,7 +339,7 @@ pub trait Ledger {
         claim: &Claim,
         reason: &str,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    ) -> impl Future<Output = Result<(), SettleError>> + Send;
 
     /// Ends the claim's lease, so that another attempt can claim the delivery, and records the
     /// error, if [`may_settle`] allows it.
@@ -341,7 +348,7 @@ pub trait Ledger {
         claim: &Claim,
         now: Timestamp,
         error: &str,
-    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    ) -> impl Future<Output = Result<(), SettleError>> + Send;
 
     /// Lists every pending delivery, also those that are claimed. An error stands in the place of
     /// the rows that it kept from being listed.
