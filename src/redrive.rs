@@ -59,7 +59,7 @@ pub const STREAM_WORKERS: usize = 4;
 pub const MAX_TIMEOUTS: u32 = 3;
 
 /// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
-const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
 /// Maximum number of due deliveries to one topic that a run takes up: more than it has time for.
 /// This limit bounds the memory. Further deliveries are only counted.

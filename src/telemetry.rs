@@ -30,7 +30,7 @@ use crate::timestamp::{Timestamp, millis};
 pub const NAMESPACE: &str = "OpportunityAlerts";
 
 /// The dimension of every metric: the function that sends it.
-const FUNCTION_NAME: &str = "FunctionName";
+pub const FUNCTION_NAME: &str = "FunctionName";
 
 // A macro, because constants would need a second list of themselves for `ALL`.
 macro_rules! metrics {

@@ -334,8 +334,8 @@ impl Process {
             MaySettle::Overtaken => Err(SettleError::Overtaken),
         };
         self.call(name, Some(claim.message()), effect).await.unwrap_or(Err(match self.world.scenario.flaw {
-            CompletionGivenUp => LedgerError::Contradiction,
-            _ => LedgerError::Failed(name, "broken".into()),
+            CompletionGivenUp => LedgerError::Contradiction.into(),
+            _ => LedgerError::Failed(name, "broken".into()).into(),
         }))
     }
 }

@@ -7,7 +7,7 @@ use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, Ledger, LedgerError, Receipt, Refusal, SettleError};
+use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, Ledger, Receipt, Refusal, SettleError};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
