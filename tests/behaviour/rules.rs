@@ -280,7 +280,7 @@ proptest! {
 }
 
 /// Each event's message to the stream against its golden file in `events/statuses/`, and its attributes and group beside it.
-/// `UPDATE_GOLDEN=1 cargo test --test behaviour rules::` writes the files anew.
+/// `UPDATE_GOLDEN=1 cargo test --test behaviour rules::` writes the files again.
 #[test]
 fn every_stream_message_matches_its_golden_file() {
     let rules = configured(&[("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status")]).unwrap();
