@@ -162,7 +162,7 @@ release: # Make the edits that a release of VERSION=<major.minor.patch> needs, a
 notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Cargo.toml
 	@$(PYTHON) -B tools/release/notes.py '$(TAG)'
 
-pictures: # Draw the pictures in docs/ anew, from events/alerts/ and from the dashboard in template.yaml
+pictures: # Draw the pictures in docs/ again, from events/alerts/ and from the dashboard in template.yaml
 	$(PYTHON) -B tools/docs/draw_alerts.py
 	$(PYTHON) -B tools/docs/draw_dashboard.py
 
