@@ -113,8 +113,9 @@ impl Config {
         }
     }
 
-    /// `ALERT_STATUSES`, a list with commas, `OPPORTUNITY` by default; `ALERT_TAGS`, another, empty by default; and
-    /// `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it, SendPilot's example by default. The webhook function needs them.
+    /// Reads the rules, which only the webhook function needs: `ALERT_STATUSES`, a list with commas,
+    /// by default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; and `STATUS_PIPELINE`,
+    /// as [`Pipeline::parse`] reads it, by default SendPilot's example.
     ///
     /// # Errors
     /// With the first that is unusable, and its entry that is.

@@ -58,7 +58,8 @@ pub const STREAM_WORKERS: usize = 4;
 /// wait for the next run.
 pub const MAX_TIMEOUTS: u32 = 3;
 
-/// The longest wait after an attempt. With the minute until the next run, there are at most 15 minutes between two.
+/// The longest wait after an attempt. With the minute until the next run, at most 15 minutes pass
+/// between two attempts.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(14 * 60);
 
 /// Maximum number of due deliveries to one topic that a run takes up: more than it has time for.
@@ -68,9 +69,9 @@ const MAX_DUE: usize = 50_000;
 /// The redrive.
 #[derive(Debug)]
 pub struct Redrive<L, T> {
-    /// What is pending, and the way to the topics.
+    /// Has the ledger of pending deliveries, and takes them to their topics.
     pub relay: Relay<L, T>,
-    /// Where lines go.
+    /// Writes one line per run.
     pub telemetry: Telemetry,
 }
 

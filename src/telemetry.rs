@@ -159,7 +159,7 @@ pub fn init(function_name: String, level: Level) -> Telemetry {
 pub struct Telemetry {
     function_name: Arc<str>,
     write: fn(&str),
-    /// Whether no invocation has begun yet.
+    /// Whether the process has had no invocation.
     cold: AtomicBool,
     /// The running invocation. The line of a panic names it.
     request_id: Arc<Mutex<Option<String>>>,

@@ -12,18 +12,20 @@ const STATUS: &str = "status";
 /// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
 ///
 /// If SendPilot uses one event id for two different facts, the later fact has the event id
-/// `{eventId}~{hash}`: see [`Delivery::content_sha256`](super::Delivery::content_sha256). A very long key is hashed as a whole,
-/// except its last part.
+/// `{eventId}~{hash}`: see [`Delivery::content_sha256`](super::Delivery::content_sha256). A very
+/// long key is hashed as a whole, except its last part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(String);
 
 impl DeliveryId {
-    /// The alert of one event. The same event gives the same id on every retry, and two events never share one.
+    /// The alert of one event. The same event gives the same id on every retry, and two events never
+    /// share an id.
     pub fn alert(workspace_id: Option<&str>, event_id: &str) -> Self {
         Self::new("alert", workspace_id, event_id)
     }
 
-    /// The same event's message to the lead status stream: another delivery, which succeeds or fails by itself.
+    /// The event's message to the lead status stream: another delivery, which succeeds or fails by
+    /// itself.
     pub fn status(workspace_id: Option<&str>, event_id: &str) -> Self {
         Self::new(STATUS, workspace_id, event_id)
     }

@@ -1,4 +1,5 @@
-//! The signing secrets: one, or several while a rotation lasts, and never readable again once they are here.
+//! Parses the signing secrets: one, or several during a rotation. A parsed secret cannot be read
+//! again.
 //!
 //! A value is used as a whole or refused as a whole. If one word of a bad value became a key, a
 //! stranger could guess that word and sign with it. Or genuine events would get 401, because the
@@ -29,7 +30,8 @@ pub const MIN_LENGTH: usize = 16;
 
 /// All secrets that count at this moment; at least one.
 ///
-/// SendPilot lets the old and the new secret both work for 24 hours after a rotation, and does not say which of the two signs: hold both.
+/// SendPilot lets the old and the new secret both work for 24 hours after a rotation. It does not say
+/// which of the two signs, so both count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secrets(Vec<Secret>);
 

@@ -167,7 +167,8 @@ pub fn may_take_slot(holder: Option<&Owner>, owner: &Owner) -> bool {
 /// What an attempt asks the ledger for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimRequest {
-    /// A delivery that an event needs. The claim creates its row if there is none.
+    /// A delivery that an event needs. The claim creates its row if the row does not
+    /// exist.
     Delivery(Delivery),
     /// A delivery that was claimed before, known by its key alone. Its row has the message.
     Pending(DeliveryId),
@@ -350,7 +351,7 @@ pub trait Ledger {
         error: &str,
     ) -> impl Future<Output = Result<(), SettleError>> + Send;
 
-    /// Lists every pending delivery, also those that are claimed. An error stands in the place of
-    /// the rows that it kept from being listed.
+    /// Lists every pending delivery, also those that are claimed. If rows could not be listed, the
+    /// listing has an error instead of them.
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send;
 }
