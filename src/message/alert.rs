@@ -291,14 +291,15 @@ struct ChatContext<'a> {
     lead_id: &'a str,
 }
 
-/// One character that GSM's alphabet has not would make the whole SMS UCS-2, at 70 characters; the brackets count twice.
+/// One character that GSM's alphabet does not have would make the whole SMS UCS-2, at 70 characters.
+/// The brackets count twice.
+/// No character becomes one of a link (`/`, `.`, `:`, `@`): the text was unlinked before.
 fn in_sms(character: char) -> char {
     match character {
         '`' => '\'',
         '[' | '{' => '(',
         ']' | '}' => ')',
-        '\\' | '|' => '/',
-        '^' | '~' => '-',
+        '\\' | '|' | '^' | '~' => '-',
         ' '..='~' => character,
         _ => '?',
     }

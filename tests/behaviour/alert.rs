@@ -234,6 +234,8 @@ fn hostile() -> impl Strategy<Value = String> {
         "[\u{200b}-\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{feff}]{0,9}",
         "[\u{1F600}-\u{1F64F}\u{10FFFE}\u{FFFF}]{0,60}",
         Just("https://www.linkedin.com/in/".to_owned()),
+        // A body that replaces characters must not make a link of others.
+        proptest::string::string_regex("(https)?[:\u{FF1A}|\\\\/\u{2215}^~`]{2,6}evil[.\u{3002}|`]example").unwrap(),
         proptest::string::string_regex(
             "[)(|'`\\[\\]*_~]{1,4}(https://evil\\.example|www\\.evil\\.example|\u{FF0E}evil)?"
         )
@@ -268,6 +270,13 @@ proptest! {
         if let Some(delivery) = alert(&event) {
             assert_legal(&delivery.message);
         }
+    }
+}
+
+#[test]
+fn no_body_makes_a_link_of_characters_that_it_replaces() {
+    for lead in [":|\\", "https:||evil.example", "https:\\\\evil.example", "www`evil`example", "a^evil.example"] {
+        assert_legal(&alert(&opportunity("evt_1", lead, None)).unwrap().message);
     }
 }
 
