@@ -12,8 +12,19 @@ SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" >
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
 # A variable's value as one word of the shell, whatever characters it has: event ids come from outside.
 quoted = '$(subst ','\'',$(value $(1)))'
+# The variables that the command line sets.
+given := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+# $(call takes,A B): the target takes these variables. Stops if the command line sets another one, or if one is empty.
+takes = $(foreach name,$(filter-out $(1) PYTHON,$(given)),$(error make $@ takes $(or $(strip $(1)),no variables), not $(name)))$(strip \
+	$(foreach name,$(1),$(if $(value $(name)),,$(if $(filter-out undefined,$(origin $(name))),$(error $(name) is empty: give it a value, or leave it out)))))
+# $(call option,STACK,--stack): the option with the variable's value, or nothing without the variable.
+option = $(if $(value $(1)),$(2)=$(call quoted,$(1)))
+# $(call flag,YES,--yes): the option if the variable says yes.
+flag = $(if $(value $(1)),$(if $(filter yes,$(value $(1))),$(2),$(if $(filter no,$(value $(1))),,$(error $(1) takes yes or no, not $(value $(1))))))
 # make would expand the values once more for the environment, and so run a $(shell ...) in them.
-unexport STACK SINCE EVENT EVENT_ID URL
+ifneq ($(filter run demo journey send pending resend doctor logs release notes,$(MAKECMDGOALS)),)
+unexport $(given)
+endif
 ARCH ?= arm64
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 # Not `cargo run`, whose variables would have crates built anew where this builds the function.
@@ -38,21 +49,24 @@ journey: tools # Send a lead through every status, with the lead status stream, 
 	@$(LOCAL_AWS) local_aws.journey
 
 send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
+	$(call takes,EVENT EVENT_ID URL SECRET)
 	$(if $(value EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
-	@# make hands SECRET on as a variable of the environment. WEBHOOK_SECRET is one already: the way past the shell's history.
-	@WEBHOOK_SECRET="$${SECRET:-$$WEBHOOK_SECRET}" $(OPS) send \
-		$(if $(value URL),--url=$(call quoted,URL)) $(if $(value EVENT_ID),--event-id=$(call quoted,EVENT_ID)) -- $(call quoted,EVENT)
+	@# The variable WEBHOOK_SECRET of the environment is the way past the shell's history.
+	@$(if $(value SECRET),WEBHOOK_SECRET=$(call quoted,SECRET)) $(OPS) send \
+		$(call option,URL,--url) $(call option,EVENT_ID,--event-id) -- $(call quoted,EVENT)
 
 pending: tools # List what is not published yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
+	$(call takes,STACK)
 	@$(OPS) pending $(if $(value STACK),-- $(call quoted,STACK))
 
 resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes
-	$(if $(filter-out yes no,$(STREAM) $(YES)),$(error STREAM and YES take yes or no))
-	@$(OPS) resend $(if $(value SINCE),--since=$(call quoted,SINCE)) $(if $(value EVENT),--event=$(call quoted,EVENT)) \
-		$(if $(filter yes,$(STREAM)),--stream) $(if $(filter yes,$(YES)),--yes) $(if $(value STACK),-- $(call quoted,STACK))
+	$(call takes,SINCE EVENT STREAM YES STACK)
+	@$(OPS) resend $(call option,SINCE,--since) $(call option,EVENT,--event) \
+		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(if $(value STACK),-- $(call quoted,STACK))
 
 doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how to fix it; ALERT=yes sends a real alert through it
-	@$(OPS) doctor $(if $(filter yes,$(ALERT)),--alert) $(if $(value STACK),-- $(call quoted,STACK))
+	$(call takes,ALERT STACK)
+	@$(OPS) doctor $(call flag,ALERT,--alert) $(if $(value STACK),-- $(call quoted,STACK))
 
 ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these four commands
 	@$(PYTHON) -B tools/release/operator_tools.py $@
@@ -157,10 +171,12 @@ dist: tools # Build and pack a release for ARCH=arm64 or x86_64 into dist/, with
 	@.venv/bin/python -B tools/release/pack.py --architecture $(ARCH) target/dist/$(ARCH) dist
 
 release: # Make the edits that a release of VERSION=<major.minor.patch> needs, and say what to do next; it pushes nothing
-	@$(PYTHON) -B tools/release/prepare.py '$(VERSION)'
+	$(call takes,VERSION)
+	@$(PYTHON) -B tools/release/prepare.py $(call quoted,VERSION)
 
 notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Cargo.toml
-	@$(PYTHON) -B tools/release/notes.py '$(TAG)'
+	$(call takes,TAG)
+	@$(PYTHON) -B tools/release/notes.py $(call quoted,TAG)
 
 pictures: # Draw the pictures in docs/ again, from events/alerts/ and from the dashboard in template.yaml
 	$(PYTHON) -B tools/docs/draw_alerts.py

@@ -1,31 +1,81 @@
-"""The local AWS that `make run` keeps up."""
+"""The local AWS of each `make run` that is up now.
 
+A run has the folder `.local-aws/run-PORT`. It holds a lock in it, which ends with its process, however that ends.
+"""
+
+import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Optional
 
 ROOT = Path(__file__).resolve().parents[2]  # the top of the clone, where `make ops.pyz` puts ops.pyz too
-RUNNING = ROOT / ".local-aws" / "webhook-url"  # has the URL of the webhook while `make run` is up
+RUNS = ROOT / ".local-aws"
+LOCK = "lock"  # the file in a run's folder that the run holds locked
+ADDRESSES = "up.json"  # the file in a run's folder that is there while the run can be used
 REGION = "us-east-1"  # of every local AWS
 
 
-def use_what_runs() -> str:
-    """Makes the local AWS of `make run` the only AWS that this process knows. Returns the URL of its webhook.
+@dataclass
+class Running:
+    """A run that is up."""
 
-    Ends the program if `make run` is not up.
+    port: str  # its name
+    webhook_url: str
+    endpoint: str  # the URL of its AWS
+
+
+def running() -> list[Running]:
+    """Returns the runs that are up, and removes the addresses of runs that are not."""
+    found = []
+    for addresses in sorted(RUNS.glob(f"run-*/{ADDRESSES}")):
+        if is_held(addresses.with_name(LOCK)):
+            found.append(Running(addresses.parent.name.partition("-")[2], **json.loads(addresses.read_text("utf-8"))))
+        else:
+            addresses.unlink(missing_ok=True)
+    return found
+
+
+def is_held(lock: Path) -> bool:
+    """Returns whether a living process holds this lock."""
+    import fcntl  # Windows has none, and no local AWS runs there
+
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def use_what_runs(port: Optional[str] = None) -> str:
+    """Makes the local AWS of one `make run` the only AWS that this process knows. Returns the URL of its webhook.
+
+    `port` says which, where several are up. Ends the program if none is up, or if it is not clear which one is meant.
     """
-    if not RUNNING.exists():
-        print(
-            "`make run` is not up here. Start it in another terminal, or name a deployed stack: STACK, or for send, "
-            "--url URL.",
-            file=sys.stderr,
-        )
+    up = running()
+    chosen = [one for one in up if port in (None, one.port)]
+    if len(chosen) != 1:
+        print(_which(up, port), file=sys.stderr)
         sys.exit(2)
-    webhook = RUNNING.read_text()
-    url = urlsplit(webhook)
-    know_only(f"{url.scheme}://{url.netloc}")
-    return webhook
+    know_only(chosen[0].endpoint)
+    return chosen[0].webhook_url
+
+
+def _which(up, port):
+    """Says why no run was chosen, and what to do."""
+    if not up:
+        what = f"No `make run` is up on port {port} here." if port else "`make run` is not up here."
+        return f"{what} Start it in another terminal, or name a deployed stack: STACK, or for send, --url URL."
+    ports = " and ".join(one.port for one in up)
+    if port:
+        return f"No `make run` is up on port {port} here; those that are up have the ports {ports}."
+    return (
+        f"Several `make run` are up here, on the ports {ports}. Say which: RUN={up[0].port} (make), --run {up[0].port}."
+    )
 
 
 def know_only(endpoint: str) -> None:
