@@ -20,7 +20,10 @@ takes = $(foreach name,$(filter-out $(1) PYTHON,$(given)),$(error make $@ takes 
 # $(call option,STACK,--stack): the option with the variable's value, or nothing without the variable.
 option = $(if $(value $(1)),$(2)=$(call quoted,$(1)))
 # $(call flag,YES,--yes): the option if the variable says yes.
-flag = $(if $(value $(1)),$(if $(filter yes,$(value $(1))),$(2),$(if $(filter no,$(value $(1))),,$(error $(1) takes yes or no, not $(value $(1))))))
+flag = $(if $(value $(1)),$(if $(filter yes 1,$(value $(1))),$(2),$(if $(filter no 0,$(value $(1))),,$(error $(1) takes yes or no, not $(value $(1))))))
+# The other variables that the command line sets, as parameters of the template. $(call parameters,A B): A and B are none.
+parameters = $(foreach name,$(filter-out $(1) PYTHON,$(given)),'$(name)='$(call quoted,$(name)))
+CHECK = $(PYTHON) -B tools/local_aws/preflight.py
 # make would expand the values once more for the environment, and so run a $(shell ...) in them.
 ifneq ($(filter run demo journey send pending resend doctor logs release notes,$(MAKECMDGOALS)),)
 unexport $(given)
@@ -39,14 +42,25 @@ BUILD_COUNTER = cargo build --quiet --locked --package bench
 help: # What can be done here
 	@sed -n 's/^\([a-z.-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-run: tools # Deploy to a local AWS, send four sample events, show what comes of them, and stay up until Ctrl-C
-	@$(LOCAL_AWS) local_aws.demo --stay
+run: RUN_TAKES = PORT SECRET TEMPLATE V
+run: # Deploy to a local AWS, send four sample events, and stay up until Ctrl-C; PORT=8080, SECRET=<whsec_...>, <Parameter>=<value> of the template
+	$(call takes,$(RUN_TAKES) $(given))
+	@$(CHECK) $(call option,TEMPLATE,--template)
+	@$(MAKE) --silent tools
+	@$(if $(value SECRET),WEBHOOK_SECRET=$(call quoted,SECRET)) exec env $(LOCAL_AWS) local_aws.demo --stay $(call flag,V,--verbose) \
+		$(call option,PORT,--port) $(call option,TEMPLATE,--template) -- $(call parameters,$(RUN_TAKES))
 
-demo: tools # The same, but end with the verdict as exit status; TEMPLATE=<template.yaml> of an unpacked release, instead of a build
-	@$(LOCAL_AWS) local_aws.demo $(if $(TEMPLATE),--template '$(TEMPLATE)')
+demo: # The same four events, and end with the verdict as exit status; TEMPLATE=<template.yaml> of an unpacked release, instead of a build; V=1 shows all
+	$(call takes,TEMPLATE V)
+	@$(CHECK) $(call option,TEMPLATE,--template)
+	@$(MAKE) --silent tools
+	@exec env $(LOCAL_AWS) local_aws.demo $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
 
-journey: tools # Send a lead through every status, with the lead status stream, and print who got which, with which attributes
-	@$(LOCAL_AWS) local_aws.journey
+journey: # Send a lead through every status, with the lead status stream, and show who gets what and why; STAY=yes stays up
+	$(call takes,PORT STAY V)
+	@$(CHECK)
+	@$(MAKE) --silent tools
+	@exec env $(LOCAL_AWS) local_aws.journey $(call flag,STAY,--stay) $(call flag,V,--verbose) $(call option,PORT,--port)
 
 send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
 	$(call takes,EVENT EVENT_ID URL SECRET)

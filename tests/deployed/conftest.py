@@ -4,29 +4,38 @@ Each process of the tests has a local AWS of its own. It starts with the first t
 and ends with the process, however the process ends.
 """
 
+import os
 from contextlib import ExitStack, closing
 
 import pytest
 
 from local_aws.emulator import Emulator
-from local_aws.function import LOGS, build
+from local_aws.function import build
 from local_aws.inbox import Inbox
+from local_aws.lifeline import end_with_parent
 from local_aws.service import deploy
+from ops.running import RUNS
 from ops.signature import SAMPLE_SECRET
 from ops.stack import NAME, outputs
 
 
+def pytest_sessionstart():
+    """Ends the tests with the `make` that started them, and each worker with the process that started it."""
+    end_with_parent()
+
+
 @pytest.fixture(scope="session")
 def local_aws():
-    LOGS.mkdir(parents=True, exist_ok=True)
-    with Emulator(LOGS / "ministack.log") as emulator:
+    logs = RUNS / f"tests-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+    logs.mkdir(parents=True, exist_ok=True)
+    with Emulator(logs) as emulator:
         yield emulator
 
 
 @pytest.fixture(scope="session")
 def service(local_aws):
     """The template, deployed once. Other options come by `redeploy`."""
-    return deploy(local_aws, build(local_aws.scratch / "build"))
+    return deploy(local_aws, build(local_aws.scratch / "build", local_aws.logs))
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,11 @@ def deploy(example, emulator, **parameters):
     source = ROOT / "examples" / example / "template.yaml"
     given = {"Architecture": architecture(), **parameters}
     overrides = ["--parameter-overrides", *(f"{name}={json.dumps(str(value))}" for name, value in given.items())]
-    built = build(directory, source)
+    built = build(directory, emulator.logs, source)
     adapted = built.with_name("adapted.yaml")
     adapted.write_text(as_ministack_takes_it(built.read_text()))
     where = ["--stack-name", example, "--region", REGION, "--no-confirm-changeset", "--no-progressbar"]
-    run_sam("deploy", ["--template-file", str(adapted), *where, *overrides], {})
+    run_sam("deploy", ["--template-file", str(adapted), *where, *overrides], emulator.logs)
     return outputs(example)
 
 

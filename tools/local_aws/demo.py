@@ -4,106 +4,111 @@
 """
 
 import argparse
-import json
-import signal
-import sys
+import os
+import time
+from datetime import timedelta
 from pathlib import Path
 
-from local_aws.function import LOGS, ROOT
-from local_aws.inbox import Inbox, Message
+from local_aws import command, parameters
+from local_aws.calls import calls_of
+from local_aws.faces import faces
+from local_aws.inbox import Inbox
 from local_aws.progress import Failed
+from local_aws.run import Run
 from local_aws.service import Service, service
+from local_aws.stay import stay
 from ops import request
-from ops.deliveries import bodies
-from ops.display import pretty, show, show_answer, show_request
-from ops.running import RUNNING
+from ops.display import answer_line, request_line, show_answer, show_request
+from ops.running import ROOT
+from ops.secret_value import secrets_in
+from ops.signature import SAMPLE_SECRET
+
+# What happens, the sample that is sent, and the answer that is expected.
+SCENES = (
+    ("A lead becomes an opportunity", "opportunity", "200 alerted"),
+    ("SendPilot sends the same event again", "opportunity", "200 duplicate"),
+    ("A lead replies, which needs no alert", "reply-received", "200 ignored"),
+    ("Somebody forges an opportunity", "forged", "401 unauthorized"),
+)
+NEXT = """
+Next:
+  make run              the same, and stays up for what you send: make send EVENT=opportunity LEAD=lead_42
+  make journey          a lead goes through every status, with the lead status stream
+  make demo V=1         all that was sent, answered and published
+  README.md             how to deploy it to AWS
+"""
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
+    parser = command.parser(__doc__)
     parser.add_argument("--template", type=Path, help="that of an unpacked release; without it, this source is built")
-    arguments = parser.parse_args()
-    # Both signals take everything down in order. A background job of a script ignores Ctrl-C otherwise.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    given = parser.parse_args()
+    command.run_command(lambda: run(given, os.environ.get("WEBHOOK_SECRET") or SAMPLE_SECRET))
+
+
+def run(given: argparse.Namespace, secret: str) -> bool:
+    """Runs the demo, and stays up if that was asked for. Returns whether all was as expected."""
+    changed = parameters.given(given.parameters, given.template or ROOT / "template.yaml")
+    signer = first(secret)
+    with Run(given.port) as local, service(local, given.template, secret, **changed) as deployed:
+        alerts = Inbox(deployed.topic_arn)
+        stream = Inbox(deployed.stream_arn) if deployed.stream_arn else None
+        if changed:
+            # They may change what is answered and alerted.
+            print(f"\nWith {', '.join(f'{name}={value}' for name, value in changed.items())}")
+            as_it_should = True
+        else:
+            as_it_should = demonstrate(deployed, alerts, signer, given.verbose)
+        if given.stay:
+            stay(deployed, local, alerts, stream, given.verbose)
+        else:
+            print(NEXT, end="")
+    return as_it_should
+
+
+def first(value: str) -> str:
+    """Returns the first secret in a value, if the functions take that value."""
     try:
-        with service(arguments.template) as deployed:
-            inbox = Inbox(deployed.topic_arn)
-            as_it_should = demonstrate(deployed, inbox)
-            if arguments.stay:
-                stay(deployed, inbox)
-    except Failed as failure:
-        sys.exit(str(failure))
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")
-    sys.exit(not as_it_should)
+        return secrets_in(value)[0]
+    except ValueError as fault:
+        raise Failed(f"SECRET cannot be used: it {fault}. Copy the one that SendPilot shows, whsec_...") from None
 
 
-def demonstrate(deployed: Service, inbox: Inbox) -> bool:
+def demonstrate(deployed: Service, alerts: Inbox, secret: str, everything: bool) -> bool:
     """Sends the requests, shows the answers and the alert, and returns whether all are as expected."""
-    fresh = {
-        name: request.read(ROOT / "events" / f"{name}.json").with_event_id(request.fresh("evt"))
-        for name in ("opportunity", "reply-received", "forged")
-    }
-    verdicts = []
-    for title, name, expected in (
-        ("A lead becomes an opportunity", "opportunity", "200 alerted"),
-        ("SendPilot sends the same event again", "opportunity", "200 duplicate"),
-        ("A lead replies, which is no opportunity", "reply-received", "200 ignored"),
-        ("Somebody forges an opportunity", "forged", "401 unauthorized"),
-    ):
-        print(f"\n{title}\n")
-        show_request(fresh[name], f"events/{name}.json")
-        answer = fresh[name].post(deployed.webhook_url)
-        show_answer(answer)
-        verdicts.append((title, expected, f"{answer.status} {answer.outcome()}"))
-    alerts = inbox.collect(expected=1)
-    for alert in alerts:
-        show_arrival(alert, deployed)
-    ids = [alert.event["id"] for alert in alerts]
-    verdicts.append(("Alerts that were published", fresh["opportunity"].event_id(), ", ".join(ids)))
-    for title, expected, got in verdicts:
-        print(f"ok      {title}: {got}" if got == expected else f"FAILED  {title}: {got} instead of {expected}")
-    return all(got == expected for _, expected, got in verdicts)
-
-
-def stay(deployed: Service, inbox: Inbox) -> None:
-    """Shows alerts as they come, until Ctrl-C."""
-    RUNNING.write_text(deployed.webhook_url)
-    print(f"\nUp at {deployed.webhook_url}\nTo send more, in another terminal:\n")
-    for name in ("opportunity", "opportunity-lead-updated", "opportunity-hostile", "malformed"):
-        print(f"  make send EVENT=events/{name}.json")
-    print("\nAlerts show here as they come. Ctrl-C takes all of it down.", flush=True)
-    try:
-        while deployed.emulator.running():
-            for alert in inbox.receive(wait=1):
-                show_arrival(alert, deployed)
-        raise Failed("The local AWS has ended", LOGS / "ministack.log")
-    except KeyboardInterrupt:
-        print("\nStopped.")
-    finally:
-        RUNNING.unlink(missing_ok=True)
-
-
-def show_arrival(alert: Message, deployed: Service) -> None:
-    """Prints what subscribers get. The alert's row in the table holds the exact publish request."""
-    row = deployed.deliveries.published(alert.message_id)
-    print("\nAn alert was published\n")
-    print("  To a program (delivered: this is what the queue received)")
-    show(pretty(alert.event))
-    if row is None:
-        print("  The table has no row of it.")
-        return
-    # ministack takes email, SMS and HTTPS subscriptions, but delivers nothing to the first two.
-    print("  By email, SMS and chat (not delivered here: read from the publish request in the table's row)")
-    by_protocol = bodies(row)
-    print("  email")
-    show(f"Subject: {row['message']['Subject']}\n\n{by_protocol['email']}")
-    print("  SMS")
-    show(by_protocol["sms"])
-    print("  Slack and Teams")
-    show(pretty(json.loads(by_protocol["https"])))
+    samples = {name: request.sample(name).with_event_id(request.fresh("evt")) for _, name, _ in SCENES}
+    print()
+    faults, sent = [], {}
+    for title, name, expected in SCENES:
+        event, before = samples[name], time.time()
+        answer = event.post(deployed.webhook_url, secret)
+        took = time.time() - before
+        sent.setdefault(name, before)
+        got = f"{answer.status} {answer.outcome()}"
+        print(f"{title:<38}{name:<16}{event.event_id()}  {got}, {took * 1000:.0f} ms", flush=True)
+        if everything:
+            print(request_line(event, name))
+            show_request(event)
+            print(answer_line(answer, took))
+            show_answer(answer)
+        if got != expected:
+            faults.append(f"{title}: {got} instead of {expected}")
+    event_id = samples["opportunity"].event_id()
+    arrived = alerts.collect(expected=1)
+    for alert in arrived:
+        took = timedelta(seconds=alert.arrived - sent["opportunity"]) / timedelta(milliseconds=1)
+        calls = calls_of(event_id)
+        print(
+            f"\nThe alert, {took:.0f} ms after the event was sent, by {len(calls)} calls to AWS: {', '.join(calls)}\n"
+        )
+        print(faces(deployed.deliveries.published(alert.message_id), everything))
+    if [alert.event["id"] for alert in arrived] != [event_id]:
+        faults.append(f"Alerts: {', '.join(alert.event['id'] for alert in arrived) or 'none'} instead of {event_id}")
+    for fault in faults:
+        print(f"FAILED  {fault}")
+    if not faults:
+        print("ok: four answers as expected, and one alert")
+    return not faults
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ MINISTACK = Path(sys.executable).with_name("ministack")
 class Emulator:
     """A context with a local AWS, which is the only AWS that this process and its children know meanwhile."""
 
-    def __init__(self, log: Path):
+    def __init__(self, logs: Path):
+        """`logs` is the folder for its log, and for those of the commands that build and deploy to it."""
+        self.logs = logs
         port = _free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
         # A function inherits the environment of the emulator, so this one has nothing of the user's.
@@ -37,7 +39,7 @@ class Emulator:
             # Without this, functions would call the real AWS.
             "AWS_ENDPOINT_URL": self.endpoint,
         }
-        self._lifeline = Lifeline([str(MINISTACK)], environment, log)
+        self._lifeline = Lifeline([str(MINISTACK)], environment, logs / "ministack.log")
         self.scratch = self._lifeline.scratch
 
     def __enter__(self):

@@ -11,11 +11,9 @@ from pathlib import Path
 
 from local_aws.lifeline import Lifeline
 from local_aws.progress import Failed
+from ops.running import ROOT, RUNS
 
-ROOT = Path(__file__).parents[2]
-# pytest may run the tests in several processes at once. Each has logs of its own.
-LOGS = ROOT / ".local-aws" / os.environ.get("PYTEST_XDIST_WORKER", "")
-LOCK = ROOT / ".local-aws" / "build.lock"
+LOCK = RUNS / "build.lock"
 
 # A local run does not need small binaries, and a release build spends half of its time on their size.
 FASTER = {
@@ -34,7 +32,7 @@ def architecture() -> str:
     return "arm64" if platform.machine() == "aarch64" else "x86_64"
 
 
-def build(directory: Path, template: Path = ROOT / "template.yaml") -> Path:
+def build(directory: Path, logs: Path, template: Path = ROOT / "template.yaml") -> Path:
     """Builds into `directory`, and returns the built template."""
     overrides = ["--parameter-overrides", f"Architecture={architecture()}"]
     import fcntl  # Windows has none, and `architecture` has just refused it
@@ -42,23 +40,23 @@ def build(directory: Path, template: Path = ROOT / "template.yaml") -> Path:
     with LOCK.open("w") as lock:
         # One build at a time, because sam copies the programs from the one place where all builds put them.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], FASTER)
+        run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], logs, FASTER)
     return directory / "template.yaml"
 
 
-def run_sam(subcommand: str, arguments: list[str], environment: dict[str, str]) -> None:
+def run_sam(subcommand: str, arguments: list[str], logs: Path, environment: dict[str, str] | None = None) -> None:
     """Runs one sam command of the project."""
-    log = LOGS / f"{subcommand}.log"
+    log = logs / f"{subcommand}.log"
     tools = Path(sys.executable).parent
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
     command = [str(tools / "sam"), subcommand, "--config-file", str(ROOT / "samconfig.toml"), *arguments]
-    with Lifeline(command, {**os.environ, **environment, "PATH": path}, log, ROOT) as sam:
+    with Lifeline(command, {**os.environ, **(environment or {}), "PATH": path}, log, ROOT) as sam:
         if sam.wait() != 0:
             raise Failed(f"sam {subcommand} failed", log)
 
 
 if __name__ == "__main__":
-    LOGS.mkdir(exist_ok=True)
+    RUNS.mkdir(exist_ok=True)
     for source in (ROOT / "template.yaml", *sorted(ROOT.glob("examples/*/template.yaml"))):
         with tempfile.TemporaryDirectory() as scratch:
-            build(Path(scratch), source)
+            build(Path(scratch), RUNS, source)

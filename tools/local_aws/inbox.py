@@ -18,6 +18,7 @@ class Message:
     event: dict  # the same, parsed: a CloudEvent
     attributes: dict[str, str]
     group: str | None  # the message group of a FIFO topic
+    arrived: float  # when it reached the queue, in seconds since the Unix epoch
 
 
 class Inbox:
@@ -63,7 +64,11 @@ class Inbox:
 
     def receive(self, wait: int = 0) -> list[Message]:
         """Returns the messages that are there or come within `wait` seconds, each once."""
-        asked = {"MaxNumberOfMessages": 10, "WaitTimeSeconds": wait, "AttributeNames": ["MessageGroupId"]}
+        asked = {
+            "MaxNumberOfMessages": 10,
+            "WaitTimeSeconds": wait,
+            "AttributeNames": ["MessageGroupId", "SentTimestamp"],
+        }
         messages = []
         for received in self._sqs.receive_message(QueueUrl=self._url, **asked).get("Messages", []):
             messages.append(_read(received))
@@ -94,5 +99,6 @@ def _read(received):
         text=envelope["Message"],
         event=json.loads(envelope["Message"]),
         attributes={name: attribute["Value"] for name, attribute in envelope.get("MessageAttributes", {}).items()},
-        group=received.get("Attributes", {}).get("MessageGroupId"),
+        group=received["Attributes"].get("MessageGroupId"),
+        arrived=int(received["Attributes"]["SentTimestamp"]) / 1000,
     )

@@ -1,15 +1,17 @@
 """`make journey`: sends a lead through every status, with the lead status stream, and shows who gets what."""
 
+import argparse
 import json
-import sys
 from dataclasses import dataclass
 
-from local_aws.function import ROOT
+from local_aws import command
 from local_aws.inbox import Inbox, Message
-from local_aws.progress import Failed
+from local_aws.run import Run
 from local_aws.service import Service, service
+from local_aws.stay import stay
 from ops import request
 from ops.display import printable
+from ops.running import ROOT
 
 CONTRACT = ROOT / "docs" / "contracts" / "lead-status-changed.schema.json"
 UNLISTED = "ON_HOLIDAY"  # a status that SendPilot's documentation does not list
@@ -34,6 +36,15 @@ SUBSCRIBERS = {
 }
 # The columns of the table. `eventType` is always the same.
 ATTRIBUTES = ("previousStatus", "crmStage", "changedBy", "campaignId", "workspaceId")
+LEGEND = """
+Each row is one change of a lead's status that was sent to the webhook.
+  answer       what the webhook answered: "streamed" if the stream got the change, "alerted" if people got it too
+  alerts       how many alerts the topic for people got
+  archive      how many messages a queue got that subscribes to the whole lead status stream
+  lost leads   the same, with the filter newStatus = NOT_INTERESTED
+  sales        the same, with the filter crmStage = qualified or closed_won
+The other columns are message attributes, by which a subscriber can filter. The CRM's stage comes from StatusPipeline.
+"""
 
 
 @dataclass
@@ -52,13 +63,23 @@ class Step:
 
 
 def main():
-    try:
-        with service(StatusStream="standard") as deployed:
-            print(f"\n{table(travel(deployed))}")
-    except Failed as failure:
-        sys.exit(str(failure))
-    except KeyboardInterrupt:
-        sys.exit("\nStopped.")
+    given = command.parser(__doc__).parse_args()
+    command.run_command(lambda: run(given))
+
+
+def run(given: argparse.Namespace) -> bool:
+    """Runs the journey, and stays up if that was asked for. Returns whether everybody got what they should."""
+    with Run(given.port) as local, service(local, StatusStream="standard") as deployed:
+        steps = travel(deployed)
+        faults = faults_of(steps)
+        print(f"\n{table(steps)}\n{LEGEND}")
+        print("\n".join(f"FAILED  {fault}" for fault in faults) or f"ok: {len(steps)} changes, each as expected")
+        if given.stay:
+            stay(deployed, local, Inbox(deployed.topic_arn), Inbox(deployed.stream_arn), given.verbose)
+        else:
+            print("\nTo stay up and send more: make journey STAY=yes. To let SendPilot's stages be yours:")
+            print("make run StatusStream=standard StatusPipeline=OPPORTUNITY=sql,DONE=won")
+    return not faults
 
 
 def statuses() -> list[str]:
@@ -94,6 +115,27 @@ def travel(deployed: Service) -> list[Step]:
         )
         for status, event_id, answer in sent
     ]
+
+
+def faults_of(steps: list[Step]) -> list[str]:
+    """Returns what differs from what everybody should get: an alert of an opportunity, and what each filter takes."""
+    faults = []
+    for step in steps:
+        stage = STAGES[step.status]
+        expected = {
+            "alerts": step.status == "OPPORTUNITY",
+            "archive": True,
+            "lost leads": step.status == "NOT_INTERESTED",
+            "sales": stage in ("qualified", "closed_won"),
+        }
+        for name, messages in {"alerts": step.alerts, **step.received}.items():
+            if len(messages) != expected[name]:
+                faults.append(f"{step.status}: {name} got {len(messages)} instead of {int(expected[name])}")
+        if not step.answer.startswith("200 "):
+            faults.append(f"{step.status}: answered {step.answer}")
+        elif step.received["archive"] and step.message().attributes.get("crmStage") != stage:
+            faults.append(f"{step.status}: the stage is {step.message().attributes.get('crmStage')} instead of {stage}")
+    return faults
 
 
 def change(lead: str, status: str, previous: str | None = "REPLY_RECEIVED") -> request.Request:

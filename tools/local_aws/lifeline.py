@@ -2,6 +2,8 @@
 
 A small process (this file, run as a program) starts the command and reads a pipe that only the caller holds. The pipe
 closes when the caller closes it, and when the caller dies for any reason. Then that process ends the command.
+
+`end_with_parent` does the same for the caller itself: it ends when `make` ends.
 """
 
 import os
@@ -11,10 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
 GRACE = 5  # seconds between the request to end and the kill
+WATCH = 0.2  # seconds between two looks at the parent
+FATAL = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Lifeline:
@@ -43,7 +49,11 @@ class Lifeline:
 
     def __exit__(self, *_):
         self._process.stdin.close()
-        self._process.wait()
+        if self._process.wait() < 0:
+            # A signal ended the process that should end the command. The command is in its group.
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def running(self) -> bool:
         return self._process.poll() is None
@@ -53,8 +63,35 @@ class Lifeline:
         return self._process.wait()
 
 
+def end_with_parent() -> None:
+    """Sends SIGTERM to this process when its parent ends, or when `make`, its parent, was told to end."""
+    parent = os.getppid()
+
+    def watch():
+        while os.getppid() == parent and not _is_ending_make(parent):
+            time.sleep(WATCH)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=watch, daemon=True).start()
+
+
+def _is_ending_make(process):
+    """Returns whether a process is `make` in its handler of a fatal signal.
+
+    `make` hands on SIGTERM alone. After another signal it waits for its children in the handler, where that signal is
+    blocked and not caught any more (`fatal_error_signal` in its commands.c).
+    """
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return False
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    handled = int(status["SigBlk"], 16) & ~int(status["SigCgt"], 16)
+    return status["Name"] in ("make", "gmake") and any(handled & 1 << number - 1 for number in (*FATAL, signal.SIGQUIT))
+
+
 def _hold(scratch, *command):
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in FATAL:
         # The command would inherit SIG_IGN, but not a handler that does nothing.
         signal.signal(number, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from local_aws import function, stack
 from local_aws.emulator import Emulator
-from local_aws.progress import step
+from local_aws.progress import Failed, step
 from local_aws.redrive import Redrive
+from local_aws.run import Run
 from local_aws.secret import Secret
 from ops.deliveries import Deliveries
 from ops.signature import SAMPLE_SECRET
@@ -37,22 +38,29 @@ class Service:
 
 
 @contextmanager
-def service(template: Path | None = None, **parameters) -> Iterator[Service]:
-    """Builds, unless `template` is a built one, and deploys to a local AWS that ends with the context."""
-    function.LOGS.mkdir(exist_ok=True)
-    with Emulator(function.LOGS / "ministack.log") as emulator:
+def service(run: Run, template: Path | None = None, secret: str = SAMPLE_SECRET, **parameters) -> Iterator[Service]:
+    """Builds, unless `template` is a built one, and deploys to a local AWS that ends with the context.
+
+    The service has the address of the run.
+    """
+    with Emulator(run.logs) as emulator:
         if template is None:
             with step("Building the functions (the first time, this takes some minutes)"):
-                template = function.build(emulator.scratch / "build")
-        yield deploy(emulator, template, **parameters)
+                template = function.build(emulator.scratch / "build", run.logs)
+        deployed = deploy(emulator, template, secret, **parameters)
+        run.front.target, deployed.webhook_url = deployed.webhook_url, run.front.url
+        yield deployed
 
 
-def deploy(emulator: Emulator, template: Path, **parameters) -> Service:
-    """Deploys a built template. Returns the service, which has the sample secret."""
+def deploy(emulator: Emulator, template: Path, secret_value: str = SAMPLE_SECRET, **parameters) -> Service:
+    """Deploys a built template. Returns the service, which has this signing secret."""
     with step("Deploying template.yaml to the local AWS"):
-        deployed = stack.deploy(template, emulator, **parameters)
+        try:
+            deployed = stack.deploy(template, emulator, **parameters)
+        except KeyError as missing:
+            raise Failed(f"{template} is not a template of this project: its stack has no {missing}.") from None
     deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
     secret = Secret(deployed.secret_arn)
-    secret.put(SAMPLE_SECRET)
+    secret.put(secret_value)
     topics = deployed.topic_arn, deployed.stream_arn
     return Service(emulator, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret)

@@ -49,14 +49,19 @@ class Stack:
 
 def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
     """Deploys a built template with these parameters."""
+    # sam reads a file as it is. Of an argument, it would take some characters for its own. JSON is YAML too.
+    overrides = emulator.scratch / "parameters.yaml"
+    overrides.write_text(json.dumps(_values(parameters)), "utf-8")
+    # The paths in a template are relative to it.
     adapted = template.with_name("adapted.yaml")
-    adapted.write_text(as_ministack_takes_it(template.read_text()))
-    # Without quotation marks, sam reads a value up to the first space, and refuses an empty value.
-    overrides = [f"{name}={json.dumps(value)}" for name, value in _values(parameters).items()]
+    adapted.write_text(as_ministack_takes_it(template.read_text("utf-8")), "utf-8")
     # `sam deploy --guided` writes its user's own stack into samconfig.toml, so these are arguments.
     where = ["--stack-name", NAME, "--region", REGION]
     arguments = ["--template-file", str(adapted), *where, "--no-confirm-changeset", "--no-progressbar"]
-    run_sam("deploy", [*arguments, "--parameter-overrides", *overrides], {})
+    try:
+        run_sam("deploy", [*arguments, "--parameter-overrides", f"file://{overrides}"], emulator.logs)
+    finally:
+        adapted.unlink()
     return _completed(emulator)
 
 

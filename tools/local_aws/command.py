@@ -1,0 +1,50 @@
+"""What `make run`, `make demo` and `make journey` have in common as commands."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from local_aws.lifeline import FATAL, end_with_parent
+from local_aws.progress import Failed
+
+
+def run_command(do: Callable[[], bool]) -> None:
+    """Runs a command, and exits with 0 if `do` returns True, else with 1.
+
+    Any signal that ends the command takes everything down in order, and so does the end of `make`.
+    """
+    for number in FATAL:
+        # A background job of a script ignores Ctrl-C otherwise. `nohup` wants SIGHUP ignored.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    end_with_parent()
+    # Names come from outside, and a terminal may not have their characters.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(0 if do() else 1)
+    except Failed as failure:
+        sys.exit(str(failure))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped.")
+    except BrokenPipeError:
+        # Python would try once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Returns a parser of the arguments that all have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
+    parser.add_argument("--verbose", action="store_true", help="show all that is sent, answered and published")
+    parser.add_argument("--port", type=_port, help="the port of the webhook; without it, a free one")
+    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameters of the template")
+    return parser
+
+
+def _port(text):
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"PORT={text}: must be a number from 1 to 65535")
+    return int(text)

@@ -1,0 +1,119 @@
+"""Says at once what a local run lacks, before anything is installed or built.
+
+It runs under the Python of the machine, so it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = (3, 10)
+# The field e_machine of an ELF file, by `platform.machine()`.
+MACHINES = {"x86_64": 62, "aarch64": 183}
+
+
+class Lacking(Exception):
+    """The reason why the run cannot work, and what to do."""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--template", type=Path, help="a built template; without it, this source is to be built")
+    parser.add_argument("--rust-only", action="store_true", help="look only for what compiles the source")
+    given = parser.parse_args()
+    try:
+        if not given.rust_only:
+            _check_machine()
+            _check_scratch()
+        if given.template is not None:
+            _check_built(given.template)
+        else:
+            _check_compilers()
+    except Lacking as reason:
+        sys.exit(str(reason))
+
+
+def _check_machine():
+    if sys.version_info < PYTHON:
+        raise Lacking("Python {}.{} or newer is needed, as `python3` or by PYTHON=<command>.".format(*PYTHON))
+    if sys.platform != "linux":
+        raise Lacking("The local AWS runs the functions as Linux programs. Use WSL, a container or a virtual machine.")
+    if platform.machine() not in MACHINES:
+        raise Lacking(f"Lambda has no processor like this machine's, {platform.machine()}.")
+
+
+def _check_scratch():
+    """Checks that programs run from the folder for temporary files, where the local AWS puts the functions."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
+    except OSError as error:
+        raise Lacking(
+            f"Temporary files cannot be written: {error}. Set TMPDIR to a folder that you may write."
+        ) from None
+    try:
+        program = folder / "program"
+        program.write_text("#!/bin/sh\n")
+        program.chmod(stat.S_IRWXU)
+        subprocess.run([str(program)], check=True)
+    except PermissionError:
+        raise Lacking(
+            f"Programs cannot run in {folder.parent}, the folder for temporary files: it is mounted noexec. "
+            "Set TMPDIR to another folder, for example: TMPDIR=/var/tmp make run"
+        ) from None
+    except OSError as error:
+        raise Lacking(
+            f"{folder.parent}, the folder for temporary files, cannot be used: {error}. Set TMPDIR."
+        ) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_compilers():
+    needed = re.search(r'^channel = "(\d+)\.(\d+)', (ROOT / "rust-toolchain.toml").read_text(), re.MULTILINE)
+    version = ".".join(needed.groups())
+    if not shutil.which("cargo") or not shutil.which("rustc"):
+        raise Lacking(f"Rust {version} is needed, and cargo is not on the PATH: https://rustup.rs")
+    # rustup installs the toolchain that rust-toolchain.toml names, and shows how that goes.
+    told = subprocess.run(["rustc", "--version"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    found = re.match(r"rustc (\d+)\.(\d+)", told.stdout)
+    if told.returncode or not found:
+        raise Lacking(f"Rust {version} is needed, and `rustc --version` failed: https://rustup.rs")
+    if tuple(map(int, found.groups())) < tuple(map(int, needed.groups())):
+        raise Lacking(f"Rust {version} is needed, and this is {told.stdout.strip()}: https://rustup.rs")
+    if not shutil.which("cc"):
+        raise Lacking("A C compiler is needed, which links what Rust compiles. On Debian or Ubuntu: apt install gcc")
+
+
+def _check_built(template: Path):
+    """Checks that a template is there and that its functions are built for this machine."""
+    built = "Give the template.yaml of an unpacked release, or .aws-sam/build/template.yaml after `sam build`."
+    try:
+        text = template.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text"
+        raise Lacking(f"TEMPLATE={template} cannot be read: {reason}. {built}") from None
+    folders = re.findall(r"^ +CodeUri: *['\"]?([^'\"\n]+?)['\"]? *$", text, re.MULTILINE)
+    if not folders:
+        raise Lacking(f"TEMPLATE={template} has no functions. {built}")
+    for folder in folders:
+        program = template.parent / folder / "bootstrap"
+        try:
+            with program.open("rb") as file:
+                head = file.read(20)
+        except OSError:
+            raise Lacking(f"TEMPLATE={template} is not built: there is no {program}. {built}") from None
+        if head[:4] != b"\x7fELF" or int.from_bytes(head[18:20], "little") != MACHINES[platform.machine()]:
+            raise Lacking(f"TEMPLATE={template}: {program} does not run on this machine, {platform.machine()}.")
+
+
+if __name__ == "__main__":
+    main()

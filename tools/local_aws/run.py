@@ -1,0 +1,61 @@
+"""One local run: its address, its folder, and how others see that it is up."""
+
+import fcntl
+import json
+import shutil
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from local_aws.front import Front
+from ops.running import ADDRESSES, LOCK, RUNS, is_held
+
+
+class Run:
+    """A context with an address at a port of the loopback interface, and the folder `.local-aws/run-PORT`.
+
+    The folder has the run's logs. A run that fails leaves it, and the next run removes it.
+    """
+
+    def __init__(self, port: int | None = None):
+        self.front = Front(port)
+        self.logs = RUNS / f"run-{self.front.port}"
+
+    def __enter__(self):
+        with ExitStack() as undo:
+            undo.enter_context(self.front)
+            with _exclusive(RUNS / "runs.lock"):
+                _remove_ended_runs()
+                self.logs.mkdir(parents=True)
+                # The process holds the lock until it ends, however it ends.
+                undo.enter_context(_exclusive(self.logs / LOCK))
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, error, *_):
+        (self.logs / ADDRESSES).unlink(missing_ok=True)
+        if error in (None, KeyboardInterrupt):
+            shutil.rmtree(self.logs, ignore_errors=True)
+        self._undo.close()
+
+    def announce(self, endpoint: str) -> None:
+        """Lets the tools find this run. `endpoint` is the URL of its AWS."""
+        addresses = {"webhook_url": self.front.url, "endpoint": endpoint}
+        # In one step, so that no tool reads half of it.
+        draft = self.logs / f"{ADDRESSES}.draft"
+        draft.write_text(json.dumps(addresses), "utf-8")
+        draft.rename(self.logs / ADDRESSES)
+
+
+def _remove_ended_runs():
+    for folder in RUNS.glob("run-*"):
+        if not is_held(folder / LOCK):
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _exclusive(lock: Path):
+    """Holds a lock. Waits for it, because a tool that looks at it holds it for a moment."""
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,57 @@
+"""Stays up, and shows what subscribers get, as it comes."""
+
+import time
+
+from local_aws.faces import faces
+from local_aws.inbox import Inbox, Message
+from local_aws.progress import Failed
+from local_aws.run import Run
+from local_aws.service import Service
+from ops.display import printable
+
+USES = """
+Up at {url}
+
+In another terminal:
+  make send EVENT=opportunity                          one more opportunity; events/README.md lists the samples
+  make send EVENT=opportunity LEAD=lead_42 STATUS=DONE  another lead and another status
+  make logs                                            the functions' log, as it comes
+  make doctor                                          whether all is well
+
+What subscribers get shows here. Ctrl-C takes all of it down.
+"""
+
+
+def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, everything: bool) -> None:
+    """Shows alerts and messages of the lead status stream as they come, until Ctrl-C."""
+    run.announce(deployed.emulator.endpoint)
+    print(USES.format(url=run.front.url), flush=True)
+    try:
+        while deployed.emulator.running():
+            for message in alerts.receive(wait=1):
+                show_alert(message, deployed, everything)
+            for message in stream.receive() if stream else ():
+                print(f"{_now()}  Lead status stream: {change(message)}", flush=True)
+        raise Failed("The local AWS has ended", run.logs / "ministack.log")
+    except KeyboardInterrupt:
+        print("\nStopped.")
+
+
+def show_alert(alert: Message, deployed: Service, everything: bool) -> None:
+    """Prints what people get. The alert's row in the table has the exact publish request."""
+    row = deployed.deliveries.published(alert.message_id)
+    if row is None:
+        print(f"{_now()}  An alert of {printable(alert.event['id'])}, which has no row in the table.")
+    else:
+        print(f"{_now()}  An alert\n\n{faces(row, everything)}", flush=True)
+
+
+def change(message: Message) -> str:
+    """Returns what a message of the stream says, in one line."""
+    data = message.event["data"]
+    words = f"{data['leadId']} {data.get('previousStatus') or '(none)'} -> {data['newStatus']} ({data['crmStage']})"
+    return printable(words)
+
+
+def _now():
+    return time.strftime("%H:%M:%S")
