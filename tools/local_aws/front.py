@@ -39,7 +39,7 @@ class Front:
         self._server.daemon_threads = True
 
     def __enter__(self):
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
 

@@ -101,9 +101,10 @@ def _check_built(template: Path):
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text"
         raise Lacking(f"TEMPLATE={template} cannot be read: {reason}. {built}") from None
-    folders = re.findall(r"^ +CodeUri: *['\"]?([^'\"\n]+?)['\"]? *$", text, re.MULTILINE)
+    # `sam build` gives each function a CodeUri of its own, and leaves the one in Globals.
+    folders = re.findall(r"^ {6,}CodeUri: *['\"]?([^'\"\n]+?)['\"]? *$", text, re.MULTILINE)
     if not folders:
-        raise Lacking(f"TEMPLATE={template} has no functions. {built}")
+        raise Lacking(f"TEMPLATE={template} is not built: no function has a CodeUri of its own. {built}")
     for folder in folders:
         program = template.parent / folder / "bootstrap"
         try:

@@ -1,0 +1,189 @@
+"""`make run` as a user has it: two at once, and nothing that survives them."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from examples import eventually
+from ops.running import ROOT, RUNS, running
+
+PATIENCE = 180  # seconds until a run is up; other tests build and run beside it
+
+
+def environment(**more):
+    """The environment of a user's shell, even where `make` runs the tests."""
+    mine = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AWS_", "PYTEST"))
+    }
+    return {**mine, **more}
+
+
+def make(*arguments, **more):
+    """Runs `make`, and returns its exit status and all that it printed."""
+    ran = subprocess.run(
+        ["make", *arguments],
+        cwd=ROOT,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    return ran.returncode, ran.stdout
+
+
+class MakeRun:
+    """A `make run` in the background."""
+
+    def __init__(self, log, *arguments):
+        self._log = log
+        with log.open("wb") as output:
+            # In a session of its own, as a terminal has it.
+            command = ["make", "run", *arguments]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment(), stdout=output, stderr=output, start_new_session=True
+            )
+
+    def printed(self):
+        return self._log.read_text("utf-8")
+
+    def await_up(self):
+        """Waits until it is up, and returns its port."""
+        up = re.compile(r"^Up at http://127\.0\.0\.1:(\d+)/webhooks/sendpilot$", re.MULTILINE)
+        found = eventually(lambda: up.search(self.printed()) or self.process.poll() is not None, PATIENCE)
+        assert found not in (True, False, None), self.printed()
+        return found[1]
+
+    def descendants(self):
+        """Returns every process that it has started and that is alive."""
+        parents = {process: fields[1] for process in processes() if (fields := stat(process))}
+        found = {str(self.process.pid)}
+        while more := {process for process, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found - {str(self.process.pid)}
+
+    def await_local_aws(self):
+        """Waits until the local AWS has started, and returns its processes with those that hold it."""
+        assert eventually(lambda: "Building" in self.printed() or self.process.poll() is not None, PATIENCE)
+        started = self.descendants()
+        assert [process for process in started if "ministack" in command_of(process)], self.printed()
+        return started
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+
+def processes():
+    """Returns all processes, by number."""
+    return [one.name for one in Path("/proc").iterdir() if one.name.isdecimal()]
+
+
+def stat(process):
+    """Returns the state, the parent and more of a process, or nothing if it is gone."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def command_of(process):
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def all_gone(started):
+    """Returns whether none of these processes runs. One that nobody has waited for yet does not run."""
+    return all(stat(process)[:1] in ([], ["Z"]) for process in started)
+
+
+@contextmanager
+def make_run(tmp_path, name="run", *arguments):
+    run = MakeRun(tmp_path / f"{name}.log", *arguments)
+    try:
+        yield run
+    finally:
+        run.end()
+
+
+def test_two_runs_have_their_own_state_and_the_tools_ask_which_one(tmp_path):
+    with make_run(tmp_path, "one") as one, make_run(tmp_path, "other") as other:
+        ports = [one.await_up(), other.await_up()]
+        assert {run.port for run in running()} >= set(ports)
+        status, printed = make("pending")
+        assert status == 2
+        assert all(port in printed for port in ports)
+        for port in ports:
+            assert make("send", "EVENT=opportunity", f"RUN={port}")[0] == 0
+            assert (RUNS / f"run-{port}" / "deploy.log").exists()
+        started = one.descendants()
+        one.end()
+        assert eventually(lambda: all_gone(started), 20), one.printed()
+        assert not (RUNS / f"run-{ports[0]}").exists()
+        assert make("pending", f"RUN={ports[1]}") == (0, "Nothing is pending.\n")
+        assert eventually(lambda: "New opportunity" in other.printed())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
+def test_nothing_survives_the_end_of_make(number, tmp_path):
+    with make_run(tmp_path) as run:
+        started = run.await_local_aws()
+        run.process.send_signal(number)
+        assert eventually(lambda: all_gone(started), 20), run.printed()
+        run.process.wait(20)
+
+
+@pytest.mark.parametrize("victim", ["local_aws.demo", "lifeline.py"])
+def test_nothing_survives_a_process_that_holds_the_local_aws(victim, tmp_path):
+    with make_run(tmp_path) as run:
+        started = run.await_local_aws()
+        for process in started:
+            if victim in command_of(process):
+                os.kill(int(process), signal.SIGKILL)
+        assert eventually(lambda: all_gone(started), 20), run.printed()
+
+
+def test_it_deploys_with_the_parameters_that_are_given(tmp_path):
+    given = (
+        "StatusStream=standard",
+        "AlertStatuses=OPPORTUNITY,MEETING_BOOKED",
+        'StatusPipeline={"DONE": "gewonnen \'ß\'"}',
+    )
+    with make_run(tmp_path, "run", *given) as run:
+        port = run.await_up()
+        for status in ("DONE", "MEETING_BOOKED"):
+            assert make("send", "EVENT=opportunity", "LEAD=lead_42", f"STATUS={status}", f"RUN={port}")[0] == 0
+        assert eventually(lambda: "Meeting booked" in run.printed() and "MEETING_BOOKED (" in run.printed())
+        assert "lead_42 REPLY_RECEIVED -> DONE (gewonnen '\\xdf')" in run.printed()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "StatusStream=on"), "StatusStream=on: must be off, standard or fifo."),
+        (("run", "Statustream=off"), "did you mean StatusStream?"),
+        (("run", "PORT=eighty"), "PORT=eighty: must be a number from 1 to 65535"),
+        (("run", "SECRET=whsec_short"), "SECRET cannot be used"),
+        (("run", "TEMPLATE=nope.yaml"), "TEMPLATE=nope.yaml cannot be read"),
+        (("demo", 'TEMPLATE=it\'s "nope" $HOME.yaml'), 'TEMPLATE=it\'s "nope" $HOME.yaml cannot be read'),
+        (("demo", "PORT=1"), "make demo takes TEMPLATE V, not PORT"),
+        (("journey", "STAY=perhaps"), "STAY takes yes or no, not perhaps"),
+    ],
+)
+def test_it_refuses_at_once_by_name_what_it_cannot_use(arguments, says):
+    before = time.monotonic()
+    status, printed = make(*arguments)
+    assert status == 2
+    assert says in printed
+    assert "Traceback" not in printed
+    assert "Building" not in printed
+    assert time.monotonic() - before < 30

@@ -1,0 +1,44 @@
+"""Which parameters of the template a local run takes."""
+
+import pytest
+
+from local_aws import parameters
+from local_aws.progress import Failed
+from source import ROOT
+
+TEMPLATE = ROOT / "template.yaml"
+
+
+def test_it_takes_every_parameter_with_its_default_except_those_that_the_machine_fixes():
+    declared = parameters.declared(TEMPLATE)
+    assert set(parameters.FIXED) < set(declared)
+    defaults = [f"{name}={one['Default']}" for name, one in declared.items() if name not in parameters.FIXED]
+    assert len(parameters.given(defaults, TEMPLATE)) == len(declared) - len(parameters.FIXED)
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("StatusSteam=on", "StatusSteam is not a parameter of template.yaml; did you mean StatusStream?"),
+        ("alertstatuses=A", "did you mean AlertStatuses?"),
+        ("Zzz=1", "Zzz is not a parameter of template.yaml."),
+        ("StatusStream=on", "StatusStream=on: must be off, standard or fifo."),
+        ("AlertStatuses=A;B", "must be statuses of letters, digits and underscores, with commas between them."),
+        ("SilenceHours=-1", "must be a number of hours from 0 to 168."),
+        ("SilenceHours=1e2", "must be a number of hours from 0 to 168."),
+        ("SilenceHours=", "must be a number of hours from 0 to 168."),
+        ("DebounceMinutes=1441", "must be a whole number of minutes from 0 to 1440."),
+        (f"AlertTags={'x' * 513}", "must have at most 512 characters."),
+        ("Architecture=arm64", "Architecture cannot be given here: it is that of this machine."),
+        ("WebhookSecretArn=x", "SECRET=<whsec_...> sets its value"),
+    ],
+)
+def test_it_refuses_by_name_what_the_template_does_not_take(argument, says):
+    with pytest.raises(Failed) as refused:
+        parameters.given([argument], TEMPLATE)
+    assert says in str(refused.value)
+
+
+def test_a_value_is_taken_as_it_is():
+    argument = 'StatusPipeline={"OPPORTUNITY": "gro\u00df=\'1\'"}'
+    assert parameters.given([argument], TEMPLATE) == {"StatusPipeline": argument.partition("=")[2]}

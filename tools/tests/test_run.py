@@ -1,0 +1,213 @@
+"""A local run's address and folder: what it lets through, and how the tools find it."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from local_aws import run as run_module
+from local_aws.progress import Failed
+from local_aws.run import Run
+from ops import request, running
+from ops.running import ADDRESSES
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    """The folder of all runs."""
+    folder = tmp_path / "runs"
+    for module in (running, run_module):
+        monkeypatch.setattr(module, "RUNS", folder)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return folder
+
+
+@pytest.fixture
+def webhook():
+    """A server in the place of the deployed API: `requests` has what it got, and it answers with `answer`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            server.requests.append((self.path, dict(self.headers), body))
+            status, headers, answer = server.answer
+            self.send_response(status)
+            for name, value in {**headers, "content-length": str(len(answer))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.answer = [], (200, {"content-type": "application/json"}, b'{"outcome": "alerted"}')
+    server.url = f"http://127.0.0.1:{server.server_port}/api/webhooks/sendpilot"
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_it_passes_a_request_and_its_answer_on_as_they_are(webhook):
+    webhook.answer = (
+        503,
+        {"retry-after": "7", "content-type": "application/problem+json"},
+        b'{"outcome": "unavailable"}',
+    )
+    body = b'\xff{"a":  1}\r\n'
+    with Run() as local:
+        local.front.target = webhook.url
+        answer = request.exchange("POST", local.front.url, body, {"svix-id": "msg_1", "User-Agent": "Svix"})
+    [(path, headers, got)] = webhook.requests
+    assert (path, got, headers["Svix-Id"], headers["User-Agent"]) == ("/api/webhooks/sendpilot", body, "msg_1", "Svix")
+    assert (answer.status, answer.headers["retry-after"], answer.outcome()) == (503, "7", "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/webhooks/sendpilot"),
+        ("POST", "/"),
+        ("POST", "/_aws/execute-api/1/webhooks/sendpilot"),
+        ("POST", "/webhooks/sendpilot/.."),
+        ("PUT", "/2015-03-31/functions"),
+    ],
+)
+def test_it_lets_nothing_else_through(method, path, webhook):
+    with Run() as local:
+        local.front.target = webhook.url
+        answer = request.exchange(method, f"http://127.0.0.1:{local.front.port}{path}", b"{}")
+    assert answer.status == 404
+    assert webhook.requests == []
+
+
+def test_it_refuses_more_than_the_gateway_takes(webhook):
+    with Run() as local:
+        local.front.target = webhook.url
+        url = local.front.url
+        assert request.exchange("POST", url, b" " * (10 * 1024 * 1024)).status == 200
+        assert request.exchange("POST", url, b" " * (10 * 1024 * 1024 + 1)).status == 413
+
+
+def test_a_body_in_chunks_arrives_whole(webhook):
+    with Run() as local:
+        local.front.target = webhook.url
+        assert (
+            request.exchange("POST", local.front.url, iter([b"{", b"}"]), {"transfer-encoding": "chunked"}).status
+            == 200
+        )
+    [(_, _, body)] = webhook.requests
+    assert body == b"{}"
+
+
+def test_before_the_deployment_and_after_the_end_of_the_local_aws_it_says_so(webhook):
+    with Run() as local:
+        assert request.exchange("POST", local.front.url, b"{}").status == 503
+        local.front.target = "http://127.0.0.1:1/"
+        assert request.exchange("POST", local.front.url, b"{}").status == 502
+
+
+def test_a_port_that_is_in_use_is_refused_by_its_number():
+    with Run() as local, pytest.raises(Failed, match=f"Port {local.front.port} cannot be used: Address already in use"):
+        Run(local.front.port)
+
+
+def test_the_next_run_can_have_the_same_port():
+    with Run() as local:
+        port = local.front.port
+        local.announce("http://127.0.0.1:1")
+        request.exchange("POST", local.front.url, b"{}")
+    with Run(port) as local:
+        assert local.front.port == port
+
+
+def test_the_tools_use_the_one_run_that_is_up():
+    with Run() as local:
+        local.announce("http://127.0.0.1:4566")
+        assert running.use_what_runs() == local.front.url
+        assert running.use_what_runs(str(local.front.port)) == local.front.url
+        assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
+
+
+def test_a_run_is_not_found_before_it_is_announced_nor_after_its_end(runs, capsys):
+    with Run() as local:
+        with pytest.raises(SystemExit):
+            running.use_what_runs()
+        local.announce("http://127.0.0.1:4566")
+        folder = local.logs
+    assert not folder.exists()
+    with pytest.raises(SystemExit) as ended:
+        running.use_what_runs()
+    assert ended.value.code == 2
+    assert "`make run` is not up here" in capsys.readouterr().err
+
+
+def test_with_two_runs_the_tools_name_both_and_ask_for_one(capsys):
+    with Run() as one, Run() as other:
+        for local in (one, other):
+            local.announce("http://127.0.0.1:4566")
+        with pytest.raises(SystemExit) as ended:
+            running.use_what_runs()
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert str(one.front.port) in error and str(other.front.port) in error and "RUN=" in error
+        assert running.use_what_runs(str(other.front.port)) == other.front.url
+    assert running.running() == []
+
+
+def test_the_end_of_one_run_leaves_the_other_up():
+    with Run() as one:
+        one.announce("http://127.0.0.1:4566")
+        with Run() as other:
+            other.announce("http://127.0.0.1:4567")
+        assert running.use_what_runs() == one.front.url
+
+
+def test_a_port_without_a_run_is_refused(capsys):
+    with Run() as local:
+        local.announce("http://127.0.0.1:4566")
+        with pytest.raises(SystemExit):
+            running.use_what_runs("1")
+    assert f"those that are up have the ports {local.front.port}" in capsys.readouterr().err
+
+
+def test_the_address_of_a_killed_run_is_recognised_and_its_folder_removed_by_the_next(runs):
+    program = """
+        import sys, time
+        from pathlib import Path
+        from ops import running
+        from local_aws import run
+        run.RUNS = Path(sys.argv[1])
+        with run.Run() as local:
+            local.announce("http://127.0.0.1:4566")
+            print("up", flush=True)
+            time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), runs]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert len(running.running()) == 1
+        process.kill()
+    [folder] = runs.glob("run-*")
+    assert (folder / ADDRESSES).exists()
+    assert running.running() == []
+    assert not (folder / ADDRESSES).exists()
+    with Run():
+        assert not folder.exists()
+
+
+def test_a_run_that_fails_leaves_its_logs_until_the_next():
+    with pytest.raises(Failed), Run() as local:
+        (local.logs / "build.log").touch()
+        raise Failed("the build failed")
+    assert (local.logs / "build.log").exists()
+    with Run():
+        assert not local.logs.exists()
