@@ -43,7 +43,8 @@ def main():
     parser = command.parser(__doc__)
     parser.add_argument("--template", type=Path, help="that of an unpacked release; without it, this source is built")
     given = parser.parse_args()
-    command.run_command(lambda: run(given, os.environ.get("WEBHOOK_SECRET") or SAMPLE_SECRET))
+    secret = os.environ.get("WEBHOOK_SECRET") if given.stay else None
+    command.run_command(lambda: run(given, secret or SAMPLE_SECRET))
 
 
 def run(given: argparse.Namespace, secret: str) -> bool:

@@ -33,7 +33,7 @@ class Run:
 
     def __exit__(self, error, *_):
         (self.logs / ADDRESSES).unlink(missing_ok=True)
-        if error in (None, KeyboardInterrupt):
+        if error in (None, KeyboardInterrupt, BrokenPipeError):
             shutil.rmtree(self.logs, ignore_errors=True)
         self._undo.close()
 

@@ -10,6 +10,10 @@ class Secret:
         self._client = boto3.client("secretsmanager")
         self._arn = arn
 
+    def value(self) -> str:
+        """Returns the current value."""
+        return self._client.get_secret_value(SecretId=self._arn)["SecretString"]
+
     def put(self, value: str) -> None:
         """Puts a value, for the first time or as a rotation."""
         self._client.put_secret_value(SecretId=self._arn, SecretString=value)

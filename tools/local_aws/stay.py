@@ -8,9 +8,11 @@ from local_aws.progress import Failed
 from local_aws.run import Run
 from local_aws.service import Service
 from ops.display import printable
+from ops.signature import SAMPLE_SECRET
 
 USES = """
 Up at {url}
+It takes what is signed with {secret}.
 
 In another terminal:
   make send EVENT=opportunity                          one more opportunity; events/README.md lists the samples
@@ -25,7 +27,9 @@ What subscribers get shows here. Ctrl-C takes all of it down.
 def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, everything: bool) -> None:
     """Shows alerts and messages of the lead status stream as they come, until Ctrl-C."""
     run.announce(deployed.emulator.endpoint)
-    print(USES.format(url=run.front.url), flush=True)
+    known = deployed.secret.value() == SAMPLE_SECRET
+    secret = "the sample secret, as `make send` signs" if known else "the secret that you gave"
+    print(USES.format(url=run.front.url, secret=secret), flush=True)
     try:
         while deployed.emulator.running():
             for message in alerts.receive(wait=1):
