@@ -140,6 +140,7 @@ def test_nothing_survives_the_end_of_make(number, tmp_path):
         run.process.send_signal(number)
         assert eventually(lambda: all_gone(started), 20), run.printed()
         run.process.wait(20)
+        assert "Traceback" not in run.printed()
 
 
 @pytest.mark.parametrize("victim", ["local_aws.demo", "lifeline.py"])

@@ -18,7 +18,7 @@ def run_command(do: Callable[[], bool]) -> None:
     for number in FATAL:
         # A background job of a script ignores Ctrl-C otherwise. `nohup` wants SIGHUP ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _end)
     end_with_parent()
     # Names come from outside, and a terminal may not have their characters.
     sys.stdout.reconfigure(errors="backslashreplace")
@@ -32,6 +32,13 @@ def run_command(do: Callable[[], bool]) -> None:
         # Python would try once more at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def _end(*_):
+    """Ends the command. A second signal would only disturb the clean-up, which takes some seconds at most."""
+    for number in FATAL:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -56,7 +56,8 @@ class Front:
         return answer(environment, start)
 
     def _forward(self, request):
-        if (request.method, request.path) != ("POST", PATH):
+        # API Gateway takes one slash at the end for none.
+        if (request.method, request.path.removesuffix("/")) != ("POST", PATH):
             return Response("There is only POST " + PATH + " here.\n", 404)
         if self.target is None:
             return Response("The local run is not deployed yet.\n", 503)

@@ -77,6 +77,7 @@ def test_it_passes_a_request_and_its_answer_on_as_they_are(webhook):
         ("POST", "/"),
         ("POST", "/_aws/execute-api/1/webhooks/sendpilot"),
         ("POST", "/webhooks/sendpilot/.."),
+        ("POST", "/webhooks/sendpilot//"),
         ("PUT", "/2015-03-31/functions"),
     ],
 )
