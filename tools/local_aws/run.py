@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from local_aws.front import Front
+from local_aws.progress import Failed
 from ops.running import ADDRESSES, LOCK, RUNS, is_held
 
 
@@ -33,7 +34,7 @@ class Run:
 
     def __exit__(self, error, *_):
         (self.logs / ADDRESSES).unlink(missing_ok=True)
-        if error in (None, KeyboardInterrupt, BrokenPipeError):
+        if error is not Failed:
             shutil.rmtree(self.logs, ignore_errors=True)
         self._undo.close()
 
