@@ -45,11 +45,18 @@ def _template(stack):
 
 
 def _deployed(command):
-    """Returns the stack that a `sam deploy` deploys, and the parameters that it names."""
+    """Returns the stack that a `sam deploy` deploys, and the parameters that it gives, by name."""
     words = shlex.split(re.sub(r"\$\{\w+:\+([^}]*)\}", r"\1", command))
     stack = words[words.index("--stack-name") + 1] if "--stack-name" in words else STACK
     overrides = words[words.index("--parameter-overrides") + 1 :] if "--parameter-overrides" in words else []
-    return stack, {name for name, value in (word.split("=", 1) for word in overrides) if name != "NAME"}
+    return stack, {name: value for name, value in (word.split("=", 1) for word in overrides) if name != "NAME"}
+
+
+def _takes(parameter, value):
+    """Returns whether CloudFormation takes this value."""
+    return re.fullmatch(parameter.get("AllowedPattern", ".*"), value) and value in parameter.get(
+        "AllowedValues", [value]
+    )
 
 
 DEPLOYS = [command for page in PAGES for command in _commands(_text(page)) if command.startswith("sam deploy ")]
@@ -64,11 +71,48 @@ def test_each_block_of_commands_can_be_pasted(page):
         assert not [line for line in block.splitlines()[:-1] if line.startswith("read ")], block
 
 
-def test_each_deployment_names_parameters_that_exist():
+def test_each_deployment_gives_parameters_that_exist_values_that_they_take():
     assert len(DEPLOYS) >= 7
     for command in DEPLOYS:
-        stack, parameters = _deployed(command)
-        assert parameters <= _template(stack)["Parameters"].keys(), command
+        stack, given = _deployed(command)
+        for name, value in given.items():
+            # A placeholder is refused, so that nobody deploys it unedited.
+            assert "$" in value or bool(_takes(_template(stack)["Parameters"][name], value)) != value.startswith(
+                "YOUR_"
+            ), command
+
+
+def test_each_header_of_a_token_can_be_given():
+    headers = re.findall(r"CrmTokenHeader='(.+?)'", _text("examples/README.md"))
+    assert len(headers) >= 3
+    parameter = _template("crm-sync")["Parameters"]["CrmTokenHeader"]
+    for header in (*headers, parameter["Default"]):
+        assert _takes(parameter, header), header
+    for header in ("x-api-token", "x-api-token: token", "{token}", ": {token}", "a b: {token}", "a: {token}\nb: c"):
+        assert not _takes(parameter, header), header
+
+
+def test_a_url_of_a_crm_is_https_and_has_no_placeholder_but_the_leads_id():
+    parameter = _template("crm-sync")["Parameters"]["CrmUrl"]
+    shown = re.findall(r"`(https://crm\.example\.com/[^`]*)`", _text("examples/README.md"))
+    assert shown
+    for url in (
+        *shown,
+        "https://example.com",
+        "https://example.com/hooks/1/a-b_c/?x=1&y=%20",
+        "https://example.com?l={leadId}",
+    ):
+        assert _takes(parameter, url), url
+    for url in (
+        "http://example.com/",
+        "example.com",
+        "https://user:password@example.com/",
+        "https://example.com/{lead_id}",
+        "https://{leadId}.example.com/",
+        "https://example.com/#{leadId}",
+        "https://example.com/a b",
+    ):
+        assert not _takes(parameter, url), url
 
 
 def test_each_deployment_of_a_consumer_gives_what_has_no_default():
@@ -78,7 +122,7 @@ def test_each_deployment_of_a_consumer_gives_what_has_no_default():
         if stack != STACK and given:
             stacks.add(stack)
             needed = {name for name, it in _template(stack)["Parameters"].items() if "Default" not in it}
-            assert needed <= given, command
+            assert needed <= given.keys(), command
     assert stacks == {"archive", "crm-sync", "lead-lost"}
 
 
@@ -95,7 +139,10 @@ def test_the_guide_deploys_with_two_parameters_and_four_steps():
     section = _section("README.md", "Deploy it")
     [quick, *_] = _blocks(section)
     assert quick.splitlines()[:2] == ["make tools && source .venv/bin/activate", "sam build"]
-    assert _deployed(quick.splitlines()[2]) == (STACK, {"AlertEmail", "AlarmEmail"})
+    assert _deployed(quick.splitlines()[2]) == (
+        STACK,
+        {"AlertEmail": "you@example.com", "AlarmEmail": "you@example.com"},
+    )
     steps = re.findall(r"^(\d+)\. \*\*(.+?)\*\*", section, re.MULTILINE)
     assert [int(number) for number, _ in steps] == [1, 2, 3, 4], steps
     # The command names no stack and no capability, so these are in the settings.
