@@ -97,7 +97,8 @@ class Endpoint:
 
     def __init__(self):
         self.answers = 200
-        self.requires = None  # a header and its value, without which it answers 401
+        self.requires = None  # a header and its value
+        self.unauthorized = 401  # the answer without them
         self.headers = {}  # of the last call
         self.dawdles = {}  # by idempotency key, for how many seconds before it does what it was called for
         self.overlaps = []  # addresses that were called while a call to them was being worked on
@@ -132,7 +133,7 @@ class Endpoint:
                 with endpoint._lock:
                     endpoint.headers = self.headers
                     authorized = not endpoint.requires or self.headers[endpoint.requires[0]] == endpoint.requires[1]
-                    answer = endpoint.answers if authorized else 401
+                    answer = endpoint.answers if authorized else endpoint.unauthorized
                     endpoint._busy.remove(self.path)
                     endpoint._calls.append((self.command, self.path, key, body, answer == 200))
                 self._answer(answer)

@@ -255,6 +255,7 @@ def test_a_rotated_token_is_used_without_a_deployment(webhook, token):
     assert eventually(lambda: webhook.stages("rotated") == ["qualified"])
     # A function that has not looked at the secret for a while repeats the call at once.
     time.sleep(LOOK_INTERVAL)
+    webhook.crm.unauthorized = 403
     webhook.crm.requires = ("x-api-token", "token-3")
     token.put("token-3")
     webhook.stream.publish(change("rotated_again", 1, "OPPORTUNITY", "qualified"))

@@ -43,9 +43,7 @@ struct Header {
 pub(crate) enum TokenError {
     #[error("no token is configured; give the ARN of its secret as CrmTokenSecretArn")]
     Unconfigured,
-    #[error(
-        "the secret {0} could not be read; check CrmTokenSecretArn and, if the secret has a KMS key of yours, the key's policy"
-    )]
+    #[error("the secret {0} could not be read; check CrmTokenSecretArn, and the policy of a KMS key of your own")]
     Unreadable(String, #[source] Box<SdkError<GetSecretValueError>>),
     #[error("the secret {0} {1}; store the token alone there, as plain text")]
     Unusable(String, &'static str),
