@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::support::guide;
 use crate::support::requests::SECRET;
-use crate::support::template::{function, resource};
+use crate::support::template::{function, load, resolved, resource};
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
@@ -71,9 +71,9 @@ fn permission_to_publish_outlives_the_topics_variable() {
     // discard it.
     assert_eq!(resource("WebhookFunction")["DependsOn"].as_str(), Some("RedriveFunction"));
     // If a condition leaves a resource out, CloudFormation does not create what depends on it.
-    for (id, resource) in crate::support::template::load()["Resources"].as_mapping().unwrap() {
-        if let Some(on) = resource["DependsOn"].as_str() {
-            assert!(crate::support::template::resource(on)["Condition"].is_null(), "{id:?} depends on {on}");
+    for (id, dependent) in load()["Resources"].as_mapping().unwrap() {
+        if let Some(on) = dependent["DependsOn"].as_str() {
+            assert!(resource(on)["Condition"].is_null(), "{id:?} depends on {on}");
         }
     }
 }
@@ -140,13 +140,43 @@ fn the_secret_starts_empty_or_is_an_existing_one() {
     }
     let [made, there] = ["!GetAtt WebhookSecret.Id", "!Ref WebhookSecretArn"];
     let either: Value = yaml_serde::from_str(&format!("!If [MakesWebhookSecret, {made}, {there}]")).unwrap();
-    let template = crate::support::template::load();
+    let template = load();
     assert_eq!(function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"], either);
     assert_eq!(template["Outputs"]["WebhookSecretArn"]["Value"], either);
     assert_eq!(secret["Condition"].as_str(), Some("MakesWebhookSecret"));
     // No value of a secret comes in by a parameter, where CloudFormation would keep it.
     for (name, parameter) in template["Parameters"].as_mapping().unwrap() {
         assert!(parameter["NoEcho"].is_null(), "{name:?}");
+    }
+}
+
+/// Email and chat are the only subscriptions that the template makes.
+#[test]
+fn an_output_says_that_nobody_is_subscribed() {
+    let template = load();
+    let [none, slack, teams] = [
+        &[][..],
+        &[("SlackWorkspaceId", "T1"), ("SlackChannelId", "C1")],
+        &[("TeamsTeamId", "1"), ("TeamsTenantId", "2"), ("TeamsChannelId", "3")],
+    ];
+    for (output, email, topic) in
+        [("NobodyGetsAlerts", "AlertEmail", "AlertsTopicArn"), ("NobodyGetsAlarms", "AlarmEmail", "AlarmsTopicArn")]
+    {
+        let output = &template["Outputs"][output];
+        let condition = &template["Conditions"][output["Condition"].as_str().unwrap()];
+        for (chat, address, nobody) in
+            [(none, "", true), (none, "you@example.com", false), (slack, "", false), (teams, "", false)]
+        {
+            let unset = ["AlertEmail", "AlarmEmail", "SlackWorkspaceId", "SlackChannelId"].into_iter();
+            let unset = unset.chain(["TeamsTeamId", "TeamsTenantId", "TeamsChannelId"]).map(|name| (name, "''"));
+            let address = if address.is_empty() { "''" } else { address };
+            let given: Vec<_> = [(email, address)].into_iter().chain(chat.iter().copied()).chain(unset).collect();
+            assert_eq!(resolved(template, condition, &given), nobody.to_string(), "{email} {given:?}");
+        }
+        // What `sam deploy` prints last names the topic, and how to subscribe an address.
+        assert!(output["Description"].as_str().unwrap().contains(topic));
+        assert!(yaml_serde::to_string(&output["Value"]).unwrap().contains(&format!("{email}=")));
+        assert!(template["Parameters"][email]["Description"].as_str().unwrap().contains("nobody gets"));
     }
 }
 

@@ -221,6 +221,20 @@ fn everything<'a>(key: &'a str, value: &'a Value) -> Vec<(&'a str, &'a Value)> {
 }
 
 #[test]
+fn crm_sync_reads_only_the_secret_with_the_token() {
+    let template = load_from("examples/crm-sync/template.yaml");
+    let role = &template["Resources"]["Role"];
+    let [token] = conditional_policies(role)[..] else { panic!("more than one condition") };
+    assert_eq!(token.value[0].as_str(), Some("HasCrmToken"));
+    let [read] = statements(&token.value)[..] else { panic!("more than one statement") };
+    assert_eq!(texts(&read["Action"]), BTreeSet::from(["secretsmanager:GetSecretValue"]));
+    assert_eq!(read["Resource"], parsed("!Ref CrmTokenSecretArn"));
+    for statement in unconditional_statements(role) {
+        assert!(!yaml_serde::to_string(statement).unwrap().contains("secretsmanager"), "{statement:?}");
+    }
+}
+
+#[test]
 fn dead_letters_are_fifo_only_for_a_fifo_topic() {
     let (standard, fifo) =
         ("arn:aws:sns:us-east-1:000000000000:status", "arn:aws:sns:us-east-1:000000000000:s-status.fifo");

@@ -97,6 +97,9 @@ class Endpoint:
 
     def __init__(self):
         self.answers = 200
+        self.requires = None  # a header and its value
+        self.unauthorized = 401  # the answer without them
+        self.headers = {}  # of the last call
         self.dawdles = {}  # by idempotency key, for how many seconds before it does what it was called for
         self.overlaps = []  # addresses that were called while a call to them was being worked on
         self._calls, self._busy, self._lock = [], [], Lock()
@@ -128,7 +131,9 @@ class Endpoint:
                 # Once only, and whether or not the caller is still there.
                 time.sleep(endpoint.dawdles.pop(key, 0))
                 with endpoint._lock:
-                    answer = endpoint.answers
+                    endpoint.headers = self.headers
+                    authorized = not endpoint.requires or self.headers[endpoint.requires[0]] == endpoint.requires[1]
+                    answer = endpoint.answers if authorized else endpoint.unauthorized
                     endpoint._busy.remove(self.path)
                     endpoint._calls.append((self.command, self.path, key, body, answer == 200))
                 self._answer(answer)

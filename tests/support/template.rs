@@ -33,6 +33,7 @@ pub fn resolved(template: &Value, value: &Value, given: &[(&str, &str)]) -> Stri
         "Condition" => of(&template["Conditions"][argument.as_str().unwrap()]),
         "Equals" => (of(&argument[0]) == of(&argument[1])).to_string(),
         "Not" => (!holds(&argument[0])).to_string(),
+        "And" => argument.as_sequence().unwrap().iter().all(holds).to_string(),
         "Or" => argument.as_sequence().unwrap().iter().any(holds).to_string(),
         "GetAtt" => argument.as_str().unwrap().to_owned(),
         other => panic!("{other} is not known here"),

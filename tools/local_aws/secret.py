@@ -8,7 +8,7 @@ class Secret:
 
     def __init__(self, arn: str):
         self._client = boto3.client("secretsmanager")
-        self._arn = arn
+        self.arn = arn
 
     def value(self) -> str:
         """Returns the current value."""
@@ -16,4 +16,4 @@ class Secret:
 
     def put(self, value: str) -> None:
         """Puts a value, for the first time or as a rotation."""
-        self._client.put_secret_value(SecretId=self._arn, SecretString=value)
+        self._client.put_secret_value(SecretId=self.arn, SecretString=value)

@@ -8,8 +8,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {"arm64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
-# The guide and what it refers to: contracts, pictures, and the sample events that `ops.pyz send` takes.
-DOCUMENTS = ("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-APACHE", "LICENSE-MIT", "docs", ":(glob)events/*")
+# The guide and what it refers to: the settings of its `sam deploy`, contracts, pictures, and the sample events that
+# `ops.pyz send` takes.
+DOCUMENTS = (
+    "samconfig.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "docs",
+    ":(glob)events/*",
+)
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)", re.IGNORECASE)
 
 

@@ -1,18 +1,28 @@
-//! The CRM: the only module to change for yours.
+//! The CRM's HTTP endpoint. If your CRM needs another body, change [`body`].
 
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::HeaderValue;
 use reqwest::redirect::Policy;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Method, StatusCode};
 use sendpilot_events::{CloudEvent, LeadStatusChanged};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
 
-/// Longest wait for an answer.
+use crate::token::{Token, TokenError};
+
+/// Longest time of a call, with the second try after a new token.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Stands for the lead's id in the configured URL.
+const LEAD_ID: &str = "{leadId}";
 
 /// A CRM that stores a lead's stage. A repeated call must have no further effect.
 pub(crate) trait Crm {
+    /// Gets what all calls need. A failure concerns every change.
+    fn prepare(&self) -> impl Future<Output = Result<(), CrmError>> + Send;
+
     /// Sets the stage of the lead.
     fn put(&self, change: &CloudEvent<LeadStatusChanged>) -> impl Future<Output = Result<(), CrmError>> + Send;
 }
@@ -20,6 +30,9 @@ pub(crate) trait Crm {
 /// The reason why a change may not have been applied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CrmError {
+    /// There is no token to call the CRM with.
+    #[error("the CRM was not called")]
+    NoToken(#[source] TokenError),
     /// The change was never sent.
     #[error("the CRM was not reached")]
     Unreached(#[source] reqwest::Error),
@@ -29,13 +42,16 @@ pub(crate) enum CrmError {
     /// The answer was not 2xx.
     #[error("the CRM answered {0}")]
     Refused(StatusCode),
+    /// The answer was 401 or 403, and there is no other token to try.
+    #[error("the CRM answered {0}")]
+    Unauthorized(StatusCode, #[source] TokenError),
 }
 
 impl CrmError {
     /// Returns whether the CRM can no longer apply the change. If not, it may still do so later.
     pub(crate) fn is_final(&self) -> bool {
         match self {
-            Self::Unreached(_) => true,
+            Self::NoToken(_) | Self::Unreached(_) | Self::Unauthorized(..) => true,
             Self::Unanswered(_) => false,
             // A gateway answers so while the CRM behind it may still be working.
             Self::Refused(status) => !matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT),
@@ -43,41 +59,92 @@ impl CrmError {
     }
 }
 
-/// A CRM that takes `PUT {url}/leads/{leadId}`.
-#[derive(Debug, Clone)]
+/// An endpoint that takes each change as JSON.
+#[derive(Debug)]
 pub(crate) struct HttpCrm {
     http: Client,
+    method: Method,
     url: String,
+    token: Option<Token>,
 }
 
 impl HttpCrm {
-    /// Returns the CRM at this address.
+    /// Returns the endpoint at this URL, in which `{leadId}` stands for the lead's id.
     ///
     /// # Errors
     /// If the HTTPS client cannot be built.
-    pub(crate) fn new(url: &str) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(method: Method, url: String, token: Option<Token>) -> Result<Self, reqwest::Error> {
         // reqwest follows some redirects of a PUT with a GET. A GET changes nothing, and often gets a 200.
-        let http = Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned() })
+        let http = Client::builder().redirect(Policy::none()).build()?;
+        Ok(Self { http, method, url, token })
     }
-}
 
-impl Crm for HttpCrm {
-    async fn put(&self, change: &CloudEvent<LeadStatusChanged>) -> Result<(), CrmError> {
-        let lead = utf8_percent_encode(&change.subject, NON_ALPHANUMERIC);
-        let body = json!({
-            "stage": change.data.crm_stage,
-            "status": change.data.new_status,
-            "campaignId": change.data.campaign_id,
-            "version": change.sort_key(),
-        });
-        let put = self.http.put(format!("{}/leads/{lead}", self.url)).header("idempotency-key", &change.id).json(&body);
+    async fn header_value(&self) -> Result<Option<HeaderValue>, CrmError> {
+        match &self.token {
+            Some(token) => token.header_value().await.map(Some).map_err(CrmError::NoToken),
+            None => Ok(None),
+        }
+    }
+
+    async fn send(
+        &self,
+        change: &CloudEvent<LeadStatusChanged>,
+        token: Option<&HeaderValue>,
+        by: Instant,
+    ) -> Result<(), CrmError> {
+        let lead = utf8_percent_encode(&change.subject, NON_ALPHANUMERIC).to_string();
+        let mut request = self
+            .http
+            .request(self.method.clone(), self.url.replace(LEAD_ID, &lead))
+            .timeout(by.saturating_duration_since(Instant::now()))
+            .header("idempotency-key", &change.id)
+            .json(&body(change));
+        if let (Some(header), Some(value)) = (&self.token, token) {
+            request = request.header(header.header_name(), value);
+        }
         // Errors are logged, so they must not show the address, which contains the lead's id.
-        match put.send().await.map_err(reqwest::Error::without_url) {
+        match request.send().await.map_err(reqwest::Error::without_url) {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => Err(CrmError::Refused(answer.status())),
             Err(error) if error.is_connect() || error.is_builder() => Err(CrmError::Unreached(error)),
             Err(error) => Err(CrmError::Unanswered(error)),
+        }
+    }
+}
+
+/// Returns the body of a call. People find a lead by its LinkedIn URL, because only SendPilot knows
+/// its lead ids.
+fn body(change: &CloudEvent<LeadStatusChanged>) -> Value {
+    json!({
+        "eventId": change.id,
+        "leadId": change.subject,
+        "linkedinUrl": change.data.linkedin_url,
+        "campaignId": change.data.campaign_id,
+        "stage": change.data.crm_stage,
+        "status": change.data.new_status,
+        "version": change.sort_key(),
+    })
+}
+
+impl Crm for HttpCrm {
+    async fn prepare(&self) -> Result<(), CrmError> {
+        self.header_value().await.map(drop)
+    }
+
+    async fn put(&self, change: &CloudEvent<LeadStatusChanged>) -> Result<(), CrmError> {
+        let by = Instant::now() + TIMEOUT;
+        let used = self.header_value().await?;
+        let sent = self.send(change, used.as_ref(), by).await;
+        let Err(CrmError::Refused(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN))) = sent else {
+            return sent;
+        };
+        let (Some(token), Some(used)) = (&self.token, used) else {
+            return Err(CrmError::Unauthorized(status, TokenError::Unconfigured));
+        };
+        match timeout_at(by, token.other_than(&used)).await {
+            Ok(Ok(other)) => self.send(change, Some(&other), by).await,
+            Ok(Err(error)) => Err(CrmError::Unauthorized(status, error)),
+            Err(_) => sent,
         }
     }
 }

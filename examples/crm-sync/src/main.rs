@@ -1,12 +1,13 @@
 //! Keeps a CRM in step with the lead status stream.
 //!
 //! Of each batch of messages, the last change of each lead counts ([`batch`]). The function claims
-//! the lead in a table ([`leads`]), calls the CRM ([`crm`]), and records the change. Failed messages
-//! alone return to the queue.
+//! the lead in a table ([`leads`]), calls the CRM ([`crm`]) with its API token ([`token`]), and records
+//! the change. Failed messages alone return to the queue.
 
 mod batch;
 mod crm;
 mod leads;
+mod token;
 
 use std::env;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,6 @@ use anyhow::{Context, bail};
 use aws_config::BehaviorVersion;
 use aws_config::timeout::TimeoutConfig;
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent};
-use aws_sdk_dynamodb::Client;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use futures_util::{StreamExt, stream};
@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 use crate::batch::{Batch, Change};
 use crate::crm::{Crm, HttpCrm};
 use crate::leads::{ClaimResult, Leads};
+use crate::token::Token;
 
 /// Longest time that a change waits while another invocation applies a change of the same lead.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -33,12 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two attempts to claim a lead.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Longest time of one write to the table, retries included.
-const TABLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Longest time of one call to AWS, retries included.
+const AWS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Longest time that a change takes: claim, call, and completion or release. A change starts only if
 /// the invocation has this much time left, because a timeout would fail the whole batch.
-const CHANGE_TIME: Duration = Duration::from_secs(2 * TABLE_TIMEOUT.as_secs() + crm::TIMEOUT.as_secs());
+const CHANGE_TIME: Duration = Duration::from_secs(2 * AWS_TIMEOUT.as_secs() + crm::TIMEOUT.as_secs());
 
 /// Time between the end of an invocation and the end of its claims: more than two hosts' clocks
 /// differ.
@@ -52,11 +53,18 @@ async fn main() -> Result<(), Error> {
     // Lambda reads the level of a JSON line only if the line has a timestamp too.
     tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     let https = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let timeout = TimeoutConfig::builder().operation_timeout(TABLE_TIMEOUT).build();
+    let timeout = TimeoutConfig::builder().operation_timeout(AWS_TIMEOUT).build();
     let aws = aws_config::defaults(BehaviorVersion::latest()).http_client(https).timeout_config(timeout).load().await;
+    let secret_arn = variable("CRM_TOKEN_SECRET_ARN")?;
+    let token = if secret_arn.is_empty() {
+        None
+    } else {
+        let secrets = aws_sdk_secretsmanager::Client::new(&aws);
+        Some(Token::new(secrets, secret_arn, &variable("CRM_TOKEN_HEADER")?).context("CRM_TOKEN_HEADER")?)
+    };
     let sync = &Sync {
-        leads: Leads::new(Client::new(&aws), env::var("LEADS_TABLE_NAME").context("LEADS_TABLE_NAME")?),
-        crm: HttpCrm::new(&env::var("CRM_URL").context("CRM_URL")?)?,
+        leads: Leads::new(aws_sdk_dynamodb::Client::new(&aws), variable("LEADS_TABLE_NAME")?),
+        crm: HttpCrm::new(variable("CRM_METHOD")?.parse().context("CRM_METHOD")?, variable("CRM_URL")?, token)?,
     };
     let run = async |LambdaEvent { payload, context }: LambdaEvent<SqsEvent>| {
         let mut random = [0; 8];
@@ -66,6 +74,10 @@ async fn main() -> Result<(), Error> {
         Ok::<_, Error>(sync.apply(Batch::read(payload.records), &owner, deadline).await)
     };
     lambda_runtime::run(service_fn(run)).await
+}
+
+fn variable(name: &str) -> anyhow::Result<String> {
+    env::var(name).with_context(|| name.to_owned())
 }
 
 struct Sync<C> {
@@ -83,6 +95,13 @@ impl<C: Crm> Sync<C> {
             error!(messageId = id, failure = %error, "unreadable");
             failed.push(id);
         }
+        if !changes.is_empty()
+            && let Err(error) = self.crm.prepare().await
+        {
+            error!(failure = format!("{:#}", anyhow::Error::from(error)), "nothing applied");
+            failed.extend(changes.into_iter().flat_map(|change| change.messages));
+            return response(failed);
+        }
         let mut applied = stream::iter(changes)
             .map(|change| async move { (self.apply_one(&change, owner, deadline).await, change) })
             .buffer_unordered(CONCURRENCY);
@@ -99,9 +118,7 @@ impl<C: Crm> Sync<C> {
                 }
             }
         }
-        let mut response = SqsBatchResponse::default();
-        response.batch_item_failures = failed.into_iter().map(failure).collect();
-        response
+        response(failed)
     }
 
     async fn apply_one(
@@ -140,8 +157,14 @@ impl<C: Crm> Sync<C> {
     }
 }
 
-fn failure(message_id: String) -> BatchItemFailure {
-    let mut failure = BatchItemFailure::default();
-    failure.item_identifier = message_id;
-    failure
+/// Returns the answer that has these messages return to the queue.
+fn response(failed: Vec<String>) -> SqsBatchResponse {
+    let failure = |message_id| {
+        let mut failure = BatchItemFailure::default();
+        failure.item_identifier = message_id;
+        failure
+    };
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = failed.into_iter().map(failure).collect();
+    response
 }
