@@ -9,25 +9,46 @@ from ops.signature import DOCUMENTED, STANDARD, SVIX
 FORMS = {SVIX: "Svix headers", STANDARD: "Standard Webhooks headers", DOCUMENTED: "the documented header"}
 
 
-def show_request(request: Request, source: str) -> None:
-    """Prints what is sent."""
+def request_line(request: Request, name: str) -> str:
+    """Returns one line about what is sent. `name` is that of the sample or of the file."""
+    words = [printable(name)]
+    event = request.event()
+    data = event.get("data") if isinstance(event.get("data"), dict) else {}
+    parts = (("event", event.get("eventId")), ("lead", data.get("leadId")), ("status", data.get("newStatus")))
+    words += [f"{title} {short(value)}" for title, value in parts if isinstance(value, str)]
+    return f"> {', '.join([*words, signed(request)])}"
+
+
+def signed(request: Request) -> str:
+    """Says how a request is signed."""
     if request.form not in FORMS:
-        signature = "not signed"
-    else:
-        signature = f"signed {'' if request.genuine else 'by a stranger '}with {FORMS[request.form]}"
-    print(f"  > POST {source}, {signature}")
-    try:
-        body = pretty(json.loads(request.body))
-    except ValueError:
-        body = ascii(request.body)[2:-1]
-    show(body)
+        return "not signed"
+    return f"signed {'' if request.genuine else 'by a stranger '}with {FORMS[request.form]}"
+
+
+def answer_line(answer: Answer, seconds: float) -> str:
+    """Returns one line about what came back, after so many seconds."""
+    body = answer.json() or {}
+    words = f"{answer.status} {short(str(body.get('outcome', 'not an answer of the function')))}"
+    why = [short(body[name], 200) for name in ("reason", "detail") if isinstance(body.get(name), str)]
+    return f"< {words}{' ' if why else ''}{': '.join(why)}, {seconds * 1000:.0f} ms"
+
+
+def show_request(request: Request) -> None:
+    """Prints the body of what is sent."""
+    event = request.event()
+    show(pretty(event) if event else ascii(request.body)[2:-1])
 
 
 def show_answer(answer: Answer) -> None:
-    """Prints what came back."""
-    print(f"  < {answer.status}")
+    """Prints the body of what came back."""
     body = answer.json()
     show(pretty(body) if body else printable(answer.body))
+
+
+def short(text: str, longest: int = 64) -> str:
+    """Returns the beginning of a text, printable."""
+    return printable(text if len(text) <= longest else f"{text[: longest - 3]}...")
 
 
 def printable(text: str) -> str:

@@ -29,6 +29,10 @@ class Request:
     genuine: bool  # whether a secret that the receiver knows is to sign it
     message_id: str
 
+    def event(self) -> dict:
+        """Returns the event, or an empty one if the body is not a JSON object."""
+        return json_object(self.body) or {}
+
     def event_id(self) -> Optional[str]:
         """Returns the event's id, or None."""
         found = EVENT_ID.search(self.body)
@@ -63,15 +67,20 @@ class Answer:
 
     def json(self) -> Optional[dict]:
         """Returns the body, or None if it is not a JSON object."""
-        try:
-            body = json.loads(self.body)
-        except ValueError:
-            return None
-        return body if isinstance(body, dict) else None
+        return json_object(self.body)
 
     def outcome(self) -> Optional[str]:
         """Returns the function's outcome of the request, or None if the gateway answered without the function."""
         return (self.json() or {}).get("outcome")
+
+
+def json_object(text: Union[str, bytes]) -> Optional[dict]:
+    """Returns the JSON object in a text, or None if there is none. Python refuses JSON that is nested too deeply."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def sample(name: str) -> Request:

@@ -3,10 +3,11 @@
 import argparse
 import os
 import sys
+import time
 from typing import Optional
 
 from ops import request
-from ops.display import show_answer, show_request
+from ops.display import answer_line, request_line
 from ops.running import use_what_runs
 from ops.signature import SAMPLE_SECRET
 
@@ -22,7 +23,6 @@ def run(given: argparse.Namespace) -> int:
     except NotSent as reason:
         print(reason, file=sys.stderr)
         return 2
-    show_answer(answer)
     return 0 if 200 <= answer.status < 300 else 1
 
 
@@ -34,11 +34,14 @@ def _send(file: str, url: Optional[str], event_id: Optional[str]) -> request.Ans
         raise NotSent(f"{error}") from None
     if event_id != "keep":
         sent = sent.with_event_id(event_id or request.fresh("evt"))
-    show_request(sent, file)
+    print(request_line(sent, file))
+    before = time.monotonic()
     try:
-        return sent.post(url, secret)
+        answer = sent.post(url, secret)
     except (OSError, ValueError) as error:
         raise NotSent(f"No answer from {url}: {error}") from None
+    print(answer_line(answer, time.monotonic() - before))
+    return answer
 
 
 def _receiver(url):
