@@ -15,6 +15,7 @@ RUNS = ROOT / ".local-aws"
 LOCK = "lock"  # the file in a run's folder that the run holds locked
 ADDRESSES = "up.json"  # the file in a run's folder that is there while the run can be used
 REGION = "us-east-1"  # of every local AWS
+MAY_HAVE_ENDED = "`make run` may have ended. Start it again, or name a deployed stack."
 
 
 @dataclass
@@ -76,6 +77,12 @@ def _which(up, port):
     return (
         f"Several `make run` are up here, on the ports {ports}. Say which: RUN={up[0].port} (make), --run {up[0].port}."
     )
+
+
+def exports() -> str:
+    """Returns the shell command after which the AWS CLI uses the local AWS that this process knows."""
+    names = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return " ".join(["export", *(f"{name}={os.environ[name]}" for name in names)])
 
 
 def know_only(endpoint: str) -> None:
