@@ -8,7 +8,6 @@ import argparse
 import importlib
 import os
 import sys
-import traceback
 
 OLDEST = (3, 9)
 STACK = "the name of a deployed stack; without it, the stack of `make run` in a clone"
@@ -64,6 +63,8 @@ def run(given):
 
 def said(error, local):
     """Says what an error means that no command expected: mostly that AWS refused a call, or did not answer."""
+    from ops.errors import what_to_do
+
     try:
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -73,11 +74,7 @@ def said(error, local):
     else:
         if isinstance(error, (BotoCoreError, ClientError)):
             return explained(error, local)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    what = "{}: {} ({}:{})".format(type(error).__name__, error, os.path.basename(where.filename), where.lineno)
-    if isinstance(error, (OSError, ValueError)):
-        return what + ". Check the AWS settings of your shell: the variables that begin with AWS_, and ~/.aws."
-    return what + ". This is a defect of this program."
+    return "{}: {}. {}".format(type(error).__name__, error, what_to_do(error))
 
 
 def fail(reason):
@@ -92,21 +89,20 @@ def refuse_contradiction(given):
         if value == "":
             fail(name + " is empty: give it a value, or leave it out.")
         if value and given.run:
-            fail("--run (make: RUN) names a local run, and {} something deployed: give only one.".format(name))
+            fail("--run (make: RUN) names a local run, and " + name + " something deployed: give only one.")
 
 
 def port(text):
     """Returns the port that an argument names."""
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError("must be a port from 1 to 65535, not " + ascii(text))
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError("PORT must be one from 1 to 65535, not " + ascii(text))
     return str(int(text))
 
 
 def times(text):
     """Returns the number that an argument names."""
-    most = 1000
-    if not text.isdigit() or not 0 < int(text) <= most:
-        raise argparse.ArgumentTypeError("must be a number from 1 to {}, not {}".format(most, ascii(text)))
+    if not text.isdecimal() or not 0 < int(text) <= 1000:
+        raise argparse.ArgumentTypeError("N must be a number from 1 to 1000, not " + ascii(text))
     return int(text)
 
 

@@ -11,6 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import request
 from ops.deliveries import Deliveries
+from ops.errors import what_to_do
 from ops.pending import age, is_for_stream
 from ops.refusal import GONE, LOG_IN, advice, missing_permission
 from ops.running import MAY_HAVE_ENDED
@@ -119,10 +120,10 @@ class Examination:
             finding = self._finding_on_refusal(error)
         except BotoCoreError as error:
             finding = Finding(CANT_TELL, str(error), advice(error, self._local))
-        except OSError as error:
+        except request.NoAnswer as error:
             finding = Finding(CANT_TELL, f"no answer: {error}", MAY_HAVE_ENDED if self._local else "Run this again.")
         except Exception as error:  # no defect of one check stops another check
-            finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", "This is a defect of the doctor.")
+            finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", what_to_do(error))
         return replace(finding, what=f"{title}: {finding.what}")
 
     def _finding_on_refusal(self, error):

@@ -96,7 +96,7 @@ class Log:
 
 
 def whole_lines(entries) -> Iterator[Line]:
-    """Yields the lines of a log's entries. ministack makes several entries of a line that holds a U+2028 or the like."""
+    """Yields the lines of a log's entries. ministack makes two entries of a line that holds a U+2028 or the like."""
     part = None
     for function, entry in entries:
         line = Line(function, entry["timestamp"], entry["message"].rstrip("\n"))

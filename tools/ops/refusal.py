@@ -37,10 +37,10 @@ HINTS = (
 
 def explained(error: Exception, local: bool) -> str:
     """Says on one line why a call failed, and what to do. `local` says that the call was to a local AWS."""
-    if not isinstance(error, ClientError):
-        return " ".join(f"{error} {advice(error, local)}".split())
-    code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
-    return " ".join(f"{error.operation_name}: {code}: {message} {advice(error, local)}".split())
+    what = str(error)
+    if isinstance(error, ClientError):
+        what = f"{error.operation_name}: {error.response['Error']['Code']}: {error.response['Error']['Message']}"
+    return " ".join(f"{what.rstrip('. ')}. {advice(error, local)}".split())
 
 
 def advice(error: Exception, local: bool) -> str:

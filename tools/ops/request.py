@@ -249,8 +249,12 @@ def fault_of_url(url: str) -> Optional[str]:
         return "has a space or another character that a URL does not have; write it percent-encoded"
     if parts.scheme not in ("http", "https"):
         return "does not begin with https:// or http://"
-    if not host:
-        return "names no host"
+    try:
+        named = bool(host and host.encode("idna"))
+    except UnicodeError:
+        named = False
+    if not named:
+        return "names no host that there can be"
     if "@" in parts.netloc:
         return "has a user name; the function takes none"
     return None

@@ -55,11 +55,11 @@ def _found(file):
     if file in names:
         return request.sample(file)
     try:
-        there = Path(file).exists()
+        there = file and Path(file).exists()
     except (OSError, ValueError):  # no path at all
         there = False
     if not there:
-        raise Refused(f"There is no sample and no file {file}. The samples are: {', '.join(names)}.")
+        raise Refused(f"There is no sample and no file {file!r}. The samples are: {', '.join(names)}.")
     return request.read(file)
 
 
@@ -108,7 +108,7 @@ def _given_secret():
         return None if given is None else secrets_in(given)[0]
     except ValueError as reason:
         raise Refused(
-            f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: it {_said(reason)}."
+            f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {_said(reason)}."
         ) from None
 
 
@@ -123,12 +123,13 @@ def _local_secret():
     try:
         return secrets_in(value.get("SecretString"))[0]
     except ValueError as reason:
-        raise Refused(f"The signing secret of the local stack cannot be used: it {_said(reason)}.") from None
+        raise Refused(f"The signing secret of the local stack cannot be used: {_said(reason)}.") from None
 
 
 def _said(reason):
-    """Returns what is wrong with a value of one secret."""
-    return re.sub("^secret number 1 ", "", str(reason))
+    """Returns what is wrong with a value. Most values are one secret."""
+    said = re.sub("^secret number 1 ", "it ", str(reason))
+    return said if said.startswith(("it ", "secret ")) else f"it {said}"
 
 
 def _announcement(events, given):
@@ -172,11 +173,12 @@ def _post(events, url, secret):
 
 def _show(results, given):
     """Prints each answer, and of many also the sum. Returns the exit status."""
+    where = given.url or "the local webhook"
     statuses, counts, began = set(), Counter(), time.monotonic()
     for event, answer, seconds in results:
         if isinstance(answer, request.NoAnswer):
             ended = "" if given.url else f" {MAY_HAVE_ENDED}"
-            line, outcome, status = f"< no answer: {printable(str(answer))}.{ended}", NO_ANSWER, 2
+            line, outcome, status = f"< no answer from {printable(where)}: {printable(str(answer))}.{ended}", NO_ANSWER, 2
         else:
             line, outcome = answer_line(answer, seconds), f"{answer.status} {short(str(answer.outcome()))}"
             status = 0 if 200 <= answer.status < 300 else 1

@@ -2,11 +2,11 @@
 
 from typing import Optional
 
-import boto3
 from botocore.exceptions import ClientError
 
 from ops.errors import Refused
 from ops.refusal import LOG_IN
+from ops.subscribers import client
 
 NAME = "sendpilot-opportunity-alerts"  # of the stack, where nobody says otherwise
 
@@ -19,7 +19,7 @@ def outputs(stack_name: str) -> dict[str, str]:
 def described(stack_name: str) -> dict:
     """Returns a deployed stack as CloudFormation describes it. Raises Refused if there is none."""
     try:
-        return boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
+        return client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
     except ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
