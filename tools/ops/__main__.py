@@ -58,7 +58,7 @@ def run(given):
         reason = "This needs boto3. AWS CloudShell has it; elsewhere, run: python3 -m pip install boto3"
     except Exception as error:
         reason = said(error, local=not (given.stack or given.url))
-    return fail("\n".join(map(printable, reason.splitlines())))
+    return fail(printable(reason))
 
 
 def said(error, local):
@@ -74,7 +74,7 @@ def said(error, local):
     else:
         if isinstance(error, (BotoCoreError, ClientError)):
             return explained(error, local)
-    return "{}: {}. {}".format(type(error).__name__, error, what_to_do(error))
+    return type(error).__name__ + ": " + str(error) + ". " + what_to_do(error)
 
 
 def fail(reason):
@@ -136,7 +136,7 @@ def parser():
     logs = add(
         "logs",
         "Prints the lines of a stack's functions as they come, until Ctrl-C",
-        "0 at its end, also by Ctrl-C, 2 if the log could not be read.",
+        "0 if Ctrl-C ended it or --no-follow did, 2 if the log could not be read.",
     )
     logs.add_argument("--event", metavar="ID", help="only lines about the event with this id")
     logs.add_argument("--outcome", metavar="NAME", help="only lines with this outcome, such as alerted or unauthorized")

@@ -148,8 +148,8 @@ class Resend:
             return
         if not hearing:
             raise Refused(
-                f"The topic has no confirmed subscription, so nobody would get them. Subscribe somebody first; "
-                f"`python3 ops.pyz doctor` says how.\n  {self._topic}"
+                f"The topic {self._topic} has no confirmed subscription, so nobody would get them. Subscribe somebody "
+                "first; the command `doctor` says how."
             )
         protocols = ", ".join(sorted({one["Protocol"] for one in hearing}))
         print(f"Confirmed subscriptions: {len(hearing)} ({protocols}).")

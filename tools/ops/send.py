@@ -107,9 +107,7 @@ def _given_secret():
     try:
         return None if given is None else secrets_in(given)[0]
     except ValueError as reason:
-        raise Refused(
-            f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {_said(reason)}."
-        ) from None
+        raise Refused(f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {_said(reason)}.") from None
 
 
 def _local_secret():
@@ -178,7 +176,11 @@ def _show(results, given):
     for event, answer, seconds in results:
         if isinstance(answer, request.NoAnswer):
             ended = "" if given.url else f" {MAY_HAVE_ENDED}"
-            line, outcome, status = f"< no answer from {printable(where)}: {printable(str(answer))}.{ended}", NO_ANSWER, 2
+            line, outcome, status = (
+                f"< no answer from {printable(where)}: {printable(str(answer))}.{ended}",
+                NO_ANSWER,
+                2,
+            )
         else:
             line, outcome = answer_line(answer, seconds), f"{answer.status} {short(str(answer.outcome()))}"
             status = 0 if 200 <= answer.status < 300 else 1
