@@ -74,7 +74,7 @@ def said(error, local):
     else:
         if isinstance(error, (BotoCoreError, ClientError)):
             return explained(error, local)
-    return type(error).__name__ + ": " + str(error) + ". " + what_to_do(error)
+    return (type(error).__name__ + ": " + str(error) + ". " + what_to_do(error)).rstrip()
 
 
 def fail(reason):

@@ -16,4 +16,6 @@ def what_to_do(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     if any("botocore" in Path(frame.filename).parts for frame in frames):
         return "Check the AWS settings of your shell: the variables that begin with AWS_, and the files in ~/.aws."
+    if isinstance(error, OSError):  # such as a full disk, whose own text says it all
+        return ""
     return f"This is a defect of this program, in {Path(frames[-1].filename).name}, line {frames[-1].lineno}."

@@ -1,11 +1,13 @@
-"""Every command under AWS settings that cannot be used: one line that says what to do, and no traceback."""
+"""What ends a command early: AWS settings that cannot be used, Ctrl-C, a closed pipe, a defect. No traceback."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from ops.__main__ import main
 from source import ROOT
 
 COMMANDS = (("doctor", "stack"), ("logs", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h", "--yes"))
@@ -59,3 +61,34 @@ def test_it_says_what_to_do(command, settings, tmp_path):
         assert ran.stdout.startswith("can't tell  stack: ")
     else:
         assert (ran.stdout, len(ran.stderr.splitlines())) == ("", 1)
+
+
+def test_a_reader_that_goes_away_ends_the_command_without_a_word():
+    for command in (["doctor", "stack"], ["send", "opportunity", "--url", "http://127.0.0.1:1/"]):
+        reads, writes = os.pipe()
+        os.close(reads)
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": "tools", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["WEBHOOK_SECRET"] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        run = [sys.executable, "-m", "ops", *command]
+        ran = subprocess.run(run, cwd=ROOT, env=environment, stdout=writes, stderr=subprocess.PIPE, timeout=60)
+        os.close(writes)
+        assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ops.pending.described", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["pending", "stack"])
+    assert (ended.value.code, capsys.readouterr().err) == (130, "\nStopped.\n")
+
+
+def test_a_defect_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("ops.pending.described", lambda _: {}["\x1b"])
+    with pytest.raises(SystemExit) as ended:
+        main(["pending", "stack"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"KeyError: .*This is a defect of this program, in test_\w+\.py, line \d+\.\n", said)
