@@ -15,7 +15,7 @@ from ops.moments import moment
 from ops.request import json_object, timestamp
 from ops.resend import key_part
 from ops.running import use_what_runs
-from ops.stack import NAME, described, output_of
+from ops.stack import described, output_of
 from ops.subscribers import pages
 
 FUNCTIONS = ("webhook", "redrive")
@@ -48,11 +48,11 @@ class Line:
 def run(given: argparse.Namespace) -> int:
     """Prints the lines, and returns the exit status."""
     since = moment(given.since, time.time() * 1000)
-    if given.outcome and given.outcome not in OUTCOMES:
+    if given.outcome is not None and given.outcome not in OUTCOMES:
         raise Refused(f"There is no outcome {given.outcome}. The outcomes are: {', '.join(OUTCOMES)}.")
     if not given.stack:
         use_what_runs(given.run)
-    stack = described(given.stack or NAME)
+    stack = described(given.stack)
     output_of(stack, "RedriveFunctionName")
     functions = (given.function,) if given.function else FUNCTIONS
     log = Log({function: f"/aws/lambda/{stack['StackName']}-{function}" for function in functions}, since)
@@ -114,10 +114,10 @@ def whole_lines(entries) -> Iterator[Line]:
 def is_wanted(line: Line, event: Optional[str], outcome: Optional[str], everything: bool) -> bool:
     """Returns whether a line is to be printed."""
     fields = line.fields()
-    if event and not is_of(fields, event):
+    if event is not None and not is_of(fields, event):
         return False
     # An event may need an alert and a message to the stream. Then its line has an outcome of each.
-    if outcome and outcome not in (fields.get("outcome"), fields.get("alert"), fields.get("stream")):
+    if outcome is not None and outcome not in (fields.get("outcome"), fields.get("alert"), fields.get("stream")):
         return False
     return everything or not is_of_platform(line, fields)
 
@@ -128,7 +128,7 @@ def is_of(fields: dict, event: str) -> bool:
         return True
     parts = str(fields.get("deliveryId", "")).split("#")
     # A second fact under the same event id has a key with a suffix: see `src/webhook/handler.rs`.
-    return len(parts) == 3 and re.sub("(~[0-9a-f]{16})+$", "", parts[1]) == key_part(event)
+    return len(parts) == 3 and key_part(event) in (parts[1], re.sub("(~[0-9a-f]{16})+$", "", parts[1]))
 
 
 def is_of_platform(line: Line, fields: dict) -> bool:

@@ -24,7 +24,7 @@ from ops.moments import moment
 from ops.pace import DEFAULT, Pace, WrongClock
 from ops.refusal import NOT_LOGGED_IN, explained, missing_permission
 from ops.running import use_what_runs
-from ops.stack import NAME, described, output_of, outputs_of, parameters_of
+from ops.stack import described, output_of, outputs_of, parameters_of
 from ops.subscribers import confirmed, subscriptions
 
 GIVE_ONE = "Give either --since 2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or --event ID, and not both."
@@ -63,7 +63,7 @@ def run(given: argparse.Namespace) -> int:
             raise Refused(GIVE_ONE)
         if not given.stack:
             use_what_runs(given.run)
-        return Resend(given.stack or NAME, given.stream).run(since, given.event, given.yes)
+        return Resend(given.stack, given.stream).run(since, given.event, given.yes)
     except WrongClock as reason:
         raise Refused(str(reason)) from None
     except KeyboardInterrupt:
@@ -74,12 +74,12 @@ def run(given: argparse.Namespace) -> int:
 class Resend:
     """One stack, and one of its two topics."""
 
-    def __init__(self, stack_name: str, stream: bool = False):
+    def __init__(self, stack_name: Optional[str], stream: bool = False):
         stack = described(stack_name)
         self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
         self._table_name = output_of(stack, "DeliveriesTableName")
         if stream and "StatusTopicArn" not in outputs_of(stack):
-            raise Refused(f"The lead status stream of {stack_name} is off, so there is no topic to publish to.")
+            raise Refused(f"The lead status stream of {stack['StackName']} is off, so there is no topic to publish to.")
         self._topic = output_of(stack, "StatusTopicArn" if stream else "AlertsTopicArn")
         # Only alerts are paced.
         self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)

@@ -5,10 +5,11 @@ A run has the folder `.local-aws/run-PORT`. It holds a lock in it, which ends wi
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
+
+from ops.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[2]  # the top of the clone, where `make ops.pyz` puts ops.pyz too
 RUNS = ROOT / ".local-aws"
@@ -55,13 +56,12 @@ def is_held(lock: Path) -> bool:
 def use_what_runs(port: Optional[str] = None) -> str:
     """Makes the local AWS of one `make run` the only AWS that this process knows. Returns the URL of its webhook.
 
-    `port` says which, where several are up. Ends the program if none is up, or if it is not clear which one is meant.
+    `port` says which, where several are up. Raises Refused if none is up, or if it is not clear which one is meant.
     """
     up = running()
     chosen = [one for one in up if port in (None, one.port)]
     if len(chosen) != 1:
-        print(_which(up, port), file=sys.stderr)
-        sys.exit(2)
+        raise Refused(_which(up, port))
     know_only(chosen[0].endpoint)
     return chosen[0].webhook_url
 

@@ -25,8 +25,7 @@ NO_ANSWER = "no answer"
 def run(given: argparse.Namespace) -> int:
     """Sends the event, shows it and what came back, and returns the exit status."""
     try:
-        fault = given.url is not None and request.fault_of_url(given.url)
-        if fault:
+        if given.url is not None and (fault := request.fault_of_url(given.url)):
             raise Refused(f"The URL {given.url} {fault}.")
         events = _events(given)
         url, secret = _receiver(given)
@@ -43,8 +42,8 @@ def _events(given):
     """Returns the events to send."""
     event = _changed(_found(given.file), given)
     if given.times is None:
-        return [event if given.event_id else event.with_event_id(request.fresh("evt"))]
-    if given.event_id:
+        return [event.with_event_id(request.fresh("evt")) if given.event_id is None else event]
+    if given.event_id is not None:
         return [event] * given.times
     return [event.with_event_id(request.fresh("evt")) for _ in range(given.times)]
 
@@ -65,7 +64,7 @@ def _found(file):
 
 def _changed(event, given):
     """Returns the event with what the command line overrides."""
-    if given.event_id and given.event_id != "keep":
+    if given.event_id not in (None, "keep"):
         event = event.with_text("eventId", _text("--event-id", given.event_id))
         event = replace(event, message_id=request.fresh("msg"))
     if given.lead is not None:
@@ -113,10 +112,10 @@ def _given_secret():
 def _local_secret():
     """Returns the first secret of the stack of `make run`."""
     # A deployed stack needs no boto3 to send to.
-    from ops.stack import NAME, described, output_of
+    from ops.stack import described, output_of
     from ops.subscribers import client
 
-    secret = output_of(described(NAME), "WebhookSecretArn")
+    secret = output_of(described(None), "WebhookSecretArn")
     value = client("secretsmanager").get_secret_value(SecretId=secret)
     try:
         return secrets_in(value.get("SecretString"))[0]
@@ -134,7 +133,7 @@ def _announcement(events, given):
     """Returns the line about what is sent."""
     if given.times is None:
         return request_line(events[0], given.file)
-    if given.event_id:
+    if given.event_id is not None:
         return f"{request_line(events[0], given.file)}, {given.times} times as the same event"
     lead = "" if given.lead is not None else ", all on the same lead"
     return f"{request_line(events[0], given.file, with_id=False)}, {given.times} times under new event ids{lead}"
@@ -158,7 +157,7 @@ def _post(events, url, secret):
             before = time.monotonic()
             try:
                 answer = event.post(url, secret)
-            except request.NoAnswer as reason:
+            except Exception as reason:
                 answer = reason
             done.put((event, answer, time.monotonic() - before))
 
@@ -166,26 +165,25 @@ def _post(events, url, secret):
         # A daemon, so that Ctrl-C waits for no answer.
         threading.Thread(target=work, daemon=True).start()
     for _ in events:
-        yield done.get()
+        event, answer, seconds = done.get()
+        if isinstance(answer, Exception) and not isinstance(answer, request.NoAnswer):
+            raise answer
+        yield event, answer, seconds
 
 
 def _show(results, given):
     """Prints each answer, and of many also the sum. Returns the exit status."""
-    where = given.url or "the local webhook"
+    where, ended = (given.url, "") if given.url else ("the local webhook", f" {MAY_HAVE_ENDED}")
     statuses, counts, began = set(), Counter(), time.monotonic()
     for event, answer, seconds in results:
         if isinstance(answer, request.NoAnswer):
-            ended = "" if given.url else f" {MAY_HAVE_ENDED}"
-            line, outcome, status = (
-                f"< no answer from {printable(where)}: {printable(str(answer))}.{ended}",
-                NO_ANSWER,
-                2,
-            )
+            status, outcome = 2, NO_ANSWER
+            line = f"< {NO_ANSWER} from {printable(where)}: {printable(str(answer))}.{ended}"
         else:
-            line, outcome = answer_line(answer, seconds), f"{answer.status} {short(str(answer.outcome()))}"
-            status = 0 if 200 <= answer.status < 300 else 1
-        id_ = f", event {short(event.event_id() or '')}" if given.times and not given.event_id else ""
-        print(f"{line}{id_}", flush=True)
+            status, outcome = int(not 200 <= answer.status < 300), f"{answer.status} {short(str(answer.outcome()))}"
+            line = answer_line(answer, seconds)
+        new_id = event.event_id() if given.times and given.event_id is None else None
+        print(line if new_id is None else f"{line}, event {short(new_id)}", flush=True)
         if given.verbose and status != 2:
             show_answer(answer)
         statuses.add(status)

@@ -273,6 +273,11 @@ def test_a_burst_sends_one_event_many_times(send, receiver):
     assert ran.out.splitlines()[0].endswith(", 3 times as the same event")
 
 
+def test_a_defect_ends_a_burst(send, monkeypatch):
+    monkeypatch.setattr("ops.request.sign", lambda *_: {}["defect"])
+    assert "KeyError: 'defect'. This is a defect of this program" in send("opportunity", "--times", "3").err
+
+
 def test_the_status_of_a_burst_is_that_of_its_worst_event(send, receiver):
     receiver.answer = (503, {}, b'{"outcome":"unavailable","detail":"not yet"}')
     ran = send("opportunity", "--times", "2")
