@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
@@ -312,6 +313,8 @@ def test_it_sends_an_alert_only_if_asked_to(doctor, deployed, open_inbox):
     assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
     row = f"{alert.event['source'].removeprefix('urn:sendpilot:workspace:')}#{alert.event['id']}#alert"
     assert f"{row} is PUBLISHED, as message {alert.message_id}" in doctor.what("alert")
+    ago = datetime.now(timezone.utc) - datetime.fromisoformat(alert.event["time"].replace("Z", "+00:00"))
+    assert ago < timedelta(minutes=2)
 
 
 def test_it_finds_a_topic_that_refuses_the_alert(doctor, deployed, cleanup):

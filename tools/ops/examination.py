@@ -212,7 +212,7 @@ class Examination:
     def _check_url(self):
         url = self._webhook = self._webhook or self._output("WebhookUrl")
         try:
-            answer = request.sample("forged").with_event_id(request.fresh("evt")).post(url)
+            answer = request.sample("forged").renewed().post(url)
         except request.NoAnswer as error:
             removed = f"If other sites answer, the API was removed.\n{self._put_back()}"
             remedy = MAY_HAVE_ENDED if self._local else removed
@@ -300,7 +300,7 @@ class Examination:
     def _check_signed_event(self):
         for number, secret in enumerate(self._signers(), 1):
             # An event of this type needs no alert. It counts as a genuine event, and changes no other metric.
-            event = request.sample("message-sent").with_event_id(request.fresh("evt"))
+            event = request.sample("message-sent").renewed()
             answer = event.post(self._webhook, secret)
             if (answer.status, answer.outcome()) != (200, "ignored"):
                 return self._finding_on_answer(answer, f"signed by secret {number}: ")
@@ -308,7 +308,7 @@ class Examination:
 
     def _check_alert(self):
         status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
-        event = request.sample("opportunity").with_event_id(request.fresh("evt_doctor"))
+        event = request.sample("opportunity").renewed("evt_doctor")
         # A new lead, so that no earlier alert debounces this one, and a change from another status.
         event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
         answer = event.post(self._webhook, self._signers()[0])

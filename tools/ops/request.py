@@ -97,9 +97,9 @@ class Request:
             return self
         return self.with_text("timestamp", timestamp(moment))
 
-    def renewed(self) -> "Request":
+    def renewed(self, prefix: str = "evt") -> "Request":
         """Returns another event of the same content that happens now: with a new id, and the present time."""
-        return self.with_event_id(fresh("evt")).at(datetime.now(timezone.utc))
+        return self.with_event_id(fresh(prefix)).at(datetime.now(timezone.utc))
 
     def post(self, url: str, secret: str = SAMPLE_SECRET) -> "Answer":
         """Signs the request with the present time, and sends it."""
