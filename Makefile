@@ -19,8 +19,8 @@ takes = $(foreach name,$(filter-out $(1) PYTHON,$(given)),$(error make $@ takes 
 	$(foreach name,$(1),$(if $(value $(name)),,$(if $(filter-out undefined,$(origin $(name))),$(error $(name) is empty: give it a value, or leave it out)))))
 # $(call option,STACK,--stack): the option with the variable's value, or nothing without the variable.
 option = $(if $(value $(1)),$(2)=$(call quoted,$(1)))
-# $(call flag,YES,--yes): the option if the variable says yes.
-flag = $(if $(value $(1)),$(if $(filter yes 1,$(value $(1))),$(2),$(if $(filter no 0,$(value $(1))),,$(error $(1) takes yes or no, not $(value $(1))))))
+# $(call flag,YES,--yes): the option if the variable says yes. A third argument is the option if the variable says no.
+flag = $(if $(value $(1)),$(if $(filter yes 1,$(value $(1))),$(2),$(if $(filter no 0,$(value $(1))),$(3),$(error $(1) takes yes or no, not $(value $(1))))))
 # The other variables that the command line sets, as parameters of the template. $(call parameters,A B): A and B are none.
 parameters = $(foreach name,$(filter-out $(1) PYTHON,$(given)),'$(name)='$(call quoted,$(name)))
 CHECK = $(PYTHON) -B tools/local_aws/preflight.py
@@ -36,7 +36,7 @@ BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 # Valgrind counts only the function, so what feeds it may be slow, and compiles sooner.
 BUILD_COUNTER = cargo build --quiet --locked --package bench
 
-.PHONY: help run demo journey send pending resend doctor rust test test-rust test-release test-deployed deployed-build test-examples \
+.PHONY: help run demo journey send logs pending resend doctor rust test test-rust test-release test-deployed deployed-build test-examples \
 	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
 help: # What can be done here
@@ -62,27 +62,34 @@ journey: # Send a lead through every status, with the lead status stream, and sh
 	@$(MAKE) --silent tools
 	@exec env $(LOCAL_AWS) local_aws.journey $(call flag,STAY,--stay) $(call flag,V,--verbose) $(call option,PORT,--port)
 
-send: tools # Sign and post EVENT=events/<name>.json to `make run`, or to URL=<WebhookUrl>; EVENT_ID=<id>|keep, SECRET=<whsec_...>
-	$(call takes,EVENT EVENT_ID URL SECRET)
-	$(if $(value EVENT),,$(error Which one? make send EVENT=events/opportunity.json))
+send: tools # Sign and post EVENT=<sample or file> to `make run`, or to URL=<WebhookUrl>; LEAD, STATUS, EVENT_ID=<id>|keep, TIME=<time>|keep, N=<number at once>, SECRET=<whsec_...>, V=1, RUN=<port>
+	$(call takes,EVENT LEAD STATUS EVENT_ID TIME N URL SECRET V RUN)
+	$(if $(value EVENT),,$(error Which one? make send EVENT=opportunity, or a file))
 	@# The variable WEBHOOK_SECRET of the environment is the way past the shell's history.
 	@$(if $(value SECRET),WEBHOOK_SECRET=$(call quoted,SECRET)) $(OPS) send \
-		$(call option,URL,--url) $(call option,EVENT_ID,--event-id) -- $(call quoted,EVENT)
+		$(call option,URL,--url) $(call option,RUN,--run) $(call option,LEAD,--lead) $(call option,STATUS,--status) \
+		$(call option,EVENT_ID,--event-id) $(call option,TIME,--time) $(call option,N,--times) $(call flag,V,--verbose) -- $(call quoted,EVENT)
 
-pending: tools # List what is not published yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to
-	$(call takes,STACK)
-	@$(OPS) pending $(if $(value STACK),-- $(call quoted,STACK))
+logs: tools # Print the functions' log lines as they come; EVENT=<id>, OUTCOME=<name>, SINCE=10m, FUNCTION=webhook|redrive, ALL=yes, FOLLOW=no, STACK=<name>, RUN=<port>
+	$(call takes,EVENT OUTCOME SINCE FUNCTION ALL FOLLOW STACK RUN)
+	@$(OPS) logs $(call option,EVENT,--event) $(call option,OUTCOME,--outcome) $(call option,SINCE,--since) \
+		$(call option,FUNCTION,--function) $(call flag,ALL,--all) $(call flag,FOLLOW,,--no-follow) \
+		$(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
 
-resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes
-	$(call takes,SINCE EVENT STREAM YES STACK)
+pending: tools # List what is not published yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to; RUN=<port>
+	$(call takes,STACK RUN)
+	@$(OPS) pending $(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
+
+resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes, RUN=<port>
+	$(call takes,SINCE EVENT STREAM YES STACK RUN)
 	@$(OPS) resend $(call option,SINCE,--since) $(call option,EVENT,--event) \
-		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(if $(value STACK),-- $(call quoted,STACK))
+		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
 
-doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how to fix it; ALERT=yes sends a real alert through it
-	$(call takes,ALERT STACK)
-	@$(OPS) doctor $(call flag,ALERT,--alert) $(if $(value STACK),-- $(call quoted,STACK))
+doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how to fix it; ALERT=yes sends a real alert through it; RUN=<port>
+	$(call takes,ALERT STACK RUN)
+	@$(OPS) doctor $(call flag,ALERT,--alert) $(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
 
-ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these four commands
+ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these five commands
 	@$(PYTHON) -B tools/release/operator_tools.py $@
 
 test: tools # All tests. The functions of the deployed ones are compiled beside the Rust tests, which mostly wait
@@ -97,7 +104,7 @@ test-rust: rust # Against a real DynamoDB engine, and the real binary under a La
 		--package archive --package crm-sync --package lead-lost
 
 test-release: tools # How a release is made and what is in it, the pins, the links in Markdown, and the pictures
-	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest tools/tests
+	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses 2 tools/tests
 
 test-deployed: tools # The deployed template, and the consumers in examples/, on a local AWS; TESTS=<file>, PROCESSES=<number>
 	$(DEPLOYED) $(or $(TESTS),tests/deployed)

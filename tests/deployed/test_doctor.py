@@ -6,11 +6,13 @@ The doctor finds what is broken and nothing else, and says how to fix it.
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from unittest import mock
@@ -23,7 +25,7 @@ from botocore.exceptions import ClientError
 
 from faults import hooked, refusing, somebody_who_may_not
 from local_aws.inbox import Inbox
-from ops import request
+from ops import examination, request
 from ops.display import printable
 from ops.doctor import examine
 from ops.examination import CANT_TELL, OK, WRONG, Examination
@@ -81,17 +83,25 @@ def doctor(patient):
 
 
 class Doctor:
-    """The examinations of a test: the findings of the last one, what it printed, and its exit status."""
+    """The examinations of a test: the findings of the last one, what it printed, and its exit status.
+
+    They are examinations of a stack in AWS, unless `is_local` says that it is the one of `make run`.
+    """
+
+    is_local = False
+    port = None
+    secret_of_others = ANOTHER_SECRET  # Here the sample secret stands for one that only SendPilot knows.
 
     def __init__(self, webhook):
         self.webhook = webhook
 
     def examine(self, stack=NAME, later=0, alert=False):
-        examination = Examination(stack, time.time() + later, self.webhook, alert)
-        self.findings = list(examination.findings())
+        with mock.patch.object(examination, "SAMPLE_SECRET", self.secret_of_others):
+            found = Examination(stack, time.time() + later, self.webhook, alert, self.is_local, self.port)
+            self.findings = list(found.findings())
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            self.status = examine(mock.Mock(findings=lambda: self.findings))
+            self.status = examine(self.findings, "export AWS=local" if self.is_local else "")
         self.printed = printed.getvalue()
         for finding in self.findings:
             assert f"{finding.verdict:<12}{printable(finding.what)}\n" in self.printed
@@ -157,6 +167,19 @@ def described_with(status="CREATE_COMPLETE", **changed):
         parsed["Stacks"][0].update(StackStatus=status, Outputs=found)
 
     with hooked("after-call.cloudformation.DescribeStacks", change):
+        yield
+
+
+@contextlib.contextmanager
+def nothing_logged():
+    """Meanwhile, the log has no line, and CloudWatch no metric."""
+
+    def empty(parsed, model, **_):
+        parsed.update(
+            {"FilterLogEvents": {"events": []}, "GetMetricStatistics": {"Datapoints": []}}.get(model.name, {})
+        )
+
+    with hooked("after-call", empty):
         yield
 
 
@@ -290,6 +313,8 @@ def test_it_sends_an_alert_only_if_asked_to(doctor, deployed, open_inbox):
     assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
     row = f"{alert.event['source'].removeprefix('urn:sendpilot:workspace:')}#{alert.event['id']}#alert"
     assert f"{row} is PUBLISHED, as message {alert.message_id}" in doctor.what("alert")
+    ago = datetime.now(timezone.utc) - datetime.fromisoformat(alert.event["time"].replace("Z", "+00:00"))
+    assert ago < timedelta(minutes=2)
 
 
 def test_it_finds_a_topic_that_refuses_the_alert(doctor, deployed, cleanup):
@@ -400,10 +425,14 @@ def test_it_finds_a_secret_that_is_to_be_deleted(doctor, secret, names, cleanup)
 
 
 def test_it_finds_the_sample_secret(doctor, deployed):
-    # It is good enough for a local AWS, where the webhook is not at the URL that the output names.
+    doctor.secret_of_others = SAMPLE_SECRET
     with described_with(WebhookUrl=deployed.webhook_url):
         doctor.webhook = None
         doctor.assert_wrong("secret", "the sample secret of this repository", "put-secret-value")
+    # It is good enough for a local AWS.
+    doctor.webhook, doctor.is_local = deployed.webhook_url, True
+    doctor.examine()
+    assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], [], 0), doctor.printed
 
 
 def test_it_tries_each_secret(doctor, secret):
@@ -588,6 +617,55 @@ def test_it_reads_the_redrives_log_if_cloudwatch_denies_metrics(doctor):
         doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
 
 
+def test_it_reads_the_redrives_log_if_cloudwatch_has_no_metric(doctor):
+    with hooked("after-call.cloudwatch.GetMetricStatistics", lambda parsed, **_: parsed.update(Datapoints=[])):
+        doctor.examine()
+        assert doctor.what("redrive's runs") == "some in the last 10 minutes"
+    with nothing_logged():
+        doctor.examine()
+        assert (doctor.of(WRONG), doctor.of(CANT_TELL)) == ([], ["redrive's runs"]), doctor.printed
+        assert "Run this again in two minutes" in doctor.printed
+        doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
+
+
+def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanup):
+    doctor.is_local = True
+    with refusing(deployed.topic_arn):
+        doctor.assert_wrong("alert", "503 unavailable", "^The reason is in:\n  make logs FUNCTION=webhook", alert=True)
+    deployed.redrive.run()
+    doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "make logs FUNCTION=redrive", later=HOUR)
+    doctor.assert_wrong("stack", "there is no elsewhere here", "^End `make run`", stack="elsewhere")
+    doctor.port = "8080"
+    table = boto3.resource("dynamodb").Table(names["DeliveriesTableName"])
+    key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#alert"}
+    claimed = {"leaseUntil": int(time.time() + HOUR) * 1000, "firstSeenAt": int(time.time() - HOUR) * 1000}
+    table.put_item(Item={**key, "state": "PENDING", "pending": "0", **claimed})
+    cleanup.callback(table.delete_item, Key=key)
+    doctor.assert_wrong("pending", "alerts: 1 for more than", "  make pending RUN=8080$")
+    table.delete_item(Key=key)
+    assert "export AWS" not in doctor.printed
+    cleanup.callback(deployed.redrive.resume)
+    deployed.redrive.pause()
+    doctor.assert_wrong("redrive's schedule", "is DISABLED", "End `make run`")
+    deployed.redrive.resume()
+    boto3.client("sqs").send_message(QueueUrl=names["DeadLettersUrl"], MessageBody="{}")
+    cleanup.callback(boto3.client("sqs").purge_queue, QueueUrl=names["DeadLettersUrl"])
+    doctor.assert_wrong("dead letters", "^1, where none should be", "aws sqs purge-queue")
+    assert "For the commands of the AWS CLI, first:\n  export AWS=local\n" in doctor.printed
+
+
+def test_a_local_run_that_does_not_answer_may_have_ended(doctor):
+    doctor.is_local = True
+    doctor.webhook = "http://127.0.0.1:9/webhooks/sendpilot"
+    doctor.assert_wrong("URL", "does not answer: .*refused", "^`make run` may have ended")
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    with mock.patch.dict(os.environ, nowhere), mock.patch.object(boto3, "DEFAULT_SESSION", None):
+        doctor.examine()
+    assert (doctor.of(CANT_TELL), doctor.status) == (["stack"], 2)
+    assert "`make run` may have ended" in doctor.printed
+    assert not re.search("aws sts|aws logs", doctor.printed)
+
+
 def test_it_finds_what_has_long_been_pending_by_topic(doctor, names, cleanup):
     table = boto3.resource("dynamodb").Table(names["DeliveriesTableName"])
     now = int(time.time() * 1000)
@@ -604,7 +682,7 @@ def test_it_finds_what_has_long_been_pending_by_topic(doctor, names, cleanup):
         table.put_item(Item={**key, **row})
         cleanup.callback(table.delete_item, Key=key)
         said.insert(0, rf"{name}: 1 for more than 15 minutes, the oldest for {hours}:00:\d\d")
-        doctor.assert_wrong("pending", "; ".join(said), "python3 ops.pyz pending$")
+        doctor.assert_wrong("pending", "; ".join(said), f"python3 ops.pyz pending {NAME}$")
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 """ops.pyz as an operator has it: in the folder of an unpacked release, against the deployed template."""
 
+import fcntl
+import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -44,19 +49,59 @@ def ops(unpacked, deployed):
     return run
 
 
-def test_doctor_finds_nothing_wrong_with_a_healthy_stack(ops, unpacked, deployed, open_inbox, cleanup):
+@pytest.fixture
+def running(unpacked, deployed, cleanup):
+    """Makes the local AWS one of a `make run` with this port, until the test is over."""
+
+    def running(port):
+        run = unpacked / ".local-aws" / f"run-{port}"
+        run.mkdir(parents=True)
+        cleanup.callback(shutil.rmtree, run)
+        lock = cleanup.enter_context((run / "lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        up = {"webhook_url": deployed.webhook_url, "endpoint": deployed.emulator.endpoint}
+        (run / "up.json").write_text(json.dumps(up))
+
+    return running
+
+
+@pytest.fixture
+def secret(deployed, cleanup):
+    """Gives the stack this secret, until the test is over."""
+
+    def put(text):
+        deployed.secret.put(text)
+        # Twice, so that neither version is the other secret.
+        cleanup.callback(deployed.secret.put, SAMPLE_SECRET)
+        cleanup.callback(deployed.secret.put, SAMPLE_SECRET)
+
+    return put
+
+
+def test_doctor_finds_nothing_wrong_with_a_healthy_stack(ops, deployed, open_inbox, cleanup, running):
     open_inbox(deployed.topic_arn)
     deployed.redrive.run()
     deployed.redrive.resume()
     cleanup.callback(deployed.redrive.pause)
-    # Not every machine resolves the host of the local AWS's API, so the doctor gets its URL as in a clone.
-    running = unpacked / ".local-aws" / "webhook-url"
-    running.parent.mkdir()
-    cleanup.callback(shutil.rmtree, running.parent)
-    running.write_text(deployed.webhook_url)
-    ran = ops("doctor")
+    running(8080)
+    ran = ops("doctor", "--alert", AWS_ENDPOINT_URL="http://127.0.0.1:1")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
-    assert ran.stdout.endswith("\n13 ok\n"), ran.stdout
+    assert ran.stdout.endswith("\n14 ok\n"), ran.stdout
+
+
+def test_one_of_several_runs_has_to_be_named(ops, running):
+    running(8080)
+    running(8081)
+    commands = (("pending",), ("resend", "--event", "x"), ("logs", "--no-follow"), ("doctor",), ("send", "opportunity"))
+    for command in commands:
+        ran = ops(*command)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert "on the ports 8080 and 8081. Say which: RUN=8080 (make), --run 8080." in ran.stderr
+    for command in (("pending",), ("logs", "--no-follow"), ("send", "message-sent")):
+        assert ops(*command, "--run", "8081").returncode == 0
+    ran = ops("pending", "--run", "8082")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "No `make run` is up on port 8082 here" in ran.stderr
 
 
 def test_doctor_finds_that_there_is_no_stack(ops):
@@ -79,22 +124,96 @@ def test_pending_says_that_there_is_no_stack(ops):
 
 def test_an_alert_is_sent_and_resent(ops, deployed, open_inbox):
     inbox, event_id = open_inbox(deployed.topic_arn), request.fresh("evt")
-    sending = ("send", "events/opportunity.json", "--url", deployed.webhook_url, "--event-id", event_id)
+    sending = ("send", "opportunity", "--url", deployed.webhook_url, "--event-id", event_id, "--lead", "lead_42")
     ran = ops(*sending, WEBHOOK_SECRET=SAMPLE_SECRET)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
-    assert '"outcome": "alerted"' in ran.stdout
+    sent, answer = ran.stdout.splitlines()
+    assert sent.startswith(f"> opportunity, event {event_id}, lead lead_42, status OPPORTUNITY, signed with ")
+    assert re.fullmatch(r"< 200 alerted, \d+ ms", answer)
     (alert,) = inbox.collect(expected=1)
-    assert alert.event["id"] == event_id
+    assert (alert.event["id"], alert.event["data"]["leadId"]) == (event_id, "lead_42")
+    ago = datetime.now(timezone.utc) - datetime.fromisoformat(alert.event["time"].replace("Z", "+00:00"))
+    assert ago < timedelta(minutes=2)
     ran = ops("resend", NAME, "--event", event_id, "--yes")
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
     (again,) = inbox.collect(expected=1)
     assert (again.subject, again.text) == (alert.subject, alert.text)
 
 
-def test_a_stranger_is_refused(ops, deployed):
-    ran = ops("send", "events/opportunity.json", "--url", deployed.webhook_url, WEBHOOK_SECRET=fresh_secret())
-    assert (ran.returncode, ran.stderr) == (1, "")
-    assert "  < 401\n" in ran.stdout
+def test_a_copied_sample_with_one_change_is_accepted(ops, unpacked, running):
+    running(8080)
+    copy = unpacked / "my event.json"
+    copy.write_text((unpacked / "events" / "opportunity.json").read_text().replace("lead_abc123", "lead_other"))
+    ran = ops("send", copy.name)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "lead lead_other, " in ran.stdout
+    assert "< 200 alerted, " in ran.stdout
+
+
+def test_a_burst_of_one_event_is_one_alert(ops, deployed, open_inbox, running):
+    running(8080)
+    inbox, event_id = open_inbox(deployed.topic_arn), request.fresh("evt")
+    ran = ops("send", "opportunity", "--times", "5", "--event-id", event_id)
+    assert ran.stdout.count("< 200 alerted, ") == 1, ran.stdout
+    assert [alert.event["id"] for alert in inbox.collect(expected=1)] == [event_id]
+    ran = ops("send", "opportunity", "--times", "3")
+    assert (ran.returncode, ran.stdout.splitlines()[-1].endswith("3 x 200 alerted")) == (0, True), ran.stdout
+    assert len({alert.event["id"] for alert in inbox.collect(expected=3)}) == 3
+
+
+def test_a_stranger_is_refused(ops, deployed, running):
+    running(8080)
+    for where in (("--url", deployed.webhook_url), ()):
+        ran = ops("send", "opportunity", *where, WEBHOOK_SECRET=fresh_secret())
+        assert (ran.returncode, ran.stderr) == (1, "")
+        assert "\n< 401 unauthorized, " in ran.stdout
+    for name in ("forged", "unsigned"):
+        assert ops("send", name).returncode == 1
+
+
+def test_a_local_run_gets_the_secret_of_its_stack(ops, running, secret):
+    running(8080)
+    secret(f"{fresh_secret()}\n{fresh_secret()}")
+    ran = ops("send", "message-sent")
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
+    secret("whsec_...")
+    ran = ops("send", "message-sent")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("The signing secret of the local stack cannot be used: it holds *** or ...")
+
+
+def test_logs_prints_what_became_of_an_event(ops, running):
+    running(8080)
+    event_id = request.fresh("evt")
+    assert ops("send", "opportunity-hostile", "--event-id", event_id).returncode == 0
+    assert ops("send", "forged").returncode == 1
+    one = rf"\d{{4}}-\d\d-\d\dT[0-9:.]+Z INFO  webhook  200 alerted, {event_id}, OPPORTUNITY, \d+ ms\n"
+    for where in ((), (NAME,)):
+        ran = ops("logs", *where, "--no-follow", "--event", event_id)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert re.fullmatch(one, ran.stdout), ran.stdout
+    ran = ops("logs", "--no-follow", "--outcome", "unauthorized", "--function", "webhook", "--since", "5m")
+    assert {line.split()[4] for line in ran.stdout.splitlines()} == {"unauthorized,"}
+    assert "REPORT RequestId" in ops("logs", "--no-follow", "--all").stdout
+    ran = ops("logs", "--outcome", "nothing")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "There is no outcome nothing. The outcomes are: alerted, " in ran.stderr
+
+
+def test_logs_follows_until_ctrl_c(unpacked, deployed, ops, running):
+    running(8080)
+    event_id = request.fresh("evt")
+    command = [sys.executable, "-I", "ops.pyz", "logs", "--event", event_id]
+    with subprocess.Popen(
+        command, cwd=unpacked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as following:
+        assert ops("send", "opportunity", "--event-id", event_id).returncode == 0
+        assert f"200 alerted, {event_id}, " in following.stdout.readline()
+        assert ops("send", "opportunity", "--event-id", event_id).returncode == 0
+        assert f"200 duplicate, {event_id}, " in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.communicate(timeout=30) == ("", "")
+    assert following.returncode == 0
 
 
 def test_it_says_that_nothing_runs_here(ops):

@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 import re
-import shlex
-import subprocess
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,17 +14,14 @@ import pytest
 from botocore.awsrequest import AWSResponse
 
 from faults import hooked, refusing, somebody_who_may_not
-from local_aws.function import ROOT
 from local_aws.journey import change
 from ops import request
 from ops.__main__ import main
 from ops.deliveries import bodies
-from ops.resend import Refused, moment
 from ops.stack import NAME
 from ops.subscribers import subscriptions
 
 WORKSPACE = "ws_abc123xyz"
-NOW = 1795636800000  # 2026-11-25T20:00:00Z in milliseconds
 
 
 @dataclass
@@ -120,62 +115,13 @@ class Broken(AWSResponse):
         self._content = body
 
 
-@pytest.mark.parametrize(("text", "minutes"), [("90m", 90), ("2h", 120), ("3d", 3 * 24 * 60)])
-def test_since_takes_a_span(text, minutes):
-    assert moment(text, NOW) == NOW - minutes * 60_000
-
-
-@pytest.mark.parametrize("text", ["2026-11-25T19:00:00Z", "2026-11-25T20:00:00+01:00", "2026-11-25T19:00:00z"])
-def test_since_takes_a_time_with_its_offset(text):
-    assert moment(text, NOW) == NOW - 3_600_000
-
-
-@pytest.mark.parametrize(
-    "text", ["2", "h", "0h", "-2h", "2 h", "2w", "2026-11-25", "2026-11-25T19:00:00", "yesterday", "\x1b[2J"]
-)
-def test_since_refuses_anything_else(text):
-    with pytest.raises(Refused, match="Give either --since 2h") as refused:
-        moment(text, NOW)
-    assert "\x1b" not in str(refused.value)
-
-
-def test_since_refuses_the_future():
-    with pytest.raises(Refused, match="in the future"):
-        moment("2026-11-25T20:00:01Z", NOW)
-
-
-def make(*variables):
-    """Returns what `make resend` would run."""
-    command = ["make", "--dry-run", "--no-print-directory", "resend", *variables]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-
-
-def test_make_passes_every_value_on_as_it_is(tmp_path):
-    ran = tmp_path / "ran"
-    expanded = f"$(shell touch {ran})", f"$(touch {ran})"
-    for value in ("a b  c", "a'b", 'a"b', "a$b", "a#b%", "a\\", "-x", "\u00e9", *expanded):
-        made = make(f"EVENT={value}", f"STACK={value}", "YES=yes")
-        words = shlex.split(made.stdout.replace("\\\n", ""))
-        arguments = words[words.index("ops") + 1 :]
-        assert arguments == ["resend", f"--event={value}", "--yes", "--", value]
-    assert not ran.exists()
-
-
-# If make took STREAM=1 for no, everybody would get the alerts instead of the stream's messages.
-@pytest.mark.parametrize("variables", [("STREAM=1", "YES=yes"), ("STREAM=true",), ("YES=1",)])
-def test_make_refuses_a_word_that_it_does_not_know(variables):
-    made = make("SINCE=2h", *variables)
-    assert (made.returncode, made.stdout) == (2, "")
-    assert "STREAM and YES take yes or no" in made.stderr
-
-
 def test_three_alerts_that_nobody_got_reach_a_later_subscriber(deployed, resend, alert, slots, open_inbox):
     for subscription in subscriptions(deployed.topic_arn):
         boto3.client("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
     rows = [alert() for _ in range(3)]
     ran = resend("--yes")
     assert ran.status == 2, ran.printed
-    assert "The topic has no confirmed subscription, so nobody would get them. Subscribe somebody first" in ran.printed
+    assert " has no confirmed subscription, so nobody would get them. Subscribe somebody first" in ran.printed
     assert "published  " not in ran.printed
 
     inbox = open_inbox(deployed.topic_arn)
@@ -290,7 +236,7 @@ def test_it_asks_before_it_sends(deployed, resend, alert, open_inbox):
     assert_same(sorted(inbox.collect(expected=2), key=lambda one: ran.printed.index(one.message_id)), rows)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--since", "2h", "--event", "evt"], ["--since", "2 weeks"]])
+@pytest.mark.parametrize("arguments", [[], ["--since", "2h", "--event", "evt"]])
 def test_exactly_one_of_since_and_event_is_given(arguments, deployed, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["resend", *arguments, NAME])

@@ -9,13 +9,15 @@ from ops.signature import DOCUMENTED, STANDARD, SVIX
 FORMS = {SVIX: "Svix headers", STANDARD: "Standard Webhooks headers", DOCUMENTED: "the documented header"}
 
 
-def request_line(request: Request, name: str) -> str:
+def request_line(request: Request, name: str, with_id: bool = True) -> str:
     """Returns one line about what is sent. `name` is that of the sample or of the file."""
     words = [printable(name)]
     event = request.event()
     data = event.get("data") if isinstance(event.get("data"), dict) else {}
-    parts = (("event", event.get("eventId")), ("lead", data.get("leadId")), ("status", data.get("newStatus")))
-    words += [f"{title} {short(value)}" for title, value in parts if isinstance(value, str)]
+    parts = {"event": event.get("eventId"), "lead": data.get("leadId"), "status": data.get("newStatus")}
+    if not with_id:
+        del parts["event"]
+    words += [f"{title} {short(value)}" for title, value in parts.items() if isinstance(value, str)]
     return f"> {', '.join([*words, signed(request)])}"
 
 
@@ -29,9 +31,9 @@ def signed(request: Request) -> str:
 def answer_line(answer: Answer, seconds: float) -> str:
     """Returns one line about what came back, after so many seconds."""
     body = answer.json() or {}
-    words = f"{answer.status} {short(str(body.get('outcome', 'not an answer of the function')))}"
-    why = [short(body[name], 200) for name in ("reason", "detail") if isinstance(body.get(name), str)]
-    return f"< {words}{' ' if why else ''}{': '.join(why)}, {seconds * 1000:.0f} ms"
+    said = short(str(body["outcome"])) if "outcome" in body else "(not an answer of the function)"
+    why = ": ".join(short(body[name], 200) for name in ("reason", "detail") if isinstance(body.get(name), str))
+    return f"< {answer.status} {said}, {seconds * 1000:.0f} ms{f', {why}' if why else ''}"
 
 
 def show_request(request: Request) -> None:

@@ -1,29 +1,38 @@
 """The command `doctor`: says what is wrong with a stack, and how to fix it."""
 
 import argparse
-import sys
 import time
+from collections.abc import Iterable
 
 from ops.display import printable
-from ops.examination import CANT_TELL, OK, WRONG, Examination
-from ops.running import use_what_runs
+from ops.examination import CANT_TELL, OK, WRONG, Examination, Finding
+from ops.running import exports, use_what_runs
 from ops.stack import NAME
 
 
 def run(given: argparse.Namespace) -> int:
     """Examines the stack, and returns the exit status."""
-    webhook = None if given.stack else use_what_runs()
-    return examine(Examination(given.stack or NAME, time.time(), webhook, given.alert))
+    if given.stack:
+        return examine(Examination(given.stack, time.time(), alert=given.alert).findings())
+    webhook = use_what_runs(given.run)
+    local = Examination(NAME, time.time(), webhook, given.alert, is_local=True, port=given.run)
+    return examine(local.findings(), exports())
 
 
-def examine(examination: Examination) -> int:
-    """Prints each finding as soon as it is made, and returns the exit status."""
-    count = dict.fromkeys((OK, WRONG, CANT_TELL), 0)
-    for finding in examination.findings():
+def examine(findings: Iterable[Finding], exports: str = "") -> int:
+    """Prints each finding as soon as it is made, and returns the exit status.
+
+    `exports` is the shell command that the remedies' commands of the AWS CLI need before them.
+    """
+    count, remedies = dict.fromkeys((OK, WRONG, CANT_TELL), 0), []
+    for finding in findings:
         count[finding.verdict] += 1
+        remedies += finding.remedy.splitlines()
         print(f"{finding.verdict:<12}{printable(finding.what)}")
         for line in finding.remedy.splitlines():
             print(f"{'':<12}{printable(line)}")
-        sys.stdout.flush()
+        print(end="", flush=True)
+    if exports and any(line.startswith("  ") and "aws " in line for line in remedies):
+        print(f"\nFor the commands of the AWS CLI, first:\n  {exports}")
     print("\n" + ", ".join(f"{number} {verdict}" for verdict, number in count.items() if number))
     return 1 if count[WRONG] else 2 if count[CANT_TELL] else 0

@@ -1,6 +1,5 @@
 """The checks of the doctor: each says what is wrong with a deployed stack, and how to fix it."""
 
-import http.client
 import json
 import shlex
 from collections.abc import Iterator
@@ -12,8 +11,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import request
 from ops.deliveries import Deliveries
+from ops.errors import what_to_do
 from ops.pending import age, is_for_stream
-from ops.refusal import GONE, LOG_IN, NOT_LOGGED_IN, missing_permission
+from ops.refusal import GONE, LOG_IN, advice, missing_permission
+from ops.running import MAY_HAVE_ENDED
 from ops.secret_value import NoSecret, secrets_in
 from ops.signature import SAMPLE_SECRET
 from ops.stack import outputs_of, parameters_of
@@ -36,6 +37,7 @@ OLD = timedelta(minutes=15)  # the longest that the redrive waits between two at
 RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics come some minutes late
 
 DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
+RESTART = "End `make run` by Ctrl-C and start it again, which deploys everything again."
 EMAIL = ("email", "email-json")  # their mails have a link that ends the subscription
 
 
@@ -63,13 +65,25 @@ class Examination:
     `alert`, it also sends an event whose alert reaches all subscribers, those of the lead status stream included.
     """
 
-    def __init__(self, stack: str, now: float, webhook: Optional[str] = None, alert: bool = False):
-        """`webhook` is the URL of the webhook on a local AWS, which differs from the stack's output."""
+    def __init__(
+        self,
+        stack: str,
+        now: float,
+        webhook: Optional[str] = None,
+        alert: bool = False,
+        is_local: bool = False,
+        port: Optional[str] = None,
+    ):
+        """`webhook` is the URL of the webhook, if it differs from the stack's output, as on a local AWS.
+
+        `is_local` says that the stack is that of `make run`. `port` is the run's, if the user had to name it.
+        """
         self._stack_name = stack
         self._now = now
         self._webhook = webhook
-        self._local = webhook is not None
         self._alert = alert
+        self._local = is_local
+        self._port = port
         self._stack = None
         self._outputs = {}
         self._to_forged = None  # the function's answer to the forged event
@@ -105,22 +119,18 @@ class Examination:
         except ClientError as error:
             finding = self._finding_on_refusal(error)
         except BotoCoreError as error:
-            finding = Finding(CANT_TELL, str(error), LOG_IN)
-        except OSError as error:
-            finding = Finding(CANT_TELL, f"no answer: {error}", "Run this again.")
+            finding = Finding(CANT_TELL, str(error), advice(error, self._local))
+        except request.NoAnswer as error:
+            finding = Finding(CANT_TELL, f"no answer: {error}", MAY_HAVE_ENDED if self._local else "Run this again.")
         except Exception as error:  # no defect of one check stops another check
-            finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", "This is a defect of the doctor.")
+            finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", what_to_do(error))
         return replace(finding, what=f"{title}: {finding.what}")
 
     def _finding_on_refusal(self, error):
         """Returns the finding that follows from AWS's refusal of a call."""
         code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
-        if action := missing_permission(error):
-            return Finding(
-                CANT_TELL, f"{code}: {message}", f"Grant {action} to the identity that your shell is logged in as."
-            )
-        if NOT_LOGGED_IN.search(code):
-            return Finding(CANT_TELL, f"{code}: {message}", LOG_IN)
+        if what_to_do := advice(error, self._local):
+            return Finding(CANT_TELL, f"{code}: {message}", what_to_do)
         if GONE.search(code):
             return Finding(WRONG, f"{error.operation_name}: {message}", self._put_back())
         return Finding(CANT_TELL, f"{error.operation_name}: {code}: {message}", "Run this again.")
@@ -132,6 +142,8 @@ class Examination:
         It does not make a deleted email subscription again:
         <https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2455>
         """
+        if self._local:
+            return RESTART
         stack = self._stack["StackName"]
         change_set = f"put-back-{int(self._now)}"
         name = f"--stack-name {shlex.quote(stack)} --change-set-name {change_set}"
@@ -152,13 +164,22 @@ class Examination:
         ]
         return "\n".join(lines)
 
+    def _deploy(self):
+        return RESTART if self._local else DEPLOY
+
     def _output(self, name):
         if name not in self._outputs:
-            raise _CantTell(f"the stack has no output {name}", DEPLOY)
+            raise _CantTell(f"the stack has no output {name}", self._deploy())
         return self._outputs[name]
 
     def _parameter(self, name, default=None):
         return parameters_of(self._stack).get(name) or default
+
+    def _tool(self, command):
+        """Returns how to call another command, for the same stack."""
+        if self._local:
+            return f"make {command}" + (f" RUN={self._port}" if self._port else "")
+        return f"python3 ops.pyz {command} {shlex.quote(self._stack_name)}"
 
     def _resource(self, logical_id):
         """Returns the physical id of a resource, given its logical id in the template."""
@@ -172,7 +193,7 @@ class Examination:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            remedy = f"Deploy it, or give the right name. {LOG_IN}"
+            remedy = RESTART if self._local else f"Deploy it, or give the right name. {LOG_IN}"
             return Finding(WRONG, f"there is no {self._stack_name} here", remedy)
         self._stack = stack
         self._outputs = outputs_of(stack)
@@ -185,15 +206,16 @@ class Examination:
             return Finding(WRONG, f"the last deploy of {self._stack_name} did not succeed: {status}", remedy)
         if missing := sorted(OUTPUTS - self._outputs.keys()):
             what = f"{self._stack_name} is of an older template, or of another: it lacks {', '.join(missing)}"
-            return Finding(WRONG, what, DEPLOY)
+            return Finding(WRONG, what, self._deploy())
         return Finding(OK, f"{self._stack_name} is {status}")
 
     def _check_url(self):
         url = self._webhook = self._webhook or self._output("WebhookUrl")
         try:
-            answer = request.sample("forged").with_event_id(request.fresh("evt")).post(url)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            remedy = f"If other sites answer, the API was removed.\n{self._put_back()}"
+            answer = request.sample("forged").renewed().post(url)
+        except request.NoAnswer as error:
+            removed = f"If other sites answer, the API was removed.\n{self._put_back()}"
+            remedy = MAY_HAVE_ENDED if self._local else removed
             return Finding(WRONG, f"{url} does not answer: {error}", remedy)
         if answer.outcome():
             self._to_forged = answer
@@ -209,6 +231,8 @@ class Examination:
             return Finding(
                 WRONG, what, f"The function did not start, crashed, or was throttled. Its log:{self._logs('webhook')}"
             )
+        if self._local:
+            return Finding(WRONG, what, RESTART)
         # AWS does not document whether a drift-aware change set sees a route, which is part of the
         # API's `Body`.
         api = shlex.quote(self._resource("WebhookApi"))
@@ -265,7 +289,9 @@ class Examination:
         if answer.status == 401:
             return Finding(OK, "refused, with 401")
         if 200 <= answer.status < 300:
-            remedy = f"Anybody gets in: another function answers there, or another version of this one. {DEPLOY}"
+            remedy = (
+                f"Anybody gets in: another function answers there, or another version of this one. {self._deploy()}"
+            )
             return Finding(WRONG, f"accepted, with {answer.status}", remedy)
         return Finding(
             CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event."
@@ -274,7 +300,7 @@ class Examination:
     def _check_signed_event(self):
         for number, secret in enumerate(self._signers(), 1):
             # An event of this type needs no alert. It counts as a genuine event, and changes no other metric.
-            event = request.sample("message-sent").with_event_id(request.fresh("evt"))
+            event = request.sample("message-sent").renewed()
             answer = event.post(self._webhook, secret)
             if (answer.status, answer.outcome()) != (200, "ignored"):
                 return self._finding_on_answer(answer, f"signed by secret {number}: ")
@@ -282,7 +308,7 @@ class Examination:
 
     def _check_alert(self):
         status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
-        event = request.sample("opportunity").with_event_id(request.fresh("evt_doctor"))
+        event = request.sample("opportunity").renewed("evt_doctor")
         # A new lead, so that no earlier alert debounces this one, and a change from another status.
         event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
         answer = event.post(self._webhook, self._signers()[0])
@@ -323,6 +349,8 @@ class Examination:
         return Finding(WRONG, what, f"The reason is in:{self._logs('webhook')}")
 
     def _logs(self, function):
+        if self._local:
+            return _command(f"{self._tool('logs')} FUNCTION={function} SINCE=1h")
         return _command("aws logs tail --since 1h {}", f"/aws/lambda/{self._stack_name}-{function}")
 
     def _check_subscribers(self, topic_output, email_parameter):
@@ -408,7 +436,7 @@ class Examination:
             "forwarded. Only a new confirmation changes that. So end the subscription, and subscribe again."
         )
         if topic == self._outputs.get("AlertsTopicArn"):
-            yield "Afterwards, `python3 ops.pyz resend` sends the alerts that it missed meanwhile."
+            yield f"Afterwards, `{self._tool('resend')}` sends the alerts that it missed meanwhile."
         for one, found in endable:
             yield _command("aws sns unsubscribe --subscription-arn {}", one["SubscriptionArn"])[1:]
             yield self._subscribe(topic, one["Protocol"], one, found)[1:]
@@ -505,20 +533,24 @@ class Examination:
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
 
     def _check_runs(self):
+        unavailable = None
         try:
             runs = self._counted_runs()
-        except (BotoCoreError, ClientError) as unavailable:
+        except (BotoCoreError, ClientError) as error:
+            runs, unavailable = None, error
+        if not runs:
+            # CloudWatch counts late, ministack not at all, and the shell may be allowed one and not the other.
             try:
                 runs = self._logged_runs()
             except (BotoCoreError, ClientError):
-                raise unavailable from None
+                if unavailable:
+                    raise unavailable from None
         if runs:
             return Finding(OK, f"{runs} in the last {_minutes(RECENT)}")
         deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
         if self._now - deployed.timestamp() < RECENT.total_seconds():
-            return Finding(
-                CANT_TELL, "none is seen yet, but the stack is new", f"Run this again in {_minutes(RECENT)}."
-            )
+            again = "Run this again in two minutes: it runs every minute."
+            return Finding(CANT_TELL, "none is seen yet, but the stack is new", again)
         run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
         remedy = (
             f"If its schedule is enabled: is the function's reserved concurrency 0? Its log:{self._logs('redrive')}"
@@ -555,8 +587,8 @@ class Examination:
             if ages:
                 old.append(f"{kind}: {len(ages)} for more than {_minutes(OLD)}, the oldest for {max(ages)}")
         if old:
-            listing = "python3 ops.pyz pending" + ("" if self._local else f" {shlex.quote(self._stack_name)}")
-            remedy = "If you fix the last error of each, the redrive publishes it. This lists them:" + _command(listing)
+            listing = self._tool("pending")
+            remedy = f"If you fix the last error of each, the redrive publishes it. This lists them:\n  {listing}"
             return Finding(WRONG, "; ".join(old), remedy)
         return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(rows)} in all")
 
@@ -594,7 +626,7 @@ class Examination:
             if one["ResourceType"] == "AWS::CloudWatch::Alarm" and "PhysicalResourceId" in one
         }
         if not logical:
-            return Finding(CANT_TELL, "the stack has none", DEPLOY)
+            return Finding(CANT_TELL, "the stack has none", self._deploy())
         alarms = list(pages("cloudwatch", "describe_alarms", "MetricAlarms", AlarmNames=list(logical)))
         if gone := sorted(logical.keys() - {alarm["AlarmName"] for alarm in alarms}):
             return Finding(WRONG, f"gone: {', '.join(logical[name] for name in gone)}", self._put_back())

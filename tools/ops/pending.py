@@ -1,32 +1,21 @@
 """The command `pending`: lists what a stack has not published yet."""
 
 import argparse
-import sys
 import time
 from datetime import timedelta
 from decimal import Decimal
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from ops.deliveries import Deliveries
 from ops.display import printable
 from ops.running import use_what_runs
-from ops.stack import NAME, outputs
+from ops.stack import described, output_of
 
 
 def run(given: argparse.Namespace) -> int:
     """Prints the list, and returns the exit status."""
     if not given.stack:
-        use_what_runs()
-    stack = given.stack or NAME
-    try:
-        rows = Deliveries(outputs(stack)["DeliveriesTableName"]).pending()
-    except (BotoCoreError, ClientError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except KeyError as missing:
-        print(f"{stack} is not a stack of this template: it has no output {missing}.", file=sys.stderr)
-        return 2
+        use_what_runs(given.run)
+    rows = Deliveries(output_of(described(given.stack), "DeliveriesTableName")).pending()
     print(listing(rows, time.time()))
     return 0
 

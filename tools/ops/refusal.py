@@ -1,9 +1,20 @@
-"""The meaning of AWS's refusal of a call."""
+"""The meaning of AWS's refusal of a call, and of a call that could not be made."""
 
 import re
 from typing import Optional
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigParseError,
+    ConnectionError,
+    HTTPClientError,
+    InvalidRegionError,
+    NoRegionError,
+    ProfileNotFound,
+)
+
+from ops.running import MAY_HAVE_ENDED
 
 DENIED = re.compile(r"AccessDenied|Authorization|Unauthorized|NotAuthorized|Forbidden")
 NOT_LOGGED_IN = re.compile(
@@ -14,6 +25,37 @@ GONE = re.compile(r"NotFound|NonExistentQueue|QueueDoesNotExist")
 LOG_IN = (
     "Log your shell in to the account and the region of the stack; `aws sts get-caller-identity` shows the account."
 )
+HINTS = (
+    (NoRegionError, "Set it: export AWS_DEFAULT_REGION=<the region of the stack>."),
+    (InvalidRegionError, "Set AWS_DEFAULT_REGION to the region of the stack."),
+    (ProfileNotFound, "Set AWS_PROFILE to a profile that `aws configure list-profiles` lists."),
+    (ConfigParseError, "Fix the file, or set AWS_CONFIG_FILE to another one."),
+    (ConnectionError, "Check the network, and that the region is the stack's."),
+    (HTTPClientError, "Check the network, and that the region is the stack's."),
+)
+
+
+def explained(error: Exception, local: bool) -> str:
+    """Says on one line why a call failed, and what to do. `local` says that the call was to a local AWS."""
+    what = str(error)
+    if isinstance(error, ClientError):
+        what = f"{error.operation_name}: {error.response['Error']['Code']}: {error.response['Error']['Message']}"
+    return " ".join(f"{what.rstrip('. ')}. {advice(error, local)}".split())
+
+
+def advice(error: Exception, local: bool) -> str:
+    """Says what to do about a call that failed. Returns an empty text if nothing is known."""
+    if isinstance(error, ClientError):
+        if action := missing_permission(error):
+            return f"Grant {action} to the identity that your shell is logged in as."
+        if not NOT_LOGGED_IN.search(error.response["Error"]["Code"]):
+            return ""
+        return MAY_HAVE_ENDED if local else LOG_IN
+    if local:
+        return MAY_HAVE_ENDED
+    # Any other error comes before a request, such as that of a shell that is not logged in.
+    default = LOG_IN if isinstance(error, BotoCoreError) else ""
+    return next((hint for kind, hint in HINTS if isinstance(error, kind)), default)
 
 
 def missing_permission(error: ClientError) -> Optional[str]:

@@ -6,7 +6,6 @@ Everybody who is subscribed now gets them.
 import argparse
 import hashlib
 import json
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -20,13 +19,14 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTT
 
 from ops.deliveries import Deliveries, bodies
 from ops.display import printable
+from ops.errors import Refused
+from ops.moments import moment
 from ops.pace import DEFAULT, Pace, WrongClock
-from ops.refusal import LOG_IN, NOT_LOGGED_IN, missing_permission
+from ops.refusal import NOT_LOGGED_IN, explained, missing_permission
 from ops.running import use_what_runs
-from ops.stack import NAME, described, outputs_of, parameters_of
+from ops.stack import described, output_of, outputs_of, parameters_of
 from ops.subscribers import confirmed, subscriptions
 
-UNITS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}  # in milliseconds
 GIVE_ONE = "Give either --since 2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or --event ID, and not both."
 # A row without a readable time of publishing is found too, so that it can be reported.
 SINCE = (
@@ -46,10 +46,6 @@ ALERT = {"Subject": str, "Message": str, "MessageStructure": str}
 STATUS = {"Message": str, "MessageAttributes": dict, "MessageGroupId": str, "MessageDeduplicationId": str}
 
 
-class Refused(Exception):
-    """The reason why nothing was sent."""
-
-
 @dataclass
 class Found:
     """The rows that a scan of the table found."""
@@ -66,65 +62,25 @@ def run(given: argparse.Namespace) -> int:
         if (since is None) == (not given.event):
             raise Refused(GIVE_ONE)
         if not given.stack:
-            use_what_runs()
-        return Resend(given.stack or NAME, given.stream).run(since, given.event, given.yes)
-    except (Refused, WrongClock) as reason:
-        print(reason, file=sys.stderr)
-        return 2
-    except (BotoCoreError, ClientError) as error:
-        print(said(error), file=sys.stderr)
-        return 2
+            use_what_runs(given.run)
+        return Resend(given.stack, given.stream).run(since, given.event, given.yes)
+    except WrongClock as reason:
+        raise Refused(str(reason)) from None
     except KeyboardInterrupt:
         print("\nStopped. Nothing was sent.", file=sys.stderr)
         return 130
 
 
-def moment(text: str, now: float) -> int:
-    """Returns the moment that a text such as 2h or 2026-11-25T18:00:00Z means.
-
-    Moments, `now` too, are in milliseconds since the Unix epoch.
-    """
-    if span := re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text):
-        return int(now) - int(span[1]) * UNITS[span[2]]
-    try:
-        # Python 3.10 does not know the Z.
-        since = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
-    except ValueError:
-        since = None
-    if since is None or since.tzinfo is None:
-        raise Refused(
-            f"--since {printable(text)} is neither a time span nor a time with its offset from UTC. {GIVE_ONE}"
-        )
-    if since.timestamp() * 1000 > now:
-        raise Refused(f"--since {printable(text)} is in the future.")
-    return int(since.timestamp() * 1000)
-
-
 class Resend:
     """One stack, and one of its two topics."""
 
-    def __init__(self, stack_name: str, stream: bool = False):
-        try:
-            stack = described(stack_name)
-        except ClientError as error:
-            if error.response["Error"]["Code"] != "ValidationError":
-                raise
-            raise Refused(
-                f"There is no {printable(stack_name)} here. Deploy it, or give the right name. {LOG_IN}"
-            ) from None
-        names = outputs_of(stack)
+    def __init__(self, stack_name: Optional[str], stream: bool = False):
+        stack = described(stack_name)
         self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
-        try:
-            self._table_name = names["DeliveriesTableName"]
-            if stream and "StatusTopicArn" not in names:
-                raise Refused(
-                    f"The lead status stream of {printable(stack_name)} is off, so there is no topic to publish to."
-                )
-            self._topic = names["StatusTopicArn" if stream else "AlertsTopicArn"]
-        except KeyError as missing:
-            raise Refused(
-                f"{printable(stack_name)} is not a stack of this template: it has no output {missing}."
-            ) from None
+        self._table_name = output_of(stack, "DeliveriesTableName")
+        if stream and "StatusTopicArn" not in outputs_of(stack):
+            raise Refused(f"The lead status stream of {stack['StackName']} is off, so there is no topic to publish to.")
+        self._topic = output_of(stack, "StatusTopicArn" if stream else "AlertsTopicArn")
         # Only alerts are paced.
         self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)
         # A publish without an answer may have reached the topic. A retry would publish it twice.
@@ -192,8 +148,8 @@ class Resend:
             return
         if not hearing:
             raise Refused(
-                f"The topic has no confirmed subscription, so nobody would get them. Subscribe somebody first; "
-                f"`python3 ops.pyz doctor` says how.\n  {self._topic}"
+                f"The topic {self._topic} has no confirmed subscription, so nobody would get them. Subscribe somebody "
+                "first; the command `doctor` says how."
             )
         protocols = ", ".join(sorted({one["Protocol"] for one in hearing}))
         print(f"Confirmed subscriptions: {len(hearing)} ({protocols}).")
@@ -316,19 +272,13 @@ def at(row: dict) -> str:
 
 
 def said(error: Exception) -> str:
-    """Says why a call failed, and what to grant if a permission is missing."""
-    if not isinstance(error, ClientError):
-        # Any other error comes before a request, such as that of a shell that is not logged in.
-        hint = UNKNOWN if isinstance(error, HTTPClientError) else "" if isinstance(error, ConnectionError) else LOG_IN
-        return printable(f"{error} {hint}".strip())
-    code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
-    what = f"{error.operation_name}: {code}: {message}"
-    if action := missing_permission(error):
-        return printable(f"{what} Grant {action} to the identity that your shell is logged in as.")
-    if NOT_LOGGED_IN.search(code):
-        return printable(f"{what} {LOG_IN}")
-    failed_itself = error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
-    return printable(f"{what} {UNKNOWN}" if failed_itself else what)
+    """Says why a publish failed, what to do, and whether it may have taken effect all the same."""
+    what = explained(error, local=False)
+    if isinstance(error, ClientError):
+        is_unknown = error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
+    else:
+        is_unknown = isinstance(error, HTTPClientError) and not isinstance(error, ConnectionError)
+    return printable(f"{what} {UNKNOWN}" if is_unknown else what)
 
 
 def hopeless(error: ClientError) -> bool:

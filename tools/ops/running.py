@@ -5,16 +5,18 @@ A run has the folder `.local-aws/run-PORT`. It holds a lock in it, which ends wi
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
+
+from ops.errors import Refused
 
 ROOT = Path(__file__).resolve().parents[2]  # the top of the clone, where `make ops.pyz` puts ops.pyz too
 RUNS = ROOT / ".local-aws"
 LOCK = "lock"  # the file in a run's folder that the run holds locked
 ADDRESSES = "up.json"  # the file in a run's folder that is there while the run can be used
 REGION = "us-east-1"  # of every local AWS
+MAY_HAVE_ENDED = "`make run` may have ended. Start it again, or name a deployed stack."
 
 
 @dataclass
@@ -54,13 +56,12 @@ def is_held(lock: Path) -> bool:
 def use_what_runs(port: Optional[str] = None) -> str:
     """Makes the local AWS of one `make run` the only AWS that this process knows. Returns the URL of its webhook.
 
-    `port` says which, where several are up. Ends the program if none is up, or if it is not clear which one is meant.
+    `port` says which, where several are up. Raises Refused if none is up, or if it is not clear which one is meant.
     """
     up = running()
     chosen = [one for one in up if port in (None, one.port)]
     if len(chosen) != 1:
-        print(_which(up, port), file=sys.stderr)
-        sys.exit(2)
+        raise Refused(_which(up, port))
     know_only(chosen[0].endpoint)
     return chosen[0].webhook_url
 
@@ -76,6 +77,12 @@ def _which(up, port):
     return (
         f"Several `make run` are up here, on the ports {ports}. Say which: RUN={up[0].port} (make), --run {up[0].port}."
     )
+
+
+def exports() -> str:
+    """Returns the shell command after which the AWS CLI uses the local AWS that this process knows."""
+    names = ("AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    return " ".join(["export", *(f"{name}={os.environ[name]}" for name in names)])
 
 
 def know_only(endpoint: str) -> None:

@@ -1,57 +1,194 @@
-"""The command `send`: signs a request from a file as SendPilot would, and posts it."""
+"""The command `send`: signs an event from a file as SendPilot would, and posts it, once or many times."""
 
 import argparse
 import os
-import sys
+import queue
+import re
+import threading
 import time
-from typing import Optional
+from collections import Counter
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
 
 from ops import request
-from ops.display import answer_line, request_line
-from ops.running import use_what_runs
-from ops.signature import SAMPLE_SECRET
+from ops.display import answer_line, printable, request_line, short, show_answer, show_request
+from ops.errors import Refused
+from ops.moments import with_offset
+from ops.running import MAY_HAVE_ENDED, use_what_runs
+from ops.secret_value import secrets_in
 
-
-class NotSent(Exception):
-    """The reason why nothing was sent, or why there was no answer."""
+MAX_AT_ONCE = 100  # connections
+NO_ANSWER = "no answer"
 
 
 def run(given: argparse.Namespace) -> int:
-    """Sends the request, shows it and its answer, and returns the exit status."""
+    """Sends the event, shows it and what came back, and returns the exit status."""
     try:
-        answer = _send(given.file, given.url, given.event_id)
-    except NotSent as reason:
-        print(reason, file=sys.stderr)
-        return 2
-    return 0 if 200 <= answer.status < 300 else 1
+        if given.url is not None and (fault := request.fault_of_url(given.url)):
+            raise Refused(f"The URL {given.url} {fault}.")
+        events = _events(given)
+        url, secret = _receiver(given)
+    except Refused as reason:
+        raise Refused(f"{reason} Nothing was sent.") from None
+    by = ", with the secret of WEBHOOK_SECRET" if given.url is None and "WEBHOOK_SECRET" in os.environ else ""
+    print(f"{_announcement(events, given)}{by}")
+    if given.verbose:
+        show_request(events[0])
+    return _show(_post(events, url, secret), given)
 
 
-def _send(file: str, url: Optional[str], event_id: Optional[str]) -> request.Answer:
-    url, secret = _receiver(url)
+def _events(given):
+    """Returns the events to send."""
+    event = _changed(_found(given.file), given)
+    if given.times is None:
+        return [event.with_event_id(request.fresh("evt")) if given.event_id is None else event]
+    if given.event_id is not None:
+        return [event] * given.times
+    return [event.with_event_id(request.fresh("evt")) for _ in range(given.times)]
+
+
+def _found(file):
+    """Returns the request of the sample with this name, or the one in this file."""
+    names = request.sample_names()
+    if file in names:
+        return request.sample(file)
     try:
-        sent = request.read(file)
-    except OSError as error:
-        raise NotSent(f"{error}") from None
-    if event_id != "keep":
-        sent = sent.with_event_id(event_id or request.fresh("evt"))
-    print(request_line(sent, file))
-    before = time.monotonic()
+        there = file and Path(file).exists()
+    except (OSError, ValueError):  # no path at all
+        there = False
+    if not there:
+        raise Refused(f"There is no sample and no file {file!r}. The samples are: {', '.join(names)}.")
+    return request.read(file)
+
+
+def _changed(event, given):
+    """Returns the event with what the command line overrides."""
+    if given.event_id not in (None, "keep"):
+        event = event.with_text("eventId", _text("--event-id", given.event_id))
+        event = replace(event, message_id=request.fresh("msg"))
+    if given.lead is not None:
+        event = event.with_text("data.leadId", _text("--lead", given.lead))
+    if given.status is not None:
+        event = event.with_text("data.newStatus", _text("--status", given.status))
+    if given.time is None:
+        return event.at(datetime.now(timezone.utc))
+    if given.time == "keep":
+        return event
+    moment = with_offset(given.time)
+    if moment is None:
+        raise Refused(f"--time {given.time} is neither `keep` nor a time such as 2026-11-25T18:00:00Z.")
+    return event.with_text("timestamp", request.timestamp(moment))
+
+
+def _text(option, value):
     try:
-        answer = sent.post(url, secret)
-    except (OSError, ValueError) as error:
-        raise NotSent(f"No answer from {url}: {error}") from None
-    print(answer_line(answer, time.monotonic() - before))
-    return answer
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused(f"The value of {option} is not UTF-8.") from None
+    return value
 
 
-def _receiver(url):
-    """Returns the URL of the receiver, and a secret that the receiver knows.
+def _receiver(given):
+    """Returns the URL of the receiver, and a secret that the receiver knows."""
+    secret = _given_secret()
+    if given.url is None:
+        url = use_what_runs(given.run)
+        return url, secret or _local_secret()
+    if not secret:
+        raise Refused("First set the environment variable WEBHOOK_SECRET to the signing secret of that deployment.")
+    return given.url, secret
 
-    The secret comes from the environment, because other users can see arguments.
+
+def _given_secret():
+    """Returns the first secret of the environment, or None. Other users can see arguments, so there is no option."""
+    given = os.environ.get("WEBHOOK_SECRET")
+    try:
+        return None if given is None else secrets_in(given)[0]
+    except ValueError as reason:
+        raise Refused(f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {_said(reason)}.") from None
+
+
+def _local_secret():
+    """Returns the first secret of the stack of `make run`."""
+    # A deployed stack needs no boto3 to send to.
+    from ops.stack import described, output_of
+    from ops.subscribers import client
+
+    secret = output_of(described(None), "WebhookSecretArn")
+    value = client("secretsmanager").get_secret_value(SecretId=secret)
+    try:
+        return secrets_in(value.get("SecretString"))[0]
+    except ValueError as reason:
+        raise Refused(f"The signing secret of the local stack cannot be used: {_said(reason)}.") from None
+
+
+def _said(reason):
+    """Returns what is wrong with a value. Most values are one secret."""
+    said = re.sub("^secret number 1 ", "it ", str(reason))
+    return said if said.startswith(("it ", "secret ")) else f"it {said}"
+
+
+def _announcement(events, given):
+    """Returns the line about what is sent."""
+    if given.times is None:
+        return request_line(events[0], given.file)
+    if given.event_id is not None:
+        return f"{request_line(events[0], given.file)}, {given.times} times as the same event"
+    lead = "" if given.lead is not None else ", all on the same lead"
+    return f"{request_line(events[0], given.file, with_id=False)}, {given.times} times under new event ids{lead}"
+
+
+def _post(events, url, secret):
+    """Posts the events at once. Yields for each, as soon as it is known, the event, the answer and the seconds.
+
+    Instead of the answer there is the reason why there is none.
     """
-    if not url:
-        return use_what_runs(), SAMPLE_SECRET
-    secrets = os.environ.get("WEBHOOK_SECRET", "").split()
-    if not secrets:
-        raise NotSent("First set the environment variable WEBHOOK_SECRET to the signing secret of that deployment.")
-    return url, secrets[0]
+    waiting, done = queue.SimpleQueue(), queue.SimpleQueue()
+    for event in events:
+        waiting.put(event)
+
+    def work():
+        while True:
+            try:
+                event = waiting.get_nowait()
+            except queue.Empty:
+                return
+            before = time.monotonic()
+            try:
+                answer = event.post(url, secret)
+            except Exception as reason:
+                answer = reason
+            done.put((event, answer, time.monotonic() - before))
+
+    for _ in range(min(len(events), MAX_AT_ONCE)):
+        # A daemon, so that Ctrl-C waits for no answer.
+        threading.Thread(target=work, daemon=True).start()
+    for _ in events:
+        event, answer, seconds = done.get()
+        if isinstance(answer, Exception) and not isinstance(answer, request.NoAnswer):
+            raise answer
+        yield event, answer, seconds
+
+
+def _show(results, given):
+    """Prints each answer, and of many also the sum. Returns the exit status."""
+    where, ended = (given.url, "") if given.url else ("the local webhook", f" {MAY_HAVE_ENDED}")
+    statuses, counts, began = set(), Counter(), time.monotonic()
+    for event, answer, seconds in results:
+        if isinstance(answer, request.NoAnswer):
+            status, outcome = 2, NO_ANSWER
+            line = f"< {NO_ANSWER} from {printable(where)}: {printable(str(answer))}.{ended}"
+        else:
+            status, outcome = int(not 200 <= answer.status < 300), f"{answer.status} {short(str(answer.outcome()))}"
+            line = answer_line(answer, seconds)
+        new_id = event.event_id() if given.times and given.event_id is None else None
+        print(line if new_id is None else f"{line}, event {short(new_id)}", flush=True)
+        if given.verbose and status != 2:
+            show_answer(answer)
+        statuses.add(status)
+        counts[outcome] += 1
+    if given.times:
+        sums = ", ".join(f"{number} x {outcome}" for outcome, number in counts.most_common())
+        print(f"{given.times} sent in {time.monotonic() - began:.1f} s: {sums}")
+    return max(statuses)

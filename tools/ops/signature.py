@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import hmac
-import re
 import secrets
 
 # The public secret of the Standard Webhooks test vectors. All files in `events/` are signed with it.
@@ -40,16 +39,6 @@ def form_of(headers: dict[str, str]) -> str:
         return UNSIGNED
     # Both forms use this header, with different grammars.
     return DOCUMENTED if "t=" in headers["webhook-signature"] else STANDARD
-
-
-def is_by(secret: str, form: str, headers: dict[str, str], body: bytes) -> bool:
-    """Returns whether this secret made the signature in these headers, at any time."""
-    if form == DOCUMENTED:
-        timestamp = re.search(r"t=(\d+)", headers["webhook-signature"])[1]
-    else:
-        timestamp = headers.get(f"{form}-timestamp", "0")
-    made = sign(form, secret, headers.get(f"{form}-id", ""), int(timestamp), body)
-    return all(headers.get(name) == value for name, value in made.items())
 
 
 def key(secret: str) -> bytes:

@@ -2,7 +2,12 @@
 
 from typing import Optional
 
-import boto3
+from botocore.exceptions import ClientError
+
+from ops.errors import Refused
+from ops.refusal import LOG_IN
+from ops.running import MAY_HAVE_ENDED
+from ops.subscribers import client
 
 NAME = "sendpilot-opportunity-alerts"  # of the stack, where nobody says otherwise
 
@@ -12,14 +17,32 @@ def outputs(stack_name: str) -> dict[str, str]:
     return outputs_of(described(stack_name))
 
 
-def described(stack_name: str) -> dict:
-    """Returns a deployed stack as CloudFormation describes it."""
-    return boto3.client("cloudformation").describe_stacks(StackName=stack_name)["Stacks"][0]
+def described(stack_name: Optional[str]) -> dict:
+    """Returns a deployed stack as CloudFormation describes it, or the one of `make run` if there is no name.
+
+    Raises Refused if there is none.
+    """
+    try:
+        return client("cloudformation").describe_stacks(StackName=stack_name or NAME)["Stacks"][0]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        if not stack_name:
+            raise Refused(f"The local AWS has no {NAME}. {MAY_HAVE_ENDED}") from None
+        raise Refused(f"There is no {stack_name} here. Deploy it, or give the right name. {LOG_IN}") from None
 
 
 def outputs_of(stack: dict) -> dict[str, str]:
     """Returns the outputs of a described stack, by name."""
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def output_of(stack: dict, name: str) -> str:
+    """Returns one output of a described stack. Raises Refused if there is none."""
+    try:
+        return outputs_of(stack)[name]
+    except KeyError:
+        raise Refused(f"{stack['StackName']} is not a stack of this template: it has no output {name}.") from None
 
 
 def parameters_of(stack: dict) -> dict[str, Optional[str]]:

@@ -1,4 +1,4 @@
-"""Packs tools/ops and the requests that it sends into one file that Python runs: ops.pyz.
+"""Packs tools/ops and the samples in events/ into one file that Python runs: ops.pyz.
 
 The same source gives the same bytes, in a clone and in a release.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OPS = ROOT / "tools" / "ops"
-EVENTS = ("forged", "message-sent", "opportunity")  # the requests of `ops.request.sample`
+EVENTS = ROOT / "events"
 PROGRAM = "from ops.__main__ import main\n\nmain()\n"
 INTERPRETER = b"#!/usr/bin/env python3\n"
 OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip can say
@@ -20,7 +20,7 @@ def ops_pyz() -> bytes:
     """Returns the content of ops.pyz."""
     files = {"__main__.py": PROGRAM.encode()}
     files |= {f"ops/{module.name}": module.read_bytes() for module in OPS.glob("*.py")}
-    files |= {f"ops/events/{name}.json": (ROOT / "events" / f"{name}.json").read_bytes() for name in EVENTS}
+    files |= {f"ops/events/{sample.name}": sample.read_bytes() for sample in EVENTS.glob("*.json")}
     packed = io.BytesIO()
     packed.write(INTERPRETER)
     # Not compressed, so that the bytes are the same under every version of zlib.

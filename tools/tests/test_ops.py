@@ -15,8 +15,10 @@ import pytest
 
 import operator_tools
 from operator_tools import OPS, ops_pyz
+from ops.signature import SAMPLE_SECRET
+from source import ROOT
 
-COMMANDS = ("doctor", "pending", "resend", "send")
+COMMANDS = ("doctor", "logs", "pending", "resend", "send")
 MODULES = sorted(OPS.glob("*.py"))
 
 
@@ -30,11 +32,11 @@ def pyz(tmp_path_factory):
 
 @pytest.fixture
 def run(pyz):
-    """Runs ops.pyz with a Python that has no boto3, in an environment without credentials."""
+    """Runs ops.pyz with a Python that has no boto3, unless it is asked for, in an environment without credentials."""
 
-    def run(*arguments):
-        command = [sys.executable, "-I", "-S", pyz, *arguments]
-        environment = {"PATH": os.environ["PATH"]}
+    def run(*arguments, boto3=False, **environment):
+        command = [sys.executable, "-I", *([] if boto3 else ["-S"]), pyz, *arguments]
+        environment["PATH"] = os.environ["PATH"]
         return subprocess.run(command, cwd=pyz.parent, env=environment, capture_output=True, text=True, timeout=60)
 
     return run
@@ -70,14 +72,12 @@ def test_the_same_source_gives_the_same_bytes(monkeypatch, tmp_path):
     assert ops_pyz() == first
 
 
-def test_it_has_every_module_and_every_request_that_its_commands_send():
+def test_it_has_every_module_and_every_sample():
     with zipfile.ZipFile(BytesIO(ops_pyz())) as archive:
         packed = set(archive.namelist())
-    source = "".join(module.read_text("utf-8") for module in MODULES)
-    samples = set(re.findall(r'request\.sample\("([\w-]+)"\)', source))
-    assert samples
-    modules = {f"ops/{module.name}" for module in MODULES}
-    assert packed == {"__main__.py"} | modules | {f"ops/events/{name}.json" for name in samples}
+    samples = {f"ops/events/{sample.name}" for sample in (ROOT / "events").glob("*.json")}
+    assert len(samples) > 10
+    assert packed == {"__main__.py"} | {f"ops/{module.name}" for module in MODULES} | samples
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -95,7 +95,9 @@ def test_its_help_lists_every_command(run):
         assert re.search(rf"^ +{command} +\w", ran.stdout, re.MULTILINE), ran.stdout
 
 
-@pytest.mark.parametrize("command", [("doctor", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h")])
+@pytest.mark.parametrize(
+    "command", [("doctor", "stack"), ("logs", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h")]
+)
 def test_without_boto3_it_says_what_to_install(command, run):
     ran = run(*command)
     assert (ran.returncode, ran.stdout) == (2, "")
@@ -103,15 +105,53 @@ def test_without_boto3_it_says_what_to_install(command, run):
 
 
 def test_send_needs_no_boto3(run):
-    ran = run("send", "test-event.json", "--url", "http://127.0.0.1:1/")
+    ran = run("send", "test-event", "--url", "http://127.0.0.1:1/")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("First set the environment variable WEBHOOK_SECRET")
+    assert ran.stderr.endswith(" Nothing was sent.\n")
+    ran = run("send", "test-event", "--url", "http://127.0.0.1:1/", WEBHOOK_SECRET=SAMPLE_SECRET)
+    assert (ran.returncode, ran.stderr) == (2, "")
+    assert ran.stdout.startswith("> test-event, event evt_")
+    assert "< no answer from http://127.0.0.1:1/: " in ran.stdout
+
+
+def test_send_lists_the_samples(run):
+    ran = run("send", "nothing", "--url", "http://127.0.0.1:1/", WEBHOOK_SECRET=SAMPLE_SECRET)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert re.search("no sample and no file 'nothing'.*: forged, .*, unsigned. Nothing was sent.$", ran.stderr)
 
 
 def test_without_a_stack_it_says_how_to_name_one(run):
-    ran = run("send", "test-event.json")
+    for command in (("send", "test-event"), ("doctor",), ("logs",), ("pending",), ("resend", "--since", "2h")):
+        ran = run(*command, boto3=True)
+        assert (ran.returncode, ran.stdout) == (2, "")
+        assert "name a deployed stack" in ran.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_local_run_and_something_deployed_contradict_each_other(command, run):
+    deployed = ("event", "--url", "http://127.0.0.1:1/") if command == "send" else ("stack",)
+    ran = run(command, *deployed, "--run", "8080")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "name a deployed stack" in ran.stderr
+    assert ran.stderr.startswith("--run (make: RUN) names a local run, and ")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("port", ["", "0", "65536", "x", "-1", "8080 8081", "9" * 5000])
+def test_a_port_that_cannot_be_is_refused(port, run):
+    ran = run("doctor", f"--run={port}")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "argument --run: " in ran.stderr
+
+
+def test_an_empty_name_is_refused(run):
+    for command, name in ((("doctor", ""), "STACK"), (("send", "opportunity", "--url", ""), "--url")):
+        ran = run(*command)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (
+            2,
+            "",
+            f"{name} is empty: give it a value, or leave it out.\n",
+        )
 
 
 def test_under_an_older_python_it_says_which_it_needs(pyz):

@@ -13,6 +13,7 @@ from local_aws import run as run_module
 from local_aws.progress import Failed
 from local_aws.run import Run
 from ops import request, running
+from ops.errors import Refused
 from ops.running import ADDRESSES
 
 
@@ -137,28 +138,25 @@ def test_the_tools_use_the_one_run_that_is_up():
         assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
 
 
-def test_a_run_is_not_found_before_it_is_announced_nor_after_its_end(runs, capsys):
+def test_a_run_is_not_found_before_it_is_announced_nor_after_its_end(runs):
     with Run() as local:
-        with pytest.raises(SystemExit):
+        with pytest.raises(Refused):
             running.use_what_runs()
         local.announce("http://127.0.0.1:4566")
         folder = local.logs
     assert not folder.exists()
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Refused, match="`make run` is not up here"):
         running.use_what_runs()
-    assert ended.value.code == 2
-    assert "`make run` is not up here" in capsys.readouterr().err
 
 
-def test_with_two_runs_the_tools_name_both_and_ask_for_one(capsys):
+def test_with_two_runs_the_tools_name_both_and_ask_for_one():
     with Run() as one, Run() as other:
         for local in (one, other):
             local.announce("http://127.0.0.1:4566")
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(Refused) as refused:
             running.use_what_runs()
-        assert ended.value.code == 2
-        error = capsys.readouterr().err
-        assert str(one.front.port) in error and str(other.front.port) in error and "RUN=" in error
+        for named in (str(one.front.port), str(other.front.port), "RUN="):
+            assert named in str(refused.value)
         assert running.use_what_runs(str(other.front.port)) == other.front.url
     assert running.running() == []
 
@@ -171,12 +169,11 @@ def test_the_end_of_one_run_leaves_the_other_up():
         assert running.use_what_runs() == one.front.url
 
 
-def test_a_port_without_a_run_is_refused(capsys):
+def test_a_port_without_a_run_is_refused():
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
-        with pytest.raises(SystemExit):
+        with pytest.raises(Refused, match=f"those that are up have the ports {local.front.port}"):
             running.use_what_runs("1")
-    assert f"those that are up have the ports {local.front.port}" in capsys.readouterr().err
 
 
 def test_the_address_of_a_killed_run_is_recognised_and_its_folder_removed_by_the_next(runs):

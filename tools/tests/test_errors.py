@@ -1,0 +1,94 @@
+"""What ends a command early: AWS settings that cannot be used, Ctrl-C, a closed pipe, a defect. No traceback."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ops.__main__ import main
+from source import ROOT
+
+COMMANDS = (("doctor", "stack"), ("logs", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h", "--yes"))
+REGION = {"AWS_DEFAULT_REGION": "us-east-1"}
+KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", **REGION}
+# The variables, the content of ~/.aws/config, and what the command says.
+SETTINGS = {
+    "no region": ({}, "", "AWS_DEFAULT_REGION"),
+    "no region that can be": ({**KEY, "AWS_DEFAULT_REGION": "us east"}, "", "Set AWS_DEFAULT_REGION"),
+    "no credentials": (REGION, "", "Log your shell in"),
+    "half of the credentials": ({**REGION, "AWS_ACCESS_KEY_ID": "id"}, "", "Log your shell in"),
+    "no session": (
+        REGION,
+        "[default]\nsso_session=a\nsso_account_id=1\nsso_role_name=a\n"
+        "[sso-session a]\nsso_region=us-east-1\nsso_start_url=https://a.invalid\n",
+        "Log your shell in",
+    ),
+    "no network": ({**KEY, "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "", "Check the network"),
+    "no such profile": ({"AWS_PROFILE": "nobody"}, "", "Set AWS_PROFILE"),
+    "no config": ({}, "[default", "Fix the file"),
+    "no endpoint that can be": ({**KEY, "AWS_ENDPOINT_URL": "nowhere"}, "", "Check the AWS settings"),
+    "no program for credentials": (REGION, "[default]\ncredential_process=/nowhere/\n", "Check the AWS settings"),
+    "no JSON of that program": (REGION, "[default]\ncredential_process=echo []\n", "Check the AWS settings"),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_it_says_what_to_do(command, settings, tmp_path):
+    variables, config, said = SETTINGS[settings]
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(config)
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": "tools",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Otherwise botocore asks the machine for credentials, and tries a call that fails five times.
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_MAX_ATTEMPTS": "1",
+        **variables,
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "ops", *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 2, ran
+    assert said in ran.stdout + ran.stderr
+    assert "Traceback" not in ran.stderr
+    if command[0] == "doctor":
+        assert ran.stderr == ""
+        assert ran.stdout.startswith("can't tell  stack: ")
+    else:
+        assert (ran.stdout, len(ran.stderr.splitlines())) == ("", 1)
+
+
+def test_a_reader_that_goes_away_ends_the_command_without_a_word():
+    for command in (["doctor", "stack"], ["send", "opportunity", "--url", "http://127.0.0.1:1/"]):
+        reads, writes = os.pipe()
+        os.close(reads)
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": "tools", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["WEBHOOK_SECRET"] = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+        run = [sys.executable, "-m", "ops", *command]
+        ran = subprocess.run(run, cwd=ROOT, env=environment, stdout=writes, stderr=subprocess.PIPE, timeout=60)
+        os.close(writes)
+        assert (ran.returncode, ran.stderr) == (141, b"")
+
+
+def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ops.pending.described", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["pending", "stack"])
+    assert (ended.value.code, capsys.readouterr().err) == (130, "\nStopped.\n")
+
+
+def test_a_defect_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("ops.pending.described", lambda _: {}["\x1b"])
+    with pytest.raises(SystemExit) as ended:
+        main(["pending", "stack"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"KeyError: .*This is a defect of this program, in test_\w+\.py, line \d+\.\n", said)
