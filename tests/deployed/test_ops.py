@@ -200,19 +200,18 @@ def test_logs_prints_what_became_of_an_event(ops, running):
     assert "There is no outcome nothing. The outcomes are: alerted, " in ran.stderr
 
 
-def test_logs_follows_until_ctrl_c(unpacked, deployed, ops, running):
+def test_logs_follows_until_ctrl_c(unpacked, deployed, ops, running, cleanup):
     running(8080)
     event_id = request.fresh("evt")
     command = [sys.executable, "-I", "ops.pyz", "logs", "--event", event_id]
-    with subprocess.Popen(
-        command, cwd=unpacked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as following:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    following = cleanup.enter_context(subprocess.Popen(command, cwd=unpacked, text=True, **pipes))
+    cleanup.callback(following.kill)
+    for outcome in ("alerted", "duplicate"):
         assert ops("send", "opportunity", "--event-id", event_id).returncode == 0
-        assert f"200 alerted, {event_id}, " in following.stdout.readline()
-        assert ops("send", "opportunity", "--event-id", event_id).returncode == 0
-        assert f"200 duplicate, {event_id}, " in following.stdout.readline()
-        following.send_signal(signal.SIGINT)
-        assert following.communicate(timeout=30) == ("", "")
+        assert f"200 {outcome}, {event_id}, " in following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    assert following.communicate(timeout=30) == ("", "")
     assert following.returncode == 0
 
 

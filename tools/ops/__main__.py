@@ -24,6 +24,7 @@ def main(arguments=None):
     """Runs one command, and exits with its status."""
     if sys.version_info < OLDEST:
         fail("This needs Python {}.{} or newer. AWS CloudShell has one.".format(*OLDEST))
+    hook, sys.unraisablehook = sys.unraisablehook, end_if_interrupted
     try:
         given = parser().parse_args(arguments)
         refuse_contradiction(given)
@@ -38,7 +39,17 @@ def main(arguments=None):
         # As after `| head`. What is left in the buffer goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = NOBODY_READS
+    finally:
+        sys.unraisablehook = hook
     sys.exit(status)
+
+
+def end_if_interrupted(error):
+    """Ends the program after a Ctrl-C that came while Python disposed of an object. Python would ignore it."""
+    if not issubclass(error.exc_type, KeyboardInterrupt):
+        return sys.__unraisablehook__(error)
+    sys.stderr.write("\nStopped.\n")
+    return os._exit(INTERRUPTED)
 
 
 def run(given):

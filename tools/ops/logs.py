@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import chain
 from typing import Optional
 
 from ops.display import short
@@ -16,7 +17,7 @@ from ops.request import json_object, timestamp
 from ops.resend import key_part
 from ops.running import use_what_runs
 from ops.stack import described, output_of
-from ops.subscribers import pages
+from ops.subscribers import client
 
 FUNCTIONS = ("webhook", "redrive")
 # The outcomes of `src/webhook/response.rs` and `src/redrive.rs`.
@@ -73,6 +74,8 @@ class Log:
 
     def __init__(self, groups: dict[str, str], since: int):
         """`groups` has the log group of each function."""
+        # One client for all calls. Python swallows a Ctrl-C that comes while it closes a client's connections.
+        self._pages = client("logs").get_paginator("filter_log_events")
         self._groups = groups
         self._since = since
         self._seen = {}  # times, by the identity of an entry
@@ -86,8 +89,8 @@ class Log:
         self._seen = {identity: at for identity, at in self._seen.items() if at >= self._since}
 
     def _new_entries(self, function):
-        group = self._groups[function]
-        for entry in pages("logs", "filter_log_events", "events", logGroupName=group, startTime=self._since):
+        pages = self._pages.paginate(logGroupName=self._groups[function], startTime=self._since)
+        for entry in chain.from_iterable(page["events"] for page in pages):
             # ministack gives no ids, but a stream of its own to each invocation.
             identity = entry.get("eventId") or (entry["logStreamName"], entry["timestamp"], entry["message"])
             if identity not in self._seen:

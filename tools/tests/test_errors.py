@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -83,6 +84,30 @@ def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["pending", "stack"])
     assert (ended.value.code, capsys.readouterr().err) == (130, "\nStopped.\n")
+
+
+def test_ctrl_c_is_not_lost_while_python_disposes_of_an_object():
+    # As botocore's clients are disposed of: by a callback, whose errors Python ignores.
+    script = """
+import signal, weakref
+import ops.pending
+from ops.__main__ import main
+
+class Client:
+    pass
+
+def described(_):
+    weakref.finalize(Client(), signal.raise_signal, signal.SIGINT)
+    print("not stopped")
+
+ops.pending.described = described
+main(["pending", "stack"])
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": "tools", "PYTHONDONTWRITEBYTECODE": "1"}
+    signals = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    run = [sys.executable, "-c", script]
+    ran = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, **signals)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "\nStopped.\n")
 
 
 def test_a_defect_is_one_line(monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,16 +148,19 @@ def test_a_line_in_two_entries_is_one_line():
 
 @pytest.fixture
 def groups(monkeypatch):
-    """The entries of each log group, and what was asked."""
-    groups, asked = {"a": [], "b": []}, []
+    """The entries of each log group, what was asked, and the clients that were made. A page may be empty."""
+    groups = {"a": [], "b": [], "asked": [], "clients": []}
 
-    def pages(service, operation, items, **given):
-        assert (service, operation, items) == ("logs", "filter_log_events", "events")
-        asked.append(given)
-        return iter([one for one in groups[given["logGroupName"]] if one["timestamp"] >= given["startTime"]])
+    def paginate(**given):
+        groups["asked"].append(given)
+        found = [one for one in groups[given["logGroupName"]] if one["timestamp"] >= given["startTime"]]
+        return iter([{"events": found[:1]}, {"events": []}, {"events": found[1:]}])
 
-    monkeypatch.setattr(logs, "pages", pages)
-    groups["asked"] = asked
+    def client(service):
+        groups["clients"].append(service)
+        return SimpleNamespace(get_paginator=lambda operation: SimpleNamespace(paginate=paginate))
+
+    monkeypatch.setattr(logs, "client", client)
     return groups
 
 
@@ -180,3 +184,5 @@ def test_it_looks_at_the_latest_minute_only(groups):
     groups["a"] += [entry("3", AT + 550_000)]
     assert [one.text for one in log.new_lines()] == ["3"]
     assert [one["startTime"] for one in groups["asked"]] == [AT, AT + 540_000]
+    # Python swallows a Ctrl-C that comes while it closes the connections of a client that is gone.
+    assert groups["clients"] == ["logs"]
