@@ -77,7 +77,7 @@ def first(value: str) -> str:
 
 def demonstrate(deployed: Service, alerts: Inbox, secret: str, everything: bool) -> bool:
     """Sends the requests, shows the answers and the alert, and returns whether all are as expected."""
-    samples = {name: request.sample(name).with_event_id(request.fresh("evt")) for _, name, _ in SCENES}
+    samples = {name: request.sample(name).renewed() for _, name, _ in SCENES}
     print()
     faults, sent = [], {}
     for title, name, expected in SCENES:

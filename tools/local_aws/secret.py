@@ -12,7 +12,7 @@ class Secret:
 
     def value(self) -> str:
         """Returns the current value."""
-        return self._client.get_secret_value(SecretId=self._arn)["SecretString"]
+        return self._client.get_secret_value(SecretId=self.arn)["SecretString"]
 
     def put(self, value: str) -> None:
         """Puts a value, for the first time or as a rotation."""

@@ -1,8 +1,9 @@
 """Stays up, and shows what subscribers get, as it comes."""
 
 import time
+from textwrap import indent
 
-from local_aws.faces import faces
+from local_aws.faces import email, faces
 from local_aws.inbox import Inbox, Message
 from local_aws.progress import Failed
 from local_aws.run import Run
@@ -15,12 +16,12 @@ Up at {url}
 It takes what is signed with {secret}.
 
 In another terminal:
-  make send EVENT=opportunity                          one more opportunity; events/README.md lists the samples
-  make send EVENT=opportunity LEAD=lead_42 STATUS=DONE  another lead and another status
-  make logs                                            the functions' log, as it comes
-  make doctor                                          whether all is well
+  make send EVENT=opportunity LEAD=lead_42   another opportunity; events/README.md lists the samples
+  make send EVENT=opportunity N=20           twenty at once
+  make logs                                  the functions' log, as it comes
+  make doctor                                whether all is well, two minutes from now
 
-What subscribers get shows here. Ctrl-C takes all of it down.
+Each alert shows here as it comes. Ctrl-C takes all of it down.
 """
 
 
@@ -42,12 +43,13 @@ def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, every
 
 
 def show_alert(alert: Message, deployed: Service, everything: bool) -> None:
-    """Prints what people get. The alert's row in the table has the exact publish request."""
+    """Prints the email, or everything. The alert's row in the table has the exact publish request."""
     row = deployed.deliveries.published(alert.message_id)
     if row is None:
         print(f"{_now()}  An alert of {printable(alert.event['id'])}, which has no row in the table.")
     else:
-        print(f"{_now()}  An alert\n\n{faces(row, everything)}", flush=True)
+        shown = faces(row, everything) if everything else f"{indent(email(row), '    ')}\n"
+        print(f"{_now()}  An alert\n\n{shown}", flush=True)
 
 
 def change(message: Message) -> str:
