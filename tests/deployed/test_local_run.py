@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples import eventually
+from local_aws.function import build
 from ops.running import ROOT, RUNS, running
 
 PATIENCE = 180  # seconds until a run is up; other tests build and run beside it
@@ -131,6 +132,12 @@ def test_two_runs_have_their_own_state_and_the_tools_ask_which_one(tmp_path):
         assert not (RUNS / f"run-{ports[0]}").exists()
         assert make("pending", f"RUN={ports[1]}") == (0, "Nothing is pending.\n")
         assert eventually(lambda: "New opportunity" in other.printed())
+        started = other.descendants()
+        other.process.kill()
+        # The functions, too, of which each is a process of its own.
+        assert [process for process in started if "bootstrap" in command_of(process)]
+        assert eventually(lambda: all_gone(started), 20), other.printed()
+        assert not {run.port for run in running()} & set(ports)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT])
@@ -165,6 +172,40 @@ def test_it_deploys_with_the_parameters_that_are_given(tmp_path):
             assert make("send", "EVENT=opportunity", "LEAD=lead_42", f"STATUS={status}", f"RUN={port}")[0] == 0
         assert eventually(lambda: "Meeting booked" in run.printed() and "MEETING_BOOKED (" in run.printed())
         assert "lead_42 REPLY_RECEIVED -> DONE (gewonnen '\\xdf')" in run.printed()
+        for process in run.descendants():
+            if command_of(process).endswith("ministack\0"):
+                os.kill(int(process), signal.SIGKILL)
+        assert run.process.wait(30) == 2
+        assert "The local AWS has ended. The end of " in run.printed()
+        assert "Traceback" not in run.printed()
+
+
+def test_the_demo_is_one_screen_with_the_verdict_last():
+    status, printed = make("demo")
+    assert status == 0, printed
+    lines = printed.splitlines()
+    assert len(lines) <= 50, printed
+    assert "{" not in printed
+    assert "    Subject: New opportunity: john-doe" in lines
+    assert [line for line in lines if re.fullmatch(r"A lead becomes an opportunity .* 200 alerted, \d+ ms", line)]
+    assert [
+        line
+        for line in lines
+        if re.fullmatch(r"The alert, \d+ ms .*, by 4 calls to AWS: claim, slot, publish, complete", line)
+    ]
+    assert lines.index("ok: four answers as expected, and one alert") == len(lines) - 7
+    assert lines[-5] == "Next:"
+
+
+def test_the_demo_of_a_built_template_shows_everything_if_it_is_asked_to(local_aws, tmp_path):
+    built = build(tmp_path / "fürst release", local_aws.logs)
+    before = set(built.parent.iterdir())
+    status, printed = make("demo", "V=1", f"TEMPLATE={built}", PATH=f"{ROOT / '.venv' / 'bin'}:/usr/bin:/bin")
+    assert status == 0, printed
+    assert '"eventType": "lead.status.changed"' in printed
+    assert '"specversion": "1.0"' in printed
+    assert "Building" not in printed
+    assert set(built.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -172,11 +213,12 @@ def test_it_deploys_with_the_parameters_that_are_given(tmp_path):
     [
         (("run", "StatusStream=on"), "StatusStream=on: must be off, standard or fifo."),
         (("run", "Statustream=off"), "did you mean StatusStream?"),
-        (("run", "PORT=eighty"), "PORT=eighty: must be a number from 1 to 65535"),
+        (("run", "PORT=eighty"), "PORT must be one from 1 to 65535, not 'eighty'"),
         (("run", "SECRET=whsec_short"), "SECRET cannot be used"),
         (("run", "TEMPLATE=nope.yaml"), "TEMPLATE=nope.yaml cannot be read"),
         (("demo", 'TEMPLATE=it\'s "nope" $HOME.yaml'), 'TEMPLATE=it\'s "nope" $HOME.yaml cannot be read'),
         (("demo", "PORT=1"), "make demo takes TEMPLATE V, not PORT"),
+        (("journey", "V=1"), "it needs STAY=yes"),
         (("journey", "STAY=perhaps"), "STAY takes yes or no, not perhaps"),
     ],
 )

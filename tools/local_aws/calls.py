@@ -1,10 +1,10 @@
 """The calls to AWS that a request made, as the function's log has them."""
 
-import json
 import time
 
 import boto3
 
+from ops.request import json_object
 from ops.stack import NAME
 
 # The steps of a delivery, each of which is one call, by the member of the line that has its time.
@@ -17,16 +17,8 @@ def calls_of(event_id: str, patience: float = 5) -> list[str]:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         for event in logs.filter_log_events(logGroupName=f"/aws/lambda/{NAME}-webhook")["events"]:
-            line = _json(event["message"])
+            line = json_object(event["message"]) or {}
             if line.get("eventId") == event_id and line.get("outcome") == "alerted":
                 return [name for time_of, name in STEPS.items() if line.get(time_of) is not None]
         time.sleep(0.1)
     return []
-
-
-def _json(text):
-    try:
-        line = json.loads(text)
-    except ValueError:
-        return {}
-    return line if isinstance(line, dict) else {}

@@ -1,4 +1,4 @@
-"""What `make run`, `make demo` and `make journey` have in common as commands."""
+"""The frame of the commands `make run`, `make demo` and `make journey`."""
 
 import argparse
 import os
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from local_aws.lifeline import FATAL, end_with_parent
 from local_aws.progress import Failed
+from ops.__main__ import port
 
 
 def run_command(do: Callable[[], bool]) -> None:
@@ -19,7 +20,7 @@ def run_command(do: Callable[[], bool]) -> None:
         # A background job of a script ignores Ctrl-C otherwise. `nohup` wants SIGHUP ignored.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
-    end_with_parent()
+    end_with_parent(int(os.environ.get("PARENT", os.getppid())))
     # Names come from outside, and a terminal may not have their characters.
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -46,12 +47,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
     parser.add_argument("--verbose", action="store_true", help="show all that is sent, answered and published")
-    parser.add_argument("--port", type=_port, help="the port of the webhook; without it, a free one")
-    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameters of the template")
+    parser.add_argument(
+        "--port", type=lambda text: int(port(text)), help="the port of the webhook; without it, a free one"
+    )
     return parser
-
-
-def _port(text):
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise argparse.ArgumentTypeError(f"PORT={text}: must be a number from 1 to 65535")
-    return int(text)

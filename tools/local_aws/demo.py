@@ -18,7 +18,7 @@ from local_aws.run import Run
 from local_aws.service import Service, service
 from local_aws.stay import stay
 from ops import request
-from ops.display import answer_line, request_line, show_answer, show_request
+from ops.display import answer_line, printable, request_line, show_answer, show_request
 from ops.running import ROOT
 from ops.secret_value import secrets_in
 from ops.signature import SAMPLE_SECRET
@@ -41,10 +41,12 @@ Next:
 
 def main():
     parser = command.parser(__doc__)
+    parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameters of the template")
     parser.add_argument("--template", type=Path, help="that of an unpacked release; without it, this source is built")
     given = parser.parse_args()
-    secret = os.environ.get("WEBHOOK_SECRET") if given.stay else None
-    command.run_command(lambda: run(given, secret or SAMPLE_SECRET))
+    # Out of the environment, which everything that builds would inherit.
+    secret = os.environ.pop("WEBHOOK_SECRET", SAMPLE_SECRET)
+    command.run_command(lambda: run(given, secret if given.stay else SAMPLE_SECRET))
 
 
 def run(given: argparse.Namespace, secret: str) -> bool:
@@ -102,9 +104,11 @@ def demonstrate(deployed: Service, alerts: Inbox, secret: str, everything: bool)
         print(
             f"\nThe alert, {took:.0f} ms after the event was sent, by {len(calls)} calls to AWS: {', '.join(calls)}\n"
         )
-        print(faces(deployed.deliveries.published(alert.message_id), everything))
-    if [alert.event["id"] for alert in arrived] != [event_id]:
-        faults.append(f"Alerts: {', '.join(alert.event['id'] for alert in arrived) or 'none'} instead of {event_id}")
+        row = deployed.deliveries.with_alert(alert.text)
+        print(faces(row, everything) if row else printable(alert.text))
+    ids = [alert.event.get("id") for alert in arrived]
+    if ids != [event_id]:
+        faults.append(f"Alerts: {ids} instead of {[event_id]}")
     for fault in faults:
         print(f"FAILED  {fault}")
     if not faults:

@@ -1,9 +1,11 @@
 """The address of a local run: passes SendPilot's requests on to the deployed API, and nothing else.
 
-A tunnel makes this address public. The local AWS is at another port, because whoever reaches it controls this machine.
+A tunnel makes this address public. The local AWS is at another port, because anyone who reaches that port controls
+this machine.
 """
 
 import logging
+import re
 import socket
 from threading import Thread
 
@@ -15,10 +17,13 @@ from local_aws.progress import Failed
 from ops import request as client
 
 PATH = "/webhooks/sendpilot"
-# API Gateway's limit (https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html).
+# API Gateway's limit, in bytes
+# (https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html).
 LARGEST = 10 * 1024 * 1024
-# The server of the API sets these itself.
-OWN = {"host", "connection", "content-length", "transfer-encoding", "expect"}
+# The headers that the function may read. Others could steer the local AWS.
+PASSED = re.compile(r"content-type|user-agent|(svix|webhook)-.*", re.IGNORECASE)
+# The server sets these itself.
+OWN = {"connection", "content-length", "transfer-encoding", "date", "server"}
 
 
 class Front:
@@ -62,10 +67,10 @@ class Front:
         if self.target is None:
             return Response("The local run is not deployed yet.\n", 503)
         request.max_content_length = LARGEST
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in OWN}
+        headers = {name: value for name, value in request.headers.items() if PASSED.fullmatch(name)}
         try:
             answer = client.exchange("POST", self.target, request.get_data(), headers)
         except OSError as error:
             return Response(f"The local AWS does not answer: {error}\n", 502)
-        kept = {name: value for name, value in answer.headers.items() if name.lower() not in OWN | {"date", "server"}}
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in OWN}
         return Response(answer.body, answer.status, kept)

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import boto3
 
+from ops.request import json_object
+
 
 @dataclass
 class Message:
@@ -15,7 +17,7 @@ class Message:
     message_id: str
     subject: str | None  # messages of the lead status stream have none
     text: str  # the body for programs, as it arrived
-    event: dict  # the same, parsed: a CloudEvent
+    event: dict  # the same, parsed: a CloudEvent. Empty if it is not a JSON object
     attributes: dict[str, str]
     group: str | None  # the message group of a FIFO topic
     arrived: float  # when it reached the queue, in seconds since the Unix epoch
@@ -97,7 +99,7 @@ def _read(received):
         message_id=envelope["MessageId"],
         subject=envelope.get("Subject"),
         text=envelope["Message"],
-        event=json.loads(envelope["Message"]),
+        event=json_object(envelope["Message"]) or {},
         attributes={name: attribute["Value"] for name, attribute in envelope.get("MessageAttributes", {}).items()},
         group=received["Attributes"].get("MessageGroupId"),
         arrived=int(received["Attributes"]["SentTimestamp"]) / 1000,

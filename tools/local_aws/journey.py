@@ -63,7 +63,10 @@ class Step:
 
 
 def main():
-    given = command.parser(__doc__).parse_args()
+    parser = command.parser(__doc__)
+    given = parser.parse_args()
+    if given.verbose and not given.stay:
+        parser.error("V=1 (--verbose) shows more of what comes later, so it needs STAY=yes (--stay)")
     command.run_command(lambda: run(given))
 
 

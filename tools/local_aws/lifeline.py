@@ -63,9 +63,8 @@ class Lifeline:
         return self._process.wait()
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """Sends SIGTERM to this process when its parent ends, or when `make`, its parent, was told to end."""
-    parent = os.getppid()
 
     def watch():
         while os.getppid() == parent and not _is_ending_make(parent):
@@ -86,8 +85,10 @@ def _is_ending_make(process):
     except OSError:
         return False
     status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    handled = int(status["SigBlk"], 16) & ~int(status["SigCgt"], 16)
-    return status["Name"] in ("make", "gmake") and any(handled & 1 << number - 1 for number in (*FATAL, signal.SIGQUIT))
+    if status.get("Name") not in ("make", "gmake"):
+        return False
+    handled = int(status.get("SigBlk", "0"), 16) & ~int(status.get("SigCgt", "0"), 16)
+    return any(handled & 1 << number - 1 for number in (*FATAL, signal.SIGQUIT))
 
 
 def _hold(scratch, *command):

@@ -25,11 +25,16 @@ _Template.add_multi_constructor("!", lambda *_: None)
 
 def declared(template: Path) -> dict[str, dict]:
     """Returns the parameters that a template declares, by name."""
-    return yaml.load(template.read_text("utf-8"), _Template)["Parameters"]
+    try:
+        return yaml.load(template.read_text("utf-8"), _Template)["Parameters"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        raise Failed(f"{template} is not a template with parameters.") from None
 
 
 def given(arguments: list[str], template: Path) -> dict[str, str]:
     """Returns parameters that were given as Name=value. Refuses by name what the template does not take."""
+    if not arguments:
+        return {}
     parameters = declared(template)
     values = {}
     for argument in arguments:

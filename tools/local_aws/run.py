@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from local_aws.front import Front
-from local_aws.progress import Failed
 from ops.running import ADDRESSES, LOCK, RUNS, is_held
 
 
@@ -34,7 +33,7 @@ class Run:
 
     def __exit__(self, error, *_):
         (self.logs / ADDRESSES).unlink(missing_ok=True)
-        if error is not Failed:
+        if error in (None, KeyboardInterrupt, BrokenPipeError):
             shutil.rmtree(self.logs, ignore_errors=True)
         self._undo.close()
 
@@ -50,7 +49,7 @@ class Run:
 def _remove_ended_runs():
     for folder in RUNS.glob("run-*"):
         if not is_held(folder / LOCK):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)  # a tool may remove an address at the same time
 
 
 @contextmanager

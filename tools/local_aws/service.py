@@ -7,7 +7,7 @@ from pathlib import Path
 
 from local_aws import function, stack
 from local_aws.emulator import Emulator
-from local_aws.progress import Failed, step
+from local_aws.progress import step
 from local_aws.redrive import Redrive
 from local_aws.run import Run
 from local_aws.secret import Secret
@@ -55,10 +55,7 @@ def service(run: Run, template: Path | None = None, secret: str = SAMPLE_SECRET,
 def deploy(emulator: Emulator, template: Path, secret_value: str = SAMPLE_SECRET, **parameters) -> Service:
     """Deploys a built template. Returns the service, which has this signing secret."""
     with step("Deploying template.yaml to the local AWS"):
-        try:
-            deployed = stack.deploy(template, emulator, **parameters)
-        except KeyError as missing:
-            raise Failed(f"{template} is not a template of this project: its stack has no {missing}.") from None
+        deployed = stack.deploy(template, emulator, **parameters)
     deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
     secret = Secret(deployed.secret_arn)
     secret.put(secret_value)

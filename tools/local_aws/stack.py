@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent, indent
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import boto3
 
 from local_aws.emulator import Emulator
 from local_aws.function import architecture, run_sam
+from local_aws.progress import Failed
 from ops.running import REGION
 from ops.stack import NAME, outputs
 
@@ -22,6 +24,14 @@ DEFAULTS = {
     "AlertTags": "",
     "DebounceMinutes": 0,
     "AlertsPerSecond": 5,
+}
+NEEDED = {
+    "WebhookUrl",
+    "AlertsTopicArn",
+    "AlarmsTopicArn",
+    "DeliveriesTableName",
+    "RedriveFunctionName",
+    "WebhookSecretArn",
 }
 ALARM_EMAIL = "operations@example.com"  # ministack sends no mail
 
@@ -52,14 +62,17 @@ def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
     # sam reads a file as it is. Of an argument, it would take some characters for its own. JSON is YAML too.
     overrides = emulator.scratch / "parameters.yaml"
     overrides.write_text(json.dumps(_values(parameters)), "utf-8")
-    # The paths in a template are relative to it.
-    adapted = template.with_name("adapted.yaml")
-    adapted.write_text(as_ministack_takes_it(template.read_text("utf-8")), "utf-8")
     # `sam deploy --guided` writes its user's own stack into samconfig.toml, so these are arguments.
-    where = ["--stack-name", NAME, "--region", REGION]
-    arguments = ["--template-file", str(adapted), *where, "--no-confirm-changeset", "--no-progressbar"]
+    where = ["--stack-name", NAME, "--region", REGION, "--no-confirm-changeset", "--no-progressbar"]
+    # The paths in a template are relative to its folder, so the adapted one stands beside it.
+    adapted = template.with_name(f"adapted-{uuid4()}.yaml")
     try:
-        run_sam("deploy", [*arguments, "--parameter-overrides", f"file://{overrides}"], emulator.logs)
+        adapted.write_text(as_ministack_takes_it(template.read_text("utf-8")), "utf-8")
+    except OSError as error:
+        raise Failed(f"The folder of {template} must be writable: {error.strerror}.") from None
+    try:
+        files = ["--template-file", str(adapted), "--parameter-overrides", f"file://{overrides}"]
+        run_sam("deploy", [*where, *files], emulator.logs)
     finally:
         adapted.unlink()
     return _completed(emulator)
@@ -86,6 +99,8 @@ def _completed(emulator: Emulator) -> Stack:
     """Does what ministack leaves out of a deployment, and returns the outputs."""
     _create_routes()
     deployed = outputs(NAME)
+    if missing := sorted(NEEDED - deployed.keys()):
+        raise Failed(f"This is not the template of this project: its stack has no output {', '.join(missing)}.")
     stream_arn = deployed.get("StatusTopicArn")
     if stream_arn and stream_arn.endswith(".fifo"):
         _make_fifo(stream_arn)

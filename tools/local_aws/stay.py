@@ -3,12 +3,15 @@
 import time
 from textwrap import indent
 
+from botocore.exceptions import BotoCoreError
+
 from local_aws.faces import email, faces
 from local_aws.inbox import Inbox, Message
 from local_aws.progress import Failed
 from local_aws.run import Run
 from local_aws.service import Service
 from ops.display import printable
+from ops.running import running
 from ops.signature import SAMPLE_SECRET
 
 USES = """
@@ -16,10 +19,10 @@ Up at {url}
 It takes what is signed with {secret}.
 
 In another terminal:
-  make send EVENT=opportunity LEAD=lead_42   another opportunity; events/README.md lists the samples
-  make send EVENT=opportunity N=20           twenty at once
-  make logs                                  the functions' log, as it comes
-  make doctor                                whether all is well, two minutes from now
+  make send EVENT=opportunity LEAD=lead_42{run}   another opportunity; events/README.md lists the samples
+  make send EVENT=opportunity N=20{run}           twenty at once
+  make logs{run}                                  the functions' log, as it comes
+  make doctor{run}                                whether all is well, two minutes from now
 
 Each alert shows here as it comes. Ctrl-C takes all of it down.
 """
@@ -30,31 +33,37 @@ def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, every
     run.announce(deployed.emulator.endpoint)
     known = deployed.secret.value() == SAMPLE_SECRET
     secret = "the sample secret, as `make send` signs" if known else "the secret that you gave"
-    print(USES.format(url=run.front.url, secret=secret), flush=True)
+    which = f" RUN={run.front.port}" if len(running()) > 1 else ""
+    print(USES.format(url=run.front.url, secret=secret, run=which), flush=True)
     try:
         while deployed.emulator.running():
             for message in alerts.receive(wait=1):
                 show_alert(message, deployed, everything)
             for message in stream.receive() if stream else ():
                 print(f"{_now()}  Lead status stream: {change(message)}", flush=True)
-        raise Failed("The local AWS has ended", run.logs / "ministack.log")
+    except BotoCoreError:
+        pass  # nobody answers any more
     except KeyboardInterrupt:
         print("\nStopped.")
+        return
+    raise Failed("The local AWS has ended", run.logs / "ministack.log")
 
 
 def show_alert(alert: Message, deployed: Service, everything: bool) -> None:
     """Prints the email, or everything. The alert's row in the table has the exact publish request."""
-    row = deployed.deliveries.published(alert.message_id)
+    row = deployed.deliveries.with_alert(alert.text)
     if row is None:
-        print(f"{_now()}  An alert of {printable(alert.event['id'])}, which has no row in the table.")
-    else:
-        shown = faces(row, everything) if everything else f"{indent(email(row), '    ')}\n"
-        print(f"{_now()}  An alert\n\n{shown}", flush=True)
+        print(f"{_now()}  Somebody else published to the alerts topic: {printable(alert.text)}", flush=True)
+        return
+    shown = faces(row, everything) if everything else f"{indent(email(row), '    ')}\n"
+    print(f"{_now()}  An alert\n\n{shown}", flush=True)
 
 
 def change(message: Message) -> str:
     """Returns what a message of the stream says, in one line."""
-    data = message.event["data"]
+    data = message.event.get("data")
+    if not data:
+        return f"somebody else published {printable(message.text)}"
     words = f"{data['leadId']} {data.get('previousStatus') or '(none)'} -> {data['newStatus']} ({data['crmStage']})"
     return printable(words)
 

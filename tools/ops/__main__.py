@@ -138,8 +138,7 @@ def parser():
     doctor = add(
         "doctor",
         "Says what is wrong with a stack, and how to fix it",
-        "0 if all is well, 1 if something is wrong, 2 if nothing is known to be wrong but something could not be told. "
-        "A script calls this program, not `make doctor`, which ends with 2 in both cases.",
+        "0 if all is well, 1 if something is wrong, 2 if nothing is known to be wrong but something could not be told.",
     )
     doctor.add_argument("--alert", action="store_true", help="send an opportunity too, whose alert reaches everybody")
     doctor.add_argument("stack", nargs="?", metavar="STACK", help=STACK)
@@ -203,7 +202,8 @@ def parser():
     send.add_argument(
         "file",
         metavar="EVENT",
-        help="the name of a sample, such as opportunity, or a file: a whole request as in events/, or a bare payload",
+        help="the name of a sample, such as opportunity, or a file: a whole request as in events/, or a bare payload. "
+        "The samples forged and unsigned are not signed by the receiver's secret; every other event is",
     )
     return whole
 

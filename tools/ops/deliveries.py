@@ -1,7 +1,6 @@
 """The rows of a deployed table."""
 
 import json
-import time
 from typing import Optional
 
 import boto3
@@ -40,19 +39,10 @@ class Deliveries:
                 return rows
             page = self._table.scan(ExclusiveStartKey=page["LastEvaluatedKey"], **asked)
 
-    def published(self, message_id: str, patience: float = 5) -> Optional[dict]:
-        """Returns the row of a message that has arrived, or None.
-
-        The function completes the row after the publish, so this waits for `patience` seconds at most.
-        """
-        deadline = time.monotonic() + patience
-        while True:
-            for row in self._scan(ConsistentRead=True):
-                if row.get("messageId") == message_id:
-                    return row
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.1)
+    def with_alert(self, text: str) -> Optional[dict]:
+        """Returns the row of an alert, given the text that programs get, or None. The claim writes it first."""
+        alerts = self._scan(ConsistentRead=True, FilterExpression="attribute_exists(message.Subject)")
+        return next((row for row in alerts if bodies(row)["default"] == text), None)
 
 
 def bodies(row: dict) -> dict[str, str]:

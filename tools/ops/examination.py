@@ -436,7 +436,8 @@ class Examination:
             "forwarded. Only a new confirmation changes that. So end the subscription, and subscribe again."
         )
         if topic == self._outputs.get("AlertsTopicArn"):
-            yield f"Afterwards, `{self._tool('resend')}` sends the alerts that it missed meanwhile."
+            since = "SINCE=2h" if self._local else "--since 2h"
+            yield f"Afterwards, `{self._tool('resend')} {since}` sends the alerts that it missed in the last two hours."
         for one, found in endable:
             yield _command("aws sns unsubscribe --subscription-arn {}", one["SubscriptionArn"])[1:]
             yield self._subscribe(topic, one["Protocol"], one, found)[1:]
@@ -549,7 +550,7 @@ class Examination:
             return Finding(OK, f"{runs} in the last {_minutes(RECENT)}")
         deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
         if self._now - deployed.timestamp() < RECENT.total_seconds():
-            again = "Run this again in two minutes: it runs every minute."
+            again = "Run this again in two minutes. The redrive runs every minute."
             return Finding(CANT_TELL, "none is seen yet, but the stack is new", again)
         run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
         remedy = (

@@ -54,7 +54,7 @@ def run(given: argparse.Namespace) -> int:
     if not given.stack:
         use_what_runs(given.run)
     stack = described(given.stack)
-    output_of(stack, "RedriveFunctionName")
+    output_of(stack, "RedriveFunctionName")  # refuses a stack of another template
     functions = (given.function,) if given.function else FUNCTIONS
     log = Log({function: f"/aws/lambda/{stack['StackName']}-{function}" for function in functions}, since)
     try:

@@ -76,6 +76,7 @@ class Resend:
 
     def __init__(self, stack_name: Optional[str], stream: bool = False):
         stack = described(stack_name)
+        self._local = stack_name is None
         self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
         self._table_name = output_of(stack, "DeliveriesTableName")
         if stream and "StatusTopicArn" not in outputs_of(stack):
@@ -189,7 +190,7 @@ class Resend:
                     message_id = self._publish(row["message"])
                 except (BotoCoreError, ClientError) as error:
                     failed += 1
-                    print(f"FAILED     {delivery}: {said(error)}", flush=True)
+                    print(f"FAILED     {delivery}: {said(error, self._local)}", flush=True)
                     if isinstance(error, ClientError) and hopeless(error):
                         break
                     continue
@@ -201,7 +202,7 @@ class Resend:
             return 130
         except (BotoCoreError, ClientError, WrongClock) as error:
             # Without a slot, the pace cannot be kept.
-            print(f"Stopped: {error if isinstance(error, WrongClock) else said(error)}")
+            print(f"Stopped: {error if isinstance(error, WrongClock) else said(error, self._local)}")
             failed += 1
         print(self._sum(published, rows))
         return 1 if failed else 0
@@ -271,9 +272,9 @@ def at(row: dict) -> str:
         return str(row["publishedAt"])
 
 
-def said(error: Exception) -> str:
+def said(error: Exception, local: bool) -> str:
     """Says why a publish failed, what to do, and whether it may have taken effect all the same."""
-    what = explained(error, local=False)
+    what = explained(error, local)
     if isinstance(error, ClientError):
         is_unknown = error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
     else:

@@ -5,6 +5,7 @@ A run has the folder `.local-aws/run-PORT`. It holds a lock in it, which ends wi
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -33,7 +34,10 @@ def running() -> list[Running]:
     found = []
     for addresses in sorted(RUNS.glob(f"run-*/{ADDRESSES}")):
         if is_held(addresses.with_name(LOCK)):
-            found.append(Running(addresses.parent.name.partition("-")[2], **json.loads(addresses.read_text("utf-8"))))
+            # A run may end at this moment, and a person may have edited the file.
+            with suppress(OSError, ValueError, TypeError):
+                known = json.loads(addresses.read_text("utf-8"))
+                found.append(Running(addresses.parent.name.partition("-")[2], **known))
         else:
             addresses.unlink(missing_ok=True)
     return found

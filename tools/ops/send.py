@@ -136,7 +136,7 @@ def _announcement(events, given):
     if given.event_id is not None:
         return f"{request_line(events[0], given.file)}, {given.times} times as the same event"
     lead = "" if given.lead is not None else ", all on the same lead"
-    return f"{request_line(events[0], given.file, with_id=False)}, {given.times} times under new event ids{lead}"
+    return f"{request_line(events[0], given.file, with_id=False)}, {given.times} times as new events{lead}"
 
 
 def _post(events, url, secret):

@@ -1,6 +1,9 @@
-"""A build and the release that is packed from it."""
+"""What several tests use: a webhook that keeps what it gets, a build, and the release that is packed from it."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +12,43 @@ from source import ROOT
 
 FUNCTIONS = ("RedriveFunction", "WebhookFunction")
 AT = 1_708_770_600  # 24 February 2024, 10:30 UTC
+
+
+class Receiver(ThreadingHTTPServer):
+    """A webhook that accepts everything."""
+
+    daemon_threads = True
+    request_queue_size = 128  # connections that wait
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.got = []
+        self.answer = (200, {}, b'{"outcome":"alerted"}')
+        self.url = f"http://127.0.0.1:{self.server_port}/webhooks/sendpilot"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.got.append(SimpleNamespace(path=self.path, body=body, headers=headers))
+        status, headers, content = self.server.answer
+        self.send_response(status)
+        for name, value in {"content-length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture

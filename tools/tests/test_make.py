@@ -1,5 +1,6 @@
 """The Makefile's targets for operators: each variable reaches the command as it is, or is refused by its name."""
 
+import os
 import shlex
 import subprocess
 
@@ -7,7 +8,7 @@ import pytest
 
 from source import ROOT
 
-# The variables of each target, and the options that they become. Those of HOW take certain words only.
+# The variables of each target, and the options that they become.
 OPTIONS = {
     "send": {
         "LEAD": "--lead",
@@ -40,10 +41,10 @@ VALUES = ("a b  c", "a'b", 'a"b', "a$b", "$$", "$(HOME)", "a#b%", "a\\", "-x", "
 TAKES = [(target, variable) for target, options in OPTIONS.items() for variable in options]
 
 
-def make(target, *variables):
+def make(target, *variables, environment=None):
     """Returns what `make` would run, and what it says."""
     command = ["make", "--dry-run", "--no-print-directory", target, *variables]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def arguments(made, target):
@@ -70,7 +71,7 @@ def test_a_value_is_passed_on_as_it_is(target, variable, tmp_path):
     assert not ran.exists()
 
 
-def test_the_secret_is_no_argument():
+def test_the_secret_is_no_argument_of_the_command():
     line = make("send", "EVENT=opportunity", "SECRET=whsec_a'b $x").stdout.replace("\\\n", "")
     words = shlex.split(line.splitlines()[-1])
     assert words[0] == "WEBHOOK_SECRET=whsec_a'b $x"
@@ -118,3 +119,32 @@ def test_send_says_what_it_needs():
     made = make("send")
     assert (made.returncode, made.stdout) == (2, "")
     assert "make send EVENT=opportunity" in made.stderr
+
+
+def test_the_environment_of_a_shell_changes_only_the_stack():
+    shell = {
+        **os.environ,
+        "PORT": "1",
+        "N": "2",
+        "V": "1",
+        "TIME": "",
+        "URL": "http://127.0.0.1:1/",
+        "STACK": "deployed",
+    }
+    assert arguments(make("send", "EVENT=opportunity", environment=shell), "send") == ["--", "opportunity"]
+    assert arguments(make("doctor", environment=shell), "doctor") == ["--", "deployed"]
+    assert arguments(make("doctor", environment={**shell, "STACK": ""}), "doctor") == []
+
+
+@pytest.mark.parametrize("value", ["", *VALUES])
+def test_a_run_gets_every_other_variable_as_a_parameter(value):
+    made = make("run", f"AlertTags={value}", "PORT=8080")
+    words = shlex.split(made.stdout.replace("\\\n", "").splitlines()[-1])
+    assert words[words.index("local_aws.demo") + 1 :] == ["--stay", "--port=8080", "--", f"AlertTags={value}"]
+
+
+@pytest.mark.parametrize(("target", "variable"), [("demo", "PORT"), ("journey", "SECRET"), ("journey", "StatusStream")])
+def test_a_demo_takes_no_parameters(target, variable):
+    made = make(target, f"{variable}=1")
+    assert (made.returncode, made.stdout) == (2, "")
+    assert f"not {variable}" in made.stderr

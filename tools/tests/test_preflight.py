@@ -12,7 +12,6 @@ from local_aws.preflight import MACHINES
 from source import ROOT
 
 PREFLIGHT = ROOT / "tools" / "local_aws" / "preflight.py"
-RUST = ("cargo", "rustc", "cc")
 ELF = b"\x7fELF" + bytes(14) + MACHINES[platform.machine()].to_bytes(2, "little")
 
 

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 import textwrap
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
 from local_aws import run as run_module
+from local_aws.front import PATH
 from local_aws.progress import Failed
 from local_aws.run import Run
 from ops import request, running
@@ -27,48 +26,35 @@ def runs(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def webhook():
-    """A server in the place of the deployed API: `requests` has what it got, and it answers with `answer`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["content-length"]))
-            server.requests.append((self.path, dict(self.headers), body))
-            status, headers, answer = server.answer
-            self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(answer))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.answer = [], (200, {"content-type": "application/json"}, b'{"outcome": "alerted"}')
-    server.url = f"http://127.0.0.1:{server.server_port}/api/webhooks/sendpilot"
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_it_passes_a_request_and_its_answer_on_as_they_are(webhook):
-    webhook.answer = (
+def test_it_passes_a_request_and_its_answer_on_as_they_are(receiver):
+    receiver.answer = (
         503,
         {"retry-after": "7", "content-type": "application/problem+json"},
         b'{"outcome": "unavailable"}',
     )
     body = b'\xff{"a":  1}\r\n'
     with Run() as local:
-        local.front.target = webhook.url
+        local.front.target = receiver.url
         answer = request.exchange("POST", local.front.url, body, {"svix-id": "msg_1", "User-Agent": "Svix"})
-    [(path, headers, got)] = webhook.requests
-    assert (path, got, headers["Svix-Id"], headers["User-Agent"]) == ("/api/webhooks/sendpilot", body, "msg_1", "Svix")
+    [got] = receiver.got
+    assert (got.path, got.body, got.headers["svix-id"], got.headers["user-agent"]) == (PATH, body, "msg_1", "Svix")
     assert (answer.status, answer.headers["retry-after"], answer.outcome()) == (503, "7", "unavailable")
+
+
+def test_it_passes_no_header_on_that_could_steer_the_local_aws(receiver):
+    headers = {
+        "Authorization": "AWS4-HMAC-SHA256 ...",
+        "X-Amz-Target": "AWSLambda",
+        "Host": "lambda.us-east-1",
+        "svix-id": "1",
+    }
+    with Run() as local:
+        local.front.target = receiver.url
+        request.exchange("POST", local.front.url, b"{}", headers)
+    [got] = receiver.got
+    assert got.headers["svix-id"] == "1"
+    assert not {"authorization", "x-amz-target"} & got.headers.keys()
+    assert got.headers["host"] == f"127.0.0.1:{receiver.server_port}"
 
 
 @pytest.mark.parametrize(
@@ -82,34 +68,33 @@ def test_it_passes_a_request_and_its_answer_on_as_they_are(webhook):
         ("PUT", "/2015-03-31/functions"),
     ],
 )
-def test_it_lets_nothing_else_through(method, path, webhook):
+def test_it_lets_nothing_else_through(method, path, receiver):
     with Run() as local:
-        local.front.target = webhook.url
+        local.front.target = receiver.url
         answer = request.exchange(method, f"http://127.0.0.1:{local.front.port}{path}", b"{}")
     assert answer.status == 404
-    assert webhook.requests == []
+    assert receiver.got == []
 
 
-def test_it_refuses_more_than_the_gateway_takes(webhook):
+def test_it_refuses_more_than_the_gateway_takes(receiver):
     with Run() as local:
-        local.front.target = webhook.url
+        local.front.target = receiver.url
         url = local.front.url
         assert request.exchange("POST", url, b" " * (10 * 1024 * 1024)).status == 200
         assert request.exchange("POST", url, b" " * (10 * 1024 * 1024 + 1)).status == 413
 
 
-def test_a_body_in_chunks_arrives_whole(webhook):
+def test_a_body_in_chunks_arrives_whole(receiver):
     with Run() as local:
-        local.front.target = webhook.url
+        local.front.target = receiver.url
         assert (
             request.exchange("POST", local.front.url, iter([b"{", b"}"]), {"transfer-encoding": "chunked"}).status
             == 200
         )
-    [(_, _, body)] = webhook.requests
-    assert body == b"{}"
+    assert [got.body for got in receiver.got] == [b"{}"]
 
 
-def test_before_the_deployment_and_after_the_end_of_the_local_aws_it_says_so(webhook):
+def test_before_the_deployment_and_after_the_end_of_the_local_aws_it_says_so(receiver):
     with Run() as local:
         assert request.exchange("POST", local.front.url, b"{}").status == 503
         local.front.target = "http://127.0.0.1:1/"
@@ -180,7 +165,6 @@ def test_the_address_of_a_killed_run_is_recognised_and_its_folder_removed_by_the
     program = """
         import sys, time
         from pathlib import Path
-        from ops import running
         from local_aws import run
         run.RUNS = Path(sys.argv[1])
         with run.Run() as local:
@@ -200,6 +184,14 @@ def test_the_address_of_a_killed_run_is_recognised_and_its_folder_removed_by_the
     assert not (folder / ADDRESSES).exists()
     with Run():
         assert not folder.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"webhook_url": "u", "endpoint": "e", "more": 1}'])
+def test_an_address_that_nobody_can_read_is_no_run(content):
+    with Run() as local:
+        local.announce("http://127.0.0.1:4566")
+        (local.logs / ADDRESSES).write_text(content)
+        assert running.running() == []
 
 
 def test_a_run_that_fails_leaves_its_logs_until_the_next():

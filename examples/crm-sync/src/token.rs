@@ -47,7 +47,7 @@ pub(crate) enum TokenError {
     Unreadable(String, #[source] Box<SdkError<GetSecretValueError>>),
     #[error("the secret {0} {1}; store the token alone there, as plain text")]
     Unusable(String, &'static str),
-    #[error("the secret {0} still holds the token that the CRM refused; store a valid one there")]
+    #[error("the secret {0} held the token that the CRM refused when it was last read; store a token there that may do this")]
     Refused(String),
 }
 
