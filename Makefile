@@ -21,7 +21,8 @@ quoted = '$(subst ','\'',$(call own,$(1)))'
 # or if one is empty. $(call takes,A B,more): the target looks at all others itself.
 takes = $(foreach name,$(given),$(if $(filter $(name),$(1)),$(if $(value $(name)),,$(error $(name) is empty: give it a value, or leave it out)),$(strip \
 	$(if $(2),,$(error make $@ takes $(or $(strip $(1)),no variables), not $(name))))))
-# $(call option,STACK,--stack): the option with the variable's value, or nothing without the variable.
+# $(call option,STACK,--stack): the option with the variable's value, or nothing without the
+# variable.
 option = $(if $(call own,$(1)),$(2)=$(call quoted,$(1)))
 # The variable's value as the last argument.
 argument = $(if $(call own,$(1)),-- $(call quoted,$(1)))

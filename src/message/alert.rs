@@ -291,7 +291,8 @@ struct ChatContext<'a> {
     lead_id: &'a str,
 }
 
-/// One character that GSM's alphabet does not have would make the whole SMS UCS-2, at 70 characters.
+/// One character that GSM's alphabet does not have would make the whole SMS UCS-2, at 70
+/// characters.
 /// The brackets count twice.
 /// No character becomes one of a link (`/`, `.`, `:`, `@`): the text was unlinked before.
 fn in_sms(character: char) -> char {

@@ -33,7 +33,8 @@ def webhook(token, local_aws):
             CrmTokenHeader="x-api-token: {token}",
         )
         webhook = CrmSync(stream, crm, outputs)
-        # Longer than the function waits between two looks at the secret, with the ten attempts of a message.
+        # Longer than the function waits between two looks at the secret, with the ten attempts of a
+        # message.
         webhook.retry_after(3)
         crm.requires = ("x-api-token", "token-1")
         yield webhook

@@ -59,7 +59,8 @@ class Stack:
 
 def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
     """Deploys a built template with these parameters."""
-    # sam reads a file as it is. Of an argument, it would take some characters for its own. JSON is YAML too.
+    # sam reads a file as it is. Of an argument, it would take some characters for its own. JSON is
+    # YAML too.
     overrides = emulator.scratch / "parameters.yaml"
     overrides.write_text(json.dumps(_values(parameters)), "utf-8")
     # `sam deploy --guided` writes its user's own stack into samconfig.toml, so these are arguments.

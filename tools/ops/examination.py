@@ -540,7 +540,8 @@ class Examination:
         except (BotoCoreError, ClientError) as error:
             runs, unavailable = None, error
         if not runs:
-            # CloudWatch counts late, ministack not at all, and the shell may be allowed one and not the other.
+            # CloudWatch counts late, ministack not at all, and the shell may be allowed one and not
+            # the other.
             try:
                 runs = self._logged_runs()
             except (BotoCoreError, ClientError):

@@ -74,7 +74,8 @@ class Log:
 
     def __init__(self, groups: dict[str, str], since: int):
         """`groups` has the log group of each function."""
-        # One client for all calls. Python swallows a Ctrl-C that comes while it closes a client's connections.
+        # One client for all calls. Python swallows a Ctrl-C that comes while it closes a client's
+        # connections.
         self._pages = client("logs").get_paginator("filter_log_events")
         self._groups = groups
         self._since = since
@@ -149,7 +150,8 @@ def status_of(fields):
 def shown(line: Line) -> str:
     """Returns a line for people: time, level, function, and what happened."""
     fields = line.fields()
-    # ministack files a line under the end of its invocation, and only the line itself says when it was written.
+    # ministack files a line under the end of its invocation, and only the line itself says when it
+    # was written.
     own = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})\d*Z$", str(fields.get("timestamp")), re.ASCII)
     at = f"{own[1]}Z" if own else timestamp(datetime.fromtimestamp(line.timestamp / 1000, timezone.utc))
     return f"{at} {short(str(fields.get('level', ''))):<5} {line.function:<7}  {_what(line, fields)}".rstrip()
@@ -159,7 +161,8 @@ def _what(line, fields):
     """Returns what happened."""
     if "message" not in fields:
         return short(" ".join(line.text.split()), LONGEST)
-    # The message of a line with an outcome, and of the one line of a run, is only the name of the function.
+    # The message of a line with an outcome, and of the one line of a run, is only the name of the
+    # function.
     words = [fields["message"]] if fields["message"] != line.function else []
     if "outcome" in fields:
         words = [f"{fields.get('status', '')} {fields['outcome']}".strip()]

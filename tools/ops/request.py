@@ -22,7 +22,8 @@ from ops.errors import Refused
 from ops.running import ROOT
 from ops.signature import SAMPLE_SECRET, SVIX, UNSIGNED, form_of, fresh_secret, sign
 
-# The samples whose point is a wrong signature. `send` signs every other file with a secret that the receiver knows.
+# The samples whose point is a wrong signature. `send` signs every other file with a secret that the
+# receiver knows.
 FORGED, NOT_SIGNED = "forged", "unsigned"
 LARGEST_FILE = 16 * 1024 * 1024  # bytes; the function takes a body of 256 KiB
 LARGEST_ANSWER = 1024 * 1024  # bytes; the function's have some hundreds

@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {"arm64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
-# The guide and what it refers to: the settings of its `sam deploy`, contracts, pictures, and the sample events that
+# The guide and what it refers to: the settings of its `sam deploy`, contracts, pictures, and the
+# sample events that
 # `ops.pyz send` takes.
 DOCUMENTS = (
     "samconfig.toml",

@@ -46,7 +46,8 @@ def test_it_says_what_to_do(command, settings, tmp_path):
         "PATH": os.environ["PATH"],
         "PYTHONPATH": "tools",
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Otherwise botocore asks the machine for credentials, and tries a call that fails five times.
+        # Otherwise botocore asks the machine for credentials, and tries a call that fails five
+        # times.
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_MAX_ATTEMPTS": "1",
         **variables,

@@ -1,7 +1,8 @@
 //! Keeps a CRM in step with the lead status stream.
 //!
 //! Of each batch of messages, the last change of each lead counts ([`batch`]). The function claims
-//! the lead in a table ([`leads`]), calls the CRM ([`crm`]) with its API token ([`token`]), and records
+//! the lead in a table ([`leads`]), calls the CRM ([`crm`]) with its API token ([`token`]), and
+//! records
 //! the change. Failed messages alone return to the queue.
 
 mod batch;

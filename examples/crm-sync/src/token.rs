@@ -13,7 +13,8 @@ use tokio::time::Instant;
 /// Stands for the token in the configured header.
 const PLACEHOLDER: &str = "{token}";
 
-/// Shortest time between two fetches. While the CRM refuses the token, each message would cause one.
+/// Shortest time between two fetches. While the CRM refuses the token, each message would cause
+/// one.
 const FETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The secret with the token, and the header that carries the token.
@@ -47,7 +48,9 @@ pub(crate) enum TokenError {
     Unreadable(String, #[source] Box<SdkError<GetSecretValueError>>),
     #[error("the secret {0} {1}; store the token alone there, as plain text")]
     Unusable(String, &'static str),
-    #[error("the secret {0} held the token that the CRM refused when it was last read; store a token there that may do this")]
+    #[error(
+        "the secret {0} held the token that the CRM refused when it was last read; store a token there that may do this"
+    )]
     Refused(String),
 }
 
