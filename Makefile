@@ -17,9 +17,13 @@ given := $(filter-out PYTHON,$(foreach name,$(.VARIABLES),$(if $(findstring comm
 own = $(if $(filter $(given) STACK,$(1)),$(value $(1)))
 # A variable's value as one word of the shell, whatever characters it has: event ids come from outside.
 quoted = '$(subst ','\'',$(call own,$(1)))'
+define newline
+
+
+endef
 # $(call takes,A B): the target takes these variables. Stops if the command line sets another one,
 # or if one is empty. $(call takes,A B,more): the target looks at all others itself.
-takes = $(foreach name,$(given),$(if $(filter $(name),$(1)),$(if $(value $(name)),,$(error $(name) is empty: give it a value, or leave it out)),$(strip \
+takes = $(foreach name,$(given),$(if $(findstring $(newline),$(value $(name))),$(error $(name) has a line break))$(if $(filter $(name),$(1)),$(if $(value $(name)),,$(error $(name) is empty: give it a value, or leave it out)),$(strip \
 	$(if $(2),,$(error make $@ takes $(or $(strip $(1)),no variables), not $(name))))))
 # $(call option,STACK,--stack): the option with the variable's value, or nothing without the
 # variable.
@@ -34,8 +38,10 @@ others = $(foreach name,$(filter-out $(1),$(given)),'$(name)='$(call quoted,$(na
 # Other users of the machine can see the command line of make. WEBHOOK_SECRET in the environment is
 # the way past them, and past the shell's history.
 with_secret = $(if $(call own,SECRET),WEBHOOK_SECRET=$(call quoted,SECRET))
-# A local run ends with this make. What it builds gets no SECRET.
-LOCAL_RUN = exec env --unset=MAKEFLAGS PARENT=$$PPID $(with_secret) $(LOCAL_AWS)
+# These end with this make. They get no SECRET by MAKEFLAGS, and neither does what they build.
+WITH_MAKE = exec env --unset=MAKEFLAGS PARENT=$$PPID
+LOCAL_RUN = $(WITH_MAKE) $(with_secret) $(LOCAL_AWS)
+INSTALL = $(WITH_MAKE) PYTHONPATH=tools $(PYTHON) -B -m local_aws.install
 CHECK = $(PYTHON) -B tools/local_aws/preflight.py
 # make would expand the values once more for the environment, and so run a $(shell ...) in them.
 ifneq ($(filter run demo journey send pending resend doctor logs release notes,$(MAKECMDGOALS)),)
@@ -59,20 +65,20 @@ run: RUN_TAKES = PORT SECRET TEMPLATE V
 run: # Deploy to a local AWS, send four sample events, and stay up until Ctrl-C; PORT=8080, SECRET=<whsec_...>, <Parameter>=<value> of the template
 	$(call takes,$(RUN_TAKES),more)
 	@$(CHECK) $(call option,TEMPLATE,--template)
-	@$(MAKE) --silent tools
+	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.demo --stay $(call flag,V,--verbose) \
 		$(call option,PORT,--port) $(call option,TEMPLATE,--template) -- $(call others,$(RUN_TAKES))
 
 demo: # The same four events, and end with the verdict as exit status; TEMPLATE=<template.yaml> of an unpacked release, instead of a build; V=1 shows all
 	$(call takes,TEMPLATE V)
 	@$(CHECK) $(call option,TEMPLATE,--template)
-	@$(MAKE) --silent tools
+	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.demo $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
 
 journey: # Send a lead through every status, with the lead status stream, and show who gets what and why; STAY=yes stays up
 	$(call takes,PORT STAY V)
 	@$(CHECK)
-	@$(MAKE) --silent tools
+	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.journey $(call flag,STAY,--stay) $(call flag,V,--verbose) $(call option,PORT,--port)
 
 send: tools # Sign and post EVENT=<sample or file> to `make run`, or to URL=<WebhookUrl>; LEAD, STATUS, EVENT_ID=<id>|keep, TIME=<time>|keep, N=<number at once>, SECRET=<whsec_...>, V=1, RUN=<port>
@@ -225,13 +231,9 @@ tools: .venv/installed # The pinned tools, into .venv
 
 .venv/installed: tools/requirements.lock
 .venv-checkov/installed: tools/requirements-checkov.lock
-# The lock names everything there is to install, so pip has nothing to resolve.
 .venv/installed .venv-checkov/installed:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
-	@echo "Installing the tools of $(<:.lock=.txt) into $(@D) (once; about a minute) ..."
-	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile --require-hashes -r $<
-	@touch $@
+	@$(INSTALL) $(@D) $<
 
 clean: # Remove everything that was built or installed
 	cargo clean

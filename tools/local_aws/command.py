@@ -5,10 +5,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.lifeline import FATAL, end_with_parent
 from local_aws.progress import Failed
-from ops.__main__ import port
+from ops.__main__ import Parser, port
 
 
 def run_command(do: Callable[[], bool]) -> None:
@@ -21,6 +24,8 @@ def run_command(do: Callable[[], bool]) -> None:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
     end_with_parent(int(os.environ.get("PARENT", os.getppid())))
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 it stays open to the end
     # Names come from outside, and a terminal may not have their characters.
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -29,10 +34,12 @@ def run_command(do: Callable[[], bool]) -> None:
         sys.exit(str(failure))
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
-    except BrokenPipeError:
-        # Python would try once more at its exit.
+    except (BotoCoreError, ClientError) as error:
+        sys.exit(f"The local AWS does not work: {error}")
+    except OSError as error:
+        # Python would try once more at its exit to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(1 if isinstance(error, BrokenPipeError) else f"This needs what it cannot have: {error}")
 
 
 def _end(*_):
@@ -44,7 +51,7 @@ def _end(*_):
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Returns a parser of the arguments that all have."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
     parser.add_argument("--verbose", action="store_true", help="show all that is sent, answered and published")
     parser.add_argument(

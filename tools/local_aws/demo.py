@@ -20,7 +20,7 @@ from local_aws.stay import stay
 from ops import request
 from ops.display import answer_line, printable, request_line, show_answer, show_request
 from ops.running import ROOT
-from ops.secret_value import secrets_in
+from ops.secret_value import said, secrets_in
 from ops.signature import SAMPLE_SECRET
 
 # What happens, the sample that is sent, and the answer that is expected.
@@ -74,7 +74,7 @@ def first(value: str) -> str:
     try:
         return secrets_in(value)[0]
     except ValueError as fault:
-        raise Failed(f"SECRET cannot be used: it {fault}. Copy the one that SendPilot shows, whsec_...") from None
+        raise Failed(f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {said(fault)}.") from None
 
 
 def demonstrate(deployed: Service, alerts: Inbox, secret: str, everything: bool) -> bool:

@@ -5,12 +5,13 @@ this machine.
 """
 
 import logging
+import os
 import re
 import socket
 from threading import Thread
 
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import make_server
+from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from local_aws.progress import Failed
@@ -26,6 +27,10 @@ PASSED = re.compile(r"content-type|user-agent|(svix|webhook)-.*", re.IGNORECASE)
 OWN = {"connection", "content-length", "transfer-encoding", "date", "server"}
 
 
+class _Handler(WSGIRequestHandler):
+    timeout = 30  # seconds between two parts of a request
+
+
 class Front:
     """A context with a server at `url`. It answers 503 until `target`, the URL of the deployed webhook, is set."""
 
@@ -34,13 +39,15 @@ class Front:
             self._socket = socket.create_server(("127.0.0.1", port or 0))
         except OSError as error:
             raise Failed(
-                f"Port {port} cannot be used: {error.strerror}. Choose another one, or leave PORT out."
+                f"Port {port} cannot be used: {os.strerror(error.errno)}. Choose another one, or leave PORT out."
             ) from None
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}{PATH}"
         self.target = None
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log every request
-        self._server = make_server("127.0.0.1", self.port, self._answer, threaded=True, fd=self._socket.fileno())
+        logging.getLogger("werkzeug").disabled = True  # it would log every request of a stranger
+        self._server = make_server(
+            "127.0.0.1", self.port, self._answer, threaded=True, request_handler=_Handler, fd=self._socket.fileno()
+        )
         self._server.daemon_threads = True
 
     def __enter__(self):
@@ -70,7 +77,7 @@ class Front:
         headers = {name: value for name, value in request.headers.items() if PASSED.fullmatch(name)}
         try:
             answer = client.exchange("POST", self.target, request.get_data(), headers)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return Response(f"The local AWS does not answer: {error}\n", 502)
         kept = {name: value for name, value in answer.headers.items() if name.lower() not in OWN}
         return Response(answer.body, answer.status, kept)

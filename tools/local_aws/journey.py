@@ -34,8 +34,7 @@ SUBSCRIBERS = {
     "lost leads": {"newStatus": ["NOT_INTERESTED"]},
     "sales": {"crmStage": ["qualified", "closed_won"]},
 }
-# The columns of the table. `eventType` is always the same.
-ATTRIBUTES = ("previousStatus", "crmStage", "changedBy", "campaignId", "workspaceId")
+ATTRIBUTES = ("previousStatus", "crmStage")  # those that change on the way
 LEGEND = """
 Each row is one change of a lead's status that was sent to the webhook.
   answer       what the webhook answered: "streamed" if the stream got the change, "alerted" if people got it too
@@ -43,7 +42,7 @@ Each row is one change of a lead's status that was sent to the webhook.
   archive      how many messages a queue got that subscribes to the whole lead status stream
   lost leads   the same, with the filter newStatus = NOT_INTERESTED
   sales        the same, with the filter crmStage = qualified or closed_won
-The other columns are message attributes, by which a subscriber can filter. The CRM's stage comes from StatusPipeline.
+The other columns are two of the message attributes, by which a subscriber can filter. StatusPipeline sets the stages.
 """
 
 

@@ -53,7 +53,8 @@ class Lifeline:
             # A signal ended the process that should end the command. The command is in its group.
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            shutil.rmtree(self.scratch, ignore_errors=True)
+        # Once more, because another command may have written there meanwhile.
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def running(self) -> bool:
         return self._process.poll() is None

@@ -6,6 +6,7 @@ It runs under the Python of the machine, so it needs the standard library alone.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import re
 import shutil
@@ -33,6 +34,7 @@ def main():
     try:
         if not given.rust_only:
             _check_machine()
+            _check_clone()
             _check_scratch()
         if given.template is not None:
             _check_built(given.template)
@@ -51,8 +53,17 @@ def _check_machine():
         raise Lacking(f"Lambda has no processor like this machine's, {platform.machine()}.")
 
 
+def _check_clone():
+    for folder in (ROOT, ROOT / ".local-aws"):
+        if folder.exists() and not os.access(folder, os.W_OK):
+            raise Lacking(f"{folder} cannot be written, and that is where the tools, builds and logs go.")
+
+
 def _check_scratch():
     """Checks that programs run from the folder for temporary files, where the local AWS puts the functions."""
+    given = os.environ.get("TMPDIR")
+    if given and not Path(given).is_dir():
+        raise Lacking(f"TMPDIR={given} is not a folder. Set it to one that you may write.")
     try:
         folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
     except OSError as error:

@@ -1,12 +1,11 @@
 """One local run: its address, its folder, and how others see that it is up."""
 
-import fcntl
 import json
 import shutil
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 from local_aws.front import Front
+from local_aws.locks import exclusive
 from ops.running import ADDRESSES, LOCK, RUNS, is_held
 
 
@@ -23,11 +22,11 @@ class Run:
     def __enter__(self):
         with ExitStack() as undo:
             undo.enter_context(self.front)
-            with _exclusive(RUNS / "runs.lock"):
+            with exclusive(RUNS / "runs.lock"):
                 _remove_ended_runs()
                 self.logs.mkdir(parents=True)
                 # The process holds the lock until it ends, however it ends.
-                undo.enter_context(_exclusive(self.logs / LOCK))
+                undo.enter_context(exclusive(self.logs / LOCK))
             self._undo = undo.pop_all()
         return self
 
@@ -48,14 +47,5 @@ class Run:
 
 def _remove_ended_runs():
     for folder in RUNS.glob("run-*"):
-        if not is_held(folder / LOCK):
+        if folder.is_dir() and not is_held(folder / LOCK):
             shutil.rmtree(folder, ignore_errors=True)  # a tool may remove an address at the same time
-
-
-@contextmanager
-def _exclusive(lock: Path):
-    """Holds a lock. Waits for it, because a tool that looks at it holds it for a moment."""
-    lock.parent.mkdir(exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

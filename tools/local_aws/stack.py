@@ -75,7 +75,7 @@ def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
         files = ["--template-file", str(adapted), "--parameter-overrides", f"file://{overrides}"]
         run_sam("deploy", [*where, *files], emulator.logs)
     finally:
-        adapted.unlink()
+        adapted.unlink(missing_ok=True)  # it ends with the local AWS
     return _completed(emulator)
 
 

@@ -117,9 +117,16 @@ def times(text):
     return int(text)
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong."""
+
+    def error(self, message):
+        fail(message + "; see --help")
+
+
 def parser():
     """Returns the parser of the whole command line."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="python3 ops.pyz",
         description="Commands for the operator of a stack. They use the account and the region that your shell is "
         "logged in to. For the exit statuses of a command, see its own help.",
@@ -166,7 +173,8 @@ def parser():
     resend = add(
         "resend",
         "Publishes stored alerts again, with the same ids and bytes, to everybody who is subscribed now",
-        "0 if all were published, 1 if one was not, 2 if nothing was sent, 130 after Ctrl-C.",
+        "0 if all were published, or nothing was since then; 1 if one was not, or if the event has none; "
+        "2 if nothing was tried; 130 after Ctrl-C.",
     )
     resend.add_argument("--since", metavar="SPAN", help=PUBLISHED)
     resend.add_argument("--event", metavar="ID", help="what was published for the event with this id")

@@ -31,7 +31,11 @@ def signed(request: Request) -> str:
 def answer_line(answer: Answer, seconds: float) -> str:
     """Returns one line about what came back, after so many seconds."""
     body = answer.json() or {}
-    said = short(str(body["outcome"])) if "outcome" in body else "(not an answer of the function)"
+    said = (
+        short(str(body["outcome"]))
+        if "outcome" in body
+        else "(not an answer of the function: does the URL end in /webhooks/sendpilot?)"
+    )
     why = ": ".join(short(body[name], 200) for name in ("reason", "detail") if isinstance(body.get(name), str))
     return f"< {answer.status} {said}, {seconds * 1000:.0f} ms{f', {why}' if why else ''}"
 

@@ -1,7 +1,7 @@
 """Moments that a person gives, such as 2h or 2026-11-25T18:00:00Z."""
 
 import re
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Optional
 
 from ops.display import printable
@@ -36,6 +36,7 @@ def with_offset(text: str) -> Optional[datetime]:
         # Python 3.10 does not know the Z.
         time = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
         time.timestamp()
+        time.astimezone(timezone.utc)
     except (ValueError, OverflowError):
         return None
     return time if time.tzinfo else None

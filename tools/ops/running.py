@@ -36,10 +36,12 @@ def running() -> list[Running]:
         if is_held(addresses.with_name(LOCK)):
             # A run may end at this moment, and a person may have edited the file.
             with suppress(OSError, ValueError, TypeError):
-                known = json.loads(addresses.read_text("utf-8"))
-                found.append(Running(addresses.parent.name.partition("-")[2], **known))
+                known = Running(addresses.parent.name.partition("-")[2], **json.loads(addresses.read_text("utf-8")))
+                if isinstance(known.webhook_url, str) and isinstance(known.endpoint, str):
+                    found.append(known)
         else:
-            addresses.unlink(missing_ok=True)
+            with suppress(OSError):
+                addresses.unlink()
     return found
 
 
@@ -52,8 +54,8 @@ def is_held(lock: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
-        pass
+    except OSError:
+        pass  # nothing that a run has made
     return False
 
 
@@ -74,7 +76,8 @@ def _which(up, port):
     """Says why no run was chosen, and what to do."""
     if not up:
         what = f"No `make run` is up on port {port} here." if port else "`make run` is not up here."
-        return f"{what} Start it in another terminal, or name a deployed stack: STACK, or for send, --url URL."
+        named = "STACK, or for send --url (make: URL=<WebhookUrl>)"
+        return f"{what} Start it in another terminal, or name a deployed stack: {named}."
     ports = " and ".join(one.port for one in up)
     if port:
         return f"No `make run` is up on port {port} here; those that are up have the ports {ports}."

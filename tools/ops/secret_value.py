@@ -49,6 +49,12 @@ def secrets_in(text: Optional[str]) -> list[str]:
     return words
 
 
+def said(reason: ValueError) -> str:
+    """Returns the reason why a value is refused as half a sentence. Most values are one secret."""
+    said = re.sub("^secret number 1 ", "it ", str(reason))
+    return said if said.startswith(("it ", "secret ")) else f"it {said}"
+
+
 def _text_in_json(text):
     """Returns the text of `secrets`, a string or a list of strings. Without it, that of the only member, a string."""
     try:

@@ -3,7 +3,6 @@
 import argparse
 import os
 import queue
-import re
 import threading
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from ops.display import answer_line, printable, request_line, short, show_answer
 from ops.errors import Refused
 from ops.moments import with_offset
 from ops.running import MAY_HAVE_ENDED, use_what_runs
-from ops.secret_value import secrets_in
+from ops.secret_value import said, secrets_in
 
 MAX_AT_ONCE = 100  # connections
 NO_ANSWER = "no answer"
@@ -31,7 +30,7 @@ def run(given: argparse.Namespace) -> int:
         url, secret = _receiver(given)
     except Refused as reason:
         raise Refused(f"{reason} Nothing was sent.") from None
-    by = ", with the secret of WEBHOOK_SECRET" if given.url is None and "WEBHOOK_SECRET" in os.environ else ""
+    by = ", with the secret that you gave" if given.url is None and "WEBHOOK_SECRET" in os.environ else ""
     print(f"{_announcement(events, given)}{by}")
     if given.verbose:
         show_request(events[0])
@@ -106,7 +105,7 @@ def _given_secret():
     try:
         return None if given is None else secrets_in(given)[0]
     except ValueError as reason:
-        raise Refused(f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {_said(reason)}.") from None
+        raise Refused(f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {said(reason)}.") from None
 
 
 def _local_secret():
@@ -120,13 +119,7 @@ def _local_secret():
     try:
         return secrets_in(value.get("SecretString"))[0]
     except ValueError as reason:
-        raise Refused(f"The signing secret of the local stack cannot be used: {_said(reason)}.") from None
-
-
-def _said(reason):
-    """Returns what is wrong with a value. Most values are one secret."""
-    said = re.sub("^secret number 1 ", "it ", str(reason))
-    return said if said.startswith(("it ", "secret ")) else f"it {said}"
+        raise Refused(f"The signing secret of the local stack cannot be used: {said(reason)}.") from None
 
 
 def _announcement(events, given):
@@ -180,7 +173,10 @@ def _show(results, given):
             status, outcome = 2, NO_ANSWER
             line = f"< {NO_ANSWER} from {printable(where)}: {printable(str(answer))}.{ended}"
         else:
-            status, outcome = int(not 200 <= answer.status < 300), f"{answer.status} {short(str(answer.outcome()))}"
+            status, outcome = (
+                int(not (200 <= answer.status < 300 and answer.outcome())),
+                f"{answer.status} {short(str(answer.outcome()))}",
+            )
             line = answer_line(answer, seconds)
         new_id = event.event_id() if given.times and given.event_id is None else None
         print(line if new_id is None else f"{line}, event {short(new_id)}", flush=True)

@@ -35,5 +35,8 @@ def ops_pyz() -> bytes:
 
 if __name__ == "__main__":
     into = Path(sys.argv[1])
-    into.write_bytes(ops_pyz())
-    into.chmod(0o755)
+    try:
+        into.write_bytes(ops_pyz())
+        into.chmod(0o755)
+    except OSError as error:
+        sys.exit(f"{into} cannot be written: {error.strerror}")

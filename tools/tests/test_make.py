@@ -143,6 +143,13 @@ def test_a_run_gets_every_other_variable_as_a_parameter(value):
     assert words[words.index("local_aws.demo") + 1 :] == ["--stay", "--port=8080", "--", f"AlertTags={value}"]
 
 
+def test_a_line_break_is_refused_by_the_name_of_its_variable():
+    for target, variable in (("send", "LEAD"), ("run", "AlertTags")):
+        made = make(target, f"{variable}=a\nb", *needed(target))
+        assert (made.returncode, made.stdout) == (2, "")
+        assert f"{variable} has a line break" in made.stderr
+
+
 @pytest.mark.parametrize(("target", "variable"), [("demo", "PORT"), ("journey", "SECRET"), ("journey", "StatusStream")])
 def test_a_demo_takes_no_parameters(target, variable):
     made = make(target, f"{variable}=1")

@@ -106,6 +106,13 @@ def test_programs_must_run_from_the_folder_for_temporary_files(tmp_path):
     assert "TMPDIR=/var/tmp make run" in said
 
 
+def test_a_folder_for_temporary_files_that_is_missing_is_refused(tmp_path):
+    assert (
+        refusal(TMPDIR=str(tmp_path / "nope"))
+        == f"TMPDIR={tmp_path / 'nope'} is not a folder. Set it to one that you may write."
+    )
+
+
 def test_a_built_template_needs_no_rust(template, commands):
     ran = preflight("--template", template(ELF), PATH=str(commands()))
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -1,6 +1,7 @@
 """A local run's address and folder: what it lets through, and how the tools find it."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -186,12 +187,41 @@ def test_the_address_of_a_killed_run_is_recognised_and_its_folder_removed_by_the
         assert not folder.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"webhook_url": "u", "endpoint": "e", "more": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"webhook_url": null, "endpoint": null}',
+        "\xff",
+        '{"webhook_url": "u", "endpoint": "e", "more": 1}',
+    ],
+)
 def test_an_address_that_nobody_can_read_is_no_run(content):
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
         (local.logs / ADDRESSES).write_text(content)
         assert running.running() == []
+
+
+def test_what_no_run_has_made_disturbs_no_run(runs):
+    runs.mkdir()
+    (runs / "run-file").touch()
+    (runs / "run-77" / "lock").mkdir(parents=True)
+    (runs / "run-77" / ADDRESSES).mkdir()
+    assert running.running() == []
+    with Run() as local:
+        local.announce("http://127.0.0.1:4566")
+        assert [one.port for one in running.running()] == [str(local.front.port)]
+
+
+def test_a_stranger_fills_no_terminal(capfd):
+    with Run() as local, socket.create_connection(("127.0.0.1", local.front.port)) as stranger:
+        stranger.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
+        assert stranger.recv(100)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_run_that_fails_leaves_its_logs_until_the_next():
