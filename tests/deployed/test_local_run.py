@@ -214,7 +214,7 @@ def test_the_demo_of_a_built_template_shows_everything_if_it_is_asked_to(local_a
         (("run", "StatusStream=on"), "StatusStream=on: must be off, standard or fifo."),
         (("run", "Statustream=off"), "did you mean StatusStream?"),
         (("run", "PORT=eighty"), "PORT must be one from 1 to 65535, not 'eighty'"),
-        (("run", "SECRET=whsec_short"), "SECRET cannot be used"),
+        (("run", "SECRET=whsec_short"), "The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used"),
         (("run", "TEMPLATE=nope.yaml"), "TEMPLATE=nope.yaml cannot be read"),
         (("demo", 'TEMPLATE=it\'s "nope" $HOME.yaml'), 'TEMPLATE=it\'s "nope" $HOME.yaml cannot be read'),
         (("demo", "PORT=1"), "make demo takes TEMPLATE V, not PORT"),
