@@ -39,7 +39,7 @@ def run_command(do: Callable[[], bool]) -> None:
     except OSError as error:
         # Python would try once more at its exit to write what is left.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1 if isinstance(error, BrokenPipeError) else f"This needs what it cannot have: {error}")
+        sys.exit(1 if isinstance(error, BrokenPipeError) else f"It had to end: {error}")
 
 
 def _end(*_):

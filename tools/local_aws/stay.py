@@ -61,9 +61,9 @@ def show_alert(alert: Message, deployed: Service, everything: bool) -> None:
 
 def change(message: Message) -> str:
     """Returns what a message of the stream says, in one line."""
-    data = message.event.get("data")
-    if not data:
+    if message.event.get("type") != "sendpilot.lead.status_changed":
         return f"somebody else published {printable(message.text)}"
+    data = message.event["data"]
     words = f"{data['leadId']} {data.get('previousStatus') or '(none)'} -> {data['newStatus']} ({data['crmStage']})"
     return printable(words)
 

@@ -44,6 +44,14 @@ class Request:
     genuine: bool  # whether a secret that the receiver knows is to sign it
     message_id: str
 
+    def is_utf8(self) -> bool:
+        """Returns whether the body is UTF-8."""
+        try:
+            self.body.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
     def event(self) -> dict:
         """Returns the event, or an empty one if the body is not a JSON object in UTF-8."""
         try:

@@ -19,6 +19,8 @@ from ops.secret_value import said, secrets_in
 
 MAX_AT_ONCE = 100  # connections
 NO_ANSWER = "no answer"
+RETRIED = "503 asks SendPilot to send an event again. AlertsPerSecond paces alerts, so a burst can cause it."
+NOT_UTF8 = "The body is not UTF-8. The local AWS changes such bytes, so their signature does not hold there."
 
 
 def run(given: argparse.Namespace) -> int:
@@ -34,6 +36,8 @@ def run(given: argparse.Namespace) -> int:
     print(f"{_announcement(events, given)}{by}")
     if given.verbose:
         show_request(events[0])
+    if given.url is None and not events[0].is_utf8():
+        print(NOT_UTF8)
     return _show(_post(events, url, secret), given)
 
 
@@ -187,4 +191,6 @@ def _show(results, given):
     if given.times:
         sums = ", ".join(f"{number} x {outcome}" for outcome, number in counts.most_common())
         print(f"{given.times} sent in {time.monotonic() - began:.1f} s: {sums}")
+        if any(outcome.startswith("503 ") for outcome in counts):
+            print(RETRIED)
     return max(statuses)

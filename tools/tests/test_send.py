@@ -243,7 +243,8 @@ def test_the_status_of_a_burst_is_that_of_its_worst_event(send, receiver):
     receiver.answer = (503, {}, b'{"outcome":"unavailable","detail":"not yet"}')
     ran = send("opportunity", "--times", "2")
     assert ran.status == 1
-    assert ran.out.splitlines()[-1].endswith(": 2 x 503 unavailable")
+    assert ran.out.splitlines()[-2].endswith(": 2 x 503 unavailable")
+    assert "AlertsPerSecond paces alerts" in ran.out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1001", "x", "1.5", "", "9" * 5000, "\u00b2"])
