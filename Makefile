@@ -81,9 +81,8 @@ journey: # Send a lead through every status, with the lead status stream, and sh
 	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.journey $(call flag,STAY,--stay) $(call flag,V,--verbose) $(call option,PORT,--port)
 
-send: tools # Sign and post EVENT=<sample or file> to `make run`, or to URL=<WebhookUrl>; LEAD, STATUS, EVENT_ID=<id>|keep, TIME=<time>|keep, N=<number at once>, SECRET=<whsec_...>, V=1, RUN=<port>
+send: tools # Sign and post EVENT=opportunity, or another sample or a file, to `make run`, or to URL=<WebhookUrl>; LEAD, STATUS, EVENT_ID=<id>|keep, TIME=<time>|keep, N=<number at once>, SECRET=<whsec_...>, V=1, RUN=<port>
 	$(call takes,EVENT LEAD STATUS EVENT_ID TIME N URL SECRET V RUN)
-	$(if $(call own,EVENT),,$(error Which one? make send EVENT=opportunity, or a file))
 	@$(with_secret) $(OPS) send \
 		$(call option,URL,--url) $(call option,RUN,--run) $(call option,LEAD,--lead) $(call option,STATUS,--status) \
 		$(call option,EVENT_ID,--event-id) $(call option,TIME,--time) $(call option,N,--times) $(call flag,V,--verbose) $(call argument,EVENT)

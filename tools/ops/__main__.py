@@ -210,7 +210,9 @@ def parser():
     send.add_argument(
         "file",
         metavar="EVENT",
-        help="the name of a sample, such as opportunity, or a file: a whole request as in events/, or a bare payload. "
+        nargs="?",
+        default="opportunity",
+        help="the name of a sample (without it: opportunity), or a file: a whole request as in events/, or a bare payload. "
         "The samples forged and unsigned are not signed by the receiver's secret; every other event is",
     )
     return whole

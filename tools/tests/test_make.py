@@ -55,19 +55,15 @@ def arguments(made, target):
     return words[words.index("ops") + 2 :]
 
 
-def needed(target, variable=None):
-    return ("EVENT=opportunity",) if target == "send" and variable != "EVENT" else ()
-
-
 @pytest.mark.parametrize(("target", "variable"), TAKES)
 def test_a_value_is_passed_on_as_it_is(target, variable, tmp_path):
     ran = tmp_path / "ran"
     for value in (*VALUES, f"$(shell touch {ran})", f"$(touch {ran})", f"`touch {ran}`"):
-        words = arguments(make(target, f"{variable}={value}", *needed(target, variable)), target)
+        words = arguments(make(target, f"{variable}={value}"), target)
         option = OPTIONS[target][variable]
         expected = [f"{option}={value}"] if option else ["--", value]
         assert words[: len(expected)] == expected
-        assert words[len(expected) :] == (["--", "opportunity"] if needed(target, variable) else [])
+        assert words[len(expected) :] == []
     assert not ran.exists()
 
 
@@ -80,7 +76,7 @@ def test_the_secret_is_no_argument_of_the_command():
 
 @pytest.mark.parametrize(("target", "variable", "option"), FLAGS)
 def test_a_flag_is_an_option(target, variable, option):
-    assert option in arguments(make(target, variable, *needed(target)), target)
+    assert option in arguments(make(target, variable), target)
 
 
 @pytest.mark.parametrize(
@@ -96,29 +92,27 @@ def test_the_other_word_of_a_flag_is_no_option(target, variable):
 @pytest.mark.parametrize("word", ["true", "YES", "2"])
 def test_a_flag_refuses_a_word_that_it_does_not_know(target, variable, option, word):
     name = variable.partition("=")[0]
-    made = make(target, f"{name}={word}", *needed(target))
+    made = make(target, f"{name}={word}")
     assert (made.returncode, made.stdout) == (2, "")
     assert f"{name} takes " in made.stderr
 
 
 @pytest.mark.parametrize(("target", "variable"), [*TAKES, ("send", "SECRET")])
 def test_an_empty_variable_is_refused(target, variable):
-    made = make(target, f"{variable}=", *needed(target, variable))
+    made = make(target, f"{variable}=")
     assert (made.returncode, made.stdout) == (2, "")
     assert f"{variable} is empty" in made.stderr
 
 
 @pytest.mark.parametrize("target", OPTIONS)
 def test_an_unknown_variable_is_refused(target):
-    made = make(target, "STAK=a", *needed(target))
+    made = make(target, "STAK=a")
     assert (made.returncode, made.stdout) == (2, "")
     assert "not STAK" in made.stderr
 
 
-def test_send_says_what_it_needs():
-    made = make("send")
-    assert (made.returncode, made.stdout) == (2, "")
-    assert "make send EVENT=opportunity" in made.stderr
+def test_send_without_an_event_names_none():
+    assert arguments(make("send", "EVENT_ID=evt_1"), "send") == ["--event-id=evt_1"]
 
 
 def test_the_environment_of_a_shell_changes_only_the_stack():
@@ -145,7 +139,7 @@ def test_a_run_gets_every_other_variable_as_a_parameter(value):
 
 def test_a_line_break_is_refused_by_the_name_of_its_variable():
     for target, variable in (("send", "LEAD"), ("run", "AlertTags")):
-        made = make(target, f"{variable}=a\nb", *needed(target))
+        made = make(target, f"{variable}=a\nb")
         assert (made.returncode, made.stdout) == (2, "")
         assert f"{variable} has a line break" in made.stderr
 

@@ -227,6 +227,10 @@ def test_a_burst_sends_as_many_events(send, receiver):
     assert re.fullmatch(r"120 sent in \d+\.\d s: 120 x 200 alerted", last)
 
 
+def test_without_a_name_it_sends_an_opportunity(send, receiver):
+    assert send("--event-id", "evt_1").out.startswith("> opportunity, event evt_1, lead lead_abc123, ")
+
+
 def test_a_burst_sends_one_event_many_times(send, receiver):
     ran = send("opportunity", "--times", "3", "--event-id", "evt_1", "--lead", "lead_1")
     assert len({sent.body for sent in receiver.got}) == 1
