@@ -212,8 +212,8 @@ def parser():
         metavar="EVENT",
         nargs="?",
         default="opportunity",
-        help="the name of a sample (without it: opportunity), or a file: a whole request as in events/, or a bare payload. "
-        "The samples forged and unsigned are not signed by the receiver's secret; every other event is",
+        help="the name of a sample (without it: opportunity), or a file: a whole request as in events/, or a bare "
+        "payload. The samples forged and unsigned are not signed by the receiver's secret; every other event is",
     )
     return whole
 
