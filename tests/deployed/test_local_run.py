@@ -116,10 +116,21 @@ def make_run(tmp_path, name="run", *arguments):
         run.end()
 
 
-def test_two_runs_have_their_own_state_and_the_tools_ask_which_one(tmp_path):
-    with make_run(tmp_path, "one") as one, make_run(tmp_path, "other") as other:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A built template, as an unpacked release has it."""
+    return build(tmp_path_factory.mktemp("fürst release"), RUNS)
+
+
+def test_two_runs_have_their_own_state_and_the_tools_ask_which_one(tmp_path, built):
+    before = set(built.parent.iterdir())
+    release = f"TEMPLATE={built}"
+    with make_run(tmp_path, "one", release) as one, make_run(tmp_path, "other", release, "V=1") as other:
         ports = [one.await_up(), other.await_up()]
         assert {run.port for run in running()} >= set(ports)
+        assert set(built.parent.iterdir()) == before
+        for shown in ('"eventType": "lead.status.changed"', '"specversion": "1.0"'):
+            assert (shown in one.printed(), shown in other.printed()) == (False, True)
         status, printed = make("pending")
         assert status == 2
         assert all(port in printed for port in ports)
@@ -160,13 +171,13 @@ def test_nothing_survives_a_process_that_holds_the_local_aws(victim, tmp_path):
         assert eventually(lambda: all_gone(started), 20), run.printed()
 
 
-def test_it_deploys_with_the_parameters_that_are_given(tmp_path):
+def test_it_deploys_with_the_parameters_that_are_given(tmp_path, built):
     given = (
         "StatusStream=standard",
         "AlertStatuses=OPPORTUNITY,MEETING_BOOKED",
         'StatusPipeline={"DONE": "gewonnen \'ß\'"}',
     )
-    with make_run(tmp_path, "run", *given) as run:
+    with make_run(tmp_path, "run", f"TEMPLATE={built}", *given) as run:
         port = run.await_up()
         for status in ("DONE", "MEETING_BOOKED"):
             assert make("send", "EVENT=opportunity", "LEAD=lead_42", f"STATUS={status}", f"RUN={port}")[0] == 0
@@ -195,17 +206,6 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
     ]
     assert lines.index("ok: four answers as expected, and one alert") == len(lines) - 7
     assert lines[-5] == "Next:"
-
-
-def test_the_demo_of_a_built_template_shows_everything_if_it_is_asked_to(local_aws, tmp_path):
-    built = build(tmp_path / "fürst release", local_aws.logs)
-    before = set(built.parent.iterdir())
-    status, printed = make("demo", "V=1", f"TEMPLATE={built}", PATH=f"{ROOT / '.venv' / 'bin'}:/usr/bin:/bin")
-    assert status == 0, printed
-    assert '"eventType": "lead.status.changed"' in printed
-    assert '"specversion": "1.0"' in printed
-    assert "Building" not in printed
-    assert set(built.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize(
