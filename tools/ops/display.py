@@ -29,7 +29,7 @@ def signed(request: Request) -> str:
 
 
 def answer_line(answer: Answer, seconds: float) -> str:
-    """Returns one line about what came back, after so many seconds."""
+    """Returns one line about what came back, and the number of seconds that it took."""
     body = answer.json() or {}
     said = (
         short(str(body["outcome"]))
