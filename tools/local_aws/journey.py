@@ -142,7 +142,7 @@ def faults_of(steps: list[Step]) -> list[str]:
 
 def change(lead: str, status: str, previous: str | None = "REPLY_RECEIVED") -> request.Request:
     """Returns a new event that moves this lead to this status."""
-    event = request.read(ROOT / "events" / "reply-received.json").with_event_id(request.fresh("evt"))
+    event = request.sample("reply-received").with_event_id(request.fresh("evt"))
     return event.with_data(leadId=lead, newStatus=status, previousStatus=previous)
 
 

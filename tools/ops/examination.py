@@ -17,7 +17,7 @@ from ops.refusal import GONE, LOG_IN, advice, missing_permission
 from ops.running import MAY_HAVE_ENDED
 from ops.secret_value import NoSecret, secrets_in
 from ops.signature import SAMPLE_SECRET
-from ops.stack import outputs_of, parameters_of
+from ops.stack import log_group, outputs_of, parameters_of
 from ops.subscribers import attributes, client, described, pages, subscriptions
 
 OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
@@ -351,7 +351,7 @@ class Examination:
     def _logs(self, function):
         if self._local:
             return _command(f"{self._tool('logs')} FUNCTION={function} SINCE=1h")
-        return _command("aws logs tail --since 1h {}", f"/aws/lambda/{self._stack_name}-{function}")
+        return _command("aws logs tail --since 1h {}", log_group(self._stack_name, function))
 
     def _check_subscribers(self, topic_output, email_parameter):
         topic = self._output(topic_output)

@@ -16,7 +16,7 @@ from ops.moments import moment
 from ops.request import json_object, timestamp
 from ops.resend import key_part
 from ops.running import use_what_runs
-from ops.stack import described, output_of
+from ops.stack import described, log_group, output_of
 from ops.subscribers import client
 
 FUNCTIONS = ("webhook", "redrive")
@@ -56,7 +56,7 @@ def run(given: argparse.Namespace) -> int:
     stack = described(given.stack)
     output_of(stack, "RedriveFunctionName")  # refuses a stack of another template
     functions = (given.function,) if given.function else FUNCTIONS
-    log = Log({function: f"/aws/lambda/{stack['StackName']}-{function}" for function in functions}, since)
+    log = Log({function: log_group(stack["StackName"], function) for function in functions}, since)
     try:
         while True:
             for line in log.new_lines():

@@ -136,7 +136,7 @@ class Answer:
 
 
 def json_object(text: Union[str, bytes]) -> Optional[dict]:
-    """Returns the JSON object in a text, or None if there is none. Python refuses JSON that is nested too deeply."""
+    """Returns the JSON object in a text, or None if the text is anything else, or nested too deeply for Python."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -277,7 +277,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def exchange(method: str, url: str, body: Optional[bytes] = None, headers: Optional[dict] = None) -> Answer:
-    """Sends an HTTP request. Returns the answer, whatever its status. Raises NoAnswer if there is none."""
+    """Sends an HTTP request. Returns the answer, whatever its status. Raises NoAnswer if the server gives no answer."""
     try:
         request = urllib.request.Request(url, body, headers or {}, method=method)
         try:

@@ -45,6 +45,11 @@ def output_of(stack: dict, name: str) -> str:
         raise Refused(f"{stack['StackName']} is not a stack of this template: it has no output {name}.") from None
 
 
+def log_group(stack_name: str, function: str) -> str:
+    """Returns the log group of a stack's function, `webhook` or `redrive`."""
+    return f"/aws/lambda/{stack_name}-{function}"
+
+
 def parameters_of(stack: dict) -> dict[str, Optional[str]]:
     """Returns the parameters of a described stack, by name."""
     return {one["ParameterKey"]: one.get("ParameterValue") for one in stack.get("Parameters", [])}

@@ -76,11 +76,12 @@ impl Taken {
     }
 }
 
-/// Sends requests of one kind, one after the other, with bodies of nearly this length, and waits until
-/// the function is idle.
+/// Sends requests of one kind, one after the other, with bodies of nearly this length, and waits
+/// until the function is idle.
 ///
 /// # Errors
-/// If an answer has another status than the kind requires, or another number of alerts is published.
+/// If an answer has another status than the kind requires, or another number of alerts is
+/// published.
 pub(crate) async fn send(lambda: &mut Lambda, aws: &Aws, kind: Kind, count: usize, length: usize) -> Result<Taken> {
     let requests = (0..count).map(|number| kind.request(number, length)).collect::<Result<Vec<_>>>()?;
     let (cpu, before) = (lambda.cpu()?, aws.counts());

@@ -19,7 +19,8 @@ use crate::candidate::{Candidate, send};
 use crate::lambda::{Lambda, Secret};
 use crate::table::Table;
 
-/// A row that is worse by more than this fails. A row that is better by as much needs a new baseline.
+/// A row that is worse by more than this fails. A row that is better by as much needs a new
+/// baseline.
 const TOLERANCE: f64 = 0.05;
 
 /// Requests over which the instructions of one request are averaged.
@@ -148,7 +149,8 @@ pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate,
     Ok(())
 }
 
-/// Returns the fewest instructions of several runs: a busy machine can add some, and never removes any.
+/// Returns the fewest instructions of several runs: a busy machine can add some, and never removes
+/// any.
 async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let mut least = u64::MAX;
     for _ in 0..REPETITIONS {

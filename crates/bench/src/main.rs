@@ -1,7 +1,8 @@
 //! Measures functions the way Lambda runs them, with a Runtime API on loopback and a stub of AWS
 //! behind TLS. `make bench` and `make instructions` run it.
 //!
-//! Candidates take turns in every round. So a disturbance affects all of them, and their ratios hold.
+//! Candidates take turns in every round. So a disturbance affects all of them, and their ratios
+//! hold.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -72,7 +73,8 @@ enum What {
         #[arg(required = true)]
         candidates: Vec<Candidate>,
     },
-    /// Counts the instructions of the webhook function, and fails if they are more than in the baseline.
+    /// Counts the instructions of the webhook function, and fails if they are more than in the
+    /// baseline.
     Instructions {
         /// The release build. If it is not given, it is built.
         function: Option<PathBuf>,

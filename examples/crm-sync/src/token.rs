@@ -68,7 +68,7 @@ impl Token {
         &self.header.name
     }
 
-    /// Returns the header's value. Fetches the token if there is none yet.
+    /// Returns the header's value. The first call fetches the token.
     pub(crate) async fn header_value(&self) -> Result<HeaderValue, TokenError> {
         let mut fetched = self.fetched.lock().await;
         if let Some(fetched) = &*fetched {
