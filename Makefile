@@ -225,7 +225,7 @@ pictures: # Draw the pictures in docs/ again, from events/alerts/ and from the d
 	$(PYTHON) -B tools/docs/draw_alerts.py
 	$(PYTHON) -B tools/docs/draw_dashboard.py
 
-prices: # Compute the prices in README.md and docs/scaling.md again, from what tools/docs/price.py assumes and the memory in template.yaml
+prices: # Compute the prices in docs/cost.md and docs/scaling.md again, from what tools/docs/price.py assumes and the memory in template.yaml
 	$(PYTHON) -B tools/docs/price.py
 
 tools: .venv/installed # The pinned tools, into .venv

@@ -227,7 +227,7 @@ fn every_alarm_says_what_to_do() {
             assert!(queries.contains_key(name), "{id}: {name}");
             places += 1;
         }
-        if let Some((_, section)) = says.split_once("README.md, \"") {
+        if let Some((_, section)) = says.split_once(".md, \"") {
             let section = section.split('"').next().unwrap();
             let heading =
                 |line: &str| line.starts_with(&format!("**{section}")) || line.ends_with(&format!("# {section}"));

@@ -29,7 +29,7 @@ https://aws.amazon.com/support"""
 
 def main():
     for name, picture in pictures().items():
-        (ROOT / "docs" / name).write_text(picture, encoding="utf-8")
+        (ROOT / "docs" / "images" / name).write_text(picture, encoding="utf-8")
 
 
 def pictures():

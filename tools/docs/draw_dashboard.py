@@ -1,4 +1,4 @@
-"""Draws docs/dashboard.svg: the dashboard of template.yaml under all parameters, with the numbers of a made-up week.
+"""Draws docs/images/dashboard.svg: the dashboard of template.yaml under all parameters, with the numbers of a made-up week.
 
 Without arguments, it writes the picture. With --check, it only compares it.
 """
@@ -12,7 +12,7 @@ from random import Random
 from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURE = ROOT / "docs" / "dashboard.svg"
+PICTURE = ROOT / "docs" / "images" / "dashboard.svg"
 TEMPLATE = ROOT / "template.yaml"
 
 COLUMN, ROW, GAP = 50, 44, 5  # CloudWatch's grid has 24 columns
@@ -26,7 +26,7 @@ def main():
     if "--check" not in sys.argv:
         PICTURE.write_text(drawn)
     elif not PICTURE.exists() or PICTURE.read_text() != drawn:
-        sys.exit("docs/dashboard.svg is not the dashboard of template.yaml: run `make pictures`")
+        sys.exit("docs/images/dashboard.svg is not the dashboard of template.yaml: run `make pictures`")
 
 
 def dashboard(template):

@@ -1,6 +1,6 @@
 """Calculates the price of an alert and of a month, and the time to an alert, by the memory of the webhook function.
 
-Without arguments, it writes its tables into README.md and docs/scaling.md, between the comments that name them. With
+Without arguments, it writes its tables into docs/cost.md and docs/scaling.md, between the comments that name them. With
 --check, it only compares the tables. The assumptions come first: replace them by your own numbers, and run it again.
 """
 
@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-README, SCALING, TEMPLATE = ROOT / "README.md", ROOT / "docs" / "scaling.md", ROOT / "template.yaml"
+COST, SCALING, TEMPLATE = ROOT / "docs" / "cost.md", ROOT / "docs" / "scaling.md", ROOT / "template.yaml"
 
 # List prices in us-east-1, in US dollars, as of 2025, without any free tier. They change: https://aws.amazon.com/pricing
 MILLION = 1_000_000
@@ -265,7 +265,7 @@ def markdown(rows):
 
 
 TABLES = {
-    README: {"a month": lambda: markdown(of_a_month()), "the stream": stream, "a flood": flood},
+    COST: {"a month": lambda: markdown(of_a_month()), "the stream": stream, "a flood": flood},
     SCALING: {"memory": lambda: markdown(by_memory()), "an alert": lambda: markdown(of_an_alert())},
 }
 

@@ -35,7 +35,7 @@ Next:
   make run              the same, and stays up for what you send: make send EVENT=opportunity LEAD=lead_42
   make journey          a lead goes through every status, with the lead status stream
   make demo V=1         all that was sent, answered and published
-  README.md             how to deploy it to AWS
+  docs/deploy.md        how to deploy it to AWS
 """
 
 

@@ -10,7 +10,11 @@ from samcli.yamlhelper import yaml_parse
 
 from source import ROOT
 
-PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md", "docs/scaling.md", "docs/performance.md")
+PAGES = (
+    *(page.name for page in ROOT.glob("*.md")),
+    "examples/README.md",
+    *(f"docs/{page.name}" for page in ROOT.glob("docs/*.md")),
+)
 STACK = "sendpilot-opportunity-alerts"
 
 
@@ -141,7 +145,7 @@ def test_each_output_that_a_command_reads_exists():
 
 
 def test_the_guide_deploys_with_two_parameters_and_four_steps():
-    section = _section("README.md", "Deploy it")
+    section = _section("docs/deploy.md", "Deploy it")
     [quick, *_] = _blocks(section)
     assert quick.splitlines()[:2] == ["make tools && source .venv/bin/activate", "sam build"]
     assert _deployed(quick.splitlines()[2]) == (

@@ -92,8 +92,8 @@ def test_each_file_that_a_page_names_exists(page):
 @pytest.mark.parametrize(
     ("text", "flaws"),
     [
-        ("[a](README.md) [b](docs/performance.md#weighed-and-dropped) [c](#try-it) [d](docs) [e](https://a.test/b)", 0),
-        ("![picture](docs/email.svg) [`src`](src/lib.rs) [title](README.md 'A title') `[shown](nowhere.md)`", 0),
+        ("[a](README.md) [b](docs/performance.md#weighed-and-dropped) [c](#how-it-works) [d](docs) [e](https://a.test/b)", 0),
+        ("![picture](docs/images/email.svg) [`src`](src/lib.rs) [title](README.md 'A title') `[shown](nowhere.md)`", 0),
         ("[gone](src/gone.rs)", 1),
         ("[gone](README.md#gone)", 1),
         ("[gone](#gone)", 1),

@@ -1,4 +1,4 @@
-"""The pictures in docs/ show the alerts that the code makes today."""
+"""The pictures in docs/images/ show the alerts that the code makes today."""
 
 import json
 import xml.etree.ElementTree as xml
@@ -7,7 +7,7 @@ import pytest
 
 from draw_alerts import ALERT, ROOT, chat, pictures
 
-PICTURES = {name: ROOT / "docs" / name for name in pictures()}
+PICTURES = {name: ROOT / "docs" / "images" / name for name in pictures()}
 
 
 def words(picture):
@@ -17,7 +17,7 @@ def words(picture):
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_picture_is_up_to_date(name):
-    assert PICTURES[name].read_text("utf-8") == pictures()[name], f"docs/{name} is stale: make pictures"
+    assert PICTURES[name].read_text("utf-8") == pictures()[name], f"docs/images/{name} is stale: make pictures"
 
 
 @pytest.mark.parametrize("file", ["subject.txt", "email.txt"])

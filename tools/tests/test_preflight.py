@@ -124,7 +124,7 @@ def test_a_built_template_needs_no_rust(template, commands):
         ("nope.yaml", "cannot be read: No such file or directory."),
         ("tools", "cannot be read: Is a directory."),
         ("template.yaml", "is not built: no function has a CodeUri of its own."),
-        ("docs/chat.svg", "is not built: no function has a CodeUri of its own."),
+        ("docs/images/chat.svg", "is not built: no function has a CodeUri of its own."),
         (sys.executable, "cannot be read: it is not a text."),
     ],
 )
