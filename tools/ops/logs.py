@@ -30,7 +30,7 @@ LATE = 60_000  # milliseconds that a line may come after another one with a late
 LONGEST = 400  # characters of a text in a line
 PLATFORM = ("START ", "END ", "REPORT ", "INIT_START ", "INIT_REPORT ", "XRAY ", "EXTENSION\t")
 COUNTS = ("scanned", "published", "debounced", "discarded", "duplicates", "stillPending", "stoppedEarly")
-REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "otherBody")
+REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "bodyMismatch")
 
 
 @dataclass
