@@ -70,22 +70,22 @@ const MAX_DUE: usize = 50_000;
 /// The redrive.
 #[derive(Debug)]
 pub struct Redrive<L, T> {
-    /// Has the ledger of pending deliveries, and takes them to their topics.
+    /// The relay, with the ledger of pending deliveries.
     pub relay: Relay<L, T>,
-    /// Writes one line per run.
+    /// The telemetry, which writes one log line per run.
     pub telemetry: Telemetry,
 }
 
-/// Which deliveries a run takes up.
+/// The choice of deliveries for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
-    /// Those whose wait is over.
+    /// Deliveries whose wait is over.
     Patient,
-    /// All whose last attempt is over.
+    /// All deliveries whose last attempt is over.
     AtOnce,
 }
 
-/// What a run found and did.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -173,7 +173,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Why a run does not know all pending deliveries.
+/// The error of a run that could not list all pending deliveries.
 #[derive(Debug, thiserror::Error)]
 #[error("the listing of what is pending is incomplete")]
 pub struct Incomplete(#[source] LedgerError);

@@ -25,7 +25,7 @@ impl Handled {
     /// something is unusual.
     pub(super) fn level(&self) -> Level {
         let status = self.answer.row().status;
-        let is_unusual = |part: &Part| part.other_content || part.delivered.outcome.failure().is_some();
+        let is_unusual = |part: &Part| part.body_mismatch || part.delivered.outcome.failure().is_some();
         if status.is_server_error() && !self.only_lacks_a_slot() {
             Level::ERROR
         } else if status.is_client_error() || self.renamed().is_some() || self.parts().any(is_unusual) {
@@ -77,7 +77,7 @@ impl Handled {
     }
 
     fn body_mismatch(&self) -> bool {
-        self.parts().any(|part| part.other_content)
+        self.parts().any(|part| part.body_mismatch)
     }
 
     fn measure(&self, line: &mut LogLine) {
@@ -113,8 +113,8 @@ impl Handled {
     /// Returns what the shape of the data says about an event of an unknown type.
     fn renamed(&self) -> Option<&'static str> {
         match &self.event.as_ref().filter(|event| event.renamed)?.kind {
-            Kind::StatusChanged(_) => Some("the event type is not known; its data is that of a change of status"),
-            Kind::TagChanged(_) => Some("the event type is not known; its data is that of a change of tag"),
+            Kind::StatusChanged(_) => Some("the event type is unknown; its data has the shape of a status change"),
+            Kind::TagChanged(_) => Some("the event type is unknown; its data has the shape of a tag change"),
             Kind::Other => None,
         }
     }

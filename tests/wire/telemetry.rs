@@ -434,7 +434,7 @@ async fn warns_of_an_unknown_event_type_and_handles_it() {
         let counted = metrics.contains_key("UnexpectedEvent Count");
         json!([line["level"], line["eventType"], line["renamed"], counted])
     });
-    let shape = |of: &str| format!("the event type is not known; its data is that of a change of {of}");
+    let shape = |of: &str| format!("the event type is unknown; its data has the shape of a {of} change");
     let expected = [
         json!(["WARN", "lead.status.renamed", shape("status"), true]),
         json!(["WARN", "lead.tagged", shape("tag"), true]),
