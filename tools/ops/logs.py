@@ -1,4 +1,4 @@
-"""The command `logs`: prints the lines of a stack's functions as they come."""
+"""The command `logs`: prints the log lines of a stack's functions as they arrive."""
 
 import argparse
 import heapq
@@ -25,9 +25,9 @@ OUTCOMES = (
     *("alerted", "streamed", "pending", "debounced", "duplicate", "ignored", "in_progress", "unavailable"),
     *("malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
 )
-PAUSE = 2  # seconds between two looks at the log
-LATE = 60_000  # milliseconds that a line may come after another one with a later time
-LONGEST = 400  # characters of a text in a line
+PAUSE = 2  # seconds between two reads of the log
+LATE = 60_000  # milliseconds that a line may arrive after a line with a later time
+LONGEST = 400  # characters of a field that is printed
 PLATFORM = ("START ", "END ", "REPORT ", "INIT_START ", "INIT_REPORT ", "XRAY ", "EXTENSION\t")
 COUNTS = ("scanned", "published", "debounced", "discarded", "duplicates", "stillPending", "stoppedEarly")
 REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "otherBody")
@@ -35,14 +35,14 @@ REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", 
 
 @dataclass
 class Line:
-    """One line of a function's log."""
+    """One log line of a function."""
 
     function: str
     timestamp: int  # milliseconds since the Unix epoch
     text: str
 
     def fields(self) -> dict:
-        """Returns the members of a line in JSON, or none."""
+        """Returns the line's fields, or an empty dict if the line is not JSON."""
         return json_object(self.text) or {}
 
 
@@ -54,7 +54,7 @@ def run(given: argparse.Namespace) -> int:
     if not given.stack:
         use_what_runs(given.run)
     stack = described(given.stack)
-    output_of(stack, "RedriveFunctionName")  # refuses a stack of another template
+    output_of(stack, "RedriveFunctionName")  # raises Refused for a stack of another template
     functions = (given.function,) if given.function else FUNCTIONS
     log = Log({function: log_group(stack["StackName"], function) for function in functions}, since)
     try:
@@ -70,11 +70,11 @@ def run(given: argparse.Namespace) -> int:
 
 
 class Log:
-    """The lines of some functions since a moment, each once."""
+    """Reads the log lines of some functions since a moment, each once."""
 
     def __init__(self, groups: dict[str, str], since: int):
         """`groups` has the log group of each function."""
-        # One client for all calls. Python swallows a Ctrl-C that comes while it closes a client's
+        # One client for all calls, because Python ignores a Ctrl-C while it closes a client's
         # connections.
         self._pages = client("logs").get_paginator("filter_log_events")
         self._groups = groups
@@ -82,17 +82,17 @@ class Log:
         self._seen = {}  # times, by the identity of an entry
 
     def new_lines(self) -> Iterator[Line]:
-        """Yields the lines that were not there at the last call, by their times."""
+        """Yields the lines that are new since the last call, in the order of their times."""
         entries = (self._new_entries(function) for function in self._groups)
         yield from heapq.merge(*map(whole_lines, entries), key=lambda line: line.timestamp)
-        # A line may come late, so the next call looks at the latest minute again.
+        # A line may arrive late, so the next call reads the latest minute again.
         self._since = max(self._since, max(self._seen.values(), default=0) - LATE)
         self._seen = {identity: at for identity, at in self._seen.items() if at >= self._since}
 
     def _new_entries(self, function):
         pages = self._pages.paginate(logGroupName=self._groups[function], startTime=self._since)
         for entry in chain.from_iterable(page["events"] for page in pages):
-            # ministack gives no ids, but a stream of its own to each invocation.
+            # ministack has no entry ids, but it gives each invocation its own log stream.
             identity = entry.get("eventId") or (entry["logStreamName"], entry["timestamp"], entry["message"])
             if identity not in self._seen:
                 self._seen[identity] = entry["timestamp"]
@@ -100,7 +100,10 @@ class Log:
 
 
 def whole_lines(entries) -> Iterator[Line]:
-    """Yields the lines of a log's entries. ministack makes two entries of a line that holds a U+2028 or the like."""
+    """Yields the lines of a log's entries.
+
+    ministack splits a line at a U+2028 or a similar character into two entries.
+    """
     part = None
     for function, entry in entries:
         line = Line(function, entry["timestamp"], entry["message"].rstrip("\n"))
@@ -116,18 +119,21 @@ def whole_lines(entries) -> Iterator[Line]:
 
 
 def is_wanted(line: Line, event: Optional[str], outcome: Optional[str], everything: bool) -> bool:
-    """Returns whether a line is to be printed."""
+    """Returns whether the options select a line."""
     fields = line.fields()
     if event is not None and not is_of(fields, event):
         return False
-    # An event may need an alert and a message to the stream. Then its line has an outcome of each.
+    # If an event needed an alert and a message to the stream, its line has an outcome of each.
     if outcome is not None and outcome not in (fields.get("outcome"), fields.get("alert"), fields.get("stream")):
         return False
     return everything or not is_of_platform(line, fields)
 
 
 def is_of(fields: dict, event: str) -> bool:
-    """Returns whether a line is about this event. The redrive's lines name the delivery, in whose key the event is."""
+    """Returns whether a line is about this event.
+
+    The redrive's lines have only the delivery's key, which contains the event id.
+    """
     if fields.get("eventId") == event:
         return True
     parts = str(fields.get("deliveryId", "")).split("#")
@@ -136,7 +142,7 @@ def is_of(fields: dict, event: str) -> bool:
 
 
 def is_of_platform(line: Line, fields: dict) -> bool:
-    """Returns whether Lambda wrote the line about an invocation that went well."""
+    """Returns whether Lambda wrote the line, about a successful invocation."""
     if fields:
         return str(fields.get("type", "")).startswith("platform.") and status_of(fields) in (None, "success")
     return line.text.startswith(PLATFORM) and "Status: " not in line.text
@@ -148,21 +154,20 @@ def status_of(fields):
 
 
 def shown(line: Line) -> str:
-    """Returns a line for people: time, level, function, and what happened."""
+    """Returns a line as it is printed: time, level, function, and what happened."""
     fields = line.fields()
-    # ministack files a line under the end of its invocation, and only the line itself says when it
-    # was written.
+    # ministack stamps a line with the end of its invocation. Only the line itself has the time when
+    # it was written.
     own = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})\d*Z$", str(fields.get("timestamp")), re.ASCII)
     at = f"{own[1]}Z" if own else timestamp(datetime.fromtimestamp(line.timestamp / 1000, timezone.utc))
     return f"{at} {short(str(fields.get('level', ''))):<5} {line.function:<7}  {_what(line, fields)}".rstrip()
 
 
 def _what(line, fields):
-    """Returns what happened."""
     if "message" not in fields:
         return short(" ".join(line.text.split()), LONGEST)
-    # The message of a line with an outcome, and of the one line of a run, is only the name of the
-    # function.
+    # The message of a line with an outcome, and of a redrive's line about a run, is only the
+    # function's name.
     words = [fields["message"]] if fields["message"] != line.function else []
     if "outcome" in fields:
         words = [f"{fields.get('status', '')} {fields['outcome']}".strip()]

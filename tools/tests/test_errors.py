@@ -122,4 +122,4 @@ def test_a_defect_is_one_line(monkeypatch, capsys):
         main(["pending", "stack"])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(r"KeyError: .*This is a defect of this program, in test_\w+\.py, line \d+\.\n", said)
+    assert re.fullmatch(r"KeyError: .*This is a bug in this program, in test_\w+\.py, line \d+\.\n", said)

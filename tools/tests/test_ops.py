@@ -101,7 +101,9 @@ def test_its_help_lists_every_command(run):
 def test_without_boto3_it_says_what_to_install(command, run):
     ran = run(*command)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "This needs boto3. AWS CloudShell has it; elsewhere, run: python3 -m pip install boto3\n"
+    assert (
+        ran.stderr == "This program needs boto3. AWS CloudShell has it. Elsewhere, run: python3 -m pip install boto3\n"
+    )
 
 
 def test_send_needs_no_boto3(run):
@@ -158,4 +160,4 @@ def test_under_an_older_python_it_says_which_it_needs(pyz):
     old = f"import runpy, sys; sys.version_info = (3, 8, 18); runpy.run_path({str(pyz)!r}, run_name='__main__')"
     ran = subprocess.run([sys.executable, "-I", "-c", old], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "This needs Python 3.9 or newer. AWS CloudShell has one.\n"
+    assert ran.stderr == "This program needs Python 3.9 or newer. AWS CloudShell has a newer one.\n"

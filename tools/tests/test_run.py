@@ -131,7 +131,7 @@ def test_a_run_is_not_found_before_it_is_announced_nor_after_its_end(runs):
         local.announce("http://127.0.0.1:4566")
         folder = local.logs
     assert not folder.exists()
-    with pytest.raises(Refused, match="`make run` is not up here"):
+    with pytest.raises(Refused, match="`make run` is not running here"):
         running.use_what_runs()
 
 
@@ -158,7 +158,7 @@ def test_the_end_of_one_run_leaves_the_other_up():
 def test_a_port_without_a_run_is_refused():
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
-        with pytest.raises(Refused, match=f"those that are up have the ports {local.front.port}"):
+        with pytest.raises(Refused, match=f"These ports have one: {local.front.port}"):
             running.use_what_runs("1")
 
 

@@ -87,7 +87,9 @@ def test_every_sample_is_signed_except_those_whose_point_is_a_wrong_signature(na
         ran = send(file)
         assert (ran.status, ran.err) == (0, "")
         assert signed(receiver.got[-1]) == (form, name not in ("forged", "unsigned"))
-        said = {"forged": "signed by a stranger with Svix headers", "unsigned": "not signed"}.get(name, "signed with ")
+        said = {"forged": "signed with Svix headers and a wrong secret", "unsigned": "not signed"}.get(
+            name, "signed with "
+        )
         assert ran.out.startswith(f"> {file}, ")
         assert said in ran.out.splitlines()[0]
         assert re.fullmatch(r"< 200 alerted, \d+ ms", ran.out.splitlines()[1])
@@ -191,7 +193,7 @@ def test_an_override_without_a_place_is_refused(option, content, send, receiver,
         assert (ran.status, json.loads(receiver.got[0].body)[name][:1]) == (0, value[:1])
     else:
         assert (ran.status, ran.out, receiver.got) == (2, "", [])
-        assert f"cannot get another {name}. Nothing was sent." in ran.err
+        assert f"{name} cannot be set. Nothing was sent." in ran.err
 
 
 def test_the_time_is_now_unless_it_is_given(got):
@@ -240,7 +242,7 @@ def test_a_burst_sends_one_event_many_times(send, receiver):
 
 def test_a_defect_ends_a_burst(send, monkeypatch):
     monkeypatch.setattr("ops.request.sign", lambda *_: {}["defect"])
-    assert "KeyError: 'defect'. This is a defect of this program" in send("opportunity", "--times", "3").err
+    assert "KeyError: 'defect'. This is a bug in this program" in send("opportunity", "--times", "3").err
 
 
 def test_the_status_of_a_burst_is_that_of_its_worst_event(send, receiver):
@@ -336,7 +338,7 @@ def test_a_redirect_is_an_answer(status, send, receiver):
     receiver.answer = (status, {"location": receiver.url}, b"")
     ran = send("opportunity")
     assert (ran.status, len(receiver.got)) == (1, 1)
-    assert f"< {status} (not an answer of the function: " in ran.out
+    assert f"< {status} (not an answer from the webhook function: " in ran.out
 
 
 def test_an_answer_steers_no_terminal(send, receiver):
