@@ -162,7 +162,7 @@ def parser():
         "0 if the log was printed until Ctrl-C or, with --no-follow, to its end; 2 if it could not be read.",
     )
     logs.add_argument("--event", metavar="ID", help="print only log lines about the event with this id")
-    logs.add_argument("--outcome", metavar="NAME", help="print only log lines with this outcome")
+    logs.add_argument("--outcome", metavar="NAME", help="print only log lines with this outcome, such as alerted")
     logs.add_argument("--since", metavar="SPAN", default="10m", help=LOGGED)
     logs.add_argument("--function", choices=("webhook", "redrive"), help="print only this function's log lines")
     logs.add_argument("--all", action="store_true", help="also print Lambda's own log lines about each invocation")

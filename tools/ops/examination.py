@@ -64,8 +64,8 @@ class Examination:
     """One examination of one stack, at the time `now`.
 
     The examination changes nothing in the stack. It sends a forged event and an event that needs no
-    alert. With `alert`, it also sends an event that reaches all subscribers of the alerts and of the
-    lead status stream.
+    alert. With `alert`, it also sends an event that reaches all subscribers of the alerts and of
+    the lead status stream.
     """
 
     def __init__(
@@ -93,7 +93,10 @@ class Examination:
         self._secrets = []
 
     def findings(self) -> Iterator[Finding]:
-        """Yields each finding at once. A failed check stops no other check, except if the stack is missing."""
+        """Yields each finding at once.
+
+        A failed check stops no other check, except if the stack is missing.
+        """
         yield self._finding("stack", self._check_stack)
         if self._stack is None:
             return
@@ -435,9 +438,10 @@ class Examination:
         return Finding(OK, f"{len(listed)}, all confirmed: {', '.join(protocols)}")
 
     def _protect(self, topic, endable):
-        """Yields how to replace subscriptions by ones that only a user with AWS credentials can end.
+        """Yields how to replace subscriptions by ones that need a login to be ended.
 
-        The confirmation decides who can end a subscription. AWS documents no way to change that later.
+        The confirmation decides who can end a subscription. AWS documents no way to change that
+        later.
         <https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html>
         """
         yield (
@@ -477,8 +481,9 @@ class Examination:
         """Returns the commands that subscribe `whom`, an address or a listed subscription.
 
         `found` has the attributes of a subscription to replace: the new subscription gets the same
-        filter and dead-letter queue. Without an address, the commands ask for the address. They confirm
-        an email subscription by the token in SNS's email, so no link can end the subscription later.
+        filter and dead-letter queue. Without an address, the commands ask for the address. They
+        confirm an email subscription by the token in SNS's email, so no link can end the
+        subscription later.
         """
         endpoint = whom if isinstance(whom, str) else None
         # The address of an http(s) endpoint may contain a password, so it is not printed.
@@ -510,7 +515,7 @@ class Examination:
         )
 
     def _dead_letters(self, topic):
-        """Returns the ARN of the dead-letter queue for a topic's subscriptions, and how to create it.
+        """Returns the dead-letter queue for a topic's subscriptions: its ARN, and how to create it.
 
         Subscriptions of a FIFO topic need a FIFO queue, which the stack does not have:
         <https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html>

@@ -14,7 +14,8 @@ FORMS = "a time span such as 90m, 2h or 3d, or a time with its offset from UTC s
 def moment(text: str, now: float) -> int:
     """Returns the moment that a text such as 2h or 2026-11-25T18:00:00Z means.
 
-    `now` and the result are in milliseconds since the Unix epoch. Raises Refused for any other text.
+    `now` and the result are in milliseconds since the Unix epoch. Raises Refused for any other
+    text.
     """
     if span := re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text, re.ASCII):
         since = int(now) - int(span[1]) * UNITS[span[2]]

@@ -1,4 +1,4 @@
-"""Reads one of SendPilot's requests from a file, and posts the request as if SendPilot sent it now."""
+"""Reads SendPilot's requests from files, and posts them as if SendPilot sent them now."""
 
 import base64
 import binascii
@@ -22,8 +22,8 @@ from ops.errors import Refused
 from ops.running import ROOT
 from ops.signature import SAMPLE_SECRET, SVIX, UNSIGNED, form_of, fresh_secret, sign
 
-# These samples test a wrong signature. `send` signs every other file with a secret that the receiver
-# knows.
+# These samples test a wrong signature. `send` signs every other file with a secret that the
+# receiver knows.
 FORGED, NOT_SIGNED = "forged", "unsigned"
 LARGEST_FILE = 16 * 1024 * 1024  # bytes; the function accepts a body of 256 KiB
 LARGEST_ANSWER = 1024 * 1024  # bytes; the function answers with some hundreds
@@ -70,10 +70,10 @@ class Request:
         return replace(changed, message_id=fresh("msg"))
 
     def with_text(self, name: str, value: str) -> "Request":
-        """Returns the event with this text as its member NAME or, for `data.NAME`, as a member of `data`.
+        """Returns the event with this text as the member `name`, which may be `data.NAME`.
 
-        All other bytes stay, because some samples test an unusual notation. Raises Refused if the body
-        has no place for the member.
+        All other bytes stay, because some samples test an unusual notation. Raises Refused if the
+        body has no place for the member.
         """
         if not self.event():
             raise Refused(f"The body of this event is not a JSON object, so {name} cannot be set.")
@@ -136,7 +136,7 @@ class Answer:
 
 
 def json_object(text: Union[str, bytes]) -> Optional[dict]:
-    """Returns the JSON object in a text, or None if the text is anything else or nested too deeply."""
+    """Returns the JSON object in a text, or None for any other or too deeply nested text."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -145,7 +145,7 @@ def json_object(text: Union[str, bytes]) -> Optional[dict]:
 
 
 def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
-    """Yields each member of the JSON object at `start`: its name, and the start and end of its value.
+    """Yields each member of the JSON object at `start`: name, and start and end of its value.
 
     The text must be valid JSON.
     """
@@ -195,9 +195,9 @@ def read(path: Union[str, Path]) -> Request:
 def parsed(content: bytes, name: str) -> Request:
     """Returns the request in the content of a file. `name` is the file's name without its ending.
 
-    A JSON object with a `requestContext` is a whole request, as API Gateway passes it to the function
-    (see `events/`). Its own headers determine the form of the signature. Any other content is a bare
-    payload, which gets Svix headers. Raises Refused if a whole request lacks a part.
+    A JSON object with a `requestContext` is a whole request, as API Gateway passes it to the
+    function (see `events/`). Its own headers determine the form of the signature. Any other content
+    is a bare payload, which gets Svix headers. Raises Refused if a whole request lacks a part.
     """
     if not content:
         raise Refused("is empty, so there is nothing to send.")
@@ -270,7 +270,10 @@ def fault_of_url(url: str) -> Optional[str]:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Returns a redirect as the answer. urllib would follow the redirect by a GET without the event."""
+    """Returns a redirect as the answer.
+
+    urllib would follow the redirect by a GET without the event.
+    """
 
     def redirect_request(self, *_):
         return None

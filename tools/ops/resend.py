@@ -107,7 +107,8 @@ class Resend:
     def find(self, since: Optional[int], event: Optional[str]) -> Found:
         """Finds the deliveries that were published since then, or for the event.
 
-        The scan reads the whole table, and DynamoDB bills that, because no index has published rows.
+        The scan reads the whole table, and DynamoDB bills that, because no index has published
+        rows.
         """
         deliveries = Deliveries(self._table_name)
         if event:
@@ -161,7 +162,10 @@ class Resend:
             print("A FIFO topic accepts a message that it got less than five minutes ago, but delivers it to nobody.")
 
     def _show_pace(self, number):
-        """Prints how long the resend takes. A publish itself takes only some hundredths of a second."""
+        """Prints how long the resend takes.
+
+        A publish itself takes only some hundredths of a second.
+        """
         if self._rate and number > 1:
             seconds = -(-(number - 1) // self._rate)
             lasting = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
@@ -217,7 +221,10 @@ class Resend:
         return f"{published} of {len(rows)} {self._noun}s {'was' if published == 1 else 'were'} published again.{rest}"
 
     def _publish(self, message):
-        """Sends a row's publish request as `src/delivery/topic/sns.rs` does. Returns SNS's message id."""
+        """Sends a row's publish request as `src/delivery/topic/sns.rs` does.
+
+        Returns SNS's message id.
+        """
         request = {name: message[name] for name in (STATUS if self._kind == "status" else ALERT)}
         if not self._topic.endswith(".fifo"):
             request.pop("MessageDeduplicationId", None)

@@ -13,7 +13,7 @@ from typing import Optional
 
 from ops.errors import Refused
 
-ROOT = Path(__file__).resolve().parents[2]  # the top of the clone, where `make ops.pyz` puts ops.pyz too
+ROOT = Path(__file__).resolve().parents[2]  # the top of the clone, which also has ops.pyz
 RUNS = ROOT / ".local-aws"
 LOCK = "lock"  # the file in a run's folder that the run keeps locked
 ADDRESSES = "up.json"  # the file in a run's folder that exists while the run can be used
@@ -61,10 +61,10 @@ def is_held(lock: Path) -> bool:
 
 
 def use_what_runs(port: Optional[str] = None) -> str:
-    """Makes the local AWS of a `make run` the only AWS of this process, and returns its webhook's URL.
+    """Makes a `make run` the only AWS of this process, and returns the run's webhook URL.
 
-    If several runs can be used, `port` selects one. Raises Refused if there is no run, or if several
-    match.
+    If several runs can be used, `port` selects one. Raises Refused if there is no run, or if
+    several match.
     """
     up = running()
     chosen = [one for one in up if port in (None, one.port)]
@@ -94,7 +94,7 @@ def exports() -> str:
 
 
 def know_only(endpoint: str) -> None:
-    """Makes a local AWS the only AWS of this process and its children, instead of the user's account."""
+    """Makes a local AWS the only AWS of this process and its children."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "SAM_")):
             del os.environ[name]

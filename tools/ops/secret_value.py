@@ -1,6 +1,7 @@
 """The rules of a stored signing secret, the same as in the functions.
 
-Tests check both against `tests/support/secrets.json`, so every error text must be the functions' too.
+Tests check both against `tests/support/secrets.json`, so every error text must be the functions'
+too.
 """
 
 import base64

@@ -140,7 +140,7 @@ def _announcement(events, given):
 
 
 def _post(events, url, secret):
-    """Posts the events at once. Yields an event, its answer and the seconds as each answer arrives.
+    """Posts the events at once. Yields event, answer and seconds as each answer arrives.
 
     If an event gets no answer, the NoAnswer takes the place of the answer.
     """

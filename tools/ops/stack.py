@@ -18,7 +18,7 @@ def outputs(stack_name: str) -> dict[str, str]:
 
 
 def described(stack_name: Optional[str]) -> dict:
-    """Returns CloudFormation's description of a stack. Without a name, the stack is that of `make run`.
+    """Returns CloudFormation's description of a stack, by default of the stack of `make run`.
 
     Raises Refused if the stack does not exist.
     """
@@ -38,7 +38,10 @@ def outputs_of(stack: dict) -> dict[str, str]:
 
 
 def output_of(stack: dict, name: str) -> str:
-    """Returns one output of a described stack. Raises Refused if the stack does not have the output."""
+    """Returns one output of a described stack.
+
+    Raises Refused if the stack does not have the output.
+    """
     try:
         return outputs_of(stack)[name]
     except KeyError:
