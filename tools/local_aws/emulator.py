@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local_aws.lifeline import Lifeline
 from local_aws.progress import Failed
-from ops.running import know_only
+from ops.running import use_only_aws_at
 
 STARTUP = 60  # seconds; it takes two
 MINISTACK = Path(sys.executable).with_name("ministack")
@@ -49,7 +49,7 @@ class Emulator:
             self.__exit__()
             raise
         self._environment = dict(os.environ)
-        know_only(self.endpoint)
+        use_only_aws_at(self.endpoint)
         os.environ.update(self._sam_environment())
         return self
 

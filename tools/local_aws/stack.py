@@ -33,7 +33,7 @@ NEEDED = {
     "RedriveFunctionName",
     "WebhookSecretArn",
 }
-ALARM_EMAIL = "operations@example.com"  # ministack sends no mail
+ALARM_EMAIL = "operations@example.com"  # ministack sends no email
 
 # ministack does not support these types, and a deployment with one of them fails.
 UNKNOWN = "|".join(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ops.display import printable
 from ops.examination import CANT_TELL, OK, WRONG, Examination, Finding
-from ops.running import exports, use_what_runs
+from ops.running import exports, use_local_run
 from ops.stack import NAME
 
 
@@ -14,7 +14,7 @@ def run(given: argparse.Namespace) -> int:
     """Examines the stack, and returns the exit status."""
     if given.stack:
         return examine(Examination(given.stack, time.time(), alert=given.alert).findings())
-    webhook = use_what_runs(given.run)
+    webhook = use_local_run(given.run)
     local = Examination(NAME, time.time(), webhook, given.alert, is_local=True, port=given.run)
     return examine(local.findings(), exports())
 

@@ -1,6 +1,6 @@
 """The errors that end a command, and what to do about them.
 
-This module needs no boto3, so that `send` can use it without boto3.
+`send` must work without boto3, so this module does not import it.
 """
 
 import traceback

@@ -316,7 +316,7 @@ class Examination:
     def _check_alert(self):
         status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
         event = request.sample("opportunity").renewed("evt_doctor")
-        # A new lead, so that no earlier alert debounces this one, and a change from another status.
+        # A new lead, because an earlier alert could debounce this one. The status must change.
         event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
         answer = event.post(self._webhook, self._signers()[0])
         if (answer.status, answer.outcome()) != (200, "alerted"):
@@ -413,8 +413,8 @@ class Examination:
                 f"request:{again}"
             )
             return Finding(WRONG, f"not confirmed: {', '.join(map(described, waiting))}", remedy)
-        mails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
-        ends = {one["SubscriptionArn"] for one, authenticated in mails if authenticated == "false"}
+        emails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
+        ends = {one["SubscriptionArn"] for one, authenticated in emails if authenticated == "false"}
         endable = [(one, found) for one, found in of if one["SubscriptionArn"] in ends]
         losing = [one for one, found in of if "deadLetterTargetArn" not in found.get("RedrivePolicy", "")]
         what, remedies = [], []
@@ -430,10 +430,10 @@ class Examination:
             return Finding(WRONG, "; ".join(what), "\n".join(remedies))
         if refusal:
             raise refusal
-        if unknown := [one for one, authenticated in mails if authenticated != "true"]:
+        if unknown := [one for one, authenticated in emails if authenticated != "true"]:
             these = ", ".join(map(described, unknown))
             what = f"SNS does not say whether the unsubscribe link works without a login: {these}"
-            return Finding(CANT_TELL, what, "SNS does not return ConfirmationWasAuthenticated of these subscriptions.")
+            return Finding(CANT_TELL, what, "SNS does not return ConfirmationWasAuthenticated for these subscriptions.")
         protocols = sorted({one["Protocol"] for one in listed})
         return Finding(OK, f"{len(listed)}, all confirmed: {', '.join(protocols)}")
 

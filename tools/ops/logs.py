@@ -15,7 +15,7 @@ from ops.errors import Refused
 from ops.moments import moment
 from ops.request import json_object, timestamp
 from ops.resend import key_part
-from ops.running import use_what_runs
+from ops.running import use_local_run
 from ops.stack import described, log_group, output_of
 from ops.subscribers import client
 
@@ -25,16 +25,16 @@ OUTCOMES = (
     *("alerted", "streamed", "pending", "debounced", "duplicate", "ignored", "in_progress", "unavailable"),
     *("malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
 )
-PAUSE = 2  # seconds between two reads of the log
-LATE = 60_000  # milliseconds that a line may arrive after a line with a later time
-LONGEST = 400  # characters of a field that is printed
+POLL_INTERVAL = 2  # seconds between two reads of the log
+MAX_DELAY = 60_000  # milliseconds that a line may arrive after a line with a later time
+MAX_TEXT = 400  # characters of a field that is printed
 PLATFORM = ("START ", "END ", "REPORT ", "INIT_START ", "INIT_REPORT ", "XRAY ", "EXTENSION\t")
 COUNTS = ("scanned", "published", "debounced", "discarded", "duplicates", "stillPending", "stoppedEarly")
 REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "otherBody")
 
 
 @dataclass
-class Line:
+class LogLine:
     """One log line of a function."""
 
     function: str
@@ -52,7 +52,7 @@ def run(given: argparse.Namespace) -> int:
     if given.outcome is not None and given.outcome not in OUTCOMES:
         raise Refused(f"There is no outcome {given.outcome}. The outcomes are: {', '.join(OUTCOMES)}.")
     if not given.stack:
-        use_what_runs(given.run)
+        use_local_run(given.run)
     stack = described(given.stack)
     output_of(stack, "RedriveFunctionName")  # raises Refused for a stack of another template
     functions = (given.function,) if given.function else FUNCTIONS
@@ -61,10 +61,10 @@ def run(given: argparse.Namespace) -> int:
         while True:
             for line in log.new_lines():
                 if is_wanted(line, given.event, given.outcome, given.all):
-                    print(shown(line), flush=True)
+                    print(formatted(line), flush=True)
             if given.no_follow:
                 return 0
-            time.sleep(PAUSE)
+            time.sleep(POLL_INTERVAL)
     except KeyboardInterrupt:
         return 0
 
@@ -81,12 +81,12 @@ class Log:
         self._since = since
         self._seen = {}  # times, by the identity of an entry
 
-    def new_lines(self) -> Iterator[Line]:
+    def new_lines(self) -> Iterator[LogLine]:
         """Yields the lines that are new since the last call, in the order of their times."""
         entries = (self._new_entries(function) for function in self._groups)
         yield from heapq.merge(*map(whole_lines, entries), key=lambda line: line.timestamp)
         # A line may arrive late, so the next call reads the latest minute again.
-        self._since = max(self._since, max(self._seen.values(), default=0) - LATE)
+        self._since = max(self._since, max(self._seen.values(), default=0) - MAX_DELAY)
         self._seen = {identity: at for identity, at in self._seen.items() if at >= self._since}
 
     def _new_entries(self, function):
@@ -99,14 +99,14 @@ class Log:
                 yield function, entry
 
 
-def whole_lines(entries) -> Iterator[Line]:
+def whole_lines(entries) -> Iterator[LogLine]:
     """Yields the lines of a log's entries.
 
     ministack splits a line at a U+2028 or a similar character into two entries.
     """
     part = None
     for function, entry in entries:
-        line = Line(function, entry["timestamp"], entry["message"].rstrip("\n"))
+        line = LogLine(function, entry["timestamp"], entry["message"].rstrip("\n"))
         if part and part.timestamp == line.timestamp and not line.text.startswith(("{", *PLATFORM)):
             line.text = f"{part.text}\u2028{line.text}"
         elif part:
@@ -118,7 +118,7 @@ def whole_lines(entries) -> Iterator[Line]:
         yield part
 
 
-def is_wanted(line: Line, event: Optional[str], outcome: Optional[str], everything: bool) -> bool:
+def is_wanted(line: LogLine, event: Optional[str], outcome: Optional[str], everything: bool) -> bool:
     """Returns whether the options select a line."""
     fields = line.fields()
     if event is not None and not is_of(fields, event):
@@ -141,7 +141,7 @@ def is_of(fields: dict, event: str) -> bool:
     return len(parts) == 3 and key_part(event) in (parts[1], re.sub("(~[0-9a-f]{16})+$", "", parts[1]))
 
 
-def is_of_platform(line: Line, fields: dict) -> bool:
+def is_of_platform(line: LogLine, fields: dict) -> bool:
     """Returns whether Lambda wrote the line, about a successful invocation."""
     if fields:
         return str(fields.get("type", "")).startswith("platform.") and status_of(fields) in (None, "success")
@@ -153,7 +153,7 @@ def status_of(fields):
     return record.get("status") if isinstance(record, dict) else None
 
 
-def shown(line: Line) -> str:
+def formatted(line: LogLine) -> str:
     """Returns a line as it is printed: time, level, function, and what happened."""
     fields = line.fields()
     # ministack stamps a line with the end of its invocation. Only the line itself has the time when
@@ -165,7 +165,7 @@ def shown(line: Line) -> str:
 
 def _what(line, fields):
     if "message" not in fields:
-        return short(" ".join(line.text.split()), LONGEST)
+        return short(" ".join(line.text.split()), MAX_TEXT)
     # The message of a line with an outcome, and of a redrive's line about a run, is only the
     # function's name.
     words = [fields["message"]] if fields["message"] != line.function else []
@@ -175,4 +175,4 @@ def _what(line, fields):
     words += [f"{name} {fields[name]}" for name in ("alert", "stream", *COUNTS) if name in fields]
     words += [f"{fields['durationMs']} ms"] if "durationMs" in fields else []
     words += [fields[name] for name in REASONS if name in fields]
-    return ", ".join(short(str(word), LONGEST) for word in words)
+    return ", ".join(short(str(word), MAX_TEXT) for word in words)

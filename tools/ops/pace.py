@@ -13,10 +13,10 @@ from email.utils import parsedate_to_datetime
 import boto3
 from botocore.exceptions import ClientError
 
-DEFAULT = 5  # alerts per second, if the stack's template is older than the parameter
-USABLE = 1000  # milliseconds from a slot's start
-KEPT = 60 * 60  # seconds from a slot's start until its row expires
-LONGEST_ANSWER = 10_000  # milliseconds; a longer delay means that the machine slept
+DEFAULT_RATE = 5  # alerts per second, if the stack's template is older than the parameter
+PUBLISH_WINDOW = 1000  # milliseconds from a slot's start in which its alert may be published
+SLOT_TTL = 60 * 60  # seconds from a slot's start until its row expires
+MAX_DELAY = 10_000  # milliseconds; a longer delay means that the machine slept
 MAX_SKEW = 2  # seconds between this machine's clock and AWS's
 
 
@@ -53,14 +53,14 @@ class Pace:
             self._clock.sleep(max(0, start - self._now()) / 1000)
             # If the answer took long or the machine slept, the slot is over. The current slot may
             # belong to another alert.
-            if self._now() < start + USABLE:
+            if self._now() < start + PUBLISH_WINDOW:
                 return
             # Over a slow network, every slot would be over, and the functions could not use them.
-            ahead = min(self._answer, LONGEST_ANSWER)
+            ahead = min(self._answer, MAX_DELAY)
 
     def _take(self, ahead):
-        # The token is new for every alert, so that no second alert gets into the same slot. If
-        # boto3 repeats a write that took effect, the write finds its own token and succeeds.
+        # With a new token for every alert, no second alert gets the same slot. If boto3 repeats a write
+        # that took effect, the repeated write finds its own token and succeeds.
         owner = f"resend/{secrets.token_hex(8)}"
         while True:
             slot = max(slot_at(self._now() + ahead, self._rate), self._next)
@@ -77,7 +77,7 @@ class Pace:
                 UpdateExpression="SET #owner = :me, expiresAt = :expires",
                 ConditionExpression="attribute_not_exists(#owner) OR #owner = :me",
                 ExpressionAttributeNames={"#owner": "owner"},
-                ExpressionAttributeValues={":me": owner, ":expires": start // 1000 + KEPT},
+                ExpressionAttributeValues={":me": owner, ":expires": start // 1000 + SLOT_TTL},
             )
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException":

@@ -7,14 +7,14 @@ from decimal import Decimal
 
 from ops.deliveries import Deliveries
 from ops.display import printable
-from ops.running import use_what_runs
+from ops.running import use_local_run
 from ops.stack import described, output_of
 
 
 def run(given: argparse.Namespace) -> int:
     """Prints the list, and returns the exit status."""
     if not given.stack:
-        use_what_runs(given.run)
+        use_local_run(given.run)
     rows = Deliveries(output_of(described(given.stack), "DeliveriesTableName")).pending()
     print(listing(rows, time.time()))
     return 0

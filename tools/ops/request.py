@@ -211,13 +211,13 @@ def parsed(content: bytes, name: str) -> Request:
     body, headers = _body(event), _headers(event)
     form = form_of(headers)
     kept = {name: headers[name] for name in ("content-type", "user-agent") if name in headers}
-    # A file without a signature does not say which form it wants.
+    # A file without a signature does not determine a form.
     form = SVIX if form == UNSIGNED else form
     return _signed_as(name, Request(body, kept, form, True, headers.get(f"{form}-id") or fresh("msg")))
 
 
 def _signed_as(name, request):
-    """Returns the request, signed as a file with this name is to be."""
+    """Returns the request with the kind of signature that the sample's name requires."""
     if name == NOT_SIGNED:
         return replace(request, form=UNSIGNED)
     return replace(request, genuine=name != FORGED)

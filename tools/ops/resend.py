@@ -21,9 +21,9 @@ from ops.deliveries import Deliveries, bodies
 from ops.display import printable
 from ops.errors import Refused
 from ops.moments import moment
-from ops.pace import DEFAULT, Pace, WrongClock
+from ops.pace import DEFAULT_RATE, Pace, WrongClock
 from ops.refusal import NOT_LOGGED_IN, explained, missing_permission
-from ops.running import use_what_runs
+from ops.running import use_local_run
 from ops.stack import described, output_of, outputs_of, parameters_of
 from ops.subscribers import confirmed, subscriptions
 
@@ -62,7 +62,7 @@ def run(given: argparse.Namespace) -> int:
         if (since is None) == (not given.event):
             raise Refused(GIVE_ONE)
         if not given.stack:
-            use_what_runs(given.run)
+            use_local_run(given.run)
         return Resend(given.stack, given.stream).run(since, given.event, given.yes)
     except WrongClock as reason:
         raise Refused(str(reason)) from None
@@ -85,7 +85,7 @@ class Resend:
             )
         self._topic = output_of(stack, "StatusTopicArn" if stream else "AlertsTopicArn")
         # Only alerts are paced.
-        self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)
+        self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT_RATE)
         # If SNS does not answer, the message may be published. A retry could publish it twice.
         self._sns = boto3.client(
             "sns", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
@@ -199,7 +199,7 @@ class Resend:
                 except (BotoCoreError, ClientError) as error:
                     failed += 1
                     print(f"FAILED     {delivery}: {said(error, self._local)}", flush=True)
-                    if isinstance(error, ClientError) and hopeless(error):
+                    if isinstance(error, ClientError) and affects_every_publish(error):
                         break
                     continue
                 published += 1
@@ -293,6 +293,6 @@ def said(error: Exception, local: bool) -> str:
     return printable(f"{what} {UNKNOWN}" if is_unknown else what)
 
 
-def hopeless(error: ClientError) -> bool:
+def affects_every_publish(error: ClientError) -> bool:
     """Returns whether AWS would refuse every other publish for the same reason."""
     return bool(missing_permission(error) or NOT_LOGGED_IN.search(error.response["Error"]["Code"]))

@@ -60,7 +60,7 @@ def is_held(lock: Path) -> bool:
     return False
 
 
-def use_what_runs(port: Optional[str] = None) -> str:
+def use_local_run(port: Optional[str] = None) -> str:
     """Makes a `make run` the only AWS of this process, and returns the run's webhook URL.
 
     If several runs can be used, `port` selects one. Raises Refused if there is no run, or if
@@ -70,7 +70,7 @@ def use_what_runs(port: Optional[str] = None) -> str:
     chosen = [one for one in up if port in (None, one.port)]
     if len(chosen) != 1:
         raise Refused(_which(up, port))
-    know_only(chosen[0].endpoint)
+    use_only_aws_at(chosen[0].endpoint)
     return chosen[0].webhook_url
 
 
@@ -93,7 +93,7 @@ def exports() -> str:
     return " ".join(["export", *(f"{name}={os.environ[name]}" for name in names)])
 
 
-def know_only(endpoint: str) -> None:
+def use_only_aws_at(endpoint: str) -> None:
     """Makes a local AWS the only AWS of this process and its children."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "SAM_")):

@@ -9,7 +9,7 @@ import json
 import re
 from typing import Optional
 
-SHORTEST = 16  # bytes after whsec_, or characters without it; Standard Webhooks asks for 24 bytes
+MIN_LENGTH = 16  # bytes after whsec_, or characters without it; Standard Webhooks asks for 24 bytes
 WHITE_SPACE = " \t\n\f\r"  # separates secrets; only ASCII white space does
 # Kinds of characters outside printable ASCII, each as the content of a regular expression's class.
 FOREIGN = {
@@ -46,7 +46,7 @@ def secrets_in(text: Optional[str]) -> list[str]:
         raise NoSecret("holds no secret")
     prefixed = any(word.startswith("whsec_") for word in words)
     for number, word in enumerate(words, 1):
-        if fault := _accident_in(word) or _fault_of(word, prefixed):
+        if fault := _copying_fault(word) or _format_fault(word, prefixed):
             raise ValueError(f"secret number {number} {fault}")
     return words
 
@@ -82,7 +82,7 @@ def _text_in_json(text):
     )
 
 
-def _accident_in(word):
+def _copying_fault(word):
     """Returns what was copied along with a secret or instead of a secret, or None."""
     foreign = next((character for character in word if not "!" <= character <= "~"), None)
     lower = word.lower()
@@ -117,14 +117,14 @@ def _kind_of(foreign):
     )
 
 
-def _fault_of(secret, prefixed):
+def _format_fault(secret, prefixed):
     """Returns why a word without a copying accident is not a secret, or None if it is a secret.
 
     `prefixed` says whether a word of the value starts with whsec_.
     """
     if secret.startswith("whsec_"):
         try:
-            if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= SHORTEST:
+            if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= MIN_LENGTH:
                 return None
         except ValueError:
             return (
@@ -140,7 +140,7 @@ def _fault_of(secret, prefixed):
             "does not start with whsec_, but another word does; remove comments, labels, and white space inside a "
             "secret"
         )
-    if len(secret) < SHORTEST:
+    if len(secret) < MIN_LENGTH:
         return "is too short, with fewer than 16 characters; copy the whole secret from SendPilot"
     return None
 

@@ -14,7 +14,7 @@ from ops import request
 from ops.display import answer_line, printable, request_line, short, show_answer, show_request
 from ops.errors import Refused
 from ops.moments import with_offset
-from ops.running import MAY_HAVE_ENDED, use_what_runs
+from ops.running import MAY_HAVE_ENDED, use_local_run
 from ops.secret_value import said, secrets_in
 
 MAX_AT_ONCE = 100  # connections
@@ -96,7 +96,7 @@ def _receiver(given):
     """Returns the URL of the receiver, and a secret that the receiver knows."""
     secret = _given_secret()
     if given.url is None:
-        url = use_what_runs(given.run)
+        url = use_local_run(given.run)
         return url, secret or _local_secret()
     if not secret:
         raise Refused("First set the environment variable WEBHOOK_SECRET to the signing secret of the deployed stack.")

@@ -44,7 +44,7 @@ def form_of(headers: dict[str, str]) -> str:
 def key(secret: str) -> bytes:
     """Returns the key that Svix and Standard Webhooks make of a secret.
 
-    The key is the bytes behind the prefix or, without the prefix, the whole secret.
+    The key is the decoded part after the prefix or, without the prefix, the whole secret.
     """
     if not secret.startswith("whsec_"):
         return secret.encode()
@@ -52,4 +52,4 @@ def key(secret: str) -> bytes:
     try:
         return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except ValueError:
-        raise ValueError("what follows whsec_ in the secret is not base64") from None
+        raise ValueError("the part of the secret after whsec_ is not base64") from None

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from ops import logs
-from ops.logs import OUTCOMES, Line, Log, is_wanted, shown, whole_lines
+from ops.logs import OUTCOMES, Log, LogLine, formatted, is_wanted, whole_lines
 from source import ROOT
 
 AT = 1_795_659_958_990  # 2026-11-26T02:25:58.990Z
@@ -47,7 +47,7 @@ KILLED = {"time": "2026-11-26T02:25:58.990Z", "type": "platform.report", "record
 
 
 def line(fields, function="webhook"):
-    return Line(function, AT, fields if isinstance(fields, str) else json.dumps(fields))
+    return LogLine(function, AT, fields if isinstance(fields, str) else json.dumps(fields))
 
 
 def entry(text, at=AT, **more):
@@ -104,7 +104,7 @@ def test_the_outcomes_are_those_of_the_functions():
     ],
 )
 def test_prints_a_log_line(fields, function, expected):
-    printed = shown(line(fields, function))
+    printed = formatted(line(fields, function))
     assert printed == expected or (".*" in expected and re.fullmatch(expected, printed)), printed
     assert all(" " <= character <= "~" for character in printed)
 

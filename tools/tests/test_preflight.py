@@ -105,7 +105,7 @@ def test_programs_must_run_from_the_folder_for_temporary_files(tmp_path):
     try:
         subprocess.run([*mount, "true"], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this machine lets nobody mount a folder noexec")
+        pytest.skip("this machine does not allow mounting a folder noexec")
     said = refusal(prefix=mount, TMPDIR=str(tmp_path))
     assert f"Programs cannot run in {tmp_path}" in said
     assert "TMPDIR=/var/tmp make run" in said

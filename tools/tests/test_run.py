@@ -119,20 +119,20 @@ def test_the_next_run_can_have_the_same_port():
 def test_the_tools_use_the_only_run():
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
-        assert running.use_what_runs() == local.front.url
-        assert running.use_what_runs(str(local.front.port)) == local.front.url
+        assert running.use_local_run() == local.front.url
+        assert running.use_local_run(str(local.front.port)) == local.front.url
         assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
 
 
 def test_the_tools_find_a_run_only_between_announcement_and_end(runs):
     with Run() as local:
         with pytest.raises(Refused):
-            running.use_what_runs()
+            running.use_local_run()
         local.announce("http://127.0.0.1:4566")
         folder = local.logs
     assert not folder.exists()
     with pytest.raises(Refused, match="`make run` is not running here"):
-        running.use_what_runs()
+        running.use_local_run()
 
 
 def test_with_two_runs_the_tools_ask_to_select_one():
@@ -140,10 +140,10 @@ def test_with_two_runs_the_tools_ask_to_select_one():
         for local in (one, other):
             local.announce("http://127.0.0.1:4566")
         with pytest.raises(Refused) as refused:
-            running.use_what_runs()
+            running.use_local_run()
         for named in (str(one.front.port), str(other.front.port), "RUN="):
             assert named in str(refused.value)
-        assert running.use_what_runs(str(other.front.port)) == other.front.url
+        assert running.use_local_run(str(other.front.port)) == other.front.url
     assert running.running() == []
 
 
@@ -152,14 +152,14 @@ def test_the_end_of_one_run_leaves_the_other_up():
         one.announce("http://127.0.0.1:4566")
         with Run() as other:
             other.announce("http://127.0.0.1:4567")
-        assert running.use_what_runs() == one.front.url
+        assert running.use_local_run() == one.front.url
 
 
 def test_refuses_a_port_without_a_run():
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
         with pytest.raises(Refused, match=f"These ports have one: {local.front.port}"):
-            running.use_what_runs("1")
+            running.use_local_run("1")
 
 
 def test_the_tools_and_the_next_run_clean_up_after_a_killed_run(runs):

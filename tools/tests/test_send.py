@@ -279,7 +279,7 @@ def test_refuses_an_invalid_number_of_events(number, send, receiver):
 @pytest.mark.parametrize("is_local", [False, True])
 def test_refuses_an_unusable_secret(secret, why, is_local, refused, receiver, monkeypatch):
     monkeypatch.setenv("WEBHOOK_SECRET", secret)
-    monkeypatch.setattr("ops.send.use_what_runs", lambda _: receiver.url)
+    monkeypatch.setattr("ops.send.use_local_run", lambda _: receiver.url)
     line = refused("opportunity", url=None if is_local else receiver.url)
     assert f"in WEBHOOK_SECRET (make: SECRET) cannot be used: {why}" in line
 
@@ -291,7 +291,7 @@ def test_the_first_of_several_secrets_signs(send, receiver, monkeypatch):
 
 
 def test_a_given_secret_signs_for_a_local_run_too(send, receiver, monkeypatch):
-    monkeypatch.setattr("ops.send.use_what_runs", lambda port: receiver.url if port == "8080" else None)
+    monkeypatch.setattr("ops.send.use_local_run", lambda port: receiver.url if port == "8080" else None)
     ran = send("opportunity", "--run", "8080", url=None)
     assert ran.out.splitlines()[0].endswith(", with the secret that you gave")
     assert signed(receiver.got[0]) == (SVIX, True)
@@ -322,7 +322,7 @@ def test_reports_a_receiver_that_does_not_listen(send):
 
 
 def test_says_that_a_silent_local_run_may_have_ended(send, monkeypatch):
-    monkeypatch.setattr("ops.send.use_what_runs", lambda _: "http://127.0.0.1:1/")
+    monkeypatch.setattr("ops.send.use_local_run", lambda _: "http://127.0.0.1:1/")
     ran = send("opportunity", url=None)
     assert (ran.status, "`make run` may have ended." in ran.out) == (2, True)
 
