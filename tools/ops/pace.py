@@ -59,8 +59,8 @@ class Pace:
             ahead = min(self._answer, MAX_DELAY)
 
     def _take(self, ahead):
-        # With a new token for every alert, no second alert gets the same slot. If boto3 repeats a write
-        # that took effect, the repeated write finds its own token and succeeds.
+        # With a new token for every alert, no second alert gets the same slot. If boto3 repeats a
+        # write that took effect, the repeated write finds its own token and succeeds.
         owner = f"resend/{secrets.token_hex(8)}"
         while True:
             slot = max(slot_at(self._now() + ahead, self._rate), self._next)
