@@ -41,8 +41,8 @@ HOUR = 60 * 60
 SECRETS = json.loads(Path("tests/support/secrets.json").read_text())
 # Values that are not a secret, and what the doctor says of each.
 NO_SECRETS = [
-    (EMPTY, "^holds no secret, and without one"),
-    (" \n", "^holds no secret, and without one"),
+    (EMPTY, "^holds no secret, so the function answers 503"),
+    (" \n", "^holds no secret, so the function answers 503"),
     ("whsec_...", "placeholder"),
     ("whsec_secret", "placeholder"),
     ("whsec_", "placeholder"),
@@ -324,7 +324,7 @@ def test_it_finds_a_topic_that_refuses_the_alert(doctor, deployed, cleanup):
 
 
 def test_it_finds_that_there_is_no_stack(doctor):
-    doctor.assert_wrong("stack", "there is no elsewhere here", "get-caller-identity", stack="elsewhere")
+    doctor.assert_wrong("stack", "there is no stack elsewhere here", "get-caller-identity", stack="elsewhere")
     assert doctor.of(OK) + doctor.of(CANT_TELL) == []
 
 
@@ -368,7 +368,7 @@ def test_it_finds_that_the_route_is_gone(doctor, cleanup):
     (route,) = gateway.get_routes(ApiId=api)["Items"]
     gateway.delete_route(ApiId=api, RouteId=route["RouteId"])
     cleanup.callback(gateway.create_route, ApiId=api, RouteKey=route["RouteKey"], Target=route["Target"])
-    doctor.assert_wrong("URL", "answers 404, but not by the function", "REVERT_DRIFT")
+    doctor.assert_wrong("URL", "answers 404, but the answer is not from the webhook function", "REVERT_DRIFT")
     made = f'aws apigatewayv2 create-route --api-id {api} --route-key "{route["RouteKey"]}" --target'
     assert made in doctor.commands()[0]
     assert doctor.of(CANT_TELL) == ["forged event", "signed event"]
@@ -391,14 +391,18 @@ def test_it_finds_a_url_that_accepts_a_forged_event(doctor):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             doctor.webhook = f"http://127.0.0.1:{server.server_port}/"
-            doctor.assert_wrong("forged event", "accepted, with 200", "sam deploy")
+            doctor.assert_wrong("forged event", "accepted with 200", "sam deploy")
         finally:
             server.shutdown()
 
 
 def test_it_finds_a_function_that_does_not_start(doctor, change_variables):
     change_variables(RETENTION_DAYS="many")
-    doctor.assert_wrong("URL", r"answers 5\d\d, but not by the function", "aws logs tail .* /aws/lambda/.*-webhook")
+    doctor.assert_wrong(
+        "URL",
+        r"answers 5\d\d, but the answer is not from the webhook function",
+        "aws logs tail .* /aws/lambda/.*-webhook",
+    )
 
 
 @pytest.mark.parametrize(("text", "what"), NO_SECRETS)
@@ -428,7 +432,7 @@ def test_it_finds_the_sample_secret(doctor, deployed):
     doctor.secret_of_others = SAMPLE_SECRET
     with described_with(WebhookUrl=deployed.webhook_url):
         doctor.webhook = None
-        doctor.assert_wrong("secret", "the sample secret of this repository", "put-secret-value")
+        doctor.assert_wrong("secret", "is the sample secret of this repository", "put-secret-value")
     # It is good enough for a local AWS.
     doctor.webhook, doctor.is_local = deployed.webhook_url, True
     doctor.examine()
@@ -439,12 +443,12 @@ def test_it_tries_each_secret(doctor, secret):
     secret.put(json.dumps({"secrets": [SAMPLE_SECRET, SAMPLE_SECRET]}))
     doctor.examine()
     assert doctor.status == 0, doctor.printed
-    assert doctor.what("secret") == "2, of the right shape"
+    assert doctor.what("secret") == "2 stored, in the right format"
 
 
 def test_it_finds_a_function_with_another_secret_than_the_stacks(doctor, change_variables):
     change_variables(WEBHOOK_SECRET_ID=None, WEBHOOK_SECRET=ANOTHER_SECRET)
-    doctor.assert_wrong("signed event", "signed by secret 1: 401 unauthorized", "knows other secrets than the stack's")
+    doctor.assert_wrong("signed event", "signed with secret 1: 401 unauthorized", "does not use the stack's secret")
 
 
 def test_it_does_not_blame_the_stack_for_a_wrong_clock(doctor):
@@ -452,14 +456,14 @@ def test_it_does_not_blame_the_stack_for_a_wrong_clock(doctor):
     with mock.patch.object(request, "time", ahead):
         doctor.examine()
     assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], ["signed event"], 2), doctor.printed
-    assert "Set the clock of this machine." in doctor.printed
+    assert "The clock of this machine is wrong. Set the clock." in doctor.printed
 
 
 def test_it_finds_a_function_that_may_not_read_its_secret(doctor, change_variables):
     # Its role may read no secret but the stack's.
     stranger = boto3.client("secretsmanager").create_secret(Name=f"stranger-{uuid4()}", SecretString=SAMPLE_SECRET)
     change_variables(WEBHOOK_SECRET_ID=stranger["ARN"])
-    doctor.assert_wrong("signed event", "signed by secret 1: 503 unavailable: .*secret", "aws logs tail .*-webhook")
+    doctor.assert_wrong("signed event", "signed with secret 1: 503 unavailable: .*secret", "aws logs tail .*-webhook")
     assert doctor.of(CANT_TELL) == ["forged event"]
 
 
@@ -467,7 +471,7 @@ def test_it_finds_a_topic_without_subscribers(doctor, deployed, cleanup):
     for subscription in subscriptions(deployed.topic_arn):
         unsubscribe(subscription)
         cleanup.callback(subscribe, subscription)
-    doctor.assert_wrong("subscribers", "there is none", "aws sns subscribe --topic-arn .* --protocol email")
+    doctor.assert_wrong("subscribers", "there are none", "aws sns subscribe --topic-arn .* --protocol email")
     arn = doctor.assert_it_subscribes(deployed.topic_arn, "sales@example.com")
     cleanup.callback(unsubscribe, {"SubscriptionArn": arn})
 
@@ -480,7 +484,7 @@ def test_it_finds_an_email_subscription_that_anybody_can_end(doctor, deployed, n
         doctor.examine()
         assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
         with confirmed_by_link(email["Endpoint"]):
-            what = rf"can be ended by anybody who gets one of its mails: {protocol} {email['Endpoint']}$"
+            what = rf"the unsubscribe link in each email works without a login: {protocol} {email['Endpoint']}$"
             doctor.assert_wrong("subscribers", what, "python3 ops.pyz resend")
             for topic in ("AlarmsTopicArn", "DeadLettersUrl"):
                 assert f"unsubscribe --subscription-arn {names[topic]}" not in doctor.printed
@@ -500,7 +504,7 @@ def test_a_new_subscription_keeps_the_filter(doctor, deployed, cleanup):
     for name, value in filtered.items():
         sns.set_subscription_attributes(SubscriptionArn=arn, AttributeName=name, AttributeValue=value)
     with confirmed_by_link(email["Endpoint"]):
-        doctor.assert_wrong("subscribers", "can be ended by anybody", "aws sns unsubscribe")
+        doctor.assert_wrong("subscribers", "works without a login", "aws sns unsubscribe")
     paste(doctor.commands()[0])
     arn = doctor.assert_it_subscribes(deployed.topic_arn, email["Endpoint"])
     cleanup.callback(unsubscribe, {"SubscriptionArn": arn})
@@ -529,7 +533,7 @@ def test_a_subscription_that_it_may_not_see_hides_no_other(doctor, deployed, cle
 def test_it_finds_an_email_of_the_alarms_that_anybody_can_end(doctor, names):
     (email,) = subscriptions(names["AlarmsTopicArn"])
     with confirmed_by_link(email["Endpoint"]):
-        doctor.assert_wrong("alarms' subscribers", "can be ended by anybody", r"AlarmEmail stays\s+the same")
+        doctor.assert_wrong("alarms' subscribers", "works without a login", r"AlarmEmail stays\s+the same")
     doctor.assert_it_subscribes(names["AlarmsTopicArn"], email["Endpoint"])
 
 
@@ -553,10 +557,10 @@ def test_it_finds_a_subscription_without_a_dead_letter_queue(doctor, deployed, n
         arn = {"SubscriptionArn": subscription["SubscriptionArn"], "AttributeName": "RedrivePolicy"}
         sns.set_subscription_attributes(**arn, AttributeValue="")
         what = f"without a dead-letter queue: {subscription['Protocol']} {subscription['Endpoint']}$"
-        doctor.assert_wrong(title, what, "What SNS cannot deliver to it is lost")
+        doctor.assert_wrong(title, what, "A dead-letter queue keeps the message")
         (attach,) = doctor.commands()
         with hooked("after-call.sns.ListSubscriptionsByTopic", of_somebody_else):
-            doctor.assert_wrong(title, what, "The account 111122223333 has to give")
+            doctor.assert_wrong(title, what, "The account 111122223333 must attach")
             assert doctor.commands() == []
         paste(attach)
         assert attributes(subscription["SubscriptionArn"])["RedrivePolicy"] == dead_letters()
@@ -602,7 +606,7 @@ def test_it_finds_alarms_without_subscribers(doctor, names, cleanup):
 def test_it_finds_a_disabled_schedule(doctor, deployed, cleanup):
     deployed.redrive.pause()
     cleanup.callback(deployed.redrive.resume)
-    doctor.assert_wrong("redrive's schedule", "is DISABLED", "Enable it")
+    doctor.assert_wrong("redrive's schedule", "is DISABLED", "Enable the schedule")
 
 
 def test_it_finds_that_the_redrive_does_not_run(doctor):
@@ -624,17 +628,19 @@ def test_it_reads_the_redrives_log_if_cloudwatch_has_no_metric(doctor):
     with nothing_logged():
         doctor.examine()
         assert (doctor.of(WRONG), doctor.of(CANT_TELL)) == ([], ["redrive's runs"]), doctor.printed
-        assert "Run this again in two minutes" in doctor.printed
+        assert "Run the doctor again in two minutes" in doctor.printed
         doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
 
 
 def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanup):
     doctor.is_local = True
     with refusing(deployed.topic_arn):
-        doctor.assert_wrong("alert", "503 unavailable", "^The reason is in:\n  make logs FUNCTION=webhook", alert=True)
+        doctor.assert_wrong(
+            "alert", "503 unavailable", "^The log shows the reason:\n  make logs FUNCTION=webhook", alert=True
+        )
     deployed.redrive.run()
     doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "make logs FUNCTION=redrive", later=HOUR)
-    doctor.assert_wrong("stack", "there is no elsewhere here", "^End `make run`", stack="elsewhere")
+    doctor.assert_wrong("stack", "there is no stack elsewhere here", "^Stop `make run`", stack="elsewhere")
     doctor.port = "8080"
     table = boto3.resource("dynamodb").Table(names["DeliveriesTableName"])
     key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#alert"}
@@ -646,12 +652,12 @@ def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanu
     assert "export AWS" not in doctor.printed
     cleanup.callback(deployed.redrive.resume)
     deployed.redrive.pause()
-    doctor.assert_wrong("redrive's schedule", "is DISABLED", "End `make run`")
+    doctor.assert_wrong("redrive's schedule", "is DISABLED", "Stop `make run`")
     deployed.redrive.resume()
     boto3.client("sqs").send_message(QueueUrl=names["DeadLettersUrl"], MessageBody="{}")
     cleanup.callback(boto3.client("sqs").purge_queue, QueueUrl=names["DeadLettersUrl"])
     doctor.assert_wrong("dead letters", "^1, where none should be", "aws sqs purge-queue")
-    assert "For the commands of the AWS CLI, first:\n  export AWS=local\n" in doctor.printed
+    assert "Before the commands of the AWS CLI, run:\n  export AWS=local\n" in doctor.printed
 
 
 def test_a_local_run_that_does_not_answer_may_have_ended(doctor):
@@ -670,7 +676,7 @@ def test_it_finds_what_has_long_been_pending_by_topic(doctor, names, cleanup):
     table = boto3.resource("dynamodb").Table(names["DeliveriesTableName"])
     now = int(time.time() * 1000)
     said = []
-    for kind, name, hours in (("status", "messages of the stream", 2), ("alert", "alerts", 1)):
+    for kind, name, hours in (("status", "messages of the lead status stream", 2), ("alert", "alerts", 1)):
         key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#{kind}"}
         # Claimed, so that the redrive leaves it alone.
         row = {
@@ -766,7 +772,7 @@ def test_a_fifo_stream_gets_a_fifo_dead_letter_queue(doctor, open_inbox, cleanup
 # The last one, because the tests after it would have to deploy the defaults again.
 def test_it_finds_a_stream_without_subscribers(doctor, deployed, open_inbox):
     deployed.redeploy(StatusStream="standard", AlertStatuses="MEETING_BOOKED,OPPORTUNITY", DebounceMinutes=60)
-    doctor.assert_wrong("stream's subscribers", "there is none", r"StatusStream=off\.[^:]*:\n.*--protocol sqs")
+    doctor.assert_wrong("stream's subscribers", "there are none", r"StatusStream=off\.[^:]*:\n.*--protocol sqs")
     open_inbox(deployed.stream_arn)
     # Twice, because an alert may debounce another.
     for _ in range(2):

@@ -213,7 +213,7 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
     [
         (("run", "StatusStream=on"), "StatusStream=on: must be off, standard or fifo."),
         (("run", "Statustream=off"), "did you mean StatusStream?"),
-        (("run", "PORT=eighty"), "PORT must be one from 1 to 65535, not 'eighty'"),
+        (("run", "PORT=eighty"), "PORT must be a number from 1 to 65535, not 'eighty'"),
         (("run", "SECRET=whsec_short"), "The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used"),
         (("run", "TEMPLATE=nope.yaml"), "TEMPLATE=nope.yaml cannot be read"),
         (("demo", 'TEMPLATE=it\'s "nope" $HOME.yaml'), 'TEMPLATE=it\'s "nope" $HOME.yaml cannot be read'),

@@ -97,18 +97,18 @@ def test_one_of_several_runs_has_to_be_named(ops, running):
     for command in commands:
         ran = ops(*command)
         assert (ran.returncode, ran.stdout) == (2, "")
-        assert "on the ports 8080 and 8081. Say which: RUN=8080 (make), --run 8080." in ran.stderr
+        assert "on the ports 8080 and 8081. Select one, for example by RUN=8080 (make) or --run 8080." in ran.stderr
     for command in (("pending",), ("logs", "--no-follow"), ("send", "message-sent")):
         assert ops(*command, "--run", "8081").returncode == 0
     ran = ops("pending", "--run", "8082")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "No `make run` is up on port 8082 here" in ran.stderr
+    assert "No `make run` is running on port 8082 here" in ran.stderr
 
 
 def test_doctor_finds_that_there_is_no_stack(ops):
     ran = ops("doctor", "elsewhere")
     assert (ran.returncode, ran.stderr) == (1, "")
-    assert ran.stdout.startswith("WRONG       stack: there is no elsewhere here\n")
+    assert ran.stdout.startswith("WRONG       stack: there is no stack elsewhere here\n")
 
 
 def test_pending_lists_what_is_not_published(ops, deployed):

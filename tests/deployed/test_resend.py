@@ -121,7 +121,7 @@ def test_three_alerts_that_nobody_got_reach_a_later_subscriber(deployed, resend,
     rows = [alert() for _ in range(3)]
     ran = resend("--yes")
     assert ran.status == 2, ran.printed
-    assert " has no confirmed subscription, so nobody would get them. Subscribe somebody first" in ran.printed
+    assert " has no confirmed subscription, so nobody would get the alerts. First subscribe an address" in ran.printed
     assert "published  " not in ran.printed
 
     inbox = open_inbox(deployed.topic_arn)
@@ -140,7 +140,7 @@ def test_three_alerts_that_nobody_got_reach_a_later_subscriber(deployed, resend,
         # It stays as the first publish left it.
         assert deployed.deliveries.row(row["deliveryId"]) == row
     assert "Confirmed subscriptions: 1 (sqs).\n" in ran.printed
-    assert "The pace is 5 alerts a second (AlertsPerSecond), so it takes about 1 s." in ran.printed
+    assert "The pace is 5 alerts a second (AlertsPerSecond), so the resend takes about 1 s." in ran.printed
     assert ran.printed.endswith("3 of 3 alerts were published again.\n"), ran.printed
 
 
@@ -210,7 +210,7 @@ def test_it_reports_and_leaves_out_what_it_cannot_send(deployed, resend, alert, 
         (line,) = [line for line in ran.printed.splitlines() if delivery in line]
         assert line.startswith(f"Cannot be sent: {delivery}: ") and fault in line, line
     assert "Left out: 1 pending, which the redrive publishes.\n" in ran.printed
-    assert "Left out: 1 debounced, because another alert was published for the same lead.\n" in ran.printed
+    assert "Left out: 1 debounced, because another alert was published for the same lead and status.\n" in ran.printed
     assert ran.printed.endswith("There is no published alert to send again.\n"), ran.printed
     # One that can be sent is sent all the same.
     row = alert()
@@ -225,7 +225,7 @@ def test_it_asks_before_it_sends(deployed, resend, alert, open_inbox):
     inbox = open_inbox(deployed.topic_arn)
     ran = resend()
     assert ran.status == 2
-    assert "there is no terminal to ask on. --yes sends" in ran.printed
+    assert "there is no terminal to ask for confirmation. To send without it, add --yes" in ran.printed
     for answer in ("", "n", "yes please"):
         ran = resend(terminal=answer)
         assert (ran.status, ran.asked) == (2, ["Send these 2 alerts again? [y/N] "])
@@ -256,7 +256,9 @@ def test_a_failed_publish_is_not_retried_and_stops_no_other(deployed, resend, al
     with hooked("before-send.sns.Publish", fail_once):
         ran = resend("--yes")
     assert (ran.status, len(sent)) == (1, 3), ran.printed
-    assert re.search(rf"FAILED     {rows[1]['deliveryId']}: .*It is not known whether it took effect\.\n", ran.printed)
+    assert re.search(
+        rf"FAILED     {rows[1]['deliveryId']}: .*It is not known whether SNS published the message\.\n", ran.printed
+    )
     assert ran.printed.endswith("2 of 3 alerts were published again. 1 was not.\n"), ran.printed
     assert len(inbox.collect(expected=2)) == 2
 
@@ -274,7 +276,7 @@ def test_ctrl_c_stops_it_between_two_alerts(deployed, resend, alert, open_inbox)
     with hooked("before-send.sns.Publish", interrupt):
         ran = resend("--yes")
     assert ran.status == 130, ran.printed
-    ended = f"Whether the topic took {rows[1]['deliveryId']} is not known.\n"
+    ended = f"It is not known whether SNS published {rows[1]['deliveryId']}.\n"
     assert ran.printed.endswith(f"\nStopped. 1 of 3 alerts was published again. 2 were not. {ended}"), ran.printed
     assert len(inbox.collect(expected=1)) == 1
 
@@ -315,14 +317,14 @@ def test_it_sends_without_the_permission_to_list_subscriptions(deployed, resend,
     with somebody_who_may_not({"Effect": "Deny", "Action": "sns:ListSubscriptionsByTopic", "Resource": "*"}):
         ran = resend("--yes")
     assert ran.status == 0, ran.printed
-    assert "so it is not known who is subscribed" in ran.printed
+    assert "so the topic's subscribers are not known" in ran.printed
 
 
 def test_there_has_to_be_such_a_stack(deployed, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["resend", "elsewhere", "--since", "2h"])
     assert ended.value.code == 2
-    assert "There is no elsewhere here" in capsys.readouterr().err
+    assert "There is no stack elsewhere here" in capsys.readouterr().err
 
 
 def test_there_has_to_be_a_stream_to_send_its_messages_again(resend):
