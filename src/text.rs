@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-/// Longest text in an alert, in UTF-16 units. Real texts are a tenth as long. All texts together, in
-/// all bodies, must stay under SNS's 256 KiB.
+/// Longest text in an alert, in UTF-16 units. Real texts are a tenth as long. All texts together,
+/// in all bodies, must stay under SNS's 256 KiB.
 const MAX_TEXT: usize = 1024;
 
-/// Text from outside without control characters, line breaks and bidirectional controls, which could
-/// deceive a reader, and without noncharacters, which SQS rejects.
+/// Text from outside without control characters, line breaks and bidirectional controls, which
+/// could deceive a reader, and without noncharacters, which SQS rejects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text(String);
 
@@ -33,8 +33,8 @@ impl Text {
         &self.0
     }
 
-    /// Returns the text in a form that no email program and no chat app turns into a link, an address
-    /// or a mention.
+    /// Returns the text in a form that no email program and no chat app turns into a link, an
+    /// address or a mention.
     pub(crate) fn unlinked(&self) -> String {
         if !self.0.contains(['.', '\u{3002}', '\u{FF0E}', '\u{FF61}', '@', ':']) {
             return self.0.clone();
@@ -103,7 +103,7 @@ pub(crate) fn capitalized(text: &str) -> String {
 /// `Ss`.
 fn title_case(letter: char) -> String {
     match letter {
-        // The digraphs dž, lj, nj and dz are one character each. Only their first letter is a capital.
+        // The digraphs dž, lj, nj and dz, of which only the first letter becomes a capital.
         '\u{1C6}' => '\u{1C5}'.into(),
         '\u{1C9}' => '\u{1C8}'.into(),
         '\u{1CC}' => '\u{1CB}'.into(),

@@ -1,10 +1,12 @@
 //! Writes the [`Delivery`] of an alert, with one body per kind of reader.
 //!
 //! SNS takes one JSON object with a body per protocol (`MessageStructure: json`), and sends the
-//! `default` body to every other protocol. So there are four bodies: a CloudEvent for programs
-//! (`default`: SQS, Lambda, Firehose, HTTP), plain text for `email`, one line for `sms`, and a card
-//! for chat (`https`, the protocol of Amazon Q Developer in chat applications). The email and the
-//! card have the same facts in the same order.
+//! `default` body to every other protocol. There are four bodies:
+//!
+//! - `default`: a CloudEvent for programs (SQS, Lambda, Firehose, HTTP)
+//! - `email`: plain text
+//! - `sms`: one line
+//! - `https`: a card for Amazon Q Developer in chat applications, with the facts of the email
 //!
 //! All text of an alert comes from outside. It becomes a `Text` first, which has no control or
 //! bidirectional characters. The bodies for people have no link except one to LinkedIn.
@@ -149,7 +151,7 @@ impl Alert {
         self.profile.as_ref().and_then(Profile::link)
     }
 
-    /// Returns the link to the lead's profile, or the reason why there is none.
+    /// Returns the link to the lead's profile, or the reason why there is no link.
     fn link_or_reason(&self) -> Line {
         let reason = match &self.profile {
             Some(_) => "The profile's address is not shown, because it is not an https address on LinkedIn.",
@@ -163,7 +165,7 @@ impl Alert {
         if self.kind == Type::Tagged { raw.unlinked() } else { raw.words().unlinked() }
     }
 
-    /// Returns the facts that a person wants beside who and the link, most important first.
+    /// Returns the facts beside the lead and the link, most important first.
     fn facts(&self) -> Vec<Line> {
         let change = self.previous.as_ref().map(|previous| {
             let mut line = match self.kind {
@@ -253,10 +255,10 @@ impl Alert {
         clip(&text, MAX_SMS - link.len()) + &link
     }
 
-    /// Writes the card: a [custom notification] of Amazon Q Developer. Its title and its description
-    /// are in the markdown of the chat app, in which text could mention people.
+    /// Writes the card: a custom notification of Amazon Q Developer. The title and the description
+    /// are in the markdown of the chat app, where text can mention people.
     ///
-    /// [custom notification]: https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html
+    /// <https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html>
     fn chat_card(&self, headline: &Line) -> String {
         let title = &marked_up(headline);
         let description = join(&[vec![self.link_or_reason()], self.facts(), vec![self.ids()]], marked_up);
@@ -277,7 +279,7 @@ fn id_line(label: &'static str, id: &Text) -> Line {
     vec![Piece::Label(label), Piece::ours(" "), Piece::Id(id.unlinked())]
 }
 
-/// Returns who changed the lead: in words for SendPilot's documented values, otherwise as sent.
+/// Returns the cause of the change: in words if SendPilot documents the value, otherwise as sent.
 fn changed_by(by: &Text) -> Line {
     match by.as_str() {
         "api" => vec![Piece::ours("Changed through the API")],

@@ -81,8 +81,9 @@ fn name_in(slug: &str) -> Option<String> {
     are_words.then(|| words.into_iter().map(capitalized).collect::<Vec<_>>().join(" "))
 }
 
-/// Whether the last part of a slug only makes the slug unique. LinkedIn appends five to nine letters
-/// and digits. People append a number, which can belong to a single word: `studio-54`.
+/// Whether the last part of a slug only makes the slug unique. LinkedIn appends five to nine
+/// letters and digits. People append a number. After a single word, a number can belong to the
+/// name: `studio-54`.
 fn is_id(last: &str, words_before: usize) -> bool {
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit());
     let is_generated = (5..=9).contains(&last.len())

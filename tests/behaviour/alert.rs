@@ -1,5 +1,5 @@
-//! Each body of an alert against its golden file in `events/alerts/`, and SNS's limits for every
-//! event.
+//! Compares each body of an alert with its golden file in `events/alerts/`. Every alert must keep
+//! the limits of SNS, Slack and SMS.
 //!
 //! To update the golden files, run `UPDATE_GOLDEN=1 cargo test --test behaviour alert::`.
 
@@ -33,7 +33,7 @@ fn bodies(message: &Message) -> BTreeMap<String, String> {
     parts(message).2
 }
 
-/// JSON as a person reads it; other text as it is.
+/// Returns JSON with line breaks, and any other text as it is.
 fn readable(body: &str) -> String {
     serde_json::from_str::<Value>(body)
         .map_or(body.to_owned(), |value| serde_json::to_string_pretty(&value).unwrap() + "\n")
@@ -189,8 +189,7 @@ fn assert_links(text: &str) {
     }
 }
 
-/// Asserts that the markup of a text is ours: code spans, labels and links. Nothing outside them is
-/// a character of Slack's or Teams's markup.
+/// Asserts that a text has no markup except code spans, labels and links.
 fn assert_markup(text: &str) {
     assert!(!text.contains(['<', '>', '&']), "{text:?}");
     for line in text.lines() {
@@ -247,7 +246,7 @@ fn assert_legal(message: &Message) {
     assert!(!bodies["email"].contains("\n\n\n") && bodies["email"].ends_with(".\n"), "{:?}", bodies["email"]);
 }
 
-/// Text that an attacker would choose, because it escapes badly, grows, hides or deceives.
+/// Generates text that an attacker would choose: it escapes badly, grows, hides or deceives.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         any::<String>(),
@@ -268,7 +267,7 @@ fn hostile() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
 }
 
-/// An event of which every text is hostile, and the rules by which it needs an alert.
+/// Generates an event in which every text is hostile, and rules that alert on it.
 fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
     let maybe = || proptest::option::of(hostile());
     let url = prop_oneof![hostile(), hostile().prop_map(|slug| format!("https://www.linkedin.com/in/{slug}"))];
@@ -339,7 +338,7 @@ fn a_name_comes_from_the_profiles_address() {
         ("mcdonald", "Mcdonald"),
         ("McDonald", "McDonald"),
         ("john-4b7a912", "John"),
-        // Other writing, decoded.
+        // Letters outside ASCII, URL-encoded or not.
         ("m%C3%BCller", "Müller"),
         ("%C3%A9lodie-n%C3%A9e", "Élodie Née"),
         ("mu\u{308}ller", "Mu\u{308}ller"),
