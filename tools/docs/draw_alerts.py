@@ -1,7 +1,7 @@
-"""Draws an alert as people see it: email.svg and chat.svg, from the golden files of the tests.
+"""Draws an alert as people see it: email.svg, chat.svg and sms.svg, from the golden files of the tests.
 
-The words are those of the files. The frame resembles that of a mail client or of Slack. `make pictures` draws them; a
-test fails while they are stale.
+The words are those of the files. The frame resembles that of a mail client, of Slack or of a phone. `make pictures`
+draws them, and a test fails while they are stale.
 """
 
 import json
@@ -44,6 +44,7 @@ def pictures():
     return {
         "email.svg": email(_sender(), _read("subject.txt"), _read("email.txt"), f"{at.day} {at:%B %Y, %H:%M}"),
         "chat.svg": chat(json.loads(_read("https.json"))["content"], f"{at.hour % 12 or 12}:{at:%M %p}"),
+        "sms.svg": sms(_read("sms.txt"), f"{at.hour % 12 or 12}:{at:%M %p}"),
     }
 
 
@@ -83,6 +84,14 @@ def chat(content, time):
     for line in content["description"].split("\n"):
         y = picture.text(82, y, spans(line), 15) + (25 if line else 10)
     return picture.svg(y + 2)
+
+
+def sms(text, time):
+    """Draws a phone's messages with one SMS."""
+    picture = Picture(f"The SMS: {text}")
+    picture.text(MARGIN, 34, [plain(f"Text message  {time}", fill=DIM)], 12)
+    bottom = picture.bubble(MARGIN, 48, 400, spans(text), 15)
+    return picture.svg(bottom + 12)
 
 
 def plain(text, fill=INK):
@@ -136,6 +145,15 @@ class Picture:
                 f"{shown}</text>"
             )
         return y
+
+    def bubble(self, x, y, width, parts, size):
+        """Adds text on a rounded ground, and returns the y coordinate of the ground's end."""
+        lines = _wrapped(parts, size, width - 32)
+        height = len(lines) * size * 1.5 + 16
+        self._add(f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="16" fill="#e9e9eb"/>')
+        for index, line in enumerate(lines):
+            self.text(x + 16, y + 24 + index * size * 1.5, line, size)
+        return y + height
 
     def avatar(self, x, y, letter, fill, radius):
         self._add(f'<rect x="{x}" y="{y}" width="40" height="40" rx="{radius}" fill="{fill}"/>')
