@@ -3,6 +3,7 @@
 mod alert;
 mod cloud_event;
 pub mod key;
+mod layout;
 pub mod pipeline;
 mod profile;
 pub mod rules;

@@ -98,10 +98,12 @@ fn an_alert_on_another_status_says_which() {
     let rules =
         configured(&[("ALERT_STATUSES", "MEETING_BOOKED"), ("STATUS_PIPELINE", "MEETING_BOOKED=demo")]).unwrap();
     let (subject, bodies) = read(due(&rules, &from_to("OPPORTUNITY", "MEETING_BOOKED")).alert.unwrap());
-    assert_eq!(subject, "Meeting booked: john-doe");
-    assert_eq!(bodies["sms"], "Meeting booked: john-doe https://www.linkedin.com/in/john-doe");
-    assert!(bodies["email"].as_str().unwrap().starts_with("john-doe is now MEETING_BOOKED.\n"));
-    assert_eq!(bodies["https"]["content"]["title"], "Meeting booked: john-doe");
+    assert_eq!(subject, "Meeting booked: John Doe");
+    assert_eq!(bodies["sms"], "Meeting booked: John Doe https://www.linkedin.com/in/john-doe");
+    let email = bodies["email"].as_str().unwrap();
+    assert!(email.starts_with("John Doe now has the status \"Meeting booked\".\n"), "{email}");
+    assert!(email.contains("\nOpportunity → Meeting booked\n"), "{email}");
+    assert_eq!(bodies["https"]["content"]["title"], "Meeting booked: John Doe");
     assert_eq!(bodies["default"]["type"], "sendpilot.lead.status_reached");
     assert_eq!(bodies["https"]["metadata"]["eventType"], "sendpilot.lead.status_reached");
     assert_eq!(bodies["default"]["data"]["crmStage"], "demo");
@@ -124,8 +126,12 @@ fn alert_tags_are_a_list_ignoring_case() {
         assert_eq!(due(&rules, &tagged(previous.clone(), new.clone())).alert.is_some(), alerts, "{previous} -> {new}");
     }
     let (subject, bodies) = read(due(&rules, &tagged(json!("cold"), json!("Hot Lead"))).alert.unwrap());
-    assert_eq!(subject, "Tagged Hot Lead: john-doe");
-    assert!(bodies["email"].as_str().unwrap().contains("\nTag:        cold -> Hot Lead\n"), "{}", bodies["email"]);
+    assert_eq!(subject, "Tagged Hot Lead: John Doe");
+    let email = bodies["email"].as_str().unwrap();
+    assert!(email.starts_with("John Doe now has the tag \"Hot Lead\".\n"), "{email}");
+    assert!(email.contains("\nTag: cold → Hot Lead\n"), "{email}");
+    let card = bodies["https"]["content"]["description"].as_str().unwrap();
+    assert!(card.contains("\n*Tag:* cold → Hot Lead\n"), "{card}");
     let expected = json!({
         "specversion": "1.0", "id": "evt_1", "source": "urn:sendpilot:workspace:ws_abc123xyz",
         "type": "sendpilot.lead.tagged", "subject": "lead_abc123", "time": "2024-02-24T10:30:00Z",

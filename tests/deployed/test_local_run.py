@@ -197,7 +197,7 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
     lines = printed.splitlines()
     assert len(lines) <= 50, printed
     assert "{" not in printed
-    assert "    Subject: New opportunity: john-doe" in lines
+    assert "    Subject: New opportunity: John Doe" in lines
     assert [line for line in lines if re.fullmatch(r"A lead becomes an opportunity .* 200 alerted, \d+ ms", line)]
     assert [
         line
