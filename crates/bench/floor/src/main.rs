@@ -29,7 +29,7 @@ const OWNER: &str = "00000001-e9f4-11e8-9739-2dfe598c3fcd/0123456789abcdef";
 
 const SHA: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
-const SUBJECT: &str = "New opportunity: john-doe";
+const SUBJECT: &str = "New opportunity: John Doe";
 
 /// The message of the sample alert: a body for each protocol.
 const MESSAGE: &str = include_str!("message.json");
