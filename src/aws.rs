@@ -32,12 +32,12 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of tries of one operation.
 pub const ATTEMPTS: u32 = 3;
 
-/// Longest wait for one operation, with all tries and pauses. A step of a request ends earlier if its
-/// share of the invocation's time does (see [`crate::invocation::Schedule`]).
+/// Longest wait for one operation, with all tries and pauses. A step of a request ends earlier if
+/// its share of the invocation's time does (see [`crate::invocation::Schedule`]).
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The first pause between two tries. The SDK's default is up to a second, which is too long for one
-/// of three calls in a few seconds.
+/// The first pause between two tries. The SDK's default is up to a second, which is too long for
+/// one of three calls in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
 
 /// The path of AWS's health checks. A request for it needs no signature and calls no API.
@@ -141,18 +141,18 @@ impl Aws {
         aws_sdk_secretsmanager::Client::from_conf(config.build())
     }
 
-    /// The client of the topic. A publish has no condition that would make a second one harmless. So
-    /// the client waits as long as the publish's share of the invocation's time lasts, and retries
-    /// only if SNS explicitly rejected the publish.
+    /// The client of the topic. A publish has no condition that would make a second one harmless.
+    /// So the client waits as long as the publish's share of the invocation's time lasts, and
+    /// retries only if SNS explicitly rejected the publish.
     pub fn sns(&self) -> aws_sdk_sns::Client {
         let mut config = aws_sdk_sns::config::Builder::from(&self.config).retry_classifier(RetryOnlyRejected);
         config.set_endpoint_url(self.sns.clone());
         aws_sdk_sns::Client::from_conf(config.build())
     }
 
-    /// Starts to open connections to DynamoDB and SNS, because TCP and TLS would cost the first alert
-    /// two round trips each. A failure is ignored here; the first call meets it again. Must be called
-    /// within tokio's runtime.
+    /// Starts to open connections to DynamoDB and SNS, because TCP and TLS would cost the first
+    /// alert two round trips each. A failure is ignored here; the first call meets it again. Must
+    /// be called within tokio's runtime.
     pub fn connect(&self) {
         let urls = [url!(aws_sdk_dynamodb, self, dynamodb), url!(aws_sdk_sns, self, sns)];
         // Without TLS there is little to save, and only emulators have no TLS.
@@ -162,8 +162,8 @@ impl Aws {
     }
 }
 
-/// Opens a connection. The SDK's HTTP client has no connect-only call, so this sends an unsigned GET
-/// for [`HEALTH`] and reads the whole response; otherwise the connection could not be reused.
+/// Opens a connection. The SDK's HTTP client has no connect-only call, so this sends an unsigned
+/// GET for [`HEALTH`] and reads the whole response; otherwise the connection could not be reused.
 async fn open(https: Https, url: String) {
     let mut request = HttpRequest::new(SdkBody::empty());
     if request.set_uri(url + HEALTH).is_ok()

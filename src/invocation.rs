@@ -55,8 +55,8 @@ pub struct Schedule {
 }
 
 impl Invocation {
-    /// Creates an invocation that began at `now` and that Lambda kills at `deadline`. `random` makes
-    /// its owner token unique.
+    /// Creates an invocation that began at `now` and that Lambda kills at `deadline`. `random`
+    /// makes its owner token unique.
     pub fn new(request_id: &str, deadline: Timestamp, now: Timestamp, random: [u8; 8]) -> Self {
         let allowed = deadline.since(now).min(MAX_DEADLINE);
         Self {
@@ -78,15 +78,16 @@ impl Invocation {
         self.began.elapsed()
     }
 
-    /// The time of day, counted from the invocation's start, so that a step of the host's clock does
-    /// not matter.
+    /// The time of day, counted from the invocation's start, so that a step of the host's clock
+    /// does not matter.
     pub fn now(&self) -> Timestamp {
         self.began_at.after(self.elapsed())
     }
 
-    /// Returns the part of this invocation that one of many deliveries gets. It begins now and lasts
-    /// `longest`, or a quarter of the invocation if that is less. Returns `None` if less time is left.
-    /// `number` must be different for each part, because two attempts must never share an owner.
+    /// Returns the part of this invocation that one of many deliveries gets. It begins now and
+    /// lasts `longest`, or a quarter of the invocation if that is less. Returns `None` if less time
+    /// is left. `number` must be different for each part, because two attempts must never share an
+    /// owner.
     pub fn part(&self, number: u64, longest: Duration) -> Option<Self> {
         let began = Instant::now();
         let allowed = longest.min(self.allowed / 4);

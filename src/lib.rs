@@ -3,8 +3,8 @@
 //! message for every change of a lead's status, with the same promise.
 //!
 //! SendPilot posts a signed webhook to an HTTP API, which invokes the `webhook` function. Every
-//! minute, the `redrive` function publishes pending deliveries. A request goes down this list, and a
-//! module imports only modules below its own row:
+//! minute, the `redrive` function publishes pending deliveries. A request goes down this list, and
+//! a module imports only modules below its own row:
 //!
 //! | module | does |
 //! |---|---|
@@ -23,13 +23,13 @@
 //! # The promise
 //!
 //! 1. **Nothing lost.** Once an opportunity has been claimed, it is published, whether or not
-//!    SendPilot retries, however the function dies, and however long SNS is down. SendPilot gets 2xx
-//!    only after the alert is published, or debounced by an alert that is durably claimed.
+//!    SendPilot retries, however the function dies, and however long SNS is down. SendPilot gets
+//!    2xx only after the alert is published, or debounced by an alert that is durably claimed.
 //! 2. **Once.** One alert per event. A second publish happens only if a publish took effect and its
 //!    proof was lost: the answer was lost, the function crashed before the completion, or the
 //!    completion failed until its deadline. The second publish has the same bytes and the same id.
-//! 3. **Nobody else.** Only a request signed with a signing secret gets in. Without a usable secret,
-//!    the function does not serve.
+//! 3. **Nobody else.** Only a request signed with a signing secret gets in. Without a usable
+//!    secret, the function does not serve.
 //! 4. **No wasted calls.** An event that needs no message makes no AWS call, except a fetch of the
 //!    signing secrets: see [`keyring`](secrets::keyring) for when.
 //!

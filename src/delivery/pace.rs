@@ -11,10 +11,10 @@
 //! alert B at 140 ms               B publishes at 200 ms
 //! ```
 //!
-//! [`may_take_slot`](crate::delivery::ledger::may_take_slot) decides which attempt has a slot. If another
-//! attempt has the slot, the attempt asks for the next one. So attempts publish in the order in
-//! which they ask. This holds if the ledger answers faster than a slot lasts. With a high rate and
-//! a slow ledger, later attempts may overtake.
+//! [`may_take_slot`](crate::delivery::ledger::may_take_slot) decides which attempt has a slot. If
+//! another attempt has the slot, the attempt asks for the next one. So attempts publish in the
+//! order in which they ask. This holds if the ledger answers faster than a slot lasts. With a high
+//! rate and a slow ledger, later attempts may overtake.
 //!
 //! A process asks for no slot twice: see [`Pacer`]. So the redrive, which publishes several alerts
 //! at the same time, makes about one request for each alert.

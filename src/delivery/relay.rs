@@ -360,8 +360,8 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
     }
 }
 
-/// Runs `work` until the deadline. Returns also the time that it took, or `None` if the deadline had
-/// passed before.
+/// Runs `work` until the deadline. Returns also the time that it took, or `None` if the deadline
+/// had passed before.
 async fn timed<T, E>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,

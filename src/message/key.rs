@@ -18,8 +18,8 @@ const STATUS: &str = "status";
 pub struct DeliveryId(String);
 
 impl DeliveryId {
-    /// The alert of one event. The same event gives the same id on every retry, and two events never
-    /// share an id.
+    /// The alert of one event. The same event gives the same id on every retry, and two events
+    /// never share an id.
     pub fn alert(workspace_id: Option<&str>, event_id: &str) -> Self {
         Self::new("alert", workspace_id, event_id)
     }
@@ -70,9 +70,9 @@ fn row_key(parts: &[&str], kind: &str) -> String {
     key + kind
 }
 
-/// Returns the part of a key, escaped so that no part looks like two. A long part is hashed, because
-/// DynamoDB refuses a key of more than 2,048 bytes on every attempt. Two parts never give the same
-/// text.
+/// Returns the part of a key, escaped so that no part looks like two. A long part is hashed,
+/// because DynamoDB refuses a key of more than 2,048 bytes on every attempt. Two parts never give
+/// the same text.
 pub(crate) fn key_part(part: &str) -> Cow<'_, str> {
     const SEPARATORS: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
     match part.len() {

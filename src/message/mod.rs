@@ -21,7 +21,8 @@ pub enum Message {
     Alert {
         /// `Subject`: legal for SNS as it is.
         subject: String,
-        /// `Message` under `MessageStructure: json`: a JSON object with one string per protocol, at most 256 KiB.
+        /// `Message` under `MessageStructure: json`: a JSON object with one string per protocol, at
+        /// most 256 KiB.
         body: String,
     },
     /// To the lead status stream.

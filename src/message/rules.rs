@@ -52,8 +52,8 @@ impl Rules {
     /// Returns the deliveries that are due for this event.
     ///
     /// # Errors
-    /// If a delivery is due, but the event does not name the lead, or has no id that would identify a
-    /// repetition.
+    /// If a delivery is due, but the event does not name the lead, or has no id that would identify
+    /// a repetition.
     pub fn due(&self, event: &Event) -> Result<Deliveries, Malformed> {
         let trigger = self.trigger(event)?;
         let change = match &event.kind {

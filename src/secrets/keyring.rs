@@ -130,8 +130,8 @@ impl Keyring {
         })
     }
 
-    /// Fetches out of turn, and returns the secrets. Returns `None` if they are the same as before, or
-    /// if the bucket is empty.
+    /// Fetches out of turn, and returns the secrets. Returns `None` if they are the same as before,
+    /// or if the bucket is empty.
     pub async fn others(&self, invocation: &Invocation) -> Option<Arc<Secrets>> {
         let stored = self.stored.as_ref()?;
         let mut held = self.held.lock().await;

@@ -98,8 +98,8 @@ impl StoredSecret {
         let get = async {
             get.send().await.map_err(|error| match error.as_service_error() {
                 Some(GetSecretValueError::ResourceNotFoundException(_)) => FetchError::Absent,
-                // As text, because the error itself carries the whole answer, which may be a secret that
-                // could not be parsed.
+                // As text, because the error itself carries the whole answer, which may be a secret
+                // that could not be parsed.
                 _ => FetchError::Refused(chain(&error).into()),
             })
         };

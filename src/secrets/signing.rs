@@ -30,15 +30,16 @@ pub const MIN_LENGTH: usize = 16;
 
 /// All secrets that count at this moment; at least one.
 ///
-/// SendPilot lets the old and the new secret both work for 24 hours after a rotation. It does not say
-/// which of the two signs, so both count.
+/// SendPilot lets the old and the new secret both work for 24 hours after a rotation. It does not
+/// say which of the two signs, so both count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secrets(Vec<Secret>);
 
 /// One signing secret, kept as keyed MACs only, so that nothing can print it.
 #[derive(Clone)]
 pub(crate) struct Secret {
-    /// Keys of the Svix / Standard Webhooks scheme. Two where the secret has no prefix and could be meant either way.
+    /// Keys of the Svix / Standard Webhooks scheme. Two where the secret has no prefix and could be
+    /// meant either way.
     pub(crate) standard: Vec<Keyed>,
     /// Keys of the scheme in SendPilot's own documentation: the secret as text, including the
     /// prefix. There are two if the prefix or the padding of its base64 was lost, because SendPilot
@@ -249,7 +250,8 @@ impl Secret {
             }
             None if prefixed => return Err(SecretError::Stray(position)),
             None if word.len() < MIN_LENGTH => return Err(SecretError::FewCharacters(position)),
-            // Standard Webhooks libraries also decode a secret without its prefix; others take it as text.
+            // Standard Webhooks libraries also decode a secret without its prefix; others take it
+            // as text.
             None => {
                 let decoded = decode(word).filter(|key| key.len() >= MIN_LENGTH);
                 let with_prefix = decoded.as_ref().map(|key| format!("{PREFIX}{}", BASE64.encode(key)));

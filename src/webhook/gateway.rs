@@ -2,9 +2,9 @@
 //!
 //! `lambda_http::run` would do both. But it refuses a whole payload for one header outside ASCII,
 //! and panics on a query or a host that is not a URI, and on malformed base64. Anyone can send such
-//! a request without a signature. A panic would cost a cold start and raise an alarm. So this module
-//! copies only the valid parts that the handler reads. If it leaves a part of a request out, the
-//! request fails at its signature.
+//! a request without a signature. A panic would cost a cold start and raise an alarm. So this
+//! module copies only the valid parts that the handler reads. If it leaves a part of a request out,
+//! the request fails at its signature.
 
 use std::collections::HashMap;
 use std::fmt;

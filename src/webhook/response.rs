@@ -111,7 +111,8 @@ impl Answer {
             Outcome::Refused(Refusal::OtherContent) | Outcome::Unpublished { released: Ok(()), .. } => {
                 Self::Unavailable { retry_after: RETRY }
             }
-            // The claim holds, or may hold. Nobody else can claim the delivery before its lease ends.
+            // The claim holds, or may hold. Nobody else can claim the delivery before its lease
+            // ends.
             Outcome::Unclaimed(_) | Outcome::Unpublished { released: Err(_), .. } => {
                 Self::Unavailable { retry_after: invocation.lease_until().since(now) }
             }

@@ -1,5 +1,5 @@
-//! A stub of AWS behind TLS: DynamoDB, SNS and Secrets Manager, each on its own port, as each has its
-//! own host at AWS. Answers at once, and counts calls and connections.
+//! A stub of AWS behind TLS: DynamoDB, SNS and Secrets Manager, each on its own port, as each has
+//! its own host at AWS. Answers at once, and counts calls and connections.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,8 +113,8 @@ fn secret(input: &Value) -> Answer {
     }))
 }
 
-/// Accepts every condition, except the claim of an event whose alert has been published. The refusal
-/// of that claim contains the row.
+/// Accepts every condition, except the claim of an event whose alert has been published. The
+/// refusal of that claim contains the row.
 fn row(input: &Value) -> Answer {
     let id = &input["Key"]["deliveryId"];
     if !id["S"].as_str().is_some_and(|id| id.contains(PUBLISHED)) {

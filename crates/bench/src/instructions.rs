@@ -43,9 +43,11 @@ pub(crate) struct Baseline {
     instructions: Counts,
 }
 
-/// A reason for which `--optional` leaves the check out: this machine can never make it, whatever its code.
+/// A reason for which `--optional` leaves the check out: this machine can never make it, whatever
+/// its code.
 ///
-/// Another compiler than the baseline's is no such reason, because `rust-toolchain.toml` names the compiler.
+/// Another compiler than the baseline's is no such reason, because `rust-toolchain.toml` names the
+/// compiler.
 #[derive(Debug)]
 pub(crate) enum Unable {
     NoValgrind,
@@ -96,7 +98,8 @@ fn said_by(program: &str, argument: &str) -> Result<String> {
 /// Returns the baseline of these tools.
 ///
 /// # Errors
-/// [`Unable`] if this kind of machine has no baseline; another error if its baseline is of another compiler.
+/// [`Unable`] if this kind of machine has no baseline; another error if its baseline is of another
+/// compiler.
 pub(crate) fn baseline(file: &Path, tools: &Tools) -> Result<Baseline> {
     let Tools { host, rustc, .. } = tools;
     let baseline = read(file)?.remove(host).ok_or_else(|| Unable::NoBaseline { host: host.clone() })?;

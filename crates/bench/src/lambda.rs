@@ -1,5 +1,5 @@
-//! A function that is measured: its environment, one event at a time, and the CPU time and memory that
-//! its process has used.
+//! A function that is measured: its environment, one event at a time, and the CPU time and memory
+//! that its process has used.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -73,8 +73,8 @@ impl Lambda {
         Ok(lambda)
     }
 
-    /// Hands the function an event, and returns the time that it took to answer, and the answer. The
-    /// function asks for the next event then.
+    /// Hands the function an event, and returns the time that it took to answer, and the answer.
+    /// The function asks for the next event then.
     pub(crate) async fn invoke(&mut self, event: &Bytes) -> Result<(Duration, Value)> {
         let handed_over_at = Instant::now();
         self.function.hand_over(event.clone()).await?;

@@ -1,5 +1,5 @@
-//! How close the first candidate comes to functions that do the least: `floor` makes the AWS calls of
-//! an alert and nothing else, and `empty` only answers.
+//! How close the first candidate comes to functions that do the least: `floor` makes the AWS calls
+//! of an alert and nothing else, and `empty` only answers.
 
 use crate::table::Table;
 

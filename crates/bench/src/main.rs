@@ -170,9 +170,9 @@ async fn run(what: What) -> Result<ExitCode> {
     }
 }
 
-/// Binds this process, and all that it starts, to one CPU. With two, waking the other CPU could cost a
-/// function as much as an event, depending on the scheduler. At Lambda, a function with little memory
-/// has at most one.
+/// Binds this process, and all that it starts, to one CPU. With two, waking the other CPU could
+/// cost a function as much as an event, depending on the scheduler. At Lambda, a function with
+/// little memory has at most one.
 fn stay_on_one_cpu() -> Result<()> {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this)?;

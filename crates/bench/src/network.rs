@@ -13,7 +13,8 @@ use std::sync::mpsc::channel;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// Puts a network before `server`, and returns its address. The network lasts until this process ends.
+/// Puts a network before `server`, and returns its address. The network lasts until this process
+/// ends.
 pub(crate) fn relay(server: SocketAddr, round_trip: Duration) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -33,7 +34,8 @@ fn connect(client: TcpStream, server: SocketAddr, round_trip: Duration) -> io::R
     carry(server, client, round_trip / 2, connected_at)
 }
 
-/// Carries bytes `from` one end `to` the other, `takes` later. No byte leaves before `connected_at`.
+/// Carries bytes `from` one end `to` the other, `takes` later. No byte leaves before
+/// `connected_at`.
 fn carry(mut from: TcpStream, mut to: TcpStream, takes: Duration, connected_at: Instant) -> io::Result<()> {
     to.set_nodelay(true)?;
     let (send, arrive) = channel::<(Instant, Vec<u8>)>();

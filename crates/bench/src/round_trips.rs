@@ -1,4 +1,5 @@
-//! Measures the first request after a start by the round trip to AWS, with the secret given and stored.
+//! Measures the first request after a start by the round trip to AWS, with the secret given and
+//! stored.
 
 use std::time::Duration;
 

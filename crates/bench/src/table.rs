@@ -40,8 +40,8 @@ impl Table {
         }
     }
 
-    /// Returns the outcome of a measurement. A failure of the first candidate is an error. A failure of
-    /// another candidate leaves its cell empty, and the table says why.
+    /// Returns the outcome of a measurement. A failure of the first candidate is an error. A
+    /// failure of another candidate leaves its cell empty, and the table says why.
     pub(crate) fn attempt<T>(&mut self, candidate: usize, outcome: Result<T>) -> Result<Option<T>> {
         match outcome {
             Ok(done) => Ok(Some(done)),
@@ -123,7 +123,8 @@ fn ratio(figures: &[f64], first: &[f64]) -> String {
     median_ratio(figures, first).map_or("-".into(), |ratio| format!("x {ratio:.2}"))
 }
 
-/// Returns the median of the rounds' ratios, because a disturbance affects all candidates of a round.
+/// Returns the median of the rounds' ratios, because a disturbance affects all candidates of a
+/// round.
 fn median_ratio(figures: &[f64], of: &[f64]) -> Option<f64> {
     let ratios: Vec<_> = figures.iter().zip(of).map(|(figure, of)| figure / of).collect();
     median(&ratios).filter(|ratio| ratio.is_finite())

@@ -68,8 +68,8 @@ impl<Data> CloudEvent<Data> {
     /// one, from a FIFO topic too. Store the key of the last change that you applied, and drop a
     /// change whose key is not greater.
     ///
-    /// The key is the time in milliseconds, then the id, so that all readers agree even if two times
-    /// are equal. A change without a time sorts before every change with one.
+    /// The key is the time in milliseconds, then the id, so that all readers agree even if two
+    /// times are equal. A change without a time sorts before every change with one.
     ///
     /// ```
     /// # use sendpilot_events::{CloudEvent, LeadStatusChanged};

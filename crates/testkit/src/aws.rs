@@ -47,8 +47,8 @@ pub fn published(message_id: &str) -> Answer {
     answer(200, XML, content)
 }
 
-/// Returns DynamoDB's or Secrets Manager's answer to a call that it refuses, with further members of
-/// the error.
+/// Returns DynamoDB's or Secrets Manager's answer to a call that it refuses, with further members
+/// of the error.
 pub fn refused(error: &str, members: Value) -> Answer {
     let mut body = json!({ "__type": error, "message": "The request is refused" });
     if let (Value::Object(body), Value::Object(members)) = (&mut body, members) {

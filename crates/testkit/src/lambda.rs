@@ -168,8 +168,8 @@ impl Lambda {
     }
 }
 
-/// Returns variables that Lambda sets for the function of this name, except those of the Runtime API
-/// and of the account.
+/// Returns variables that Lambda sets for the function of this name, except those of the Runtime
+/// API and of the account.
 pub fn environment(function: &str) -> [(&'static str, String); 4] {
     [
         ("AWS_LAMBDA_FUNCTION_NAME", function.into()),

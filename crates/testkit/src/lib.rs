@@ -8,8 +8,8 @@
 //! | [`tls`] | a certification authority, and a certificate for `localhost` |
 //! | [`sendpilot`] | SendPilot: signed requests, as API Gateway passes them to a function |
 //!
-//! The servers are plain hyper. They add little work to a measured request, and the bench counts the
-//! CPU time and the instructions of the function's process alone.
+//! The servers are plain hyper. They add little work to a measured request, and the bench counts
+//! the CPU time and the instructions of the function's process alone.
 
 pub mod aws;
 pub mod http;

@@ -1,5 +1,5 @@
-//! SendPilot's side of the wire: events, their signatures, and the payload that API Gateway makes of
-//! a request.
+//! SendPilot's side of the wire: events, their signatures, and the payload that API Gateway makes
+//! of a request.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,8 +64,8 @@ fn mac(key: &[u8], content: &[&[u8]]) -> Vec<u8> {
     content.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes().to_vec()
 }
 
-/// Returns the payload of an HTTP API for a request with this body and these headers beside the usual
-/// ones.
+/// Returns the payload of an HTTP API for a request with this body and these headers beside the
+/// usual ones.
 ///
 /// # Errors
 /// If the sample payload in `events/` is not JSON.

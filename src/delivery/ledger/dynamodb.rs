@@ -1,4 +1,5 @@
-//! The ledger as a DynamoDB table: each operation is one `UpdateItem`, and its rule is the condition.
+//! The ledger as a DynamoDB table: each operation is one `UpdateItem`, and its rule is the
+//! condition.
 //!
 //! ```text
 //!   time ──▶  T0 claim by A        T1        T2 lease of A ends        T3
@@ -68,8 +69,8 @@ use crate::message::Message;
 use crate::message::key::{DebounceKey, DeliveryId};
 use crate::timestamp::Timestamp;
 
-/// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from
-/// capping the table.
+/// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few
+/// keep the index from capping the table.
 pub const PENDING_SHARDS: u8 = 8;
 
 /// Rows of one page of a listing. One page of each shard is read at the same time. With DynamoDB's
@@ -93,8 +94,8 @@ const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending 
      AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
 
 /// A later claim increments `attempts` and keeps the message, the content hash and the debounce key
-/// of the first claim. `pending` puts the row into the sparse index. A pending row has no `expiresAt`,
-/// so it never expires.
+/// of the first claim. `pending` puts the row into the sparse index. A pending row has no
+/// `expiresAt`, so it never expires.
 const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
      message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
      firstSeenAt = if_not_exists(firstSeenAt, :now)";

@@ -1,5 +1,6 @@
 //! A function that makes the three AWS calls of an alert for every event, with constant input, and
-//! does nothing else: the least that an alert can cost with Lambda's runtime for Rust and the AWS SDK.
+//! does nothing else: the least that an alert can cost with Lambda's runtime for Rust and the AWS
+//! SDK.
 //!
 //! The SDK is configured as the functions configure it, and the input has the size of a real alert.
 //! There is no check of the signature, no rule, no row to read, no log line.
