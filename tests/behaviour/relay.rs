@@ -215,7 +215,7 @@ async fn answers_2xx_once_alert_is_published_and_message_claimed() {
 async fn discards_a_message_to_a_stream_that_is_off() {
     for (settling, failure) in [
         (Settling::IsRecorded, None),
-        (Settling::IsNotMine, Some("done, but the claim had passed to another attempt")),
+        (Settling::IsNotMine, Some("done, but another attempt had claimed the delivery")),
         (Settling::Fails, Some("done, but completion failed: the ledger could not settle: throttled")),
         (Settling::Hangs, Some("done, but completion failed: the ledger did not answer in time")),
     ] {
@@ -261,7 +261,7 @@ async fn a_failure_says_what_failed_and_why() {
         ),
         (
             Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsNotMine),
-            "done, but the claim had passed to another attempt",
+            "done, but another attempt had claimed the delivery",
         ),
     ] {
         let relayed = run(&script).await;

@@ -367,7 +367,9 @@ impl Ledger for DynamoDbLedger {
                         let last = last_evaluated_key.filter(|key| !key.is_empty());
                         Some((rows, last.map(|key| page.set_exclusive_start_key(Some(key)))))
                     }
-                    Err(error) => Some((vec![Err(LedgerError::Failed("list the pending deliveries", error.into()))], None)),
+                    Err(error) => {
+                        Some((vec![Err(LedgerError::Failed("list the pending deliveries", error.into()))], None))
+                    }
                 }
             });
             Box::pin(pages.flat_map(stream::iter))
