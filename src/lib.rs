@@ -6,10 +6,10 @@
 //!
 //! ```text
 //!             signed POST
-//! SendPilot ──────────────▶ webhook function ──┐   ┌─ claim, complete, release ──▶ DynamoDB
-//!                                              ├───┤                              a row per delivery
-//! schedule  ──────────────▶ redrive function ──┘   └─ publish ────────────────────▶ SNS
-//!             every minute                                                        two topics
+//! SendPilot ──────────────▶ webhook function ──┐   ┌─ claim, complete, release ─▶ DynamoDB
+//!                                              ├───┤                             a row per delivery
+//! schedule  ──────────────▶ redrive function ──┘   └─ publish ───────────────────▶ SNS
+//!             every minute                                                       two topics
 //! ```
 //!
 //! # From a request to its answer
@@ -19,12 +19,12 @@
 //!    [`sendpilot::event`] parses its body.
 //! 3. [`message::rules`] decide which deliveries the event needs: an alert, a message to the lead
 //!    status stream, both, or none.
-//! 4. [`delivery::relay`] claims each delivery in the [`delivery::ledger`], publishes its message to
-//!    the [`delivery::topic`], and completes the delivery.
+//! 4. [`delivery::relay`] claims each delivery in the [`delivery::ledger`], publishes its message
+//!    to the [`delivery::topic`], and completes the delivery.
 //! 5. [`webhook::response`] turns the outcomes into the answer.
 //!
-//! The [`redrive`] runs every minute. It attempts the pending deliveries whose lease has expired, as
-//! in step 4.
+//! The [`redrive`] runs every minute. It attempts the pending deliveries whose lease has expired,
+//! as in step 4.
 //!
 //! # The words
 //!
@@ -47,22 +47,34 @@
 //! | module | does |
 //! |---|---|
 //! | [`config`] | reads the environment; each error names its variable |
-//! | [`webhook`] | answers one request; [`response`](webhook::response) is the table of answers |
+//! | [`webhook`] | answers one request; [`response`] is the table of answers |
 //! | [`redrive`] | lists the pending deliveries whose lease has expired, and attempts each |
-//! | [`delivery`] | [`relay`](delivery::relay) is one attempt, [`ledger`](delivery::ledger) has the rules of a claim, [`topic`](delivery::topic) publishes, and [`pace`](delivery::pace) limits the rate of alerts |
-//! | [`message`] | [`rules`](message::rules) decide which deliveries an event needs; the other modules write their messages |
-//! | [`sendpilot`] | [`signature`](sendpilot::signature) turns untrusted bytes into a verified body, and [`event`](sendpilot::event) parses it |
-//! | [`secrets`] | [`signing`](secrets::signing) parses the secrets, and [`keyring`](secrets::keyring) keeps them fresh |
+//! | [`delivery`] | attempts one delivery: [`relay`], [`ledger`], [`topic`], and [`pace`] for the rate of alerts |
+//! | [`message`] | writes messages; [`rules`] decide which deliveries an event needs |
+//! | [`sendpilot`] | [`signature`] turns untrusted bytes into a verified body, and [`event`] parses it |
+//! | [`secrets`] | [`signing`] parses the secrets, and [`keyring`] keeps them fresh |
 //! | [`aws`] | creates the SDK's clients, and opens connections early |
 //! | [`telemetry`] | writes one log line per invocation, with its metrics |
 //! | [`invocation`] | divides the time that Lambda gives to an invocation |
-//! | `text`, `json`, [`timestamp`], [`environment`], [`error`] | untrusted text and JSON, times, variables, and an error as text |
+//! | `text`, `json`, [`timestamp`], [`environment`], [`error`] | small tools that all modules may use |
+//!
+//! [`response`]: webhook::response
+//! [`relay`]: delivery::relay
+//! [`ledger`]: delivery::ledger
+//! [`topic`]: delivery::topic
+//! [`pace`]: delivery::pace
+//! [`rules`]: message::rules
+//! [`signature`]: sendpilot::signature
+//! [`event`]: sendpilot::event
+//! [`signing`]: secrets::signing
+//! [`keyring`]: secrets::keyring
 //!
 //! # The promise
 //!
 //! 1. **Nothing lost.** Once an opportunity has been claimed, its alert is published, even if
-//!    SendPilot does not retry, a function crashes, or SNS is down for days. SendPilot gets 2xx only
-//!    after the alert has been published, or debounced by an alert that is durably claimed.
+//!    SendPilot does not retry, a function crashes, or SNS is down for any length of time.
+//!    SendPilot gets 2xx only after the alert has been published, or debounced by an alert that is
+//!    durably claimed.
 //! 2. **Once.** Each event causes one alert. A second publish is possible only if a publish took
 //!    effect and its proof was lost: SNS's answer was lost, the function crashed before the
 //!    completion, or the completion failed until its deadline. The second alert has the same bytes
@@ -70,12 +82,12 @@
 //! 3. **Nobody else.** Only a request that is signed with a signing secret is accepted. Without a
 //!    usable secret, the function accepts no request.
 //! 4. **No wasted calls.** An event that needs no message makes no AWS call, except a fetch of the
-//!    signing secrets: [`keyring`](secrets::keyring) says when.
+//!    signing secrets: [`keyring`] says when.
 //!
-//! If an event needs an alert and a message to the stream, both deliveries are attempted at the same
-//! time. Neither waits for the other or fails with it. SendPilot gets 2xx once the alert has been
-//! published and the message has been claimed. If this attempt does not publish the message, the
-//! redrive does.
+//! If an event needs an alert and a message to the stream, both deliveries are attempted at the
+//! same time. Neither waits for the other or fails with it. SendPilot gets 2xx once the alert has
+//! been published and the message has been claimed. If this attempt does not publish the message,
+//! the redrive does.
 //!
 //! # Tests
 //!

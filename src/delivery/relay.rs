@@ -2,12 +2,14 @@
 //! the attempt releases the claim, so that the next attempt does not have to wait for the lease.
 //!
 //! ```text
-//! claim ──┬─ granted ──── publish ──┬─ accepted ── complete ──▶ Published    (also if the completion fails)
-//!         │                         ├─ failed ──── release ───▶ Unpublished  (if the release fails, the lease runs out)
+//! claim ──┬─ granted ──── publish ──┬─ accepted ── complete ──▶ Published    (*)
+//!         │                         ├─ failed ──── release ───▶ Unpublished  (*)
 //!         │                         └─ stream off ─ discard ──▶ Discarded
-//!         ├─ refused: done, in progress, other content ───────▶ Refused
+//!         ├─ refused: done, in progress, body mismatch ───────▶ Refused
 //!         └─ no answer ───────────────────────────────────────▶ Unclaimed
 //! ```
+//!
+//! (*) The result is the same if the completion or the release fails. Then the lease ends by itself.
 //!
 //! If alerts are debounced, an attempt takes the debounce lock after its claim:
 //!
@@ -31,7 +33,8 @@
 //!
 //! If a completion, a debounce, a discard or a release fails, it is repeated until
 //! [`Schedule::settle_by`]. To repeat it is safe, because each operation recognises its own effect.
-//! To repeat it is necessary, because an alert that is published but not recorded is published again.
+//! To repeat it is necessary, because an alert that is published but not recorded is published
+//! again.
 
 use std::time::Duration;
 
@@ -48,8 +51,8 @@ use crate::message::Message;
 use crate::timestamp::Timestamp;
 
 /// The longest wait of the webhook function for the topic of the lead status stream. SNS answers
-/// within milliseconds. If the topic hangs, this wait must not use up the concurrent executions that
-/// alerts need. The redrive then publishes the message.
+/// within milliseconds. If the topic hangs, this wait must not use up the concurrent executions
+/// that alerts need. The redrive then publishes the message.
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
 
 /// The pause before a failed completion, debounce, discard or release is repeated. Each further
@@ -96,11 +99,12 @@ pub enum Outcome {
     Published {
         /// The time at which the topic accepted the message.
         at: Timestamp,
-        /// Whether the row says so. If not, the message may be published again, with the same bytes.
+        /// Whether the row says so. If not, the message may be published again, with the same
+        /// bytes.
         recorded: Result<(), SettleError>,
     },
-    /// The alert is suppressed, because another alert for the same lead and status has been published
-    /// or is durably claimed.
+    /// The alert is suppressed, because another alert for the same lead and status has been
+    /// published or is durably claimed.
     Debounced {
         /// Whether the row says so.
         recorded: Result<(), SettleError>,
@@ -118,8 +122,8 @@ pub enum Outcome {
     Unpublished {
         /// The reason.
         cause: Unpublished,
-        /// Whether the claim was released. If not, no attempt can claim the delivery before the lease
-        /// ends.
+        /// Whether the claim was released. If not, no attempt can claim the delivery before the
+        /// lease ends.
         released: Result<(), LedgerError>,
     },
 }
@@ -192,7 +196,7 @@ impl Outcome {
                 }
             }
             Self::Refused(Refusal::OtherContent) => {
-                Some("the row belongs to other content under the same event id".into())
+                Some("body mismatch: the row belongs to an event with the same id and other content".into())
             }
             Self::Refused(Refusal::Done | Refusal::InProgress { .. }) => None,
             Self::Unclaimed(error) => Some(format!("claim failed: {}", chain(error))),
@@ -300,8 +304,8 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
             let slot = pacer.next(asked_at.after(ahead));
             let starts_at = Instant::now() + slot.start().since(asked_at);
             if starts_at > pace_by {
-                // If the ledger was too slow for a slot, the attempt has failed. If there was only no
-                // slot, the alert just waits, and alarms for failures must not count it.
+                // If the ledger was too slow for a slot, the attempt has failed. If there was only
+                // no slot, the alert just waits, and alarms for failures must not count it.
                 let slow = !ahead.is_zero();
                 return Err(if slow { Unpublished::Pace(LedgerError::TimedOut) } else { Unpublished::NoSlot });
             }
@@ -313,8 +317,8 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
                 if slot.is_usable(now) {
                     return Ok(());
                 }
-                // The ledger answered too late for this slot. So ask for a slot that is as far ahead
-                // as the ledger is slow.
+                // The ledger answered too late for this slot. So ask for a slot that is as far
+                // ahead as the ledger is slow.
                 ahead = now.since(asked_at);
             }
         }

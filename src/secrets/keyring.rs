@@ -4,9 +4,9 @@
 //! | event | action |
 //! |---|---|
 //! | the function starts | a fetch |
-//! | a request comes [`MAX_AGE`] after the last fetch | a fetch, so that a withdrawn secret becomes invalid |
-//! | a request comes, and the last fetch failed | a fetch, if the bucket allows one |
-//! | a request may be signed with a secret that we do not have | a fetch, if the bucket allows one, and a second verification |
+//! | the last fetch was [`MAX_AGE`] before a request | a fetch, which may withdraw a secret |
+//! | the last fetch before a request failed | a fetch, if the bucket allows one |
+//! | another secret may have signed a request | a fetch, if the bucket allows one, and a new check |
 //!
 //! The bucket has room for [`MAX_FETCHES`] fetches and gets one back every [`REFILL_INTERVAL`]. A
 //! bucket for one fetch would not be enough. After one forgery, a genuine event that a rotated

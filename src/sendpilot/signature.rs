@@ -6,11 +6,12 @@
 //!
 //! | | Svix / Standard Webhooks | SendPilot's own documentation |
 //! |---|---|---|
-//! | header | `v1,<base64>` | `v1,t=<seconds>,s=<hex>`, in either letter case; the `v1,` may be missing |
-//! | several signatures, during a rotation | separated by spaces | not documented: separated by spaces, or each with its own `s=` |
+//! | header | `v1,<base64>` | `v1,t=<seconds>,s=<hex>`; the `v1,` may be missing |
+//! | letter case of hex | | either |
+//! | several signatures | separated by spaces | not documented: spaces, or an `s=` for each |
 //! | signed content | `{id}.{timestamp}.{body}` | `{t}.{body}` |
 //! | key | the bytes that `whsec_<base64>` decodes to | the secret as text |
-//! | age | fresh on every attempt: [`MAX_SKEW`] | perhaps as old as the last retry: [`MAX_AGE_DOCUMENTED`] |
+//! | greatest age | [`MAX_SKEW`] | [`MAX_AGE_DOCUMENTED`] |
 //!
 //! No crate supports a clock that the caller passes in, several secrets, and both schemes. The
 //! crate `standardwebhooks` 1.0.1 also computes with the timestamp before it has checked the

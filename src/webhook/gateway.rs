@@ -1,10 +1,10 @@
 //! Converts an invocation's payload to a request, and a response to the invocation's result.
 //!
-//! `lambda_http::run` would do both, but one header outside ASCII makes it refuse the whole payload.
-//! It also panics on malformed base64, and on a query or a host that is not a URI. Anyone can send
-//! such a request without a signature. A panic would cost a cold start and raise an alarm. So this
-//! module copies only the valid parts that the handler reads. If a needed part is left out, the
-//! request fails the check of its signature.
+//! `lambda_http::run` would do both, but one header outside ASCII makes it refuse the whole
+//! payload. It also panics on malformed base64, and on a query or a host that is not a URI. Anyone
+//! can send such a request without a signature. A panic would cost a cold start and raise an alarm.
+//! So this module copies only the valid parts that the handler reads. If a needed part is left out,
+//! the request fails the check of its signature.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,8 +20,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::json::LossyString;
 
-/// An invocation's payload. A request in payload format 2.0 of API Gateway's HTTP APIs is reduced to
-/// the members that are needed. Any other payload is reduced to its kind.
+/// An invocation's payload. A request in payload format 2.0 of API Gateway's HTTP APIs is reduced
+/// to the members that are needed. Any other payload is reduced to its kind.
 #[derive(Debug)]
 pub struct Payload(Result<Members, NotARequest>);
 

@@ -1,13 +1,13 @@
 //! The table of answers: the status, the body and the metric of each.
 //!
 //! SendPilot takes any 2xx as final, and retries after any other status for 77 minutes. So the
-//! answer is 2xx only if nothing can be lost any more. If a retry cannot help, the answer is 4xx. If
-//! a retry can help, the answer is 409 or 503 with `Retry-After`.
+//! answer is 2xx only if nothing can be lost any more. If a retry cannot help, the answer is 4xx.
+//! If a retry can help, the answer is 409 or 503 with `Retry-After`.
 //!
-//! An alert must be published before the answer is 2xx. A message to the lead status stream only has
-//! to be claimed. Its row is then pending, and the redrive publishes the message without SendPilot's
-//! help, unless the stream is turned off first. If the answer were 503 until the stream works again,
-//! alerts would stop too: Svix disables an endpoint that fails for five days
+//! An alert must be published before the answer is 2xx. A message to the lead status stream only
+//! has to be claimed. Its row is then pending, and the redrive publishes the message without
+//! SendPilot's help, unless the stream is turned off first. If the answer were 503 until the stream
+//! works again, alerts would stop too: Svix disables an endpoint that fails for five days
 //! (<https://docs.svix.com/retries>).
 
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::telemetry::Metric;
 /// The largest accepted body, in bytes: as large as the largest message that SNS publishes.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// The `Retry-After` for a delivery that no attempt has claimed. SendPilot's first retry comes after
-/// 5 s too.
+/// The `Retry-After` for a delivery that no attempt has claimed. SendPilot's first retry comes
+/// after 5 s too.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The answer to a request.
@@ -43,7 +43,8 @@ pub enum Answer {
     Duplicate,
     /// A genuine event that needs no message.
     Ignored,
-    /// Another attempt has claimed the alert. That attempt may still crash, so this is not a success.
+    /// Another attempt has claimed the alert. That attempt may still crash, so this is not a
+    /// success.
     InProgress {
         /// Time until the other attempt's lease ends.
         retry_after: Duration,
@@ -88,15 +89,15 @@ pub struct Row<'a> {
     pub metric: Metric,
     /// Why a retry cannot help, in one word.
     pub reason: Option<&'static str>,
-    /// What the sender has to fix or do.
+    /// The text that says how to fix the request, or when to retry.
     pub detail: Option<&'a str>,
     /// Time until a retry can succeed.
     pub retry_after: Option<Duration>,
 }
 
 impl Answer {
-    /// Returns the answer to an event with one delivery. `is_stream` says whether its message is for
-    /// the lead status stream. For such a message, a claim is enough.
+    /// Returns the answer to an event with one delivery. `is_stream` says whether its message is
+    /// for the lead status stream. For such a message, a claim is enough.
     pub fn from_delivery(outcome: &Outcome, is_stream: bool, invocation: &Invocation) -> Self {
         let now = invocation.now();
         match outcome {

@@ -9,7 +9,7 @@
 //!             by B ────────────────│─────────✓ PENDING, lease over: granted to B
 //!             by B ────────────────│─────────│─────────────────────────✗ PUBLISHED: duplicate
 //!   complete  by A ────────────────✓ owner is A and PENDING            │
-//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: A was overtaken
+//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: overtaken
 //!   release   by A ────────────────✓ lease ends now: the next claim is granted at once
 //! ```
 //!
@@ -21,7 +21,7 @@
 //!             by B ────────────────✗ A has it: B is debounced          │
 //!             by A ────────────────✓ again, in its next attempt        │
 //!             by B ────────────────│─────────✓ the lock is over        │
-//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, not yet published, is debounced
+//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A is debounced
 //! ```
 //!
 //! If alerts are paced, each slot has a row, with the key `{start in ms}#slot`. A slot never
@@ -443,8 +443,8 @@ fn shard(id: &DeliveryId) -> String {
     (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
 }
 
-/// Returns the message under the parameter names of the SNS API, so that a person can copy it from
-/// the row and publish it by hand.
+/// Returns the message under the parameter names of the SNS API. So a person can copy it from the
+/// row and publish it by hand.
 fn parameters(message: &Message) -> AttributeValue {
     match message {
         Message::Alert { subject, body } => {

@@ -1,4 +1,5 @@
-//! Decides which attempt may publish which delivery. The rules here are independent of any database.
+//! Decides which attempt may publish which delivery. The rules here are independent of any
+//! database.
 //!
 //! A delivery is one event on its way to one topic, and has one row. The row is `PENDING` from the
 //! first claim on. It becomes `PUBLISHED` once the message has been published. If the message will
@@ -24,7 +25,8 @@
 //! nothing.
 //!
 //! [`may_claim`] and [`may_settle`] are the rules. [`dynamodb`] sends them as the conditions of its
-//! writes, and calls them to explain a refusal. A test checks that both agree for every kind of row.
+//! writes, and calls them to explain a refusal. A test checks that both agree for every kind of
+//! row.
 //!
 //! Two more rules apply to a claimed alert: [`may_alert`] if alerts are debounced, and
 //! [`may_take_slot`] if they are paced (see [`crate::delivery::pace`]).
@@ -73,7 +75,8 @@ pub enum State {
 pub enum MayClaim {
     /// No other attempt has the lease.
     Yes,
-    /// The attempt has claimed the delivery already. The answer was lost, so the attempt asked again.
+    /// The attempt has claimed the delivery already. The answer was lost, so the attempt asked
+    /// again.
     Mine,
     /// The row refuses the claim.
     No(Refusal),
@@ -131,8 +134,8 @@ pub fn may_settle(row: Option<&Row>, owner: &Owner) -> MaySettle {
 /// The part of a debounce lock's row that the rule needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DebounceLock {
-    /// The delivery whose alert has the lock. The delivery was claimed before, so its alert has been
-    /// published, or will be.
+    /// The delivery whose alert has the lock. The delivery was claimed before, so its alert has
+    /// been published, or will be.
     pub holder: DeliveryId,
     /// The end of the lock.
     pub until: Timestamp,
@@ -150,9 +153,9 @@ pub enum MayAlert {
 /// Returns whether the alert of `delivery` may be published, or which alert has the debounce lock.
 ///
 /// The delivery with the lock was claimed before. So its alert has been published, or its row is
-/// `PENDING` and its alert will be. Any other alert may therefore be suppressed. If an attempt finds
-/// after the end of its own lock that another alert has taken the lock, its alert is suppressed in
-/// turn. The last alert with the lock is published, so the lead has its alert.
+/// `PENDING` and its alert will be. Any other alert may therefore be suppressed. If an attempt
+/// finds after the end of its own lock that another alert has taken the lock, its alert is
+/// suppressed in turn. The last alert with the lock is published, so the lead has its alert.
 pub fn may_alert(lock: Option<&DebounceLock>, delivery: &DeliveryId, now: Timestamp) -> MayAlert {
     match lock {
         Some(lock) if lock.holder != *delivery && now < lock.until => MayAlert::Debounced(lock.holder.clone()),
@@ -267,7 +270,8 @@ pub struct Pending {
     pub attempts: u32,
 }
 
-/// Why an operation of the ledger did not succeed. The operation may have taken effect nevertheless.
+/// Why an operation of the ledger did not succeed. The operation may have taken effect
+/// nevertheless.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The database refused, or could not be reached.

@@ -22,6 +22,7 @@ pub enum TopicError {
 
 /// The topics to which messages are published.
 pub trait Topic {
-    /// Publishes a message, and returns the id that the topic gives it. The caller sets the deadline.
+    /// Publishes a message, and returns the id that the topic gives it. The caller sets the
+    /// deadline.
     fn publish(&self, message: &Message) -> impl Future<Output = Result<String, TopicError>> + Send;
 }
