@@ -5,11 +5,11 @@
 //! its parts together:
 //!
 //! ```text
-//!             signed POST
-//! SendPilot ──────────────▶ webhook function ──┐   ┌─ claim, complete, release ─▶ DynamoDB
-//!                                              ├───┤                             a row per delivery
-//! schedule  ──────────────▶ redrive function ──┘   └─ publish ───────────────────▶ SNS
-//!             every minute                                                       two topics
+//!            signed POST
+//! SendPilot ─────────────▶ webhook function ──┐   ┌─ claim, complete, release ─▶ DynamoDB
+//!                                             ├───┤                             a row per delivery
+//! schedule  ─────────────▶ redrive function ──┘   └─ publish ──────────────────▶ SNS
+//!            every minute                                                       two topics
 //! ```
 //!
 //! # From a request to its answer
@@ -49,14 +49,14 @@
 //! | [`config`] | reads the environment; each error names its variable |
 //! | [`webhook`] | answers one request; [`response`] is the table of answers |
 //! | [`redrive`] | lists the pending deliveries whose lease has expired, and attempts each |
-//! | [`delivery`] | attempts one delivery: [`relay`], [`ledger`], [`topic`], and [`pace`] for the rate of alerts |
+//! | [`delivery`] | attempts one delivery: [`relay`], [`ledger`], [`topic`], and [`pace`] |
 //! | [`message`] | writes messages; [`rules`] decide which deliveries an event needs |
-//! | [`sendpilot`] | [`signature`] turns untrusted bytes into a verified body, and [`event`] parses it |
+//! | [`sendpilot`] | [`signature`] verifies a body, and [`event`] parses it |
 //! | [`secrets`] | [`signing`] parses the secrets, and [`keyring`] keeps them fresh |
 //! | [`aws`] | creates the SDK's clients, and opens connections early |
 //! | [`telemetry`] | writes one log line per invocation, with its metrics |
 //! | [`invocation`] | divides the time that Lambda gives to an invocation |
-//! | `text`, `json`, [`timestamp`], [`environment`], [`error`] | small tools that all modules may use |
+//! | `text`, `json`, [`timestamp`], [`environment`], [`error`] | small tools for all modules |
 //!
 //! [`response`]: webhook::response
 //! [`relay`]: delivery::relay
@@ -71,7 +71,7 @@
 //!
 //! # The promise
 //!
-//! 1. **Nothing lost.** Once an opportunity has been claimed, its alert is published, even if
+//! 1. **Nothing lost.** Once an opportunity has been claimed, its alert is published: even if
 //!    SendPilot does not retry, a function crashes, or SNS is down for any length of time.
 //!    SendPilot gets 2xx only after the alert has been published, or debounced by an alert that is
 //!    durably claimed.

@@ -9,7 +9,8 @@
 //!         └─ no answer ───────────────────────────────────────▶ Unclaimed
 //! ```
 //!
-//! (*) The result is the same if the completion or the release fails. Then the lease ends by itself.
+//! (*) The result is the same if the completion or the release fails. Then the lease ends by
+//! itself.
 //!
 //! If alerts are debounced, an attempt takes the debounce lock after its claim:
 //!

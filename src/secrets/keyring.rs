@@ -1,12 +1,12 @@
-//! Returns the signing secrets that are valid now. They come from the environment, or from Secrets
-//! Manager, and are then kept fresh.
+//! Returns the signing secrets that are valid now. They come from the environment or from Secrets
+//! Manager. Secrets from Secrets Manager are kept fresh.
 //!
-//! | event | action |
+//! | when | action |
 //! |---|---|
 //! | the function starts | a fetch |
 //! | the last fetch was [`MAX_AGE`] before a request | a fetch, which may withdraw a secret |
 //! | the last fetch before a request failed | a fetch, if the bucket allows one |
-//! | another secret may have signed a request | a fetch, if the bucket allows one, and a new check |
+//! | another secret may have signed a request | a fetch, if the bucket allows one; a new check |
 //!
 //! The bucket has room for [`MAX_FETCHES`] fetches and gets one back every [`REFILL_INTERVAL`]. A
 //! bucket for one fetch would not be enough. After one forgery, a genuine event that a rotated

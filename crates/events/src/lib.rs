@@ -76,8 +76,8 @@ impl<Data> CloudEvent<Data> {
     /// # use sendpilot_events::{CloudEvent, LeadStatusChanged};
     /// # fn change(id: &str, time: &str) -> serde_json::Result<CloudEvent<LeadStatusChanged>> {
     /// #     serde_json::from_value(serde_json::json!({
-    /// #         "specversion": "1.0", "id": id, "source": "urn:sendpilot:workspace:ws_1", "time": time,
-    /// #         "type": "sendpilot.lead.status_changed", "subject": "lead_1",
+    /// #         "specversion": "1.0", "id": id, "source": "urn:sendpilot:workspace:ws_1",
+    /// #         "time": time, "type": "sendpilot.lead.status_changed", "subject": "lead_1",
     /// #         "datacontenttype": "application/json",
     /// #         "data": { "leadId": "lead_1", "newStatus": "DONE", "crmStage": "closed_won" },
     /// #     }))
