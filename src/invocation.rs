@@ -52,7 +52,7 @@ pub struct Schedule {
     /// The end of the publish. Later, its result could not be recorded.
     pub publish_by: Instant,
     /// The end of the completion or the release. Later, the answer could not be sent.
-    pub settle_by: Instant,
+    pub finish_by: Instant,
 }
 
 impl Invocation {
@@ -114,7 +114,7 @@ impl Invocation {
     /// Returns the deadlines of the steps of one request, or of one delivery.
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
-        Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), settle_by: by(95) }
+        Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), finish_by: by(95) }
     }
 }
 

@@ -33,7 +33,7 @@
 //! therefore starts again. SendPilot's retries and the redrive both use this module.
 //!
 //! If a completion, a debounce, a discard or a release fails, it is repeated until
-//! [`Schedule::settle_by`]. To repeat it is safe, because each operation recognises its own effect.
+//! [`Schedule::finish_by`]. To repeat it is safe, because each operation recognises its own effect.
 //! To repeat it is necessary, because an alert that is published but not recorded is published
 //! again.
 
@@ -42,7 +42,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Receipt, Refusal, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Receipt, Refusal,
 };
 use crate::delivery::pace::Pacer;
 use crate::delivery::topic::{Topic, TopicError};
@@ -102,18 +102,18 @@ pub enum Outcome {
         at: Timestamp,
         /// Whether the row says so. If not, the message may be published again, with the same
         /// bytes.
-        recorded: Result<(), SettleError>,
+        recorded: Result<(), FinishError>,
     },
     /// The alert is suppressed, because another alert for the same lead and status has been
     /// published or is durably claimed.
     Debounced {
         /// Whether the row says so.
-        recorded: Result<(), SettleError>,
+        recorded: Result<(), FinishError>,
     },
     /// The message will never be published, because the lead status stream is off.
     Discarded {
         /// Whether the row says so.
-        recorded: Result<(), SettleError>,
+        recorded: Result<(), FinishError>,
     },
     /// The row refused the claim.
     Refused(Refusal),
@@ -174,7 +174,7 @@ impl Outcome {
     /// refused this attempt. Then the delivery cannot be lost, because the redrive finds every
     /// pending row.
     pub fn is_claimed(&self) -> bool {
-        !matches!(self, Self::Unclaimed(_) | Self::Refused(Refusal::OtherContent))
+        !matches!(self, Self::Unclaimed(_) | Self::Refused(Refusal::BodyMismatch))
     }
 
     /// Returns whether the alert was not published only because no slot was free.
@@ -192,11 +192,11 @@ impl Outcome {
         match self {
             Self::Published { recorded, .. } | Self::Debounced { recorded } | Self::Discarded { recorded } => {
                 match recorded.as_ref().err()? {
-                    SettleError::Overtaken => Some(format!("done, but {}", SettleError::Overtaken)),
-                    SettleError::Failed(error) => Some(format!("done, but completion failed: {}", chain(error))),
+                    FinishError::Overtaken => Some(format!("done, but {}", FinishError::Overtaken)),
+                    FinishError::Failed(error) => Some(format!("done, but completion failed: {}", chain(error))),
                 }
             }
-            Self::Refused(Refusal::OtherContent) => {
+            Self::Refused(Refusal::BodyMismatch) => {
                 Some("body mismatch: the row belongs to an event with the same id and other content".into())
             }
             Self::Refused(Refusal::Done | Refusal::InProgress { .. }) => None,
@@ -255,9 +255,9 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
     async fn end(&mut self, claim: &Claim) -> Result<Outcome, Unpublished> {
         // An attempt takes the lock only after its claim. So if another alert is suppressed in
         // favour of this one, this one cannot be lost.
-        if let MayAlert::Debounced(holder) = self.lock_debounce(claim).await? {
+        if let MayPublish::Debounced(holder) = self.lock_debounce(claim).await? {
             let expires_at = self.invocation.now().after(self.relay.retention);
-            let recorded = self.settle(|| self.relay.ledger.debounce(claim, &holder, expires_at)).await;
+            let recorded = self.finish(|| self.relay.ledger.debounce(claim, &holder, expires_at)).await;
             return Ok(Outcome::Debounced { recorded });
         }
         self.pace(claim).await?;
@@ -265,23 +265,23 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
             Ok(message_id) => {
                 let at = self.invocation.now();
                 let receipt = Receipt { message_id, published_at: at, expires_at: at.after(self.relay.retention) };
-                let completing = self.settle(|| self.relay.ledger.complete(claim, &receipt));
-                let (recorded, took) = timed(self.schedule.settle_by, completing, LedgerError::TimedOut.into()).await;
+                let completing = self.finish(|| self.relay.ledger.complete(claim, &receipt));
+                let (recorded, took) = timed(self.schedule.finish_by, completing, LedgerError::TimedOut.into()).await;
                 self.timings.complete = took;
                 Ok(Outcome::Published { at, recorded })
             }
             // While the stream is off, every further attempt would fail too.
             Err(off @ TopicError::NoStream) => {
                 let (reason, expires_at) = (chain(&off), self.invocation.now().after(self.relay.retention));
-                let recorded = self.settle(|| self.relay.ledger.discard(claim, &reason, expires_at)).await;
+                let recorded = self.finish(|| self.relay.ledger.discard(claim, &reason, expires_at)).await;
                 Ok(Outcome::Discarded { recorded })
             }
             Err(error) => Err(Unpublished::Topic(error)),
         }
     }
 
-    async fn lock_debounce(&self, claim: &Claim) -> Result<MayAlert, Unpublished> {
-        let Some((key, debounce)) = claim.debounce_key().zip(self.relay.debounce) else { return Ok(MayAlert::Yes) };
+    async fn lock_debounce(&self, claim: &Claim) -> Result<MayPublish, Unpublished> {
+        let Some((key, debounce)) = claim.debounce_key().zip(self.relay.debounce) else { return Ok(MayPublish::Yes) };
         let now = self.invocation.now();
         let locking = self.relay.ledger.lock_debounce(claim, key, now, now.after(debounce));
         within(self.schedule.claim_by, locking, LedgerError::TimedOut).await.map_err(Unpublished::Debounce)
@@ -338,27 +338,27 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
 
     async fn release(&self, claim: &Claim, cause: Unpublished) -> Outcome {
         let (now, error) = (self.invocation.now(), chain(&cause));
-        let released = match self.settle(|| self.relay.ledger.release(claim, now, &error)).await {
+        let released = match self.finish(|| self.relay.ledger.release(claim, now, &error)).await {
             // If another attempt has claimed the delivery, there is nothing to release.
-            Ok(()) | Err(SettleError::Overtaken) => Ok(()),
-            Err(SettleError::Failed(error)) => Err(error),
+            Ok(()) | Err(FinishError::Overtaken) => Ok(()),
+            Err(FinishError::Failed(error)) => Err(error),
         };
         Outcome::Unpublished { cause, released }
     }
 
     /// Repeats an operation of the ledger until it succeeds or its time is over.
-    async fn settle<F>(&self, settle: impl Fn() -> F) -> Result<(), SettleError>
+    async fn finish<F>(&self, finish: impl Fn() -> F) -> Result<(), FinishError>
     where
-        F: Future<Output = Result<(), SettleError>>,
+        F: Future<Output = Result<(), FinishError>>,
     {
-        let settle_by = self.schedule.settle_by;
+        let finish_by = self.schedule.finish_by;
         let mut pause = FIRST_PAUSE;
         loop {
-            match within(settle_by, settle(), LedgerError::TimedOut.into()).await {
-                Err(SettleError::Failed(LedgerError::Failed(..))) if Instant::now() + pause < settle_by => {
+            match within(finish_by, finish(), LedgerError::TimedOut.into()).await {
+                Err(FinishError::Failed(LedgerError::Failed(..))) if Instant::now() + pause < finish_by => {
                     sleep(pause).await
                 }
-                settled => return settled,
+                finished => return finished,
             }
             pause = MAX_PAUSE.min(pause * 2);
         }

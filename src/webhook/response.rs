@@ -109,7 +109,7 @@ impl Answer {
             Outcome::Refused(Refusal::Done) => Self::Duplicate,
             claimed if is_stream && claimed.is_claimed() => Self::Pending,
             Outcome::Refused(Refusal::InProgress { until }) => Self::InProgress { retry_after: until.since(now) },
-            Outcome::Refused(Refusal::OtherContent) | Outcome::Unpublished { released: Ok(()), .. } => {
+            Outcome::Refused(Refusal::BodyMismatch) | Outcome::Unpublished { released: Ok(()), .. } => {
                 Self::Unavailable { retry_after: RETRY }
             }
             // This attempt has the claim, or may have it. So the next attempt must wait until the

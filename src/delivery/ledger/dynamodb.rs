@@ -37,7 +37,7 @@
 //! only the row has the message.
 //!
 //! If a condition fails, the answer contains the row (`ALL_OLD`). So [`may_claim`] and
-//! [`may_settle`] can explain the refusal without a second read, which could return a later state
+//! [`may_finish`] can explain the refusal without a second read, which could return a later state
 //! of the row. A request can be sent several times, because a later request recognises the effect
 //! of an earlier one in this row.
 //!
@@ -61,8 +61,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::{
-    Claim, ClaimRequest, ClaimResult, DebounceLock, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending,
-    Receipt, Row, SettleError, State, may_alert, may_claim, may_settle,
+    Claim, ClaimRequest, ClaimResult, DebounceLock, FinishError, Ledger, LedgerError, MayClaim, MayFinish, MayPublish,
+    Pending, Receipt, Row, State, may_claim, may_finish, may_publish,
 };
 use crate::delivery::pace::Slot;
 use crate::error::chain;
@@ -110,8 +110,8 @@ const MAY_CLAIM_BY_KEY: &str = "#state = :pending AND leaseUntil <= :now";
 
 const CLAIM_BY_KEY: &str = "SET #owner = :me, leaseUntil = :until ADD attempts :one";
 
-/// The rule of [`may_settle`].
-const MAY_SETTLE: &str = "#owner = :me AND #state = :pending";
+/// The rule of [`may_finish`].
+const MAY_FINISH: &str = "#owner = :me AND #state = :pending";
 
 const COMPLETE: &str =
     "SET #state = :published, publishedAt = :at, messageId = :id, expiresAt = :expires REMOVE pending";
@@ -122,8 +122,8 @@ const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresA
 /// expires like a published one.
 const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
 
-/// The rule of [`may_alert`].
-const MAY_ALERT: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
+/// The rule of [`may_publish`].
+const MAY_PUBLISH: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
 
 const LOCK_DEBOUNCE: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
 
@@ -219,27 +219,27 @@ impl DynamoDbLedger {
         owner: &Owner,
         now: Timestamp,
         error: &str,
-    ) -> Result<(), SettleError> {
+    ) -> Result<(), FinishError> {
         let update = self
             .update(id, owner)
             .update_expression(RELEASE)
             .expression_attribute_values(":now", millis(now))
             .expression_attribute_values(":error", error_text(error));
-        self.settle("release", owner, update).await
+        self.finish("release", owner, update).await
     }
 
-    async fn settle(
+    async fn finish(
         &self,
         doing: &'static str,
         owner: &Owner,
         update: UpdateItemFluentBuilder,
-    ) -> Result<(), SettleError> {
-        match send(doing, update.condition_expression(MAY_SETTLE)).await? {
+    ) -> Result<(), FinishError> {
+        match send(doing, update.condition_expression(MAY_FINISH)).await? {
             Answer::TookEffect(_) => Ok(()),
-            Answer::Refused(row) => match may_settle(read_row(&row)?.as_ref(), owner) {
-                MaySettle::Yes => Err(LedgerError::Contradiction.into()),
-                MaySettle::Done => Ok(()),
-                MaySettle::Overtaken => Err(SettleError::Overtaken),
+            Answer::Refused(row) => match may_finish(read_row(&row)?.as_ref(), owner) {
+                MayFinish::Yes => Err(LedgerError::Contradiction.into()),
+                MayFinish::Done => Ok(()),
+                MayFinish::Overtaken => Err(FinishError::Overtaken),
             },
         }
     }
@@ -276,11 +276,11 @@ impl Ledger for DynamoDbLedger {
         key: &DebounceKey,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
+    ) -> Result<MayPublish, LedgerError> {
         let delivery = claim.delivery_id();
         let update = self
             .update_row(key.as_str())
-            .condition_expression(MAY_ALERT)
+            .condition_expression(MAY_PUBLISH)
             .update_expression(LOCK_DEBOUNCE)
             .expression_attribute_values(":delivery", string(delivery.as_str()))
             .expression_attribute_values(":now", millis(now))
@@ -290,10 +290,10 @@ impl Ledger for DynamoDbLedger {
             .expression_attribute_values(":expires", number(until.as_secs() + 1))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match send("take the debounce lock", update).await? {
-            Answer::TookEffect(_) => Ok(MayAlert::Yes),
-            Answer::Refused(row) => match may_alert(read_lock(&row)?.as_ref(), delivery, now) {
+            Answer::TookEffect(_) => Ok(MayPublish::Yes),
+            Answer::Refused(row) => match may_publish(read_lock(&row)?.as_ref(), delivery, now) {
                 // The row does not explain the refusal, so the alert must not be suppressed.
-                MayAlert::Yes => Err(LedgerError::Contradiction),
+                MayPublish::Yes => Err(LedgerError::Contradiction),
                 debounced => Ok(debounced),
             },
         }
@@ -312,27 +312,27 @@ impl Ledger for DynamoDbLedger {
         Ok(matches!(send("take a slot", update).await?, Answer::TookEffect(_)))
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), FinishError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DEBOUNCE)
             .expression_attribute_values(":debounced", string(State::Debounced.name()))
             .expression_attribute_values(":holder", string(holder.as_str()))
             .expression_attribute_values(":expires", number(expires_at.as_secs()));
-        self.settle("debounce", claim.owner(), update).await
+        self.finish("debounce", claim.owner(), update).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), FinishError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DISCARD)
             .expression_attribute_values(":discarded", string(State::Discarded.name()))
             .expression_attribute_values(":error", error_text(reason))
             .expression_attribute_values(":expires", number(expires_at.as_secs()));
-        self.settle("discard", claim.owner(), update).await
+        self.finish("discard", claim.owner(), update).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), FinishError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(COMPLETE)
@@ -340,10 +340,10 @@ impl Ledger for DynamoDbLedger {
             .expression_attribute_values(":at", millis(receipt.published_at))
             .expression_attribute_values(":id", string(&receipt.message_id))
             .expression_attribute_values(":expires", number(receipt.expires_at.as_secs()));
-        self.settle("complete", claim.owner(), update).await
+        self.finish("complete", claim.owner(), update).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), SettleError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), FinishError> {
         self.release_row(claim.delivery_id(), claim.owner(), now, error).await
     }
 

@@ -24,11 +24,11 @@
 //! changes only a row that still has this token. So a late request of a crashed attempt changes
 //! nothing.
 //!
-//! [`may_claim`] and [`may_settle`] are the rules. [`dynamodb`] sends them as the conditions of its
+//! [`may_claim`] and [`may_finish`] are the rules. [`dynamodb`] sends them as the conditions of its
 //! writes, and calls them to explain a refusal. A test checks that both agree for every kind of
 //! row.
 //!
-//! Two more rules apply to a claimed alert: [`may_alert`] if alerts are debounced, and
+//! Two more rules apply to a claimed alert: [`may_publish`] if alerts are debounced, and
 //! [`may_take_slot`] if they are paced (see [`crate::delivery::pace`]).
 
 pub mod dynamodb;
@@ -94,7 +94,7 @@ pub enum Refusal {
     Done,
     /// The row belongs to another event with the same id and other content: a body mismatch. This
     /// event needs its own delivery.
-    OtherContent,
+    BodyMismatch,
 }
 
 /// Returns whether `owner` may claim the delivery. `content_sha256` is
@@ -103,7 +103,7 @@ pub fn may_claim(row: Option<&Row>, content_sha256: Option<&str>, owner: &Owner,
     let other = |row: &Row| row.content_sha256.as_deref().zip(content_sha256).is_some_and(|(had, has)| had != has);
     match row {
         None => MayClaim::Yes,
-        Some(row) if other(row) => MayClaim::No(Refusal::OtherContent),
+        Some(row) if other(row) => MayClaim::No(Refusal::BodyMismatch),
         Some(row) if row.state != State::Pending => MayClaim::No(Refusal::Done),
         Some(row) if row.owner == *owner => MayClaim::Mine,
         Some(row) if row.lease_until <= now => MayClaim::Yes,
@@ -113,7 +113,7 @@ pub fn may_claim(row: Option<&Row>, content_sha256: Option<&str>, owner: &Owner,
 
 /// Whether an attempt may complete, debounce, discard or release its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MaySettle {
+pub enum MayFinish {
     /// The row is pending, and the attempt still owns it.
     Yes,
     /// The attempt has done so already. The answer was lost, so the attempt asked again.
@@ -123,11 +123,11 @@ pub enum MaySettle {
 }
 
 /// Returns whether `owner` may complete, debounce, discard or release its claim.
-pub fn may_settle(row: Option<&Row>, owner: &Owner) -> MaySettle {
+pub fn may_finish(row: Option<&Row>, owner: &Owner) -> MayFinish {
     match row {
-        Some(row) if row.owner == *owner && row.state == State::Pending => MaySettle::Yes,
-        Some(row) if row.owner == *owner => MaySettle::Done,
-        _ => MaySettle::Overtaken,
+        Some(row) if row.owner == *owner && row.state == State::Pending => MayFinish::Yes,
+        Some(row) if row.owner == *owner => MayFinish::Done,
+        _ => MayFinish::Overtaken,
     }
 }
 
@@ -143,7 +143,7 @@ pub struct DebounceLock {
 
 /// Whether a claimed alert may be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MayAlert {
+pub enum MayPublish {
     /// No other alert has the lock.
     Yes,
     /// The alert of this delivery has the lock.
@@ -156,10 +156,10 @@ pub enum MayAlert {
 /// `PENDING` and its alert will be. Any other alert may therefore be suppressed. If an attempt
 /// finds after the end of its own lock that another alert has taken the lock, its alert is
 /// suppressed in turn. The last alert with the lock is published, so the lead has its alert.
-pub fn may_alert(lock: Option<&DebounceLock>, delivery: &DeliveryId, now: Timestamp) -> MayAlert {
+pub fn may_publish(lock: Option<&DebounceLock>, delivery: &DeliveryId, now: Timestamp) -> MayPublish {
     match lock {
-        Some(lock) if lock.holder != *delivery && now < lock.until => MayAlert::Debounced(lock.holder.clone()),
-        _ => MayAlert::Yes,
+        Some(lock) if lock.holder != *delivery && now < lock.until => MayPublish::Debounced(lock.holder.clone()),
+        _ => MayPublish::Yes,
     }
 }
 
@@ -297,7 +297,7 @@ pub enum LedgerError {
 
 /// Why a claim could not be completed, debounced, discarded or released.
 #[derive(Debug, thiserror::Error)]
-pub enum SettleError {
+pub enum FinishError {
     /// Another attempt had claimed the delivery, so the row was not changed.
     #[error("another attempt had claimed the delivery")]
     Overtaken,
@@ -316,47 +316,47 @@ pub trait Ledger {
         attempt: Attempt,
     ) -> impl Future<Output = Result<ClaimResult, LedgerError>> + Send;
 
-    /// Takes the debounce lock of a claimed alert until `until`, if [`may_alert`] allows it.
+    /// Takes the debounce lock of a claimed alert until `until`, if [`may_publish`] allows it.
     fn lock_debounce(
         &self,
         claim: &Claim,
         key: &DebounceKey,
         now: Timestamp,
         until: Timestamp,
-    ) -> impl Future<Output = Result<MayAlert, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<MayPublish, LedgerError>> + Send;
 
     /// Takes a slot for the claim's alert if [`may_take_slot`] allows it. Returns whether the claim
     /// has the slot.
     fn take_slot(&self, claim: &Claim, slot: Slot) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
-    /// Records that the message has been published, if [`may_settle`] allows it.
-    fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<(), SettleError>> + Send;
+    /// Records that the message has been published, if [`may_finish`] allows it.
+    fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<(), FinishError>> + Send;
 
-    /// Records that the alert is suppressed in favour of the alert of `holder`, if [`may_settle`]
+    /// Records that the alert is suppressed in favour of the alert of `holder`, if [`may_finish`]
     /// allows it.
     fn debounce(
         &self,
         claim: &Claim,
         holder: &DeliveryId,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<(), SettleError>> + Send;
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
 
-    /// Records that the message will never be published, and why, if [`may_settle`] allows it.
+    /// Records that the message will never be published, and why, if [`may_finish`] allows it.
     fn discard(
         &self,
         claim: &Claim,
         reason: &str,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<(), SettleError>> + Send;
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
 
     /// Ends the claim's lease, so that another attempt can claim the delivery, and records the
-    /// error, if [`may_settle`] allows it.
+    /// error, if [`may_finish`] allows it.
     fn release(
         &self,
         claim: &Claim,
         now: Timestamp,
         error: &str,
-    ) -> impl Future<Output = Result<(), SettleError>> + Send;
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
 
     /// Lists every pending delivery, including those whose lease has not expired. If rows cannot be
     /// listed, the listing has an error in their place.
