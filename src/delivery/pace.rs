@@ -16,8 +16,8 @@
 //! the length of a slot, attempts publish in the order in which they ask. If the ledger is slower,
 //! a later attempt may publish first.
 //!
-//! A process never asks twice for the same slot: see [`Pacer`]. So the redrive, which publishes
-//! several alerts at the same time, makes about one request for each alert.
+//! A process asks only once for each slot: see [`Pacer`]. So the redrive, which publishes several
+//! alerts at the same time, makes about one request for each alert.
 //!
 //! A publish starts within one second after its slot's start. So even if the ledger is slow, no
 //! second has more than twice the rate. If the ledger is fast, no second has more than one alert
@@ -112,7 +112,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The moment from which the alert may be published.
+    /// Returns the moment from which the alert may be published.
     pub fn start(self) -> Timestamp {
         self.start
     }

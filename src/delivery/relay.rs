@@ -29,13 +29,12 @@
 //!                   └─ none free in the attempt's time, or no answer ── release ──▶ Unpublished
 //! ```
 //!
-//! Until the end, the row is `PENDING` or does not exist. If the function crashes, the next attempt
-//! therefore starts again. SendPilot's retries and the redrive both use this module.
+//! Until the end, the row is `PENDING` or does not exist. So if the function crashes, another
+//! attempt can start again. SendPilot's retries and the redrive both use this module.
 //!
 //! If a completion, a debounce, a discard or a release fails, it is repeated until
-//! [`Schedule::finish_by`]. To repeat it is safe, because each operation recognises its own effect.
-//! To repeat it is necessary, because an alert that is published but not recorded is published
-//! again.
+//! [`Schedule::finish_by`]. This is safe, because each operation recognises its own effect. This is
+//! necessary, because an alert that is published but not recorded is published again.
 
 use std::time::Duration;
 
@@ -64,7 +63,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause before an operation is repeated.
 const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Attempts deliveries. It is the same for all requests of a process.
+/// The ledger, the topic and the settings with which a process attempts its deliveries.
 #[derive(Debug)]
 pub struct Relay<L, T> {
     /// The record of which attempt has claimed which delivery.
@@ -100,19 +99,19 @@ pub enum Outcome {
     Published {
         /// The time at which the topic accepted the message.
         at: Timestamp,
-        /// Whether the row says so. If not, the message may be published again, with the same
-        /// bytes.
+        /// Whether the ledger has recorded the publish. If not, the message may be published again,
+        /// with the same bytes.
         recorded: Result<(), FinishError>,
     },
     /// The alert is suppressed, because another alert for the same lead and status has been
     /// published or is durably claimed.
     Debounced {
-        /// Whether the row says so.
+        /// Whether the ledger has recorded this outcome.
         recorded: Result<(), FinishError>,
     },
     /// The message will never be published, because the lead status stream is off.
     Discarded {
-        /// Whether the row says so.
+        /// Whether the ledger has recorded this outcome.
         recorded: Result<(), FinishError>,
     },
     /// The row refused the claim.
@@ -365,8 +364,8 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
     }
 }
 
-/// Runs `work` until the deadline. Returns also the time that it took, or `None` if the deadline
-/// had passed before.
+/// Runs `work` until the deadline. Also returns the duration of `work`, or `None` if the deadline
+/// had passed before its start.
 async fn timed<T, E>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,

@@ -11,7 +11,7 @@ const STATUS: &str = "status";
 
 /// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
 ///
-/// At a body mismatch, the key of the later event contains `{eventId}~{hash}` instead of
+/// In a body mismatch, the key of the later event contains `{eventId}~{hash}` instead of
 /// `{eventId}`: see [`Delivery::content_sha256`](super::Delivery::content_sha256). A key above
 /// 1,024 bytes is hashed, except its last part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -53,8 +53,8 @@ fn attributes(event: &Event, data: &LeadStatusChanged) -> BTreeMap<String, Strin
     attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// Returns the lead's id if SNS accepts it as a group id (letters, digits and ASCII punctuation),
-/// or its hash.
+/// Returns the lead's id if SNS accepts it as a group id: letters, digits and ASCII punctuation.
+/// Otherwise returns its hash.
 fn group(lead_id: &str) -> String {
     let legal = lead_id.len() <= MAX_GROUP && lead_id.bytes().all(|byte| byte.is_ascii_graphic());
     if legal { lead_id.to_owned() } else { format!("sha256:{}", sha256_hex(lead_id.as_bytes())) }

@@ -85,9 +85,9 @@ struct Held {
 /// The error if no secret is available that could verify a signature.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoSecret {
-    /// Time until another fetch is allowed.
+    /// The time until another fetch is allowed.
     pub retry_after: Duration,
-    /// What to fix.
+    /// The text that says what to fix.
     pub detail: String,
 }
 

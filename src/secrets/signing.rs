@@ -207,7 +207,7 @@ impl Secrets {
         self
     }
 
-    /// The number of secrets.
+    /// Returns the number of secrets.
     pub fn count(&self) -> usize {
         self.0.len()
     }

@@ -54,7 +54,7 @@ pub struct Event {
     /// Whether the shape of `data` decided the kind, because the event type is unknown. SendPilot
     /// has renamed its events before.
     pub renamed: bool,
-    /// The workspace in which it happened.
+    /// The workspace's id.
     pub workspace_id: Option<String>,
     /// The time of the change, in UTC. `None` if the field is missing or is not ISO 8601.
     pub occurred_at: Option<OffsetDateTime>,
@@ -73,14 +73,14 @@ pub enum Kind {
     Other,
 }
 
-/// A lead's change of status. Every field is text from outside. A status of [`STATUSES`] has
+/// A lead's change of status. Every field is untrusted text. A status of [`STATUSES`] has
 /// SendPilot's letter case, and any other status keeps its own. Statuses have no surrounding
 /// blanks. All other fields are as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusChange {
-    /// The lead.
+    /// The lead's id.
     pub lead_id: String,
-    /// The campaign. `None` for one-off invitations.
+    /// The campaign's id. `None` for one-off invitations.
     pub campaign_id: Option<String>,
     /// The lead's profile: a canonical address, an address with a country host, a URL-encoded
     /// address, or a bare `in/slug` with a query. So it identifies no lead.
@@ -94,12 +94,12 @@ pub struct StatusChange {
 }
 
 /// A lead's change of tag. No field is required, because few deployments alert on tags. In all
-/// others an incomplete event of this kind must not be malformed.
+/// other deployments, an incomplete event of this kind must not be malformed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TagChange {
-    /// The lead.
+    /// The lead's id.
     pub lead_id: Option<String>,
-    /// The campaign.
+    /// The campaign's id.
     pub campaign_id: Option<String>,
     /// The lead's profile, in the forms of [`StatusChange::linkedin_url`].
     pub linkedin_url: Option<String>,

@@ -57,12 +57,13 @@ pub struct Verified<'a> {
 }
 
 impl<'a> Verified<'a> {
-    /// The bytes that were signed.
+    /// Returns the bytes that were signed.
     pub fn body(&self) -> &'a [u8] {
         self.body
     }
 
-    /// The signed message id, the same on every attempt. The documented scheme has none.
+    /// Returns the signed message id, which is the same on every attempt. The documented scheme has
+    /// none.
     pub fn message_id(&self) -> Option<&'a str> {
         self.message_id
     }

@@ -46,19 +46,19 @@ pub enum Answer {
     /// Another attempt has claimed the alert. That attempt may still crash, so this is not a
     /// success.
     InProgress {
-        /// Time until the other attempt's lease ends.
+        /// The time until the other attempt's lease ends.
         retry_after: Duration,
     },
     /// The alert is not known to be published, or the stream's message is not known to be claimed.
     Unavailable {
-        /// Time until another attempt can succeed.
+        /// The time until another attempt can succeed.
         retry_after: Duration,
     },
     /// No signing secret is available, so the sender is unknown.
     NoSecret {
-        /// Time until the secret is fetched again.
+        /// The time until the secret is fetched again.
         retry_after: Duration,
-        /// What to fix.
+        /// The text that says what to fix.
         detail: String,
     },
     /// The request is genuine, but its body is not a usable event. The text says what to fix.
@@ -67,7 +67,7 @@ pub enum Answer {
     Unauthorized {
         /// `missing`, `malformed`, `mismatch` or `stale`.
         reason: &'static str,
-        /// What to fix.
+        /// The text that says what to fix.
         detail: String,
     },
     /// The path is not [`PATH`](super::PATH).
@@ -91,7 +91,7 @@ pub struct Row<'a> {
     pub reason: Option<&'static str>,
     /// The text that says how to fix the request, or when to retry.
     pub detail: Option<&'a str>,
-    /// Time until a retry can succeed.
+    /// The time until a retry can succeed.
     pub retry_after: Option<Duration>,
 }
 

@@ -110,7 +110,7 @@ const MAY_CLAIM_BY_KEY: &str = "#state = :pending AND leaseUntil <= :now";
 
 const CLAIM_BY_KEY: &str = "SET #owner = :me, leaseUntil = :until ADD attempts :one";
 
-/// The rule of [`may_finish`].
+/// The condition of [`may_finish`].
 const MAY_FINISH: &str = "#owner = :me AND #state = :pending";
 
 const COMPLETE: &str =
@@ -122,12 +122,12 @@ const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresA
 /// expires like a published one.
 const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
 
-/// The rule of [`may_publish`].
+/// The condition of [`may_publish`].
 const MAY_PUBLISH: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
 
 const LOCK_DEBOUNCE: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
 
-/// The rule of [`may_take_slot`](super::may_take_slot).
+/// The condition of [`may_take_slot`](super::may_take_slot).
 const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
 
 const TAKE_SLOT: &str = "SET #owner = :me, expiresAt = :expires";

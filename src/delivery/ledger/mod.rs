@@ -137,7 +137,7 @@ pub struct DebounceLock {
     /// The delivery whose alert has the lock. The delivery was claimed before, so its alert has
     /// been published, or will be.
     pub holder: DeliveryId,
-    /// The end of the lock.
+    /// The time at which the lock ends.
     pub until: Timestamp,
 }
 
@@ -180,7 +180,7 @@ pub enum ClaimRequest {
 }
 
 impl ClaimRequest {
-    /// The key of the row.
+    /// Returns the key of the row.
     pub fn id(&self) -> &DeliveryId {
         match self {
             Self::Delivery(delivery) => &delivery.id,
@@ -225,22 +225,22 @@ impl Claim {
         Self { id, message, debounce_key, owner }
     }
 
-    /// The key of the claimed row.
+    /// Returns the key of the claimed row.
     pub fn delivery_id(&self) -> &DeliveryId {
         &self.id
     }
 
-    /// The message to publish.
+    /// Returns the message to publish.
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// The key of the debounce lock that the alert needs, if alerts are debounced.
+    /// Returns the key of the debounce lock that the alert needs, if alerts are debounced.
     pub fn debounce_key(&self) -> Option<&DebounceKey> {
         self.debounce_key.as_ref()
     }
 
-    /// The attempt that has the claim.
+    /// Returns the owner token of the attempt that has the claim.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
