@@ -51,7 +51,7 @@ pub(super) struct Fetched {
 pub(super) enum FetchError {
     #[error("Secrets Manager does not return this endpoint's signing secret; the function's log says why")]
     Refused(#[source] Box<dyn Error + Send + Sync>),
-    #[error("Secrets Manager did not return this endpoint's signing secret in time")]
+    #[error("Secrets Manager did not answer in time, so this endpoint's signing secret is unknown")]
     TimedOut,
     #[error(
         "this endpoint's signing secret does not exist in Secrets Manager, or has no value; store SendPilot's secret there"
