@@ -102,7 +102,7 @@ impl Keyring {
         let mut held = Held::new(None, now);
         let begun = Instant::now();
         let fetched = stored.fetch(held.refused, begun + START_TIMEOUT).await;
-        held.learn(fetched, now.after(begun.elapsed()));
+        held.apply(fetched, now.after(begun.elapsed()));
         Self { stored: Some(stored), held: Mutex::new(held) }
     }
 
@@ -166,7 +166,7 @@ impl Held {
     /// Fetches both versions. Returns whether anything has changed.
     async fn refresh(&mut self, stored: &StoredSecret, invocation: &Invocation) -> bool {
         let fetched = stored.fetch(self.refused, invocation.schedule().secrets_by).await;
-        self.learn(fetched, invocation.now())
+        self.apply(fetched, invocation.now())
     }
 
     /// Takes a fetch out of the bucket. Returns `false` if the bucket is empty.
@@ -189,7 +189,7 @@ impl Held {
 
     /// Applies the result of a fetch. Returns whether anything has changed. If the fetch failed in
     /// part, the earlier secrets stay valid, because the missing one may be among them.
-    fn learn(&mut self, Fetched { secrets: fetched, refused, failure }: Fetched, now: Timestamp) -> bool {
+    fn apply(&mut self, Fetched { secrets: fetched, refused, failure }: Fetched, now: Timestamp) -> bool {
         let secrets = match (fetched, &self.secrets) {
             (Some(fetched), Some(before)) if failure.is_some() => Some(Arc::new(fetched.and(before))),
             (Some(fetched), _) => Some(Arc::new(fetched)),
