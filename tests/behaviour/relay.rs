@@ -8,7 +8,7 @@ use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, Refusal,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Timings, Unpublished};
@@ -119,27 +119,27 @@ impl Ledger for &Both {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
         self.script(claim.delivery_id()).take_slot(claim, slot).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).complete(claim, receipt).await
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).debounce(claim, holder, at).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).discard(claim, reason, at).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), SettleError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).release(claim, now, error).await
     }
 
@@ -215,7 +215,7 @@ async fn answers_2xx_once_alert_is_published_and_message_claimed() {
 async fn discards_a_message_to_a_stream_that_is_off() {
     for (settling, failure) in [
         (Settling::IsRecorded, None),
-        (Settling::IsNotMine, Some("done, but the claim had passed to another attempt")),
+        (Settling::IsNotMine, Some("done, but another attempt had claimed the delivery")),
         (Settling::Fails, Some("done, but completion failed: the ledger could not settle: throttled")),
         (Settling::Hangs, Some("done, but completion failed: the ledger did not answer in time")),
     ] {
@@ -261,7 +261,7 @@ async fn a_failure_says_what_failed_and_why() {
         ),
         (
             Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsNotMine),
-            "done, but the claim had passed to another attempt",
+            "done, but another attempt had claimed the delivery",
         ),
     ] {
         let relayed = run(&script).await;
@@ -332,7 +332,7 @@ async fn the_lease_outlives_the_invocation_and_its_steps() {
         let allowed = Duration::from_secs(allowed);
         let schedule = invocation.schedule();
         assert!(begun < schedule.claim_by && schedule.claim_by < schedule.publish_by);
-        assert!(schedule.publish_by < schedule.settle_by && schedule.settle_by < begun + allowed);
+        assert!(schedule.publish_by < schedule.finish_by && schedule.finish_by < begun + allowed);
         tokio::time::advance(Duration::from_secs(3)).await;
         let attempt = invocation.attempt();
         assert_eq!(attempt.now, NOW.after(Duration::from_secs(3)));
@@ -349,13 +349,13 @@ async fn each_outcome_has_its_answer() {
     let unpublished = |cause, released| Outcome::Unpublished { cause, released };
     for (outcome, alert, stream) in [
         (Outcome::Published { at: NOW, recorded: Ok(()) }, Answer::Alerted, Answer::Streamed),
-        (Outcome::Published { at: NOW, recorded: Err(SettleError::Overtaken) }, Answer::Alerted, Answer::Streamed),
+        (Outcome::Published { at: NOW, recorded: Err(FinishError::Overtaken) }, Answer::Alerted, Answer::Streamed),
         (Outcome::Debounced { recorded: Ok(()) }, Answer::Debounced, Answer::Debounced),
         (Outcome::Discarded { recorded: Ok(()) }, Answer::Ignored, Answer::Ignored),
         (Outcome::Refused(Refusal::Done), Answer::Duplicate, Answer::Duplicate),
         (Outcome::Refused(in_progress()), Answer::InProgress { retry_after: Duration::from_secs(3) }, Answer::Pending),
         // Nobody else knows this fact, so only SendPilot's next attempt can save it.
-        (Outcome::Refused(Refusal::OtherContent), unavailable(5), unavailable(5)),
+        (Outcome::Refused(Refusal::BodyMismatch), unavailable(5), unavailable(5)),
         (Outcome::Unclaimed(LedgerError::TimedOut), unavailable(12), unavailable(12)),
         (unpublished(Unpublished::NoSlot, Ok(())), unavailable(5), Answer::Pending),
         (unpublished(Unpublished::Pace(LedgerError::TimedOut), Ok(())), unavailable(5), Answer::Pending),

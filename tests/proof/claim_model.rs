@@ -1,7 +1,7 @@
 //! A model of one delivery: the claim protocol in every interleaving. It decides by production's
 //! own rules.
 //!
-//! [`may_claim`] and [`may_settle`] decide whether a request takes effect, in one step with the
+//! [`may_claim`] and [`may_finish`] decide whether a request takes effect, in one step with the
 //! effect, as in a conditional write. Around them, the model follows the steps of `relay` in every
 //! order that these allow:
 //!
@@ -35,7 +35,7 @@ use crate::PROCESSORS;
 use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use Then::*;
-use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Refusal, Row, State, may_claim, may_settle};
+use opportunity_alerts::delivery::ledger::{MayClaim, MayFinish, Refusal, Row, State, may_claim, may_finish};
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::timestamp::Timestamp;
 use stateright::{Model, Property};
@@ -304,7 +304,7 @@ impl Delivery {
                     MayClaim::Yes | MayClaim::Mine => (Step::Publish, self.protocol == AnswerFirst),
                     MayClaim::No(Refusal::InProgress { .. }) => (Step::Over, false),
                     MayClaim::No(Refusal::Done) => (Step::Over, true),
-                    MayClaim::No(Refusal::OtherContent) => unreachable!("it is one event"),
+                    MayClaim::No(Refusal::BodyMismatch) => unreachable!("it is one event"),
                 }
             }
             Request::Publish => {
@@ -312,14 +312,14 @@ impl Delivery {
                 (Step::Complete, false)
             }
             Request::Complete => {
-                if self.protocol == UnconditionalCompletion || may_settle(row.as_ref(), &me) == MaySettle::Yes {
+                if self.protocol == UnconditionalCompletion || may_finish(row.as_ref(), &me) == MayFinish::Yes {
                     row.iter_mut().for_each(|row| row.state = State::Published);
                     attempt.recorded = true;
                 }
                 (Step::Over, true)
             }
             Request::Release { now } => {
-                if self.protocol == UnconditionalRelease || may_settle(row.as_ref(), &me) == MaySettle::Yes {
+                if self.protocol == UnconditionalRelease || may_finish(row.as_ref(), &me) == MayFinish::Yes {
                     row.iter_mut().for_each(|row| row.lease_until = now);
                     row.take_if(|_| self.protocol == DeleteOnFailure);
                 }

@@ -37,8 +37,8 @@ use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Refusal,
-    Row, SettleError, State, may_claim, may_settle, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayClaim, MayFinish, MayPublish, Pending,
+    Receipt, Refusal, Row, State, may_claim, may_finish, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::Relay;
@@ -323,15 +323,15 @@ impl Process {
         name: &'static str,
         claim: &Claim,
         settled: impl FnOnce(&mut HashMap<DeliveryId, Stored>, &DeliveryId) + Send + 'static,
-    ) -> Result<(), SettleError> {
+    ) -> Result<(), FinishError> {
         let (id, owner) = (claim.delivery_id().clone(), claim.owner().clone());
-        let effect = move |facts: &mut Facts| match may_settle(facts.rows.get(&id).map(|stored| &stored.row), &owner) {
-            MaySettle::Yes => {
+        let effect = move |facts: &mut Facts| match may_finish(facts.rows.get(&id).map(|stored| &stored.row), &owner) {
+            MayFinish::Yes => {
                 settled(&mut facts.rows, &id);
                 Ok(())
             }
-            MaySettle::Done => Ok(()),
-            MaySettle::Overtaken => Err(SettleError::Overtaken),
+            MayFinish::Done => Ok(()),
+            MayFinish::Overtaken => Err(FinishError::Overtaken),
         };
         self.call(name, Some(claim.message()), effect).await.unwrap_or(Err(match self.world.scenario.flaw {
             CompletionGivenUp => LedgerError::Contradiction.into(),
@@ -346,7 +346,7 @@ fn claim(facts: &mut Facts, wanted: ClaimRequest, attempt: Attempt, flaw: Flaw) 
     let stored = facts.rows.get(&id);
     let content = wanted.content_sha256().filter(|_| flaw != ContentIgnored);
     let claim = match may_claim(stored.map(|stored| &stored.row), content, &owner, now) {
-        MayClaim::No(refusal @ (Refusal::Done | Refusal::OtherContent)) => Err(refusal),
+        MayClaim::No(refusal @ (Refusal::Done | Refusal::BodyMismatch)) => Err(refusal),
         MayClaim::No(refusal) if flaw != LeaseIgnored => Err(refusal),
         _ => {
             let kept = stored.filter(|_| flaw != MessageOverwritten).map(|stored| stored.message.clone());
@@ -384,8 +384,8 @@ impl Ledger for Process {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
@@ -401,22 +401,22 @@ impl Ledger for Process {
         self.call("slot", None, take).await.ok_or(LedgerError::Failed("take a slot", "broken".into()))
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
-        Err(SettleError::Overtaken)
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
+        Err(FinishError::Overtaken)
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
-        Err(SettleError::Overtaken)
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
+        Err(FinishError::Overtaken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), FinishError> {
         let publish = |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.state = State::Published);
         };
         self.settle("complete", claim, publish).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<(), SettleError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<(), FinishError> {
         let flaw = self.world.scenario.flaw;
         let free = move |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.lease_until = now);

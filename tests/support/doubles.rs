@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, Refusal,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::Relay;
@@ -86,10 +86,10 @@ impl Script {
         self.calls.lock().unwrap().clone()
     }
 
-    async fn settle(&self) -> Result<(), SettleError> {
+    async fn settle(&self) -> Result<(), FinishError> {
         match self.settling {
             Settling::IsRecorded => Ok(()),
-            Settling::IsNotMine => Err(SettleError::Overtaken),
+            Settling::IsNotMine => Err(FinishError::Overtaken),
             Settling::Fails => Err(LedgerError::Failed("settle", "throttled".into()).into()),
             Settling::Hangs => pending().await,
         }
@@ -118,8 +118,8 @@ impl Ledger for &Script {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, _: &Claim, _: Slot) -> Result<bool, LedgerError> {
@@ -127,22 +127,22 @@ impl Ledger for &Script {
         Ok(true)
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
         self.called("debounce");
         self.settle().await
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
         self.called("discard");
         self.settle().await
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), FinishError> {
         self.called("complete");
         self.settle().await
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), SettleError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), FinishError> {
         self.called("release");
         self.settle().await
     }

@@ -11,7 +11,7 @@ use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayAlert, Refusal, may_alert,
+    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayPublish, Refusal, may_publish,
 };
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
@@ -153,14 +153,15 @@ async fn the_write_agrees_with_the_rule() {
             let claim = claim_of("evt", Owner::new("me", [0; 8]));
             let (now, then) = (Timestamp::from_millis(1000), Timestamp::from_millis(61_000));
             let answer = dynamodb.ledger().lock_debounce(&claim, &period, now, then).await.unwrap();
-            assert_eq!(answer, may_alert(row.as_ref(), &mine, now), "{row:?}");
+            assert_eq!(answer, may_publish(row.as_ref(), &mine, now), "{row:?}");
             let left = &dynamodb.rows().await[0];
-            let expected = if answer == MayAlert::Yes { (mine.as_str(), "61000") } else { (anothers.as_str(), "1001") };
+            let expected =
+                if answer == MayPublish::Yes { (mine.as_str(), "61000") } else { (anothers.as_str(), "1001") };
             assert_eq!(
                 (left["holder"].as_s().unwrap().as_str(), left["quietUntil"].as_n().unwrap().as_str()),
                 expected
             );
-            assert!(answer != MayAlert::Yes || left["expiresAt"] == N("62".into()), "{left:?}");
+            assert!(answer != MayPublish::Yes || left["expiresAt"] == N("62".into()), "{left:?}");
         }
     }
 }

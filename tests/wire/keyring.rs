@@ -232,7 +232,7 @@ async fn without_a_usable_secret_answers_503_and_says_why() {
         (text(COMMENTED), "version AWSCURRENT: secret number 1 does not start with whsec_"),
         (Some(json!({ "SecretBinary": "czNjcjN0" })), "is binary"),
         // What the SDK cannot read.
-        (Some(json!({ "SecretString": { "s3cr3t": 1 } })), "does not give out"),
+        (Some(json!({ "SecretString": { "s3cr3t": 1 } })), "does not return"),
     ] {
         let aws = Aws::before("nowhere").await;
         version.clone().into_iter().for_each(|version| aws.put_version(version));

@@ -7,7 +7,7 @@ use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, Ledger, Receipt, Refusal, SettleError};
+use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, FinishError, Ledger, Receipt, Refusal};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
@@ -102,7 +102,7 @@ async fn the_next_attempt_takes_over_an_expired_lease() {
     assert_eq!(row["leaseUntil"], number(later.after(LEASE).as_millis()));
 
     // What the stale owner does now changes nothing.
-    assert!(matches!(ledger.complete(&stale, &receipt(later)).await, Err(SettleError::Overtaken)));
+    assert!(matches!(ledger.complete(&stale, &receipt(later)).await, Err(FinishError::Overtaken)));
     assert_eq!(dynamodb.row(taken.delivery_id()).await.unwrap(), row);
     ledger.complete(&taken, &receipt(later)).await.unwrap();
 }
@@ -149,8 +149,8 @@ async fn a_stranger_can_neither_complete_nor_release() {
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
     for event in ["evt_1", "evt_unknown"] {
         let forged = || claim_of(event, Owner::new("stranger", [9; 8]));
-        assert!(matches!(ledger.complete(&forged(), &receipt(START)).await, Err(SettleError::Overtaken)));
-        assert!(matches!(ledger.release(&forged(), START, "no").await, Err(SettleError::Overtaken)));
+        assert!(matches!(ledger.complete(&forged(), &receipt(START)).await, Err(FinishError::Overtaken)));
+        assert!(matches!(ledger.release(&forged(), START, "no").await, Err(FinishError::Overtaken)));
     }
     assert_eq!(dynamodb.rows().await, [row], "nothing changed, and nothing came to be");
 }
@@ -192,7 +192,7 @@ async fn other_content_never_takes_over_a_row() {
         let before = dynamodb.rows().await;
         let other = ClaimRequest::Delivery(delivery("evt_1", "other content"));
         let standing = ledger.claim(other, attempt(owner, now)).await.unwrap().claim;
-        assert!(matches!(standing, Err(Refusal::OtherContent)), "{state}: {standing:?}");
+        assert!(matches!(standing, Err(Refusal::BodyMismatch)), "{state}: {standing:?}");
         assert_eq!(dynamodb.rows().await, before, "{state}");
     };
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;

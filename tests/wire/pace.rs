@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, SettleError, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay, Unpublished};
@@ -170,8 +170,8 @@ impl Ledger for Shared {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
@@ -192,20 +192,20 @@ impl Ledger for Shared {
         Ok(taken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), FinishError> {
         self.state().backlog.remove(claim.delivery_id().as_str());
         Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), SettleError> {
+    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), FinishError> {
         self.state().released.push(error.to_owned());
         Ok(())
     }

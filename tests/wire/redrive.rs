@@ -16,7 +16,7 @@ use futures_util::future::join;
 use futures_util::stream::{self, Stream};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
@@ -424,27 +424,27 @@ impl Ledger for &Backlog {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, _: &Claim, _: Slot) -> Result<bool, LedgerError> {
         Ok(true)
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), SettleError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), FinishError> {
         Ok(())
     }
 
