@@ -123,7 +123,7 @@ def test_without_a_token_a_refused_call_says_which_parameter_is_missing(sync):
     sync.crm.requires = ("authorization", "Bearer anything")
     sync.stream.publish(change("unauthorized", 1, "DONE", "closed_won"))
     assert eventually(lambda: sync.attempts("unauthorized"))
-    assert eventually(lambda: "give the ARN of its secret as CrmTokenSecretArn" in sync.log())
+    assert eventually(lambda: "set CrmTokenSecretArn to the ARN of its secret" in sync.log())
     sync.crm.requires = None
     assert eventually(lambda: sync.stages("unauthorized") == ["closed_won"])
     assert "authorization" not in sync.crm.headers
