@@ -44,10 +44,14 @@ impl Fault {
 /// A recorded call.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `claim`, `takeover`, `quiet` (the debounce lock), `slot`, `debounce`, `complete`, `discard`
-    /// or `release` for an `UpdateItem`; `current` or `previous` for a `GetSecretValue`; `list` for
-    /// a `Query`; `publish` for a `Publish`. The prefix `status ` marks a delivery to the lead
-    /// status stream, as in `status claim`.
+    /// The name of the call. The prefix `status ` marks a delivery to the lead status stream, as in
+    /// `status claim`.
+    ///
+    /// - `UpdateItem`: `claim`, `takeover`, `quiet` (locks a debounce), `slot`, `debounce`,
+    ///   `complete`, `discard` or `release`.
+    /// - `Query`: `list`.
+    /// - `Publish`: `publish`.
+    /// - `GetSecretValue`: `current` or `previous`.
     pub operation: String,
     /// The event id of the delivery, with the suffix `#status` for the lead status stream. For a
     /// debounce lock, the lead's id; for a listing, empty.
@@ -66,8 +70,8 @@ pub struct Call {
     pub heard: bool,
 }
 
-/// Chooses the fault of a call for which no test has planned one, from the call and the number of
-/// earlier calls of the same operation and event.
+/// Chooses the fault of a call for which no test has planned a fault. The number counts the earlier
+/// calls of the same operation and event.
 type Fate = Box<dyn Fn(&Call, usize) -> Option<Fault> + Send + Sync>;
 
 #[derive(Clone)]
