@@ -19,8 +19,8 @@ given := $(filter-out PYTHON,$(foreach name,$(.VARIABLES),$(if $(findstring comm
 # A variable's value. Only the command line counts, because a shell may have a PORT or a TIME for
 # another program. Only STACK may also come from the environment.
 own = $(if $(filter $(given) STACK,$(1)),$(value $(1)))
-# A variable's value, quoted as one word for the shell. Event ids come from strangers and can contain
-# any character.
+# A variable's value, quoted as one word for the shell. Event ids come from strangers and can
+# contain any character.
 quoted = '$(subst ','\'',$(call own,$(1)))'
 define newline
 
@@ -249,8 +249,8 @@ lint-contracts: tools
 	.venv/bin/openapi-spec-validator docs/contracts/openapi.yaml
 	.venv/bin/python -B tools/docs/lint_contracts.py
 
-# After the first download of the crates, only the advisories need a network. Without a network, they
-# are skipped with a message.
+# After the first download of the crates, only the advisories need a network. Without a network,
+# they are skipped with a message.
 lint-crates: tools
 	@cargo fetch --quiet --locked
 	$(DENY) --offline --workspace check licenses sources
