@@ -79,8 +79,8 @@ fn one_good_signature_among_others_is_enough() {
         set(&mut pairs, "-signature", &value);
         assert!(verify(&headers(&pairs), BODY, &secrets(), at(NOW)).is_ok(), "{value}");
     }
-    // The documented scheme does not say how a header carries two signatures: as two whole values, or
-    // as one time with two signatures.
+    // The documented scheme does not say how a header carries two signatures: as two whole values,
+    // or as one time with two signatures.
     let [good, stranger] = [SECRET, OTHER].map(|secret| documented(secret, NOW, BODY)[0].1.clone());
     let second = &good[good.find("s=").unwrap()..];
     let stale = &documented(SECRET, 1, BODY)[0].1;
@@ -347,7 +347,7 @@ fn refuses_a_value_with_any_unusable_word() {
 }
 
 #[test]
-fn keys_have_at_least_sixteen_bytes_or_characters() {
+fn secrets_have_at_least_sixteen_bytes_or_characters() {
     for length in 0..=2 * MIN_LENGTH {
         let bytes = vec![b'k'; length];
         let prefixed = format!("whsec_{}", data_encoding::BASE64.encode(&bytes));

@@ -541,7 +541,7 @@ def test_it_cannot_tell_who_can_end_a_subscription_if_sns_does_not_say(doctor, n
 
 
 def test_it_finds_a_subscription_without_a_dead_letter_queue(doctor, deployed, names):
-    def of_somebody_else(parsed, **_):
+    def of_another_account(parsed, **_):
         for subscription in parsed["Subscriptions"]:
             subscription["Owner"] = "111122223333"
 
@@ -554,7 +554,7 @@ def test_it_finds_a_subscription_without_a_dead_letter_queue(doctor, deployed, n
         what = f"without a dead-letter queue: {subscription['Protocol']} {subscription['Endpoint']}$"
         doctor.assert_wrong(title, what, "What SNS cannot deliver to it is lost")
         (attach,) = doctor.commands()
-        with hooked("after-call.sns.ListSubscriptionsByTopic", of_somebody_else):
+        with hooked("after-call.sns.ListSubscriptionsByTopic", of_another_account):
             doctor.assert_wrong(title, what, "The account 111122223333 has to give")
             assert doctor.commands() == []
         paste(attach)
@@ -692,7 +692,7 @@ def test_it_finds_a_message_in_a_queue_that_should_be_empty(title, output, docto
     sqs = boto3.client("sqs")
     cleanup.callback(sqs.purge_queue, **queue)
     sqs.send_message(**queue, MessageBody="{}")
-    for _ in ("waiting", "received by somebody who looks at it"):
+    for _ in ("waiting", "received but not deleted"):
         doctor.assert_wrong(title, "^1, where none should be", f"receive-message .*--queue-url {names[output]}")
         sqs.receive_message(**queue)
 

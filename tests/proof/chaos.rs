@@ -44,7 +44,7 @@ const RATE: usize = 50;
 
 /// The shortest time for which an attempt must retry a failing completion, counted from the claim.
 /// It is 95 % of the attempt's time, minus a pause and the SDK's tries.
-const REPEATED_FOR: Duration = Duration::from_millis(1300);
+const RETRIED_FOR: Duration = Duration::from_millis(1300);
 
 /// The time that the redrive may take for the pending deliveries after SendPilot's last retry.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -215,7 +215,7 @@ impl World {
             let own: Vec<_> = completions.iter().filter(|call| call.owner == *owner).collect();
             let met_fault = own.iter().any(|call| !call.took_effect && !call.heard);
             let held = own.iter().any(|call| matches!(call.fault, Some(Fault::HeldBefore | Fault::HeldAfter)));
-            let late = own.iter().any(|call| call.at >= begun_at[owner] + REPEATED_FOR);
+            let late = own.iter().any(|call| call.at >= begun_at[owner] + RETRIED_FOR);
             met_fault && (late || held && own.len() > 1)
         };
         // On a busy machine, an answer can arrive after its attempt has given up. The release

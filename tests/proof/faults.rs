@@ -195,7 +195,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// Returns whether a publish had no slot of its own at its start.
+    /// Returns whether a publish started without its own slot.
     fn is_too_fast(&self) -> bool {
         let mut slots: Vec<_> = self.slots.keys().collect();
         // The starts are in order, so each takes the earliest slot that it can use.

@@ -368,7 +368,7 @@ async fn a_write_is_charged_for_the_row_and_the_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_rows_cost_an_event_nothing() {
+async fn an_event_costs_the_same_with_thousands_of_rows() {
     const FEW: usize = 100;
     const MANY: usize = 50 * FEW;
     /// Two pages in each shard.
@@ -423,7 +423,7 @@ fn on_disk() -> (tempfile::TempDir, Database) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes and gigabytes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
-async fn millions_of_rows_cost_an_event_nothing() {
+async fn an_event_costs_the_same_with_millions_of_rows() {
     let _processors = PROCESSORS.lock().await;
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
@@ -447,7 +447,7 @@ async fn millions_of_rows_cost_an_event_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
-async fn a_hundred_thousand_pending_deliveries() {
+async fn measures_a_hundred_thousand_pending_deliveries() {
     let _processors = PROCESSORS.lock().await;
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;

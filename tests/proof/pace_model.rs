@@ -75,14 +75,14 @@ struct Size {
     webhooks: usize,
     redrives: usize,
     faults: usize,
-    /// The longest time between a webhook's begin and the start of its slot, in milliseconds.
+    /// The longest time from the start of a webhook's attempt to its slot, in milliseconds.
     reach: u64,
-    /// The latest begin of an attempt, in milliseconds.
+    /// The latest start of an attempt, in milliseconds.
     last: u64,
 }
 
-/// The sizes at which the real protocol keeps every promise in `make test`. The second has slots of
-/// half a second, so that a slot can be used while later slots are.
+/// The sizes at which the real protocol keeps every promise in `make test`. The second size has
+/// slots of half a second, because a slot can then be used while later slots are used.
 const SMALL: [Size; 2] = [
     Size { rate: 1, webhooks: 3, redrives: 1, faults: 1, reach: 1000, last: 1000 },
     Size { rate: 2, webhooks: 3, redrives: 1, faults: 1, reach: 1250, last: 750 },

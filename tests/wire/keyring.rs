@@ -211,7 +211,7 @@ async fn forgeries_delay_a_rotation_by_at_most_one_interval() {
 }
 
 #[tokio::test]
-async fn without_a_usable_secret_answers_503_and_says_why() {
+async fn without_a_usable_secret_answers_503_with_the_reason() {
     let text = |value: &str| Some(json!({ "SecretString": value }));
     let shape = r#"is JSON, but not {"secrets":["whsec_..."]}"#;
     for (version, detail) in [
@@ -369,7 +369,7 @@ async fn an_unusable_current_version_never_causes_401() {
 }
 
 #[tokio::test]
-async fn an_unusable_previous_version_costs_events_nothing() {
+async fn an_unusable_previous_version_affects_no_known_secret() {
     let mut world = World::with(&[COMMENTED, OTHER]).await;
     assert_eq!(world.calls(), FETCH, "at the start");
     let body = opportunity("evt_1");

@@ -494,7 +494,7 @@ async fn a_row_without_a_message_stops_no_other() {
 }
 
 #[tokio::test]
-async fn publishes_what_it_can_list_and_reports_the_rest() {
+async fn publishes_listed_deliveries_and_reports_an_incomplete_listing() {
     let world = World::new().await;
     for number in 0..40 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;

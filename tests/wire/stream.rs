@@ -80,7 +80,7 @@ async fn a_failing_stream_topic_stops_no_alert() {
 /// If the stream's topic fails in any way, SendPilot still gets 200 and never sends the event
 /// again. The redrive publishes the message.
 #[tokio::test]
-async fn the_redrive_publishes_what_a_broken_stream_refused() {
+async fn the_redrive_publishes_messages_that_the_stream_refused() {
     let case = async |fault: Fault, status: &str, outcome: &str, alert: &str| {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;

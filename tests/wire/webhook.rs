@@ -160,7 +160,7 @@ async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
 
 /// The throttling outlasts the SDK's own tries, which end within 0.2 seconds.
 #[tokio::test]
-async fn retries_a_throttled_completion_and_doubles_nothing() {
+async fn retries_a_throttled_completion_without_a_second_alert() {
     for throttled in [Duration::from_millis(150), Duration::from_millis(600), Duration::from_secs(2)] {
         let since = OnceLock::new();
         let world = World::with_fate(move |call, _| {
