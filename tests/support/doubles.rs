@@ -49,16 +49,16 @@ pub struct Script {
     pub claiming: Claiming,
     pub publishing: Publishing,
     pub settling: Settling,
-    /// `claim`, `publish`, `complete`, `release`, in the order of the calls.
+    /// The names of the calls, in order: `claim`, `publish`, `complete`, `release`.
     pub calls: Mutex<Vec<&'static str>>,
 }
 
-/// Lines that nobody reads.
+/// Returns a telemetry that drops its log lines.
 pub fn telemetry() -> Telemetry {
     Telemetry::new("function".into(), |_| ())
 }
 
-/// The way over both, with a retention of a day, no debounce and no pace.
+/// Returns a relay with a retention of a day, no debounce and no pace.
 pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
     Relay {
         ledger,
@@ -70,7 +70,7 @@ pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
     }
 }
 
-/// When the other attempt's lease ends, where the script finds one in progress.
+/// The end of the other attempt's lease, if the script finds the delivery in progress.
 pub const LEASE_OF_ANOTHER: Timestamp = Timestamp::from_millis(1_708_770_609_001);
 
 impl Script {

@@ -17,8 +17,9 @@ fn me() -> Owner {
     Owner::new("me", [0; 8])
 }
 
-/// Returns every row that the rules can tell apart, and no row. A row has any state, and is mine or
-/// another's. Its lease is over, ends now, or lasts. It has no content, the same, or other content.
+/// Returns no row, and every row that the rules can tell apart. A row has any state, and my owner
+/// or another. Its lease has ended, ends now, or is unexpired. Its content is absent, the same, or
+/// other.
 fn rows() -> Vec<Option<Row>> {
     let mut rows = vec![None];
     for state in [State::Pending, State::Published, State::Debounced, State::Discarded] {
@@ -53,7 +54,7 @@ fn item(row: &Row) -> Item {
     attributes.into_iter().chain(content).collect()
 }
 
-/// A table with this row and no other.
+/// Returns a table with only this row.
 async fn table(row: Option<&Row>) -> DynamoDb {
     let dynamodb = DynamoDb::start().await;
     if let Some(row) = row {
@@ -81,7 +82,7 @@ async fn claim_and_takeover_agree_with_the_rule() {
             };
             assert!(agree, "{row:?}, by key: {by_key}: {claim:?}");
             let left = dynamodb.rows().await.len();
-            assert_eq!(left, usize::from(row.is_some() || !by_key), "a takeover makes no row");
+            assert_eq!(left, usize::from(row.is_some() || !by_key), "a takeover should create no row");
         }
     }
 }
