@@ -64,7 +64,7 @@ BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 BUILD_COUNTER = cargo build --quiet --locked --package bench
 
 .PHONY: help run demo journey send logs pending resend doctor rust test test-rust test-release test-deployed deployed-build test-examples \
-	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
+	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-docs lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
 ## List the targets.
 help:
@@ -219,8 +219,8 @@ instructions-build: rust
 	cargo build --quiet --locked --release --bin webhook
 	$(BUILD_COUNTER)
 
-## Run all linters: format, clippy, docs, ruff, template, contracts, licences of the crates.
-lint: lint-rust lint-python lint-template lint-contracts lint-crates
+## Run all linters: format, clippy, docs, ruff, prose and links, template, contracts, licences of the crates.
+lint: lint-rust lint-python lint-docs lint-template lint-contracts lint-crates
 
 lint-rust: rust
 	cargo fmt --all --check
@@ -236,6 +236,11 @@ format: tools
 	cargo fmt --all
 	$(RUFF) format $(PYTHON_CODE)
 	$(RUFF) check --fix $(PYTHON_CODE)
+
+# The width of comments, the length of sentences, old-fashioned turns; and every link between files.
+lint-docs: tools
+	$(PYTHON) -B tools/docs/lint_prose.py
+	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --quiet tools/tests/test_links.py
 
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml examples/*/template.yaml

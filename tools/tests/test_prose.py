@@ -1,12 +1,7 @@
 """The prose check finds each kind of flaw, and nothing in sound prose."""
 
-import sys
-
 import pytest
 
-from source import ROOT
-
-sys.path.insert(0, str(ROOT / "tools" / "docs"))
 from lint_prose import flaws
 
 LONG = "It " + "is " * 25 + "ok."
