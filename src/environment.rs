@@ -1,6 +1,7 @@
-//! Variables of the environment, looked up by a function that the caller passes in.
+//! Reads variables of the environment with a function that the caller passes in, so that a test can
+//! replace them.
 
-/// A variable that is not set, or empty.
+/// The error if a variable is not set, or is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not set")]
 pub struct Missing(pub &'static str);
@@ -13,7 +14,7 @@ pub(crate) fn set(variable: &impl Fn(&str) -> Option<String>, name: &str) -> Opt
 /// Returns the variable as [`set`] does.
 ///
 /// # Errors
-/// If it is not set, or empty.
+/// If the variable is not set, or is empty.
 pub(crate) fn required(variable: &impl Fn(&str) -> Option<String>, name: &'static str) -> Result<String, Missing> {
     set(variable, name).ok_or(Missing(name))
 }

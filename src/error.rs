@@ -1,4 +1,4 @@
-//! An error as one line of text, for logs and for the ledger.
+//! Writes an error as one line of text, for the log and for the ledger.
 
 use std::error::Error;
 

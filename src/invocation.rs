@@ -1,4 +1,4 @@
-//! One invocation's view of time: when it began, when Lambda kills it, and how its time is divided.
+//! Divides the time of one invocation, from its start to the moment at which Lambda kills it.
 
 use std::time::Duration;
 
@@ -7,20 +7,21 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::timestamp::Timestamp;
 
-/// How long a lease outlives the invocation that holds it. Lambda's hosts keep their clocks by the
-/// Amazon Time Sync Service, within milliseconds of each other. Two seconds leave a margin.
+/// The time between the end of an invocation and the end of its leases. Lambda's hosts set their
+/// clocks by the Amazon Time Sync Service, within milliseconds of each other. Two seconds leave a
+/// margin.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
-/// The latest deadline. Lambda stops every invocation after 15 minutes, so a later deadline is
-/// wrong, and its lease would hardly ever end.
+/// The longest time until a deadline. Lambda stops every invocation after 15 minutes, so a later
+/// deadline is wrong, and its lease would hardly ever end.
 const MAX_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// Assumed if the deadline is already over, as with some emulators. It is the timeout in
-/// `template.yaml`.
+/// The time that is assumed if the deadline has already passed, as with some emulators. It is the
+/// timeout in `template.yaml`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs `work` until the deadline, and returns `late` after it. Does not start `work` after the
-/// deadline, because it might take effect.
+/// Runs `work` until the deadline, and returns `late` if `work` is not done by then. Does not start
+/// `work` after the deadline, because it might take effect.
 pub(crate) async fn within<T, E>(deadline: Instant, work: impl Future<Output = Result<T, E>>, late: E) -> Result<T, E> {
     if Instant::now() >= deadline {
         return Err(late);
@@ -38,25 +39,25 @@ pub struct Invocation {
     allowed: Duration,
 }
 
-/// The moment by which each step of a request must end. All are shares of the invocation's time, so
-/// they hold for every timeout of the function.
+/// The deadlines of an attempt's steps. All are shares of the invocation's time, so they suit every
+/// timeout of the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// The fetch of the signing secrets. Later, too little time is left for the claim.
+    /// The end of a fetch of signing secrets. Later, too little time is left for the claim.
     pub secrets_by: Instant,
-    /// The claim. Later, too little time is left to publish.
+    /// The end of the claim. Later, too little time is left to publish.
     pub claim_by: Instant,
-    /// The start of an alert's slot. Later, too little time is left to publish.
+    /// The latest start of an alert's slot. Later, too little time is left to publish.
     pub pace_by: Instant,
-    /// The publish. Later, its result could not be recorded.
+    /// The end of the publish. Later, its result could not be recorded.
     pub publish_by: Instant,
-    /// The completion or the release. Later, the answer could not be sent.
-    pub settle_by: Instant,
+    /// The end of the completion or the release. Later, the answer could not be sent.
+    pub finish_by: Instant,
 }
 
 impl Invocation {
-    /// Creates an invocation that began at `now` and that Lambda kills at `deadline`. `random` makes
-    /// its owner token unique.
+    /// Creates an invocation that began at `now` and that Lambda kills at `deadline`. `random`
+    /// makes its owner token unique.
     pub fn new(request_id: &str, deadline: Timestamp, now: Timestamp, random: [u8; 8]) -> Self {
         let allowed = deadline.since(now).min(MAX_DEADLINE);
         Self {
@@ -68,25 +69,26 @@ impl Invocation {
         }
     }
 
-    /// Lambda's id of the invocation.
+    /// Returns Lambda's id of the invocation.
     pub fn request_id(&self) -> &str {
         &self.request_id
     }
 
-    /// The time since it began.
+    /// Returns the time since the invocation began.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// The time of day, counted from the invocation's start, so that a step of the host's clock does
-    /// not matter.
+    /// Returns the time of day. It is counted from the invocation's start, so that a change of the
+    /// host's clock has no effect.
     pub fn now(&self) -> Timestamp {
         self.began_at.after(self.elapsed())
     }
 
-    /// Returns the part of this invocation that one of many deliveries gets. It begins now and lasts
-    /// `longest`, or a quarter of the invocation if that is less. Returns `None` if less time is left.
-    /// `number` must be different for each part, because two attempts must never share an owner.
+    /// Returns the part of this invocation for one of many deliveries. The part begins now and
+    /// lasts `longest`, or a quarter of the invocation if that is less. Returns `None` if less time
+    /// is left. `number` must be different for each part, because two attempts must never have the
+    /// same owner.
     pub fn part(&self, number: u64, longest: Duration) -> Option<Self> {
         let began = Instant::now();
         let allowed = longest.min(self.allowed / 4);
@@ -99,7 +101,7 @@ impl Invocation {
         })
     }
 
-    /// The end of every lease that this invocation takes.
+    /// Returns the end of every lease of this invocation.
     pub fn lease_until(&self) -> Timestamp {
         self.began_at.after(self.allowed + LEASE_MARGIN)
     }
@@ -109,17 +111,17 @@ impl Invocation {
         Attempt { owner: Owner::new(&self.request_id, self.random), now: self.now(), lease_until: self.lease_until() }
     }
 
-    /// Returns how the time of one request, or of one delivery, is divided.
+    /// Returns the deadlines of the steps of one request, or of one delivery.
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
-        Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), settle_by: by(95) }
+        Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), finish_by: by(95) }
     }
 }
 
-/// One try at a delivery, as the ledger sees it.
+/// The part of an attempt that the ledger needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// The owner of the claim.
+    /// The owner token of the attempt.
     pub owner: Owner,
     /// The time of the claim.
     pub now: Timestamp,
@@ -127,23 +129,24 @@ pub struct Attempt {
     pub lease_until: Timestamp,
 }
 
-/// The token of one attempt, never used twice.
+/// The token of one attempt. No token is used twice.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owner(String);
 
 impl Owner {
-    /// Creates a token. The request id leads from a row to the logs of its owner. It is not unique
-    /// alone, because Lambda repeats it when it retries an asynchronous invocation.
+    /// Creates a token. The request id leads from a row to the log of its owner. The request id
+    /// alone is not unique, because Lambda uses it again when it retries an asynchronous
+    /// invocation.
     pub fn new(request_id: &str, random: [u8; 8]) -> Self {
         Self(format!("{request_id}/{}", HEXLOWER.encode(&random)))
     }
 
-    /// A token as it was stored.
+    /// Creates a token from its stored text.
     pub fn from_stored(token: String) -> Self {
         Self(token)
     }
 
-    /// The token as text.
+    /// Returns the token as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! JSON from outside, read more leniently or more strictly than serde's own types read it.
+//! Reads untrusted JSON more leniently, or more strictly, than serde's own types do.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,14 +7,14 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-/// Any JSON string. A lone surrogate (`"\ud83d"`), which no Rust string can hold, is replaced by
-/// U+FFFD, because an emoji that somebody cut in half must not make an event unreadable.
+/// Any JSON string. No Rust string can contain a lone surrogate (`"\ud83d"`), so it is replaced by
+/// U+FFFD. Otherwise an emoji that was cut in half would make an event unreadable.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct LossyString(pub(crate) String);
 
 impl<'de> Deserialize<'de> for LossyString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // serde_json hands out a string with lone surrogates only to who asks for bytes.
+        // serde_json accepts lone surrogates only if a string is read as bytes.
         deserializer.deserialize_bytes(Bytes)
     }
 }
@@ -33,7 +33,7 @@ impl Visitor<'_> for Bytes {
     }
 
     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<LossyString, E> {
-        // Nearly all strings are valid, and the check is cheaper than the replacement.
+        // Nearly all strings are valid, and this check is cheaper than the replacement.
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text.to_owned(),
             Err(_) => String::from_utf8_lossy(bytes).into_owned(),
@@ -42,8 +42,8 @@ impl Visitor<'_> for Bytes {
     }
 }
 
-/// The members of a JSON object in their order, including repeated names. A map
-/// would hide a repeated name.
+/// The members of a JSON object in their order, including repeated names. A map would hide a
+/// repeated name.
 pub(crate) struct Members<Name = String, Member = Value>(pub(crate) Vec<(Name, Member)>);
 
 impl<'de, Name: Deserialize<'de>, Member: Deserialize<'de>> Deserialize<'de> for Members<Name, Member> {

@@ -1,44 +1,97 @@
-//! Sends one alert for every SendPilot lead that becomes an opportunity: never lost, and never sent
-//! twice unless its proof was lost. An optional second topic, the lead status stream, gets one
-//! message for every change of a lead's status, with the same promise.
+//! Sends one alert for every SendPilot lead that becomes an opportunity. An optional second topic,
+//! the lead status stream, gets one message for every change of a lead's status.
 //!
-//! SendPilot posts a signed webhook to an HTTP API, which invokes the `webhook` function. Every
-//! minute, the `redrive` function publishes pending deliveries. A request goes down this list, and a
-//! module imports only modules below its own row:
+//! Two Lambda functions share this library. Their `main` functions are in `src/bin`, and only wire
+//! its parts together:
+//!
+//! ```text
+//!            signed POST
+//! SendPilot ─────────────▶ webhook function ──┐   ┌─ claim, complete, release ─▶ DynamoDB
+//!                                             ├───┤                             a row per delivery
+//! schedule  ─────────────▶ redrive function ──┘   └─ publish ──────────────────▶ SNS
+//!            every minute                                                       two topics
+//! ```
+//!
+//! # From a request to its answer
+//!
+//! 1. [`webhook::gateway`] converts API Gateway's payload to a request.
+//! 2. [`sendpilot::signature`] verifies the request with the secrets from [`secrets::keyring`], and
+//!    [`sendpilot::event`] parses its body.
+//! 3. [`message::rules`] decide which deliveries the event needs: an alert, a message to the lead
+//!    status stream, both, or none.
+//! 4. [`delivery::relay`] claims each delivery in the [`delivery::ledger`], publishes its message
+//!    to the [`delivery::topic`], and completes the delivery.
+//! 5. [`webhook::response`] turns the outcomes into the answer.
+//!
+//! The [`redrive`] runs every minute. It attempts the pending deliveries whose lease has expired,
+//! as in step 4.
+//!
+//! # The words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | event | one webhook from SendPilot |
+//! | delivery | one event on its way to one topic: one row in the table |
+//! | attempt | one invocation's try at a delivery |
+//! | claim | an attempt's exclusive right to a delivery until its lease ends |
+//! | pending | claimed at least once, and not known to be published |
+//! | complete | record that the message is published |
+//! | release | give a claim back after a failure |
+//! | debounce | suppress a second alert for the same lead and status within some minutes |
+//! | duplicate | an event that was already published |
+//!
+//! # The modules
+//!
+//! A module imports only modules below its own row. A test checks this order.
 //!
 //! | module | does |
 //! |---|---|
 //! | [`config`] | reads the environment; each error names its variable |
-//! | [`webhook`] | answers one request: [`gateway`](webhook::gateway) reads the payload, the handler verifies, parses and delivers, [`response`](webhook::response) is the table of answers |
+//! | [`webhook`] | answers one request; [`response`] is the table of answers |
 //! | [`redrive`] | lists the pending deliveries whose lease has expired, and attempts each |
-//! | [`delivery`] | [`relay`](delivery::relay) claims, publishes, completes or releases; [`ledger`](delivery::ledger) has the rules of a claim; [`topic`](delivery::topic) takes messages; [`pace`](delivery::pace) gives each alert a slot |
-//! | [`message`] | [`rules`](message::rules) decide which deliveries an event needs; the other modules write their messages |
-//! | [`sendpilot`] | [`signature`](sendpilot::signature) turns unverified bytes into a verified body, and [`event`](sendpilot::event) reads it |
-//! | [`secrets`] | [`signing`](secrets::signing) parses the secrets, and [`keyring`](secrets::keyring) keeps them fresh |
+//! | [`delivery`] | attempts one delivery: [`relay`], [`ledger`], [`topic`], and [`pace`] |
+//! | [`message`] | writes messages; [`rules`] decide which deliveries an event needs |
+//! | [`sendpilot`] | [`signature`] verifies a body, and [`event`] parses it |
+//! | [`secrets`] | [`signing`] parses the secrets, and [`keyring`] keeps them fresh |
 //! | [`aws`] | creates the SDK's clients, and opens connections early |
-//! | [`telemetry`] | writes one line per invocation, with metrics |
-//! | [`invocation`] | divides the time that Lambda gives |
-//! | `text`, `json`, [`timestamp`], [`environment`], [`error`] | text and JSON from outside; moments; variables; an error as text |
+//! | [`telemetry`] | writes one log line per invocation, with its metrics |
+//! | [`invocation`] | divides the time that Lambda gives to an invocation |
+//! | `text`, `json`, [`timestamp`], [`environment`], [`error`] | small tools for all modules |
+//!
+//! [`response`]: webhook::response
+//! [`relay`]: delivery::relay
+//! [`ledger`]: delivery::ledger
+//! [`topic`]: delivery::topic
+//! [`pace`]: delivery::pace
+//! [`rules`]: message::rules
+//! [`signature`]: sendpilot::signature
+//! [`event`]: sendpilot::event
+//! [`signing`]: secrets::signing
+//! [`keyring`]: secrets::keyring
 //!
 //! # The promise
 //!
-//! 1. **Nothing lost.** Once an opportunity has been claimed, it is published, whether or not
-//!    SendPilot retries, however the function dies, and however long SNS is down. SendPilot gets 2xx
-//!    only after the alert is published, or debounced by an alert that is durably claimed.
-//! 2. **Once.** One alert per event. A second publish happens only if a publish took effect and its
-//!    proof was lost: the answer was lost, the function crashed before the completion, or the
-//!    completion failed until its deadline. The second publish has the same bytes and the same id.
-//! 3. **Nobody else.** Only a request signed with a signing secret gets in. Without a usable secret,
-//!    the function does not serve.
+//! 1. **Nothing lost.** Once an opportunity has been claimed, its alert is published: even if
+//!    SendPilot does not retry, a function crashes, or SNS is down for any length of time.
+//!    SendPilot gets 2xx only after the alert has been published, or debounced by an alert that is
+//!    durably claimed.
+//! 2. **Once.** Each event causes one alert. A second publish is possible only if a publish took
+//!    effect and its proof was lost: SNS's answer was lost, the function crashed before the
+//!    completion, or the completion failed until its deadline. The second alert has the same bytes
+//!    and the same id.
+//! 3. **Nobody else.** Only a request that is signed with a signing secret is accepted. Without a
+//!    usable secret, the function accepts no request.
 //! 4. **No wasted calls.** An event that needs no message makes no AWS call, except a fetch of the
-//!    signing secrets: see [`keyring`](secrets::keyring) for when.
+//!    signing secrets: [`keyring`] says when.
 //!
-//! An event that needs an alert and a message to the stream has two deliveries. Both are attempted
-//! at the same time, and neither waits for the other or fails with it. SendPilot gets 2xx once the
-//! alert is published and the message is claimed. If this attempt does not publish the message, the
-//! redrive does.
+//! If an event needs an alert and a message to the stream, both deliveries are attempted at the
+//! same time. Neither waits for the other or fails with it. SendPilot gets 2xx once the alert has
+//! been published and the message has been claimed. If this attempt does not publish the message,
+//! the redrive does.
 //!
-//! The time of day, randomness and the environment are arguments. All waiting uses tokio's time,
+//! # Tests
+//!
+//! The time of day, randomness and the environment are arguments. All waiting uses tokio's clock,
 //! which a test can stop. The ledger and the topic are traits. So a test can reach every path.
 
 pub mod aws;

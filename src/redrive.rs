@@ -29,7 +29,7 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout_at};
 use tracing::{Level, error, info, warn};
 
-use crate::delivery::ledger::{ClaimRequest, Ledger, LedgerError, Pending, Refusal, SettleError};
+use crate::delivery::ledger::{ClaimRequest, FinishError, Ledger, LedgerError, Pending, Refusal};
 use crate::delivery::relay::{Delivered, Outcome, Relay, Timings};
 use crate::delivery::topic::Topic;
 use crate::error::chain;
@@ -318,7 +318,7 @@ fn name(outcome: &Outcome, pending: &Pending) -> &'static str {
         Outcome::Discarded { .. } => "discarded",
         Outcome::Refused(Refusal::Done) => "duplicate",
         Outcome::Refused(Refusal::InProgress { .. }) => "in_progress",
-        Outcome::Refused(Refusal::OtherContent) | Outcome::Unclaimed(_) | Outcome::Unpublished { .. } => "unavailable",
+        Outcome::Refused(Refusal::BodyMismatch) | Outcome::Unclaimed(_) | Outcome::Unpublished { .. } => "unavailable",
     }
 }
 
@@ -383,14 +383,14 @@ impl Lane {
                 Ok(())
             }
             Some(
-                Outcome::Refused(Refusal::InProgress { .. } | Refusal::OtherContent)
+                Outcome::Refused(Refusal::InProgress { .. } | Refusal::BodyMismatch)
                 | Outcome::Unclaimed(_)
                 | Outcome::Unpublished { .. },
             )
             | None => return self.leave(pending),
         };
         // The attempt that overtook this one records the result.
-        if recorded.is_err_and(|error| !matches!(error, SettleError::Overtaken)) {
+        if recorded.is_err_and(|error| !matches!(error, FinishError::Overtaken)) {
             self.leave(pending);
         }
     }

@@ -2,34 +2,39 @@
 
 use std::borrow::Cow;
 
-/// Longest text that an alert carries, in UTF-16 units. Real ones are a tenth of it. All texts
-/// together, in all bodies, must stay under SNS's 256 KiB.
+/// Longest text in an alert, in UTF-16 units. Real texts are a tenth as long. All texts together,
+/// in all bodies, must stay under SNS's 256 KiB.
 const MAX_TEXT: usize = 1024;
 
-/// Text from outside without control characters, line breaks and bidirectional controls, which could
-/// make a reader see something else, and without noncharacters, which SQS refuses.
+/// Text from outside without control characters, line breaks and bidirectional controls, which
+/// could deceive a reader, and without noncharacters, which SQS rejects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text(String);
 
 impl Text {
     pub(crate) fn new(raw: &str) -> Self {
         let shown = shown(raw);
-        // CloudEvents wants an id and a subject that are not empty.
+        // In a CloudEvent, `id` and `subject` must not be empty.
         let shown = if shown.trim().is_empty() { "?" } else { shown.trim() };
         Self(clip(shown, MAX_TEXT))
     }
 
-    /// Returns this text with at most `max` UTF-16 units.
-    pub(crate) fn clipped(self, max: usize) -> Self {
-        Self(clip(&self.0, max))
+    /// Returns a status as people write it: `MEETING_BOOKED` becomes "Meeting booked".
+    pub(crate) fn words(&self) -> Self {
+        let separators = |character: char| character == '_' || character.is_whitespace();
+        let words: Vec<_> = self.0.split(separators).filter(|word| !word.is_empty()).collect();
+        if words.is_empty() {
+            return self.clone();
+        }
+        Self(clip(&capitalized(&words.join(" ").to_lowercase()), MAX_TEXT))
     }
 
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns the text in a form that no email program and no chat app turns into a link, an address
-    /// or a mention.
+    /// Returns the text in a form that no email program and no chat app turns into a link, an
+    /// address or a mention.
     pub(crate) fn unlinked(&self) -> String {
         if !self.0.contains(['.', '\u{3002}', '\u{FF0E}', '\u{FF61}', '@', ':']) {
             return self.0.clone();
@@ -38,7 +43,7 @@ impl Text {
         let mut characters = self.0.chars().peekable();
         while let Some(character) = characters.next() {
             match (character, characters.peek()) {
-                // A browser takes the last three for a dot in a host's name.
+                // Browsers read the last three as dots in a host's name.
                 ('.' | '\u{3002}' | '\u{FF0E}' | '\u{FF61}', Some(next)) if next.is_alphabetic() => {
                     text.push_str("[.]")
                 }
@@ -75,17 +80,41 @@ fn visible(character: char) -> Option<char> {
         '\u{AD}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{180E}' | '\u{200B}' | '\u{200E}' | '\u{200F}' => None,
         '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' => None,
         '\u{E0000}'..='\u{E007F}' => None,
-        // Noncharacters, which SQS refuses.
+        // Noncharacters.
         _ if matches!(u32::from(character) & 0xFFFF, 0xFFFE | 0xFFFF) => None,
         _ if character.is_control() => None,
         _ => Some(character),
     }
 }
 
-/// Returns the text without surrounding blanks and invisible characters. So what a person reads as
-/// a name is compared as that name.
+/// Returns the text without surrounding blanks and invisible characters. So two texts that look the
+/// same to a person compare as equal.
 pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches(|character: char| character.is_whitespace() || visible(character).is_none())
+}
+
+/// Returns the text with a capital as its first letter.
+pub(crate) fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(title_case).unwrap_or_default() + letters.as_str()
+}
+
+/// Returns a letter as it starts a word: Unicode's title case, which std does not have. `ß` becomes
+/// `Ss`.
+fn title_case(letter: char) -> String {
+    match letter {
+        // The digraphs dž, lj, nj and dz, of which only the first letter becomes a capital.
+        '\u{1C6}' => '\u{1C5}'.into(),
+        '\u{1C9}' => '\u{1C8}'.into(),
+        '\u{1CC}' => '\u{1CB}'.into(),
+        '\u{1F3}' => '\u{1F2}'.into(),
+        // Georgian has capitals only for texts that are all in capitals.
+        '\u{10D0}'..='\u{10FF}' => letter.into(),
+        _ => {
+            let mut capitals = letter.to_uppercase();
+            capitals.next().into_iter().chain(capitals.flat_map(char::to_lowercase)).collect()
+        }
+    }
 }
 
 /// Returns at most `max` UTF-16 units of a text, with an ellipsis if something was cut.

@@ -1,12 +1,12 @@
-//! Moments in milliseconds since the Unix epoch, as the ledger and the signatures count them.
+//! Moments in milliseconds since the Unix epoch, for the ledger and the signatures.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// A moment in milliseconds since the Unix epoch. Arithmetic saturates, so that a clock that is far
-/// off makes no delivery fail.
+/// A moment in milliseconds since the Unix epoch. Arithmetic saturates, so a clock that is far off
+/// cannot make a delivery fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
@@ -19,12 +19,12 @@ impl Timestamp {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded down.
+    /// Returns the seconds since the epoch, rounded down.
     pub const fn as_secs(self) -> u64 {
         self.0 / 1000
     }
@@ -50,7 +50,7 @@ impl Timestamp {
 }
 
 impl From<OffsetDateTime> for Timestamp {
-    /// A moment before the epoch becomes the epoch.
+    /// Converts a moment. A moment before the epoch becomes the epoch.
     fn from(moment: OffsetDateTime) -> Self {
         Self(u64::try_from(moment.unix_timestamp_nanos() / 1_000_000).unwrap_or_default())
     }

@@ -1,4 +1,4 @@
-//! The redrive function: wiring only.
+//! The redrive function. It only wires the library to Lambda's runtime.
 
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -24,11 +24,11 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let config = config::Config::read(&variable)?;
     let aws = Aws::read(&variable)?;
     let redrive = &Redrive {
-        // A topic that is slow, but answers, must get its messages in the end.
+        // A slow topic must get its messages too, so the wait is as long as the delivery's time.
         relay: config.relay(&aws, DELIVERY_TIME),
         telemetry,
     };
-    // The error as text, because the error itself carries the SDK's whole answer into the log.
+    // As text, because the error itself would put the SDK's whole answer into the log.
     let diagnostic =
         |error: &dyn std::error::Error| Diagnostic { error_type: "Redrive".into(), error_message: chain(error) };
     let run = async |LambdaEvent { payload, context }: LambdaEvent<Value>| {

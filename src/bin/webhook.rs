@@ -1,4 +1,4 @@
-//! The webhook function: wiring only.
+//! The webhook function. It only wires the library to Lambda's runtime.
 
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -29,7 +29,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let telemetry = telemetry.detailed(config::detailed_metrics(&variable)?);
     let aws = Aws::read(&variable)?;
     if let Source::Stored(_) = secret {
-        // The connections open while the start waits for the secret.
+        // The connections are opened while the start waits for the secret.
         aws.connect();
     }
     let webhook = &Webhook {

@@ -1,15 +1,18 @@
-//! Takes a delivery to its topic: claim, publish, complete. If the publish fails, the claim is
-//! released, so that the next attempt need not wait.
+//! Attempts one delivery: claims it, publishes its message, and completes it. If the publish fails,
+//! the attempt releases the claim, so that the next attempt does not have to wait for the lease.
 //!
 //! ```text
-//! claim ──┬─ granted ──── publish ──┬─ accepted ── complete ──▶ Published    (also if the completion fails)
-//!         │                         ├─ failed ──── release ───▶ Unpublished  (if the release fails, the lease runs out)
+//! claim ──┬─ granted ──── publish ──┬─ accepted ── complete ──▶ Published    (*)
+//!         │                         ├─ failed ──── release ───▶ Unpublished  (*)
 //!         │                         └─ stream off ─ discard ──▶ Discarded
-//!         ├─ refused: done, in progress, other content ───────▶ Refused
+//!         ├─ refused: done, in progress, body mismatch ───────▶ Refused
 //!         └─ no answer ───────────────────────────────────────▶ Unclaimed
 //! ```
 //!
-//! If alerts are debounced, an attempt with a claim takes the debounce lock before it publishes:
+//! (*) The result is the same if the completion or the release fails. Then the lease ends by
+//! itself.
+//!
+//! If alerts are debounced, an attempt takes the debounce lock after its claim:
 //!
 //! ```text
 //! granted ── lock ──┬─ taken ── publish …
@@ -17,7 +20,7 @@
 //!                   └─ no answer ──────────────────────── release ──▶ Unpublished
 //! ```
 //!
-//! If alerts are paced, the attempt takes a slot before it publishes an alert, and waits until the
+//! If alerts are paced, an attempt takes a slot before it publishes an alert, and waits until the
 //! slot starts:
 //!
 //! ```text
@@ -26,19 +29,19 @@
 //!                   └─ none free in the attempt's time, or no answer ── release ──▶ Unpublished
 //! ```
 //!
-//! The row is `PENDING` until the end, or does not exist. If this function is cut off, the next
-//! attempt continues from there. SendPilot's retries and the redrive both use this module.
+//! Until the end, the row is `PENDING` or does not exist. So if the function crashes, another
+//! attempt can start again. SendPilot's retries and the redrive both use this module.
 //!
 //! If a completion, a debounce, a discard or a release fails, it is repeated until
-//! [`Schedule::settle_by`]. A repetition is safe, because each operation recognises its own effect.
-//! It is needed, because an alert that was published but not recorded is published again.
+//! [`Schedule::finish_by`]. This is safe, because each operation recognises its own effect. This is
+//! necessary, because an alert that is published but not recorded is published again.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Receipt, Refusal, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Receipt, Refusal,
 };
 use crate::delivery::pace::Pacer;
 use crate::delivery::topic::{Topic, TopicError};
@@ -47,69 +50,69 @@ use crate::invocation::{Invocation, Schedule, within};
 use crate::message::Message;
 use crate::timestamp::Timestamp;
 
-/// How long the webhook function waits for the stream's topic. SNS answers within milliseconds. If
-/// the topic hangs, the function must not hold concurrent executions that alerts need. The redrive
-/// publishes the message.
+/// The longest wait of the webhook function for the topic of the lead status stream. SNS answers
+/// within milliseconds. If the topic hangs, this wait must not use up the concurrent executions
+/// that alerts need. The redrive then publishes the message.
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
 
 /// The pause before a failed completion, debounce, discard or release is repeated. Each further
-/// pause is twice as long, up to [`LONGEST_PAUSE`]. Before each pause, the SDK has tried three
-/// times within 0.2 s.
+/// pause is twice as long, up to [`MAX_PAUSE`]. Before each pause, the SDK has tried three times
+/// within 0.2 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest pause between two repetitions.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause before an operation is repeated.
+const MAX_PAUSE: Duration = Duration::from_millis(250);
 
-/// Takes deliveries to their topics.
+/// The ledger, the topic and the settings with which a process attempts its deliveries.
 #[derive(Debug)]
 pub struct Relay<L, T> {
-    /// Records which attempt has claimed which delivery.
+    /// The record of which attempt has claimed which delivery.
     pub ledger: L,
-    /// Takes the messages.
+    /// The topics to which messages are published.
     pub topic: T,
-    /// How long a row is kept after its delivery is done.
+    /// The time for which a row is kept after its delivery is done.
     pub retention: Duration,
     /// The duration of a debounce lock, if alerts are debounced.
     pub debounce: Option<Duration>,
-    /// This process's part in the pace of alerts, if alerts are paced.
+    /// The slots for which this process has asked, if alerts are paced.
     pub pacer: Option<Pacer>,
-    /// The longest wait for the topic of the lead status stream, if that ends before
+    /// The longest wait for the topic of the lead status stream. The wait also ends at
     /// [`Schedule::publish_by`].
     pub stream_wait: Duration,
 }
 
-/// The result of an attempt at a delivery.
+/// The result of one attempt at a delivery.
 #[derive(Debug)]
 pub struct Delivered {
-    /// What became of the delivery.
+    /// The outcome of the attempt.
     pub outcome: Outcome,
-    /// The number of times that the delivery has been claimed, if the ledger says so.
+    /// The number of attempts that have claimed the delivery so far, if the ledger returned it.
     pub attempts: Option<u32>,
     /// The durations of the steps.
     pub timings: Timings,
 }
 
-/// What became of a delivery.
+/// The outcome of an attempt.
 #[derive(Debug)]
 pub enum Outcome {
     /// The topic accepted the message.
     Published {
-        /// When the topic accepted it.
+        /// The time at which the topic accepted the message.
         at: Timestamp,
-        /// Whether the row says so. If it does not, the message may be published again, with the
-        /// same bytes.
-        recorded: Result<(), SettleError>,
+        /// Whether the ledger has recorded the publish. If not, the message may be published again,
+        /// with the same bytes.
+        recorded: Result<(), FinishError>,
     },
-    /// The alert is suppressed, because another alert for the same lead and status is published or
-    /// durably claimed.
+    /// The alert is suppressed, because another alert for the same lead and status has been
+    /// published or is durably claimed.
     Debounced {
-        /// Whether the row says so.
-        recorded: Result<(), SettleError>,
+        /// Whether the ledger has recorded this outcome.
+        recorded: Result<(), FinishError>,
     },
-    /// The message is never published, because the lead status stream is off.
+    /// The message will never be published, because the lead status stream is off.
     Discarded {
-        /// Whether the row says so.
-        recorded: Result<(), SettleError>,
+        /// Whether the ledger has recorded this outcome.
+        recorded: Result<(), FinishError>,
     },
     /// The row refused the claim.
     Refused(Refusal),
@@ -117,20 +120,20 @@ pub enum Outcome {
     Unclaimed(LedgerError),
     /// The message is not known to be published.
     Unpublished {
-        /// Why it is not.
+        /// The reason.
         cause: Unpublished,
-        /// Whether the claim was released. Otherwise nobody can claim the delivery before the lease
-        /// ends.
+        /// Whether the claim was released. If not, no attempt can claim the delivery before the
+        /// lease ends.
         released: Result<(), LedgerError>,
     },
 }
 
-/// The durations of an attempt's steps. A step that was not started has none.
+/// The durations of an attempt's steps. `None` if a step was not started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timings {
     /// The claim.
     pub claim: Option<Duration>,
-    /// The search for an alert's slot, and the wait for its start.
+    /// The search for the alert's slot, and the wait for its start.
     pub pace: Option<Duration>,
     /// The publish.
     pub publish: Option<Duration>,
@@ -141,22 +144,22 @@ pub struct Timings {
 /// Why a claimed message is not known to be published.
 #[derive(Debug, thiserror::Error)]
 pub enum Unpublished {
-    /// The topic did not accept it, as far as we know.
+    /// The publish failed, or SNS gave no answer.
     #[error("publish failed")]
     Topic(#[source] TopicError),
-    /// It was not published, because the debounce lock failed or got no answer.
+    /// The debounce lock failed or got no answer, so the alert was not published.
     #[error("debounce failed")]
     Debounce(#[source] LedgerError),
-    /// It was not published, because a request for a slot failed or got no answer.
+    /// A request for a slot failed or got no answer, so the alert was not published.
     #[error("pacing failed")]
     Pace(#[source] LedgerError),
-    /// It was not published, because other alerts have all slots in the attempt's time.
+    /// Other alerts have all slots in the attempt's time, so the alert was not published.
     #[error("more alerts are due than ALERTS_PER_SECOND allows, so this one waits for another attempt")]
     NoSlot,
 }
 
 impl Delivered {
-    /// Returns when the topic accepted the message, if it did.
+    /// Returns the time at which the topic accepted the message, if it did.
     pub fn published_at(&self) -> Option<Timestamp> {
         match self.outcome {
             Outcome::Published { at, .. } => Some(at),
@@ -166,33 +169,34 @@ impl Delivered {
 }
 
 impl Outcome {
-    /// Whether the delivery's row certainly exists: this attempt wrote the row, or the row refused
-    /// this attempt. Then the delivery cannot be lost, because the redrive finds every pending row.
+    /// Returns whether the delivery's row certainly exists: this attempt wrote the row, or the row
+    /// refused this attempt. Then the delivery cannot be lost, because the redrive finds every
+    /// pending row.
     pub fn is_claimed(&self) -> bool {
-        !matches!(self, Self::Unclaimed(_) | Self::Refused(Refusal::OtherContent))
+        !matches!(self, Self::Unclaimed(_) | Self::Refused(Refusal::BodyMismatch))
     }
 
-    /// Whether the alert was not published only because no slot was free.
+    /// Returns whether the alert was not published only because no slot was free.
     pub fn found_no_slot(&self) -> bool {
         matches!(self, Self::Unpublished { cause: Unpublished::NoSlot, .. })
     }
 
-    /// Whether the topic did not answer the publish in time.
+    /// Returns whether the topic did not answer the publish in time.
     pub fn topic_timed_out(&self) -> bool {
         matches!(self, Self::Unpublished { cause: Unpublished::Topic(TopicError::TimedOut), .. })
     }
 
-    /// Returns what went wrong, for the log, if anything did.
+    /// Returns the error for the log, if there is one.
     pub fn failure(&self) -> Option<String> {
         match self {
             Self::Published { recorded, .. } | Self::Debounced { recorded } | Self::Discarded { recorded } => {
                 match recorded.as_ref().err()? {
-                    SettleError::Overtaken => Some(format!("done, but {}", SettleError::Overtaken)),
-                    SettleError::Failed(error) => Some(format!("done, but completion failed: {}", chain(error))),
+                    FinishError::Overtaken => Some(format!("done, but {}", FinishError::Overtaken)),
+                    FinishError::Failed(error) => Some(format!("done, but completion failed: {}", chain(error))),
                 }
             }
-            Self::Refused(Refusal::OtherContent) => {
-                Some("the row belongs to other content under the same event id".into())
+            Self::Refused(Refusal::BodyMismatch) => {
+                Some("body mismatch: the row belongs to an event with the same id and other content".into())
             }
             Self::Refused(Refusal::Done | Refusal::InProgress { .. }) => None,
             Self::Unclaimed(error) => Some(format!("claim failed: {}", chain(error))),
@@ -248,11 +252,11 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
     /// Publishes the message and completes the delivery, or records that the message is never
     /// published.
     async fn end(&mut self, claim: &Claim) -> Result<Outcome, Unpublished> {
-        // This is after the claim, so that the holder's alert cannot be lost when another alert is
-        // suppressed for it.
-        if let MayAlert::Debounced(holder) = self.lock_debounce(claim).await? {
+        // An attempt takes the lock only after its claim. So if another alert is suppressed in
+        // favour of this one, this one cannot be lost.
+        if let MayPublish::Debounced(holder) = self.lock_debounce(claim).await? {
             let expires_at = self.invocation.now().after(self.relay.retention);
-            let recorded = self.settle(|| self.relay.ledger.debounce(claim, &holder, expires_at)).await;
+            let recorded = self.finish(|| self.relay.ledger.debounce(claim, &holder, expires_at)).await;
             return Ok(Outcome::Debounced { recorded });
         }
         self.pace(claim).await?;
@@ -260,29 +264,29 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
             Ok(message_id) => {
                 let at = self.invocation.now();
                 let receipt = Receipt { message_id, published_at: at, expires_at: at.after(self.relay.retention) };
-                let completing = self.settle(|| self.relay.ledger.complete(claim, &receipt));
-                let (recorded, took) = timed(self.schedule.settle_by, completing, LedgerError::TimedOut.into()).await;
+                let completing = self.finish(|| self.relay.ledger.complete(claim, &receipt));
+                let (recorded, took) = timed(self.schedule.finish_by, completing, LedgerError::TimedOut.into()).await;
                 self.timings.complete = took;
                 Ok(Outcome::Published { at, recorded })
             }
-            // While the stream is off, every further attempt would end here too.
+            // While the stream is off, every further attempt would fail too.
             Err(off @ TopicError::NoStream) => {
                 let (reason, expires_at) = (chain(&off), self.invocation.now().after(self.relay.retention));
-                let recorded = self.settle(|| self.relay.ledger.discard(claim, &reason, expires_at)).await;
+                let recorded = self.finish(|| self.relay.ledger.discard(claim, &reason, expires_at)).await;
                 Ok(Outcome::Discarded { recorded })
             }
             Err(error) => Err(Unpublished::Topic(error)),
         }
     }
 
-    async fn lock_debounce(&self, claim: &Claim) -> Result<MayAlert, Unpublished> {
-        let Some((key, debounce)) = claim.debounce_key().zip(self.relay.debounce) else { return Ok(MayAlert::Yes) };
+    async fn lock_debounce(&self, claim: &Claim) -> Result<MayPublish, Unpublished> {
+        let Some((key, debounce)) = claim.debounce_key().zip(self.relay.debounce) else { return Ok(MayPublish::Yes) };
         let now = self.invocation.now();
         let locking = self.relay.ledger.lock_debounce(claim, key, now, now.after(debounce));
         within(self.schedule.claim_by, locking, LedgerError::TimedOut).await.map_err(Unpublished::Debounce)
     }
 
-    /// Waits for a slot of the alert's own. A message to the lead status stream needs no slot.
+    /// Waits for a slot for the alert. A message to the lead status stream needs no slot.
     async fn pace(&mut self, claim: &Claim) -> Result<(), Unpublished> {
         let (Message::Alert { .. }, Some(pacer)) = (claim.message(), &self.relay.pacer) else { return Ok(()) };
         let began = Instant::now();
@@ -300,8 +304,8 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
             let slot = pacer.next(asked_at.after(ahead));
             let starts_at = Instant::now() + slot.start().since(asked_at);
             if starts_at > pace_by {
-                // An alarm does not count an alert that only found no slot. A ledger that is too
-                // slow for every slot is a failure.
+                // If the ledger was too slow for a slot, the attempt has failed. If there was only
+                // no slot, the alert just waits, and alarms for failures must not count it.
                 let slow = !ahead.is_zero();
                 return Err(if slow { Unpublished::Pace(LedgerError::TimedOut) } else { Unpublished::NoSlot });
             }
@@ -313,8 +317,8 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
                 if slot.is_usable(now) {
                     return Ok(());
                 }
-                // The ledger answered too late for this slot. The next slot is as far ahead as the
-                // ledger is slow.
+                // The ledger answered too late for this slot. So ask for a slot that is as far
+                // ahead as the ledger is slow.
                 ahead = now.since(asked_at);
             }
         }
@@ -333,35 +337,35 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
 
     async fn release(&self, claim: &Claim, cause: Unpublished) -> Outcome {
         let (now, error) = (self.invocation.now(), chain(&cause));
-        let released = match self.settle(|| self.relay.ledger.release(claim, now, &error)).await {
-            // If another attempt has the claim, there is nothing to release.
-            Ok(()) | Err(SettleError::Overtaken) => Ok(()),
-            Err(SettleError::Failed(error)) => Err(error),
+        let released = match self.finish(|| self.relay.ledger.release(claim, now, &error)).await {
+            // If another attempt has claimed the delivery, there is nothing to release.
+            Ok(()) | Err(FinishError::Overtaken) => Ok(()),
+            Err(FinishError::Failed(error)) => Err(error),
         };
         Outcome::Unpublished { cause, released }
     }
 
-    /// Repeats an operation of the ledger that fails, until it succeeds or its time is over.
-    async fn settle<F>(&self, settle: impl Fn() -> F) -> Result<(), SettleError>
+    /// Repeats an operation of the ledger until it succeeds or its time is over.
+    async fn finish<F>(&self, finish: impl Fn() -> F) -> Result<(), FinishError>
     where
-        F: Future<Output = Result<(), SettleError>>,
+        F: Future<Output = Result<(), FinishError>>,
     {
-        let settle_by = self.schedule.settle_by;
+        let finish_by = self.schedule.finish_by;
         let mut pause = FIRST_PAUSE;
         loop {
-            match within(settle_by, settle(), LedgerError::TimedOut.into()).await {
-                Err(SettleError::Failed(LedgerError::Failed(..))) if Instant::now() + pause < settle_by => {
+            match within(finish_by, finish(), LedgerError::TimedOut.into()).await {
+                Err(FinishError::Failed(LedgerError::Failed(..))) if Instant::now() + pause < finish_by => {
                     sleep(pause).await
                 }
-                settled => return settled,
+                finished => return finished,
             }
-            pause = LONGEST_PAUSE.min(pause * 2);
+            pause = MAX_PAUSE.min(pause * 2);
         }
     }
 }
 
-/// Runs `work` until the deadline. Returns also the time that it took, or `None` if the deadline had
-/// passed before.
+/// Runs `work` until the deadline. Also returns the duration of `work`, or `None` if the deadline
+/// had passed before its start.
 async fn timed<T, E>(
     deadline: Instant,
     work: impl Future<Output = Result<T, E>>,

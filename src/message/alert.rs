@@ -1,14 +1,15 @@
 //! Writes the [`Delivery`] of an alert, with one body per kind of reader.
 //!
 //! SNS takes one JSON object with a body per protocol (`MessageStructure: json`), and sends the
-//! `default` body to every other protocol. So there are four bodies: a CloudEvent for programs
-//! (`default`: SQS, Lambda, Firehose, HTTP), plain text for `email`, one line for `sms`, and a card
-//! for chat (`https`, the protocol of Amazon Q Developer in chat applications).
+//! `default` body to every other protocol. There are four bodies:
+//!
+//! - `default`: a CloudEvent for programs (SQS, Lambda, Firehose, HTTP)
+//! - `email`: plain text
+//! - `sms`: one line
+//! - `https`: a card for Amazon Q Developer in chat applications, with the facts of the email
 //!
 //! All text of an alert comes from outside. It becomes a `Text` first, which has no control or
 //! bidirectional characters. The bodies for people have no link except one to LinkedIn.
-
-use std::iter;
 
 use sendpilot_events::{CloudEvent, OPPORTUNITY, Type};
 use serde::Serialize;
@@ -18,6 +19,7 @@ use time::macros::format_description;
 
 use crate::message::cloud_event::{cloud_event, json, lead_status_changed, lead_tagged};
 use crate::message::key::{DebounceKey, DeliveryId};
+use crate::message::layout::{Line, Piece, join, marked_up, plain};
 use crate::message::pipeline::Pipeline;
 use crate::message::profile::Profile;
 use crate::message::trigger::{Trigger, normal};
@@ -25,7 +27,8 @@ use crate::message::{Delivery, Message};
 use crate::sendpilot::event::Event;
 use crate::text::{Text, clip};
 
-/// Longest Subject, in UTF-16 units, which is the strictest count. SNS requires under 100 characters.
+/// Longest Subject, in UTF-16 units, which is the strictest count. SNS requires fewer than 100
+/// characters.
 const MAX_SUBJECT: usize = 99;
 
 /// Longest SMS, in characters. SNS would split a longer text.
@@ -34,11 +37,7 @@ const MAX_SMS: usize = 140;
 /// Longest status or tag in a headline, in UTF-16 units. It must leave room for the lead.
 const MAX_NEWS: usize = 30;
 
-/// Longest value in the chat card, in UTF-16 units. Slack rejects a text of more than 3,000
-/// characters, and an escaped character may take five.
-const MAX_CHAT_FACT: usize = 64;
-
-/// The format of a time for people.
+/// The format of a time for people. It is in UTC, because the reader's time zone is not known.
 const WHEN: &[BorrowedFormatItem<'_>] =
     format_description!("[day padding:none] [month repr:long] [year], [hour]:[minute] UTC");
 
@@ -101,10 +100,7 @@ fn when(at: OffsetDateTime) -> String {
     at.format(&WHEN).expect("a moment that can be written")
 }
 
-/// A name and a value.
-type Fact = (&'static str, String);
-
-/// What an alert says.
+/// The content of an alert.
 struct Alert {
     kind: Type,
     /// The id for programs. Two events never share it.
@@ -119,7 +115,7 @@ struct Alert {
     profile: Option<Profile>,
     /// The status or the tag before.
     previous: Option<Text>,
-    /// The status or the tag now.
+    /// The new status or tag.
     new: Text,
     changed_by: Option<Text>,
 }
@@ -143,100 +139,129 @@ impl Alert {
         }
     }
 
-    /// Returns the name in the profile's address, which says most to a person, or the lead's id.
-    fn who(&self) -> String {
-        let name = self.profile.as_ref().and_then(Profile::name);
-        name.unwrap_or_else(|| format!("lead {}", self.lead_id.unlinked()))
+    /// Returns the lead's name, or the lead's id after `lead`, which is "lead " or "Lead ".
+    fn who(&self, lead: &'static str) -> Line {
+        match self.profile.as_ref().and_then(Profile::name) {
+            Some(name) => vec![Piece::Outside(name.to_owned())],
+            None => vec![Piece::ours(lead), Piece::Id(self.lead_id.unlinked())],
+        }
     }
 
     fn link(&self) -> Option<&str> {
         self.profile.as_ref().and_then(Profile::link)
     }
 
-    fn change(&self) -> String {
-        match &self.previous {
-            Some(previous) => format!("{} -> {}", previous.unlinked(), self.new.unlinked()),
-            None => self.new.unlinked(),
-        }
-    }
-
-    /// What there is to know beside who and the link, in the order in which a person asks.
-    fn facts(&self) -> Vec<Fact> {
-        let unlinked = |text: &Option<Text>| text.as_ref().map(Text::unlinked);
-        let facts = [
-            (if self.kind == Type::Tagged { "Tag" } else { "Status" }, Some(self.change())),
-            ("Changed by", unlinked(&self.changed_by)),
-            ("When", self.when.clone()),
-            ("Campaign", unlinked(&self.campaign_id)),
-            ("Lead", Some(self.lead_id.unlinked())),
-            ("Workspace", unlinked(&self.workspace_id)),
-            ("Event", Some(self.event_id.unlinked())),
-        ];
-        facts.into_iter().filter_map(|(name, fact)| Some((name, fact?))).collect()
-    }
-
-    /// In one line: what, and who. `MEETING_BOOKED` is "Meeting booked".
-    fn headline(&self) -> String {
-        let news = match self.kind {
-            Type::Opportunity => "New opportunity".into(),
-            Type::Tagged => format!("Tagged {}", clip(&self.new.unlinked(), MAX_NEWS)),
-            Type::StatusReached | Type::StatusChanged => {
-                let words = clip(&self.new.unlinked(), MAX_NEWS).replace('_', " ").to_lowercase();
-                let mut letters = words.chars();
-                letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect()
-            }
+    /// Returns the link to the lead's profile, or the reason why there is no link.
+    fn link_or_reason(&self) -> Line {
+        let reason = match &self.profile {
+            Some(_) => "The profile's address is not shown, because it is not an https address on LinkedIn.",
+            None => "SendPilot sent no LinkedIn profile.",
         };
-        format!("{news}: {}", self.who())
+        vec![Piece::ours(self.link().unwrap_or(reason))]
+    }
+
+    /// Returns a status in words, or a tag as people wrote it, without links.
+    fn value(&self, raw: &Text) -> String {
+        if self.kind == Type::Tagged { raw.unlinked() } else { raw.words().unlinked() }
+    }
+
+    /// Returns the facts beside the lead and the link, most important first.
+    fn facts(&self) -> Vec<Line> {
+        let change = self.previous.as_ref().map(|previous| {
+            let mut line = match self.kind {
+                Type::Tagged => vec![Piece::Label("Tag:"), Piece::ours(" ")],
+                _ => Line::new(),
+            };
+            let [previous, new] = [previous, &self.new].map(|value| Piece::Outside(self.value(value)));
+            line.extend([previous, Piece::ours(" → "), new]);
+            line
+        });
+        let when = self.when.clone().map(|when| vec![Piece::Ours(when)]);
+        let campaign = self.campaign_id.as_ref().map(|id| id_line("Campaign", id));
+        let changed_by = self.changed_by.as_ref().map(changed_by);
+        [change, when, campaign, changed_by].into_iter().flatten().collect()
+    }
+
+    /// Returns the ids that identify the event in SendPilot, in the logs and in the table.
+    fn ids(&self) -> Line {
+        let mut line = id_line("Lead", &self.lead_id);
+        for (label, id) in [("Workspace", self.workspace_id.as_ref()), ("Event", Some(&self.event_id))] {
+            if let Some(id) = id {
+                line.push(Piece::ours(" · "));
+                line.extend(id_line(label, id));
+            }
+        }
+        line
+    }
+
+    /// Returns the change and the lead, such as "Meeting booked: John Doe".
+    fn headline(&self) -> Line {
+        let news = Piece::Outside(clip(&self.value(&self.new), MAX_NEWS));
+        let mut line = match self.kind {
+            Type::Opportunity => vec![Piece::ours("New opportunity")],
+            Type::Tagged => vec![Piece::ours("Tagged "), news],
+            Type::StatusReached | Type::StatusChanged => vec![news],
+        };
+        line.push(Piece::ours(": "));
+        line.extend(self.who("lead "));
+        line
+    }
+
+    /// Returns the change and the lead in a sentence.
+    fn sentence(&self) -> Line {
+        let has_new = |dimension| {
+            vec![
+                Piece::ours(format!(" now has the {dimension} \"")),
+                Piece::Outside(self.value(&self.new)),
+                Piece::ours("\"."),
+            ]
+        };
+        let news = match self.kind {
+            Type::Opportunity => vec![Piece::ours(" is now an opportunity.")],
+            Type::Tagged => has_new("tag"),
+            Type::StatusReached | Type::StatusChanged => has_new("status"),
+        };
+        self.who("Lead ").into_iter().chain(news).collect()
     }
 
     fn message(&self) -> Message {
-        let (headline, facts) = (self.headline(), self.facts());
-        let subject = clip(&headline, MAX_SUBJECT);
+        let headline = self.headline();
         let body = json(&Bodies {
             default: &self.cloud_event,
-            email: &self.email(&facts),
-            https: &self.chat_card(&subject, &facts),
+            email: &self.email(),
+            https: &self.chat_card(&headline),
             sms: &self.sms(&headline),
         });
-        Message::Alert { subject, body }
+        Message::Alert { subject: clip(&plain(&headline), MAX_SUBJECT), body }
     }
 
-    fn email(&self, facts: &[Fact]) -> String {
-        let who = self.who();
-        let mut email = match self.kind {
-            Type::Opportunity => format!("{who} is now an opportunity.\n\n"),
-            Type::Tagged => format!("{who} is now tagged {}.\n\n", self.new.unlinked()),
-            Type::StatusReached | Type::StatusChanged => format!("{who} is now {}.\n\n", self.new.unlinked()),
-        };
-        let link = match &self.profile {
-            Some(profile) => profile.link().unwrap_or("(not shown: not an https address on linkedin.com)"),
-            None => "(none)",
-        };
-        let profile = ("LinkedIn", link);
-        for (name, fact) in iter::once(profile).chain(facts.iter().map(|(name, fact)| (*name, fact.as_str()))) {
-            let padding = " ".repeat(11_usize.saturating_sub(name.len()));
-            email.extend([name, ":", &padding, fact, "\n"]);
-        }
-        email.push_str("\nYou get this once per event. Should it ever come twice, the event is the same.\n");
-        email
+    fn email(&self) -> String {
+        let duplicates = "You receive one alert per event. A duplicate has the same event id.";
+        let paragraphs = [
+            vec![self.sentence()],
+            vec![self.link_or_reason()],
+            self.facts(),
+            vec![self.ids()],
+            vec![vec![Piece::ours(duplicates)]],
+        ];
+        join(&paragraphs, plain) + "\n"
     }
 
-    /// Whole link or none: a cut one leads nowhere.
-    fn sms(&self, headline: &str) -> String {
+    /// Writes the SMS, with the whole link or none: a cut link leads nowhere.
+    fn sms(&self, headline: &Line) -> String {
         let link =
             self.link().map(|link| format!(" {link}")).filter(|link| link.len() <= MAX_SMS - 40).unwrap_or_default();
-        let text: String = headline.chars().map(in_sms).collect();
+        let text: String = plain(headline).chars().map(in_sms).collect();
         clip(&text, MAX_SMS - link.len()) + &link
     }
 
-    /// Amazon Q Developer's custom notification. Values stand in code spans, where Slack and Teams show them as they are.
-    fn chat_card(&self, subject: &str, facts: &[Fact]) -> String {
-        let mut description = self.link().map(|link| format!("{link}\n\n")).unwrap_or_default();
-        for (index, (name, fact)) in facts.iter().enumerate() {
-            let line_break = if index > 0 { "\n" } else { "" };
-            description.extend([line_break, "*", name, ":* `", &code(&clip(fact, MAX_CHAT_FACT)), "`"]);
-        }
-        let title = &code(subject);
+    /// Writes the card: a custom notification of Amazon Q Developer. The title and the description
+    /// are in the markdown of the chat app, where text can mention people.
+    ///
+    /// <https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html>
+    fn chat_card(&self, headline: &Line) -> String {
+        let title = &marked_up(headline);
+        let description = join(&[vec![self.link_or_reason()], self.facts(), vec![self.ids()]], marked_up);
         json(&ChatCard {
             content: ChatContent { description: &description, text_type: "client-markdown", title },
             metadata: ChatMetadata {
@@ -247,6 +272,20 @@ impl Alert {
             source: "custom",
             version: "1.0",
         })
+    }
+}
+
+fn id_line(label: &'static str, id: &Text) -> Line {
+    vec![Piece::Label(label), Piece::ours(" "), Piece::Id(id.unlinked())]
+}
+
+/// Returns the cause of the change: in words if SendPilot documents the value, otherwise as sent.
+fn changed_by(by: &Text) -> Line {
+    match by.as_str() {
+        "api" => vec![Piece::ours("Changed through the API")],
+        "automation" => vec![Piece::ours("Changed by an automation")],
+        "user" => vec![Piece::ours("Changed by a user")],
+        _ => vec![Piece::ours("Changed by "), Piece::Outside(by.unlinked())],
     }
 }
 
@@ -291,9 +330,9 @@ struct ChatContext<'a> {
     lead_id: &'a str,
 }
 
-/// One character that GSM's alphabet does not have would make the whole SMS UCS-2, at 70
-/// characters.
-/// The brackets count twice.
+/// Returns a character of GSM's alphabet. Any other character would make the whole SMS UCS-2, of
+/// which one SMS holds 70 characters. Brackets are in the alphabet, but count twice.
+///
 /// No character becomes one of a link (`/`, `.`, `:`, `@`): the text was unlinked before.
 fn in_sms(character: char) -> char {
     match character {
@@ -302,21 +341,8 @@ fn in_sms(character: char) -> char {
         ']' | '}' => ')',
         '\\' | '|' | '^' | '~' => '-',
         ' '..='~' => character,
+        'Ä'..='Ç' | 'É' | 'Ñ' | 'Ö' | 'Ø' | 'Ü' | 'ß' => character,
+        'à' | 'ä'..='æ' | 'è' | 'é' | 'ì' | 'ñ' | 'ò' | 'ö' | 'ø' | 'ù' | 'ü' => character,
         _ => '?',
     }
-}
-
-/// Slack's three special characters, escaped; and no backtick, which would end a code span.
-fn code(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '`' => escaped.push('\''),
-            _ => escaped.push(character),
-        }
-    }
-    escaped
 }

@@ -1,4 +1,4 @@
-//! Makes the [`CloudEvent`] of an event: escapes the ids, and cleans and clips every text.
+//! Converts an event to a [`CloudEvent`]: escapes the ids, and cleans and shortens every text.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sendpilot_events::{CloudEvent, ContentType, LeadStatusChanged, LeadTagged, SpecVersion, Type};
@@ -10,7 +10,7 @@ use crate::message::pipeline::Pipeline;
 use crate::sendpilot::event::{Event, StatusChange, TagChange};
 use crate::text::Text;
 
-/// Returns the CloudEvent of this kind about this lead.
+/// Returns the event as a CloudEvent of this kind about this lead.
 pub(crate) fn cloud_event<Data>(
     event: &Event,
     event_id: &str,
@@ -18,7 +18,8 @@ pub(crate) fn cloud_event<Data>(
     lead_id: &str,
     data: Data,
 ) -> CloudEvent<Data> {
-    // The id stays as it is, if it is legal text and cannot be confused with an escaped id.
+    // An id is escaped only if its text is not clean, or if it could be confused with an escaped
+    // id.
     let plain = Text::new(event_id).as_str() == event_id && !event_id.contains('%');
     CloudEvent {
         specversion: SpecVersion::V1,
@@ -37,7 +38,7 @@ pub(crate) fn cloud_event<Data>(
     }
 }
 
-/// Returns the published form of a CloudEvent, or of another body that is made of strings.
+/// Serializes a CloudEvent, or another body that consists of strings.
 #[expect(clippy::expect_used, reason = "strings, and a time that `cloud_event` has checked, always serialize to JSON")]
 pub(crate) fn json(body: &impl Serialize) -> String {
     serde_json::to_string(body).expect("a body is JSON")

@@ -6,31 +6,32 @@ use data_encoding::HEXLOWER;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
-/// Last part of the key of a message to the lead status stream.
+/// The last part of the key of a message to the lead status stream.
 const STATUS: &str = "status";
 
 /// The key of a row: `{workspaceId}#{eventId}#alert`, or `…#status`.
 ///
-/// If SendPilot uses one event id for two different facts, the later fact has the event id
-/// `{eventId}~{hash}`: see [`Delivery::content_sha256`](super::Delivery::content_sha256). A very
-/// long key is hashed as a whole, except its last part.
+/// In a body mismatch, the key of the later event contains `{eventId}~{hash}` instead of
+/// `{eventId}`: see [`Delivery::content_sha256`](super::Delivery::content_sha256). A key above
+/// 1,024 bytes is hashed, except its last part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeliveryId(String);
 
 impl DeliveryId {
-    /// The alert of one event. The same event gives the same id on every retry, and two events never
-    /// share an id.
+    /// Creates the key of an event's alert. The key is the same on every retry, and two events
+    /// never have the same key.
     pub fn alert(workspace_id: Option<&str>, event_id: &str) -> Self {
         Self::new("alert", workspace_id, event_id)
     }
 
-    /// The event's message to the lead status stream: another delivery, which succeeds or fails by
-    /// itself.
+    /// Creates the key of an event's message to the lead status stream. This is another delivery,
+    /// which succeeds or fails independently.
     pub fn status(workspace_id: Option<&str>, event_id: &str) -> Self {
         Self::new(STATUS, workspace_id, event_id)
     }
 
-    /// Whether this is a message to the lead status stream. The key's last part says so.
+    /// Returns whether this is the key of a message to the lead status stream. The last part says
+    /// so.
     pub fn is_for_stream(&self) -> bool {
         self.0.rsplit('#').next() == Some(STATUS)
     }
@@ -39,24 +40,24 @@ impl DeliveryId {
         Self(row_key(&[workspace_id.unwrap_or_default(), event_id], topic))
     }
 
-    /// A key as it was stored.
+    /// Creates a key from its stored text.
     pub fn from_stored(key: String) -> Self {
         Self(key)
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Longest key that is stored unhashed, in bytes: half of DynamoDB's limit of 2,048 for a partition
-/// key.
+/// The longest key that is stored unhashed, in bytes. It is half of DynamoDB's limit of 2,048 bytes
+/// for a partition key:
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_KEY: usize = 1024;
 
-/// Returns a key that no other parts and no other kind produce. A key above [`MAX_KEY`] is hashed
-/// as a whole: DynamoDB would refuse a key beyond its limit on every attempt.
+/// Returns a key that is unique to these parts and this kind. A key above [`MAX_KEY`] is hashed,
+/// because DynamoDB would refuse a key beyond its limit on every attempt.
 fn row_key(parts: &[&str], kind: &str) -> String {
     let mut key = String::new();
     for part in parts {
@@ -70,36 +71,35 @@ fn row_key(parts: &[&str], kind: &str) -> String {
     key + kind
 }
 
-/// Returns the part of a key, escaped so that no part looks like two. A long part is hashed, because
-/// DynamoDB refuses a key of more than 2,048 bytes on every attempt. Two parts never give the same
-/// text.
+/// Escapes a part of a key, so that it contains no separator. A part above 256 bytes is hashed. Two
+/// different parts never give the same text.
 pub(crate) fn key_part(part: &str) -> Cow<'_, str> {
     const SEPARATORS: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
     match part.len() {
         0..=256 => utf8_percent_encode(part, SEPARATORS).into(),
-        // No escape begins like this.
+        // No escaped part starts with these characters.
         _ => format!("%sha256:{}", sha256_hex(part.as_bytes())).into(),
     }
 }
 
-/// SHA-256 in lower-case hex.
+/// Returns the SHA-256 hash in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
 /// The key of a debounce lock: `{workspaceId}#{leadId}#{newStatus}#quiet`, or
-/// `{workspaceId}#{leadId}#{newTag}#quiet-tag`. The row is in the same table. A delivery's key has
-/// three parts, so the two never collide.
+/// `{workspaceId}#{leadId}#{newTag}#quiet-tag`. The row is in the same table as deliveries. A
+/// delivery's key has three parts, so the two kinds of keys never collide.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DebounceKey(String);
 
 impl DebounceKey {
-    /// The lock of alerts for this lead in this status.
+    /// Creates the key of the lock for alerts on this lead in this status.
     pub fn status(workspace_id: Option<&str>, lead_id: &str, new_status: &str) -> Self {
         Self::new("quiet", workspace_id, lead_id, new_status)
     }
 
-    /// The lock of alerts for this lead with this tag.
+    /// Creates the key of the lock for alerts on this lead with this tag.
     pub fn tag(workspace_id: Option<&str>, lead_id: &str, new_tag: &str) -> Self {
         Self::new("quiet-tag", workspace_id, lead_id, new_tag)
     }
@@ -108,12 +108,12 @@ impl DebounceKey {
         Self(row_key(&[workspace_id.unwrap_or_default(), lead_id, new], kind))
     }
 
-    /// A key as it was stored.
+    /// Creates a key from its stored text.
     pub fn from_stored(key: String) -> Self {
         Self(key)
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,8 +1,9 @@
-//! What to publish: an event goes in, and the deliveries that it needs come out.
+//! Decides which deliveries an event needs, and writes their messages.
 
 mod alert;
 mod cloud_event;
 pub mod key;
+mod layout;
 pub mod pipeline;
 mod profile;
 pub mod rules;
@@ -13,26 +14,27 @@ use std::collections::BTreeMap;
 
 use self::key::{DebounceKey, DeliveryId};
 
-/// The exact publish request, except the topic's ARN. The row stores it, so that the redrive can
-/// publish without the event.
+/// The exact publish request, except the topic's ARN. The row stores the message, so the redrive
+/// can publish it without the event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// To the alerts topic.
+    /// A message to the alerts topic.
     Alert {
-        /// `Subject`: legal for SNS as it is.
+        /// `Subject`, in a form that SNS accepts.
         subject: String,
-        /// `Message` under `MessageStructure: json`: a JSON object with one string per protocol, at most 256 KiB.
+        /// `Message` under `MessageStructure: json`: a JSON object with one string per protocol, at
+        /// most 256 KiB.
         body: String,
     },
-    /// To the lead status stream.
+    /// A message to the lead status stream.
     Status {
         /// `Message`: a CloudEvent.
         body: String,
-        /// `MessageAttributes`, all strings, by name: at most ten, none of them empty.
+        /// `MessageAttributes`, by name. All are strings, and none is empty. There are at most ten.
         attributes: BTreeMap<String, String>,
         /// `MessageGroupId`.
         group: String,
-        /// `MessageDeduplicationId`, which only a FIFO topic takes.
+        /// `MessageDeduplicationId`, which only a FIFO topic accepts.
         deduplication: String,
     },
 }
@@ -40,14 +42,14 @@ pub enum Message {
 /// One event on its way to one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// The key of its row.
+    /// The key of the delivery's row.
     pub id: DeliveryId,
     /// The message to publish.
     pub message: Message,
-    /// Hash of the event's content: the lead, the campaign, and the statuses or tags. Two events
-    /// with one id and the same content are the same fact. Other content is another fact, which
-    /// gets a delivery of its own.
+    /// The hash of the event's content: the lead, the campaign, and the statuses or tags. If two
+    /// events have the same id and the same content, the second is a duplicate. If the content
+    /// differs, it is a body mismatch, and each event gets its own delivery.
     pub content_sha256: String,
-    /// The lock that the alert needs, if alerts are debounced.
+    /// The key of the debounce lock that the alert needs, if alerts are debounced.
     pub debounce_key: Option<DebounceKey>,
 }

@@ -1,21 +1,22 @@
-//! The mapping from SendPilot's statuses to the stages of a CRM: SendPilot's example, or your own.
+//! The mapping from SendPilot's statuses to the stages of a CRM: SendPilot's example, or a
+//! configured one.
 
 use sendpilot_events::{STAGES, UNKNOWN_STAGE};
 use serde_json::Value;
 
 use crate::json::Members;
 
-/// Longest stage, in characters.
+/// The longest stage, in characters.
 const MAX_STAGE: usize = 64;
 
 /// The stage of each status. By default, SendPilot's example: [`STAGES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pipeline(Vec<(String, String)>);
 
-/// The reason why a mapping is refused.
+/// Why a mapping is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PipelineError {
-    /// It starts with `{`, and is not a JSON object.
+    /// The mapping starts with `{`, but is not a JSON object.
     #[error("must be STATUS=stage,... or a JSON object of stages by status (line {line}, column {column})")]
     Json {
         /// The line of the first error.
@@ -24,14 +25,14 @@ pub enum PipelineError {
         column: usize,
     },
     /// An entry has no `=`.
-    #[error("has the entry {0:?}, which should be STATUS=stage")]
+    #[error("has the entry {0:?}, which must be STATUS=stage")]
     NotAnEntry(String),
-    /// A status has other characters than letters, digits and underscores.
-    #[error("has the status {0:?}, which should be letters, digits and underscores")]
+    /// A status has characters other than letters, digits and underscores.
+    #[error("has the status {0:?}, which must be letters, digits and underscores")]
     NotAStatus(String),
     /// A stage is not a string, is empty or too long, or has control characters.
     #[error(
-        "has for {0} a stage that is no text, empty, longer than {MAX_STAGE} characters, or has control characters in it"
+        "has an unusable stage for {0}: a stage must be text of 1 to {MAX_STAGE} characters without control characters"
     )]
     NotAStage(String),
     /// Two entries have the same status, so one of them would have no effect.
@@ -50,12 +51,13 @@ impl Pipeline {
     /// has the stage [`UNKNOWN_STAGE`].
     ///
     /// # Errors
-    /// If an entry is unusable; the error names the first.
+    /// If an entry is unusable. The error names the first one.
     pub fn parse(text: &str) -> Result<Self, PipelineError> {
         let entries: Vec<(String, String)> = if text.trim_start().starts_with('{') {
             let Members(members) = serde_json::from_str(text)
                 .map_err(|error| PipelineError::Json { line: error.line(), column: error.column() })?;
-            // Treats a stage that is not a string as empty, so that `NotAStage` names its status.
+            // Treats a stage that is not a string as empty, so that validation reports it as
+            // `NotAStage` with its status.
             let stage = |stage: Value| stage.as_str().unwrap_or_default().to_owned();
             members.into_iter().map(|(status, value)| (status, stage(value))).collect()
         } else {
@@ -89,8 +91,8 @@ pub(crate) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Returns whether a text can be a SendPilot status, in any letter case. Any other text would never
-/// match.
+/// Returns whether a text can be a SendPilot status, in any letter case. Any other text could never
+/// match an event.
 pub(crate) fn is_status(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

@@ -10,24 +10,26 @@ use crate::message::stream;
 use crate::message::trigger::{Trigger, normal};
 use crate::sendpilot::event::{Event, Kind, Malformed};
 
-/// What the owner of this deployment wants to hear of.
+/// The configuration of a deployment: which events need an alert, a message to the stream, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
-    /// An alert is due if a lead comes to one of these statuses from any other. Letter case does
-    /// not matter.
+    /// The statuses that cause an alert when a lead did not have them before. Letter case does not
+    /// matter.
     pub alert_statuses: Vec<String>,
-    /// So does one that is given one of these tags and had another or none, without regard to case.
+    /// The tags that cause an alert when a lead did not have them before. Letter case does not
+    /// matter.
     pub alert_tags: Vec<String>,
-    /// No second alert for the same lead and status, or tag, within some time.
+    /// Whether alerts are debounced: for some time, a second alert for the same lead and status, or
+    /// tag, is suppressed.
     pub debounce: bool,
-    /// Every change of status goes to the lead status stream.
+    /// Whether every change of status causes a message to the lead status stream.
     pub stream: bool,
-    /// What a status means in a CRM.
+    /// The mapping from statuses to the stages of a CRM.
     pub pipeline: Pipeline,
 }
 
 impl Default for Rules {
-    /// Alerts on opportunities, and nothing else.
+    /// Returns rules that need an alert for each opportunity, and nothing else.
     fn default() -> Self {
         Self {
             alert_statuses: vec![OPPORTUNITY.into()],
@@ -39,12 +41,12 @@ impl Default for Rules {
     }
 }
 
-/// The deliveries that an event needs. Neither depends on the result of the other.
+/// The deliveries that an event needs. They are independent of each other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Deliveries {
-    /// To the alerts topic.
+    /// The delivery to the alerts topic.
     pub alert: Option<Delivery>,
-    /// To the lead status stream.
+    /// The delivery to the lead status stream.
     pub status: Option<Delivery>,
 }
 
@@ -52,8 +54,8 @@ impl Rules {
     /// Returns the deliveries that are due for this event.
     ///
     /// # Errors
-    /// If a delivery is due, but the event does not name the lead, or has no id that would identify a
-    /// repetition.
+    /// If a delivery is due, but the event does not name the lead, or has no id by which a
+    /// duplicate could be recognised.
     pub fn due(&self, event: &Event) -> Result<Deliveries, Malformed> {
         let trigger = self.trigger(event)?;
         let change = match &event.kind {
@@ -70,7 +72,7 @@ impl Rules {
         })
     }
 
-    /// Returns what triggers an alert, if anything does.
+    /// Returns the change that triggers an alert, if the event has one.
     fn trigger<'a>(&self, event: &'a Event) -> Result<Option<Trigger<'a>>, Malformed> {
         match &event.kind {
             Kind::StatusChanged(change) => {

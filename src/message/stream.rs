@@ -1,8 +1,8 @@
-//! Writes the [`Delivery`] that takes a change of status to the lead status stream.
+//! Writes the [`Delivery`] of a change of status to the lead status stream.
 //!
-//! All subscribers get one message, with attributes to filter by. SNS delivers attributes only
-//! without `MessageStructure: json`. They have no personal data, because they appear where bodies do
-//! not, as in consoles and in metrics of filters.
+//! All subscribers get the same body, with attributes to filter by. SNS delivers attributes only
+//! without `MessageStructure: json`, so there is no separate body per protocol. Attributes contain
+//! no personal data, because consoles and metrics of filters show attributes but no bodies.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ use crate::text::Text;
 /// The values of `changedBy` that SendPilot documents.
 const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];
 
-/// Longest group id that SNS takes, in characters.
+/// The longest group id that SNS accepts, in characters.
 const MAX_GROUP: usize = 128;
 
-/// Returns the delivery of this change to the stream.
+/// Returns the delivery of this change.
 pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
     let data = lead_status_changed(change, pipeline);
@@ -36,8 +36,8 @@ pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pip
     Delivery { id, message, content_sha256: Trigger::Status(change).content_sha256(), debounce_key: None }
 }
 
-/// Returns at most seven attributes. SNS passes at most ten to a queue with raw delivery. None is
-/// empty, because SNS rejects an empty one.
+/// Returns at most seven attributes. With raw delivery, SNS passes at most ten to a queue. No
+/// attribute is empty, because SNS rejects empty ones.
 fn attributes(event: &Event, data: &LeadStatusChanged) -> BTreeMap<String, String> {
     let workspace_id = event.workspace_id.as_deref().map(|id| Text::new(id).into());
     let changed_by = data.changed_by.as_deref().map(|by| if CHANGED_BY.contains(&by) { by } else { "other" });
@@ -53,8 +53,8 @@ fn attributes(event: &Event, data: &LeadStatusChanged) -> BTreeMap<String, Strin
     attributes.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// Returns the lead's id if SNS accepts it as a group id (letters, digits and ASCII punctuation), or
-/// its hash.
+/// Returns the lead's id if SNS accepts it as a group id: letters, digits and ASCII punctuation.
+/// Otherwise returns its hash.
 fn group(lead_id: &str) -> String {
     let legal = lead_id.len() <= MAX_GROUP && lead_id.bytes().all(|byte| byte.is_ascii_graphic());
     if legal { lead_id.to_owned() } else { format!("sha256:{}", sha256_hex(lead_id.as_bytes())) }

@@ -1,4 +1,4 @@
-//! The change of a lead that triggers a delivery, and the hash that identifies this fact.
+//! The change of a lead that triggers a delivery, and the hash of its content.
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -14,9 +14,9 @@ pub(crate) enum Trigger<'a> {
 }
 
 impl Trigger<'_> {
-    /// Hashes the content that makes two events with one id the same fact. The bytes and the time
-    /// of a request do not count, because a retry may change them. Statuses and tags are hashed in
-    /// the form in which the rules compare them.
+    /// Hashes the content by which a duplicate differs from a body mismatch. The bytes and the time
+    /// of a request are not hashed, because a retry may change them. Statuses and tags are hashed
+    /// in the form in which the rules compare them.
     pub(crate) fn content_sha256(&self) -> String {
         let (kind, lead_id, campaign_id, previous, new) = match self {
             Self::Status(change) => {
@@ -31,12 +31,12 @@ impl Trigger<'_> {
     }
 }
 
-/// Returns a status or a tag in small letters and without surrounding blanks.
+/// Returns a status or a tag in lower case and without surrounding blanks.
 pub(crate) fn normal(text: &str) -> String {
     trim(text).to_lowercase()
 }
 
-/// Hashes the parts of a fact, in lower-case hex. The length of each part is hashed too, so that
+/// Returns the hash of the parts in lower-case hex. The length of each part is hashed too, so that
 /// two different lists of parts never give the same input.
 fn hash(parts: &[Option<&str>]) -> String {
     let hash = parts.iter().fold(Sha256::new(), |hash, part| match part {

@@ -1,26 +1,26 @@
-//! The signing secrets that count at this moment: those of the environment, or those in Secrets
-//! Manager, fetched and kept fresh.
+//! Returns the signing secrets that are valid now. They come from the environment or from Secrets
+//! Manager. Secrets from Secrets Manager are kept fresh.
 //!
-//! | event | action |
+//! | when | action |
 //! |---|---|
 //! | the function starts | a fetch |
-//! | a request comes [`MAX_AGE`] after the last fetch | a fetch, so that a withdrawn secret stops counting |
-//! | a request comes, and the last fetch failed | a fetch, if the bucket allows one |
-//! | a secret that we do not have may have made a signature | a fetch, if the bucket allows one; then a second verification |
+//! | the last fetch was [`MAX_AGE`] before a request | a fetch, which may withdraw a secret |
+//! | the last fetch before a request failed | a fetch, if the bucket allows one |
+//! | another secret may have signed a request | a fetch, if the bucket allows one; a new check |
 //!
-//! The bucket holds [`MAX_FETCHES`] fetches and gets one back every [`REFILL_INTERVAL`]. One fetch
-//! per interval would not be enough: after a stray forgery, a genuine event that a rotated secret
-//! signed would be refused until the interval is over. In a flood of forgeries, a process fetches
-//! six times a minute, at two calls each: nine cents for a whole day.
+//! The bucket has room for [`MAX_FETCHES`] fetches and gets one back every [`REFILL_INTERVAL`]. A
+//! bucket for one fetch would not be enough. After one forgery, a genuine event that a rotated
+//! secret signed would be refused until the interval is over. In a flood of forgeries, a process
+//! fetches six times a minute, at two calls each: nine cents for a whole day.
 //!
-//! Both versions count, `AWSCURRENT` and `AWSPREVIOUS`, so a rotation is one `put-secret-value`.
-//! Until the first fetch succeeds, nobody gets in. Later, a fetch that fails, in whole or in part,
-//! withdraws no secret.
+//! Both versions are valid, `AWSCURRENT` and `AWSPREVIOUS`, so a rotation is one
+//! `put-secret-value`. Until the first fetch succeeds, no request is accepted. If a later fetch
+//! fails, in whole or in part, the secrets so far stay valid.
 //!
-//! Each version is checked separately. While one version is refused, the other one still counts. If
-//! no usable secret made a signature meanwhile, the answer is 503 instead of 401, because SendPilot
-//! may sign with the refused secret. A refused current version is a failure, and every request
-//! counts it. A refused previous version causes no additional fetch.
+//! Each version is checked separately. While one version is refused, the other one stays valid. If
+//! a signature matches no usable secret meanwhile, the answer is 503 instead of 401, because
+//! SendPilot may sign with the refused secret. A refused current version is a failure, and every
+//! request counts it. A refused previous version causes no additional fetch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,63 +36,64 @@ use crate::secrets::secrets_manager::{FetchError, Fetched, Refused, StoredSecret
 use crate::secrets::signing::Secrets;
 use crate::timestamp::Timestamp;
 
-/// How long fetched secrets count without another fetch.
+/// The time for which fetched secrets are valid without another fetch.
 pub const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// Fetches in a full bucket.
+/// The number of fetches in a full bucket.
 pub const MAX_FETCHES: u32 = 5;
 
 /// The time in which the bucket gets one fetch back.
 pub const REFILL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Longest wait for the fetch at the start. Lambda gives the start ten seconds, and then starts the
-/// function again.
+/// The longest wait for the fetch at the start. Lambda allows ten seconds for a start, and then
+/// starts the function again.
 pub const START_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where the secrets are.
+/// The source of the secrets.
 #[derive(Debug)]
 pub enum Source {
-    /// These secrets. For local runs and tests.
+    /// These secrets, from the environment. For local runs and tests.
     Given(Secrets),
-    /// In the secret of Secrets Manager that has this name or ARN.
+    /// The secret in Secrets Manager with this name or ARN.
     Stored(String),
 }
 
-/// The known secrets, and where to fetch others.
+/// The known secrets, and the place from which others are fetched.
 #[derive(Debug)]
 pub struct Keyring {
-    /// `None` if the environment has the secrets themselves. They never change.
+    /// `None` if the secrets come from the environment. They then never change.
     stored: Option<StoredSecret>,
     /// Locked during a fetch, so that a second request waits for it instead of fetching too.
     held: Mutex<Held>,
 }
 
-/// What the last fetches brought.
+/// The result of the last fetches.
 #[derive(Debug)]
 struct Held {
-    /// `None` until a fetch has brought some.
+    /// `None` until a fetch has succeeded.
     secrets: Option<Arc<Secrets>>,
-    /// When the last fetch ended.
+    /// The time at which the last fetch ended.
     fetched_at: Timestamp,
-    /// What the last fetch could not get.
+    /// Why the last fetch failed, in whole or in part.
     failure: Option<FetchError>,
-    /// Why a version is refused, as of the last fetch that could read that version.
+    /// Why each version is refused, according to the last fetch that could read it.
     refused: Refused,
-    /// When the bucket is full again.
+    /// The time at which the bucket is full again.
     full_at: Timestamp,
 }
 
-/// No secret is available that could verify a signature.
+/// The error if no secret is available that could verify a signature.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoSecret {
-    /// Time until another fetch is allowed.
+    /// The time until another fetch is allowed.
     pub retry_after: Duration,
-    /// What to fix.
+    /// The text that says what to fix.
     pub detail: String,
 }
 
 impl Keyring {
-    /// Creates a keyring. A stored secret is fetched now; if that fails, later.
+    /// Creates a keyring, and fetches a stored secret. If this fetch fails, the next request
+    /// fetches again.
     pub async fn new(source: Source, aws: &Aws, now: Timestamp) -> Self {
         let stored = match source {
             Source::Given(secrets) => return Self::from_secrets(secrets),
@@ -101,20 +102,20 @@ impl Keyring {
         let mut held = Held::new(None, now);
         let begun = Instant::now();
         let fetched = stored.fetch(held.refused, begun + START_TIMEOUT).await;
-        held.learn(fetched, now.after(begun.elapsed()));
+        held.apply(fetched, now.after(begun.elapsed()));
         Self { stored: Some(stored), held: Mutex::new(held) }
     }
 
-    /// Creates a keyring of these secrets and no others.
+    /// Creates a keyring of these secrets, which never changes.
     pub fn from_secrets(secrets: Secrets) -> Self {
         let held = Held::new(Some(Arc::new(secrets)), Timestamp::from_millis(0));
         Self { stored: None, held: Mutex::new(held) }
     }
 
-    /// Returns the secrets that count now, after a fetch if one is due.
+    /// Returns the secrets that are valid now. Fetches them before if a fetch is due.
     ///
     /// # Errors
-    /// If no fetch has brought any.
+    /// If no fetch has succeeded yet.
     pub async fn secrets(&self, invocation: &Invocation) -> Result<Arc<Secrets>, NoSecret> {
         let mut held = self.held.lock().await;
         let now = invocation.now();
@@ -130,8 +131,8 @@ impl Keyring {
         })
     }
 
-    /// Fetches out of turn, and returns the secrets. Returns `None` if they are the same as before, or
-    /// if the bucket is empty.
+    /// Fetches at once, and returns the secrets. Returns `None` if nothing has changed, or if the
+    /// bucket is empty.
     pub async fn others(&self, invocation: &Invocation) -> Option<Arc<Secrets>> {
         let stored = self.stored.as_ref()?;
         let mut held = self.held.lock().await;
@@ -141,17 +142,17 @@ impl Keyring {
         held.refresh(stored, invocation).await.then(|| held.secrets.clone()).flatten()
     }
 
-    /// Returns why a signature that no usable secret made may still be genuine: a version is
-    /// refused, and SendPilot may sign with the secret in that version. Returns `None` if no
-    /// version is refused.
+    /// Returns why a signature that matches no usable secret may still be genuine: a version is
+    /// refused, and SendPilot may sign with the secret in it. Returns `None` if no version is
+    /// refused.
     pub async fn refused(&self, invocation: &Invocation) -> Option<NoSecret> {
         let held = self.held.lock().await;
         let detail = held.refused.errors().next()?.to_string();
         Some(NoSecret { retry_after: held.wait(invocation.now()), detail })
     }
 
-    /// Whether the current version is refused. Every request counts this fault while it lasts. The
-    /// previous version still lets events in, so nothing else would show the fault.
+    /// Returns whether the current version is refused. Every request counts this fault, because
+    /// nothing else would show it: events are still accepted with the previous version.
     pub async fn refuses_current(&self) -> bool {
         self.held.lock().await.refused.current.is_some()
     }
@@ -165,13 +166,13 @@ impl Held {
     /// Fetches both versions. Returns whether anything has changed.
     async fn refresh(&mut self, stored: &StoredSecret, invocation: &Invocation) -> bool {
         let fetched = stored.fetch(self.refused, invocation.schedule().secrets_by).await;
-        self.learn(fetched, invocation.now())
+        self.apply(fetched, invocation.now())
     }
 
-    /// Takes a fetch out of the bucket. Returns whether there was one in it.
+    /// Takes a fetch out of the bucket. Returns `false` if the bucket is empty.
     fn take(&mut self, now: Timestamp) -> bool {
         let longest = REFILL_INTERVAL * MAX_FETCHES;
-        // Bounded, because otherwise a clock that was set back would keep the bucket empty.
+        // Without this limit, a clock that was set back would keep the bucket empty.
         self.full_at = self.full_at.clamp(now, now.after(longest));
         let without_one = self.full_at.after(REFILL_INTERVAL);
         let allowed = without_one.since(now) <= longest;
@@ -186,9 +187,9 @@ impl Held {
         self.full_at.since(now.after(REFILL_INTERVAL * (MAX_FETCHES - 1)))
     }
 
-    /// Takes over the result of a fetch. Returns whether anything has changed. Until a fetch is
-    /// complete, the earlier secrets still count, because the missing one may be among them.
-    fn learn(&mut self, Fetched { secrets: fetched, refused, failure }: Fetched, now: Timestamp) -> bool {
+    /// Applies the result of a fetch. Returns whether anything has changed. If the fetch failed in
+    /// part, the earlier secrets stay valid, because the missing one may be among them.
+    fn apply(&mut self, Fetched { secrets: fetched, refused, failure }: Fetched, now: Timestamp) -> bool {
         let secrets = match (fetched, &self.secrets) {
             (Some(fetched), Some(before)) if failure.is_some() => Some(Arc::new(fetched.and(before))),
             (Some(fetched), _) => Some(Arc::new(fetched)),

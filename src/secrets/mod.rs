@@ -1,4 +1,4 @@
-//! The signing secrets: how a value is read, and how the values are fetched and kept fresh.
+//! Parses the signing secrets, fetches them, and keeps them fresh.
 
 pub mod keyring;
 mod secrets_manager;

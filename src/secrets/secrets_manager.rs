@@ -1,5 +1,5 @@
-//! The signing secret in Secrets Manager: both of its versions, and why a version is unreadable or
-//! refused.
+//! Fetches both versions of the signing secret from Secrets Manager, and says why a version is
+//! unreadable or refused.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use crate::error::chain;
 use crate::invocation::within;
 use crate::secrets::signing::{SecretError, Secrets};
 
-/// Secrets Manager's labels of the two versions that count.
+/// Secrets Manager's labels of the two versions that are valid.
 const CURRENT: &str = "AWSCURRENT";
 const PREVIOUS: &str = "AWSPREVIOUS";
 
@@ -22,7 +22,7 @@ pub(super) struct StoredSecret {
     pub(super) id: String,
 }
 
-/// Why each version is refused. A previous version that is absent or empty is not refused.
+/// Why each version is refused. A missing or empty previous version is not refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) current: Option<SecretError>,
@@ -45,26 +45,28 @@ pub(super) struct Fetched {
     pub(super) failure: Option<FetchError>,
 }
 
-/// Why a fetch brought nothing, or not all. A stranger may read the text in an answer; its sources
-/// are for the log.
+/// Why a fetch failed, in whole or in part. Anyone can get this message in an answer. Its sources
+/// are only logged.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
-    #[error("Secrets Manager does not give out this endpoint's signing secret; the function's log says why")]
+    #[error("Secrets Manager does not return this endpoint's signing secret; the function's log says why")]
     Refused(#[source] Box<dyn Error + Send + Sync>),
-    #[error("Secrets Manager did not answer in time when asked for this endpoint's signing secret")]
+    #[error("Secrets Manager did not answer in time, so this endpoint's signing secret is unknown")]
     TimedOut,
-    #[error("this endpoint's signing secret does not exist in Secrets Manager, or has no value; put SendPilot's there")]
+    #[error(
+        "this endpoint's signing secret does not exist in Secrets Manager, or has no value; store SendPilot's secret there"
+    )]
     Absent,
     #[error("this endpoint's signing secret in Secrets Manager, version {0}: {1}")]
     Unusable(&'static str, SecretError),
 }
 
 impl StoredSecret {
-    /// Fetches both versions, the current one first. So if a rotation in between makes it the
-    /// previous one, it is found all the same.
+    /// Fetches both versions, the current one first. If a rotation between the two calls makes it
+    /// the previous one, it is fetched twice, and not missed.
     ///
-    /// `before` says why versions are refused so far. A version that cannot be read keeps its
-    /// entry.
+    /// `before` says why each version was refused so far. A version that cannot be read now keeps
+    /// its entry.
     pub(super) async fn fetch(&self, before: Refused, by: Instant) -> Fetched {
         let mut fetched = Fetched { secrets: None, refused: before, failure: None };
         match self.version(CURRENT, by).await {
@@ -83,7 +85,8 @@ impl StoredSecret {
                     None => previous,
                 });
             }
-            // As before the first rotation, and after the placeholder.
+            // A new secret has no previous version. Once the first value is stored, the previous
+            // version is the template's empty placeholder.
             Err(FetchError::Absent) | Ok(Err(SecretError::Empty)) => fetched.refused.previous = None,
             Ok(Err(unusable)) => fetched.refused.previous = Some(unusable),
             Err(unreadable) => fetched.failure = fetched.failure.or(Some(unreadable)),
@@ -98,8 +101,8 @@ impl StoredSecret {
         let get = async {
             get.send().await.map_err(|error| match error.as_service_error() {
                 Some(GetSecretValueError::ResourceNotFoundException(_)) => FetchError::Absent,
-                // As text, because the error itself carries the whole answer, which may be a secret that
-                // could not be parsed.
+                // As text, because the error itself contains the whole answer, which may be a
+                // secret that could not be parsed.
                 _ => FetchError::Refused(chain(&error).into()),
             })
         };

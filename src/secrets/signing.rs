@@ -1,9 +1,9 @@
-//! Parses the signing secrets: one, or several during a rotation. A parsed secret cannot be read
-//! again.
+//! Parses the signing secrets: one, or several during a rotation. A parsed secret cannot be turned
+//! back into text.
 //!
-//! A value is used as a whole or refused as a whole. If one word of a bad value became a key, a
-//! stranger could guess that word and sign with it. Or genuine events would get 401, because the
-//! key is the wrong one.
+//! A value is used as a whole or refused as a whole. If one word of a bad value became a key,
+//! anyone could guess this word and sign with it. Or genuine events would get 401, because the key
+//! is wrong.
 
 use std::fmt;
 
@@ -14,13 +14,13 @@ use sha2::Sha256;
 
 use crate::json::Members;
 
-/// HMAC-SHA-256, keyed and ready to take the signed content.
+/// HMAC-SHA-256 with a key, ready for the signed content.
 pub(crate) type Keyed = Hmac<Sha256>;
 
 /// Marks a secret whose key is the base64 that follows (Svix, Standard Webhooks).
 const PREFIX: &str = "whsec_";
 
-/// Starts of a word whose [`PREFIX`] is misspelt or cut, in any letter case.
+/// The starts of a word whose [`PREFIX`] is misspelt or cut off, in any letter case.
 const MISSPELT: [&str; 3] = ["whsec", "hsec_", "sec_"];
 
 /// Minimum length of a key behind `whsec_` in bytes, and of a secret without `whsec_` in
@@ -28,21 +28,22 @@ const MISSPELT: [&str; 3] = ["whsec", "hsec_", "sec_"];
 /// part of a key.
 pub const MIN_LENGTH: usize = 16;
 
-/// All secrets that count at this moment; at least one.
+/// The secrets that are valid at this moment, at least one.
 ///
-/// SendPilot lets the old and the new secret both work for 24 hours after a rotation. It does not say
-/// which of the two signs, so both count.
+/// For 24 hours after a rotation, the old and the new secret are both valid. SendPilot does not say
+/// with which of the two it signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secrets(Vec<Secret>);
 
 /// One signing secret, kept as keyed MACs only, so that nothing can print it.
 #[derive(Clone)]
 pub(crate) struct Secret {
-    /// Keys of the Svix / Standard Webhooks scheme. Two where the secret has no prefix and could be meant either way.
+    /// The keys of the Svix / Standard Webhooks scheme. A secret without a prefix has two, because
+    /// it can be base64 or text.
     pub(crate) standard: Vec<Keyed>,
-    /// Keys of the scheme in SendPilot's own documentation: the secret as text, including the
-    /// prefix. There are two if the prefix or the padding of its base64 was lost, because SendPilot
-    /// signs with the whole text.
+    /// The keys of the scheme in SendPilot's own documentation: the secret as text, including the
+    /// prefix. There are two if the prefix or the padding of the base64 is missing, because
+    /// SendPilot signs with the whole text.
     pub(crate) documented: Vec<Keyed>,
 }
 
@@ -50,13 +51,13 @@ pub(crate) struct Secret {
 /// and says what to remove or do. It never quotes the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// There is nothing but white space.
+    /// The value is empty, or only white space.
     #[error("holds no secret")]
     Empty,
-    /// A character that no secret contains.
+    /// The secret has a character that no secret contains.
     #[error("secret number {0} holds {1}; remove it, or copy the secret again from SendPilot")]
     Character(usize, Foreign),
-    /// A secret was copied with the quotes around it.
+    /// The secret was copied with the quotes around it.
     #[error("secret number {0} holds a quotation mark; leave the quotes out")]
     Quoted(usize),
     /// A placeholder such as `<secret>`, or a secret in angle brackets.
@@ -114,7 +115,7 @@ pub enum SecretError {
         r#"is JSON, but not {{"secrets":["whsec_..."]}} or {{"NAME":"whsec_..."}}; use one of these forms, or plain text"#
     )]
     Shape,
-    /// Bytes, where Secrets Manager keeps texts apart from them.
+    /// A binary secret. Secrets Manager keeps binary secrets apart from text.
     #[error("is binary; put it as text")]
     Binary,
 }
@@ -130,7 +131,7 @@ pub enum Foreign {
     /// White space outside ASCII, such as a non-breaking space. `split_ascii_whitespace` does not
     /// split there.
     Space,
-    /// Typographic quotation marks, which word processors put in place of straight ones.
+    /// Typographic quotation marks, which word processors use instead of straight ones.
     Quote,
     /// A control character.
     Control,
@@ -171,17 +172,17 @@ impl fmt::Display for Foreign {
 }
 
 impl Secrets {
-    /// Reads one or more secrets, separated by ASCII white space, or JSON in one of the forms that
+    /// Parses one or more secrets, separated by ASCII white space, or JSON in one of the forms that
     /// the message of [`SecretError::Shape`] shows.
     ///
     /// # Errors
-    /// If there is no secret, or one of them cannot be a secret of SendPilot's. Then none of them
-    /// counts.
+    /// If there is no secret, or one of them cannot be a secret of SendPilot. Then none of them is
+    /// used.
     pub fn parse(value: &str) -> Result<Self, SecretError> {
         if !value.trim_ascii_start().starts_with(['{', '[']) {
             return Self::from_words(value);
         }
-        // The parser's own error would quote what it found.
+        // The parser's own error would quote the value.
         let Members(members) = serde_json::from_str(value).map_err(|_| SecretError::Shape)?;
         Self::from_words(&text_in(&members).ok_or(SecretError::Shape)?)
     }
@@ -196,7 +197,7 @@ impl Secrets {
         if secrets.is_empty() { Err(SecretError::Empty) } else { Ok(Self(secrets)) }
     }
 
-    /// Adds those of `others` that are not among these.
+    /// Adds the secrets of `others` that are not among these.
     pub fn and(mut self, others: &Self) -> Self {
         for other in others.iter() {
             if !self.0.contains(other) {
@@ -206,7 +207,7 @@ impl Secrets {
         self
     }
 
-    /// The number of secrets.
+    /// Returns the number of secrets.
     pub fn count(&self) -> usize {
         self.0.len()
     }
@@ -234,7 +235,7 @@ fn text_in(members: &[(String, Value)]) -> Option<String> {
 }
 
 impl Secret {
-    /// Reads the word at this position. `prefixed` says whether any word of the value starts with
+    /// Parses the word at this position. `prefixed` says whether any word of the value starts with
     /// [`PREFIX`]. If so, every word must.
     fn parse(word: &str, position: usize, prefixed: bool) -> Result<Self, SecretError> {
         refuse_copying_accidents(word, position)?;
@@ -249,7 +250,8 @@ impl Secret {
             }
             None if prefixed => return Err(SecretError::Stray(position)),
             None if word.len() < MIN_LENGTH => return Err(SecretError::FewCharacters(position)),
-            // Standard Webhooks libraries also decode a secret without its prefix; others take it as text.
+            // The libraries of Standard Webhooks decode a secret without its prefix. Others use it
+            // as text.
             None => {
                 let decoded = decode(word).filter(|key| key.len() >= MIN_LENGTH);
                 let with_prefix = decoded.as_ref().map(|key| format!("{PREFIX}{}", BASE64.encode(key)));
@@ -264,7 +266,7 @@ impl Secret {
     }
 }
 
-/// Refuses what people copy together with a secret, or instead of it.
+/// Refuses text that people often copy together with a secret, or instead of it.
 fn refuse_copying_accidents(word: &str, position: usize) -> Result<(), SecretError> {
     if let Some(foreign) = word.chars().find_map(Foreign::from_char) {
         return Err(SecretError::Character(position, foreign));
@@ -294,13 +296,14 @@ fn refuse_copying_accidents(word: &str, position: usize) -> Result<(), SecretErr
     Err(error(position))
 }
 
-/// Whether a word is `$NAME`, `${NAME}`, `$env:NAME`, the start of `$(command ...)`, or `%NAME%`.
+/// Returns whether a word is `$NAME`, `${NAME}`, `$env:NAME`, the start of `$(command ...)`, or
+/// `%NAME%`.
 fn is_variable(word: &str) -> bool {
     let name = word.strip_prefix('$').or_else(|| word.strip_prefix('%')?.strip_suffix('%'));
     name.is_some_and(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || "_:{}()".contains(c)))
 }
 
-/// Decodes strictly, except that the padding may be missing, because people lose it when they copy.
+/// Decodes strictly, except that the padding may be missing, because copies often lack it.
 fn decode(base64: &str) -> Option<Vec<u8>> {
     let unpadded = base64.trim_end_matches('=');
     let encoding = if unpadded.len() == base64.len() { BASE64_NOPAD } else { BASE64 };
@@ -311,7 +314,7 @@ fn keyed(key: &[u8]) -> Option<Keyed> {
     Keyed::new_from_slice(key).ok()
 }
 
-/// Compares the MACs of an empty message in constant time, because the text itself is not kept.
+/// Compares the MACs of an empty message in constant time, because the secret itself is not kept.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         let [one, two] = [self, other].map(|secret| secret.documented.iter().map(|mac| mac.clone().finalize()));

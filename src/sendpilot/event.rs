@@ -1,7 +1,7 @@
-//! Verified bytes go in, an [`Event`] comes out; the one place that knows SendPilot's names.
+//! Parses a verified body into an [`Event`]. Only this module knows SendPilot's field names.
 //!
-//! Only what an alert cannot do without is required. Whatever else is missing, null or of a type that SendPilot never
-//! sent before must not cost an alert: it is left out.
+//! Only the fields that every alert needs are required. Any other field that is missing, null or of
+//! an unexpected type is left out, because it must not cost an alert.
 
 use sendpilot_events::STATUSES;
 use serde_json::value::RawValue;
@@ -42,10 +42,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Longest `eventId` that is accepted, in bytes.
 pub const MAX_EVENT_ID: usize = 256;
 
-/// One webhook, as far as we use it.
+/// The parts of one webhook event that this receiver uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// `eventId`, the same on every retry; without one, the signed message id, which is too.
+    /// `eventId`, or the signed message id if `eventId` is missing. Both are the same on every
+    /// retry.
     pub id: Option<String>,
     /// `eventType` as received. Empty if the field is missing and the shape of `data` decided the
     /// kind.
@@ -53,35 +54,36 @@ pub struct Event {
     /// Whether the shape of `data` decided the kind, because the event type is unknown. SendPilot
     /// has renamed its events before.
     pub renamed: bool,
-    /// The workspace it happened in.
+    /// The workspace's id.
     pub workspace_id: Option<String>,
-    /// When the status changed, in UTC. `None` also where the text is not ISO 8601.
+    /// The time of the change, in UTC. `None` if the field is missing or is not ISO 8601.
     pub occurred_at: Option<OffsetDateTime>,
-    /// What happened.
+    /// The kind of event, with its data.
     pub kind: Kind,
 }
 
-/// What happened.
+/// The kind of an event, with its data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// A lead's status changed.
+    /// A lead's status has changed.
     StatusChanged(StatusChange),
-    /// A lead's tag changed.
+    /// A lead's tag has changed.
     TagChanged(TagChange),
-    /// Something that we do not use, and whose `data` we did not read.
+    /// An event that this receiver does not use. Its `data` is not read.
     Other,
 }
 
-/// A lead's change of status. Every field is text from outside. A status of [`STATUSES`] has
+/// A lead's change of status. Every field is untrusted text. A status of [`STATUSES`] has
 /// SendPilot's letter case, and any other status keeps its own. Statuses have no surrounding
 /// blanks. All other fields are as received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusChange {
-    /// The lead.
+    /// The lead's id.
     pub lead_id: String,
-    /// The campaign; absent for one-off invitations.
+    /// The campaign's id. `None` for one-off invitations.
     pub campaign_id: Option<String>,
-    /// The profile: canonical, with a country host, URL-encoded, or a bare `in/slug` with a query. Never a key.
+    /// The lead's profile: a canonical address, an address with a country host, a URL-encoded
+    /// address, or a bare `in/slug` with a query. So it identifies no lead.
     pub linkedin_url: Option<String>,
     /// The status before.
     pub previous_status: Option<String>,
@@ -91,14 +93,15 @@ pub struct StatusChange {
     pub changed_by: Option<String>,
 }
 
-/// A lead's change of tag. Nothing is required of it, because few ask for alerts on tags: who does not takes no such event for malformed.
+/// A lead's change of tag. No field is required, because few deployments alert on tags. In all
+/// other deployments, an incomplete event of this kind must not be malformed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TagChange {
-    /// The lead.
+    /// The lead's id.
     pub lead_id: Option<String>,
-    /// The campaign.
+    /// The campaign's id.
     pub campaign_id: Option<String>,
-    /// The profile, as in [`StatusChange`].
+    /// The lead's profile, in the forms of [`StatusChange::linkedin_url`].
     pub linkedin_url: Option<String>,
     /// The tag before.
     pub previous_tag: Option<String>,
@@ -106,36 +109,37 @@ pub struct TagChange {
     pub new_tag: Option<String>,
 }
 
-/// What is wrong with a genuine request that is no event. Names fields, never their content.
+/// Why the body of a genuine request is not a usable event. The message names fields and never
+/// quotes their content.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
-    /// Not a JSON object.
+    /// The body is not a JSON object.
     #[error("the body must be a JSON object (line {}, column {})", .0.line(), .0.column())]
     NotAnObject(#[source] serde_json::Error),
-    /// `data` of a change of status is absent or something else.
+    /// `data` of a change of status is missing or is not an object.
     #[error("data must be an object")]
     NoData,
-    /// A required field is absent, empty, or no string.
+    /// A required field is missing, empty, or not a string.
     #[error("{0} must be a string that is not empty")]
     Required(&'static str),
-    /// `eventId` is there, but is not what an id can be.
+    /// `eventId` is too long or not a string.
     #[error("eventId must be a string of at most {MAX_EVENT_ID} bytes")]
     BadEventId,
-    /// Nothing tells this delivery from another.
-    #[error("the event has no eventId, and its signature has no message id to stand in")]
+    /// Neither `eventId` nor a signed message id identifies the event.
+    #[error("the event has no eventId, and its signature has no message id either")]
     Unidentified,
 }
 
-/// Reads a verified body.
+/// Parses a verified body.
 ///
 /// # Errors
-/// Where a field is missing that an alert cannot do without.
+/// If a field is missing that every alert needs.
 pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
     // The signature covers the byte order mark, so the mark is skipped only after verification.
     let json = verified.body();
     let body = Object::parse(json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json)).map_err(Malformed::NotAnObject)?;
     let event_type = body.text("eventType");
-    let (kind, renamed) = match event_type.as_deref().and_then(Meaning::of) {
+    let (kind, renamed) = match event_type.as_deref().and_then(Meaning::from_event_type) {
         Some(Meaning::StatusChanged) => {
             (Kind::StatusChanged(status_change(&body.object("data").ok_or(Malformed::NoData)?)?), false)
         }
@@ -169,7 +173,7 @@ impl Meaning {
     /// Returns the meaning of an event type, without regard to letter case and surrounding blanks.
     /// Some senders use another letter case in test events than in production. The exact comparison
     /// comes first, because it is cheaper and matches nearly every event.
-    fn of(event_type: &str) -> Option<Self> {
+    fn from_event_type(event_type: &str) -> Option<Self> {
         Self::find(|name| name == event_type).or_else(|| {
             let event_type = trim(event_type);
             Self::find(|name| name.eq_ignore_ascii_case(event_type))
@@ -241,8 +245,8 @@ fn tag_change(data: Object<'_>) -> TagChange {
     }
 }
 
-/// A JSON object whose values are read when asked for. A derived struct would also be read from an array, would fail on
-/// a repeated key, and would fail as a whole on one field of a new type.
+/// A JSON object whose values are parsed only when they are needed. A derived struct would also
+/// accept an array. It would fail on a repeated key, and on one field of an unexpected type.
 struct Object<'a>(Members<LossyString, &'a RawValue>);
 
 impl<'a> Object<'a> {
@@ -251,8 +255,8 @@ impl<'a> Object<'a> {
     }
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
-        // An event has about a dozen members, which are found sooner than they are hashed. Of a
-        // repeated name, the last member counts.
+        // An event has about a dozen members, so a search is faster than a hash map. If a name is
+        // repeated, the last member counts.
         let Self(Members(members)) = self;
         members.iter().rev().find(|(LossyString(other), _)| other == name).map(|(_, member)| *member)
     }
@@ -261,14 +265,15 @@ impl<'a> Object<'a> {
         Self::parse(self.get(name)?.get().as_bytes()).ok()
     }
 
-    /// A string that is not empty.
+    /// Returns the member of this name if it is a string that is not empty.
     fn text(&self, name: &str) -> Option<String> {
         let LossyString(text) = serde_json::from_str(self.get(name)?.get()).ok()?;
         Some(text).filter(|text| !text.is_empty())
     }
 }
 
-/// ISO 8601 of any form; SendPilot's own has an offset, and UTC is meant where one has none.
+/// Parses ISO 8601 of any form. SendPilot's times have an offset. A time without one is taken as
+/// UTC.
 fn moment(text: &str) -> Option<OffsetDateTime> {
     let with_offset = OffsetDateTime::parse(text, &Iso8601::DEFAULT);
     let moment =

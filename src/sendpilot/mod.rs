@@ -1,4 +1,4 @@
-//! What SendPilot says: the signature of a request, and the event in its body.
+//! SendPilot's protocol: the signature of a request, and the event in its body.
 
 pub mod event;
 pub mod signature;

@@ -1,18 +1,22 @@
-//! Headers, raw bytes, secrets and the time go in; a [`Verified`] body comes out, or the reason why not.
+//! Verifies a request: turns headers and raw bytes into a [`Verified`] body, or says why it is
+//! rejected.
 //!
-//! Two schemes are in use, and both carry `webhook-signature`, so the content of the header decides, not its name:
+//! Two schemes are in use, and both have a header `webhook-signature`. So the content of the header
+//! decides which scheme applies, not its name:
 //!
 //! | | Svix / Standard Webhooks | SendPilot's own documentation |
 //! |---|---|---|
-//! | header | `v1,<base64>` | `v1,t=<seconds>,s=<hex>`, in either letter case; the `v1,` may be missing |
-//! | several, in a rotation | separated by spaces | not documented: separated by spaces, or with an `s=` each |
-//! | signed | `{id}.{timestamp}.{body}` | `{t}.{body}` |
+//! | header | `v1,<base64>` | `v1,t=<seconds>,s=<hex>`; the `v1,` may be missing |
+//! | letter case of hex | | either |
+//! | several signatures | separated by spaces | not documented: spaces, or an `s=` for each |
+//! | signed content | `{id}.{timestamp}.{body}` | `{t}.{body}` |
 //! | key | the bytes that `whsec_<base64>` decodes to | the secret as text |
-//! | age | fresh on every attempt: [`MAX_SKEW`] | perhaps as old as the last retry: [`MAX_AGE_DOCUMENTED`] |
+//! | greatest age | [`MAX_SKEW`] | [`MAX_AGE_DOCUMENTED`] |
 //!
-//! Written here and not taken from a crate, because no crate takes a clock, several secrets and the second scheme, and
-//! `standardwebhooks` 1.0.1 computes with the timestamp before the signature holds (and panics on `i64::MIN` where
-//! overflow is checked). Nothing below computes with a number, or believes a byte, that is not signed.
+//! No crate supports a clock that the caller passes in, several secrets, and both schemes. The
+//! crate `standardwebhooks` 1.0.1 also computes with the timestamp before it has checked the
+//! signature, and panics on `i64::MIN` if overflow checks are on. This module computes with no
+//! number, and trusts no byte, before the signature has been checked.
 
 use std::time::Duration;
 
@@ -23,14 +27,16 @@ use http::{HeaderMap, HeaderValue};
 use crate::secrets::signing::{Keyed, Secrets};
 use crate::timestamp::Timestamp;
 
-/// How far a timestamp may be from our clock, either way, where every attempt is signed anew: what Standard Webhooks recommends.
+/// The largest difference between a timestamp and our clock, in either direction, if every attempt
+/// has a new signature. Standard Webhooks recommends this value.
 pub const MAX_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// How old a signature of the documented scheme may be. It is not said whether a retry renews `t`; the last retry comes
-/// after 77 minutes. A replay inside this window meets the ledger and does nothing.
+/// The largest age of a signature of the documented scheme. SendPilot does not document whether a
+/// retry has a new `t`, and the last retry comes after 77 minutes. A replay in this time publishes
+/// nothing, because the ledger has the delivery already.
 pub const MAX_AGE_DOCUMENTED: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// The same three headers go by two families of names.
+/// Two families of names for the same three headers.
 const FAMILIES: [Family; 2] = [
     Family { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" },
     Family { id: "webhook-id", timestamp: "webhook-timestamp", signature: "webhook-signature" },
@@ -42,7 +48,8 @@ struct Family {
     signature: &'static str,
 }
 
-/// A body that one of our secrets signed. Only [`verify`] makes one, and only this can be parsed.
+/// A body that was signed with one of our secrets. Only [`verify`] creates one, and
+/// [`event::parse`](super::event::parse) accepts nothing else.
 #[derive(Debug, Clone, Copy)]
 pub struct Verified<'a> {
     body: &'a [u8],
@@ -50,58 +57,62 @@ pub struct Verified<'a> {
 }
 
 impl<'a> Verified<'a> {
-    /// The bytes that were signed.
+    /// Returns the bytes that were signed.
     pub fn body(&self) -> &'a [u8] {
         self.body
     }
 
-    /// The signed message id, the same on every attempt. The documented scheme has none.
+    /// Returns the signed message id, which is the same on every attempt. The documented scheme has
+    /// none.
     pub fn message_id(&self) -> Option<&'a str> {
         self.message_id
     }
 }
 
-/// Why a request is not believed. The text says what to mend.
+/// Why a request is rejected. The message says what to fix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// No signature header of either family.
-    #[error("the request carries no svix-signature or webhook-signature header")]
+    #[error("the request has no svix-signature or webhook-signature header")]
     Unsigned,
-    /// A signature, but not what it signs.
-    #[error("the signature header needs a {0} header beside it")]
+    /// A signature header without another header that the signature needs.
+    #[error("the request has a signature header, but no {0} header")]
     Incomplete(&'static str),
-    /// Empty, or with a `.`, which would make the signed content ambiguous.
+    /// The message id is empty, or contains a `.`, which would make the signed content ambiguous.
     #[error("the {0} header must not be empty and must not contain a dot")]
     BadId(&'static str),
-    /// Not plain decimal digits.
+    /// The timestamp is not plain decimal digits.
     #[error("the signature's timestamp must be Unix seconds in plain decimal digits")]
     BadTimestamp,
-    /// Neither grammar.
+    /// The signature header follows neither scheme.
     #[error(
-        "the signature header must read `v1,<base64>` (one or more, separated by spaces) or `v1,t=<Unix seconds>,s=<hex>`"
+        "the signature header must be `v1,<base64>` (one or more, separated by spaces) or `v1,t=<Unix seconds>,s=<hex>`"
     )]
     BadSignature,
-    /// No secret of ours made this signature over these bytes.
-    #[error("no signing secret of this endpoint made this signature; compare the secret with the one SendPilot shows")]
+    /// The signature over these bytes was made with none of our secrets.
+    #[error(
+        "the signature matches no signing secret of this endpoint; compare the secret with the one SendPilot shows"
+    )]
     Mismatch,
-    /// Signed by us, but too long ago.
-    #[error("the signature is genuine but too old; send the request anew")]
+    /// Signed with one of our secrets, but too long ago.
+    #[error("the signature is genuine but too old; sign the request again and send it")]
     Stale,
-    /// Signed by us, but ahead of our clock.
-    #[error("the signature is genuine but dated in the future; set the sender's clock")]
+    /// Signed with one of our secrets, but the timestamp is ahead of our clock.
+    #[error("the signature is genuine but dated in the future; correct the sender's clock")]
     Early,
-    /// Signed by one of our secrets, but the timestamp is in this unit instead of seconds.
+    /// Signed with one of our secrets, but the timestamp is in this unit instead of seconds.
     #[error("the signature is genuine, but its timestamp must be in Unix seconds and seems to be in {0}")]
     NotSeconds(&'static str),
 }
 
 impl Rejection {
-    /// Whether one of our secrets made the signature, so that only its age is wrong.
+    /// Returns whether the signature was made with one of our secrets, and only its time is wrong.
     fn is_genuine(self) -> bool {
         matches!(self, Self::Stale | Self::Early | Self::NotSeconds(_))
     }
 
-    /// The kind of rejection, for metrics and machines: `missing`, `malformed`, `mismatch` or `stale`.
+    /// Returns the kind of rejection, for metrics and programs: `missing`, `malformed`, `mismatch`
+    /// or `stale`.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unsigned | Self::Incomplete(_) => "missing",
@@ -112,12 +123,13 @@ impl Rejection {
     }
 }
 
-/// Believes the body if any signature on the request holds under any secret, and is of an age that its scheme can produce.
-/// Of the documented scheme, the first four in a header are tried.
+/// Returns the body if any signature of the request was made with one of the secrets, and has an
+/// age that its scheme allows. Of the documented scheme, the first four signatures in a header are
+/// tried.
 ///
 /// # Errors
-/// With the reason. If there are two signature headers, the reason is that of the genuine one, or
-/// else of the first one.
+/// If no signature passes. If the request has two signature headers, the reason is that of the
+/// genuine one, or else of the first one.
 pub fn verify<'a>(
     headers: &'a HeaderMap,
     body: &'a [u8],
@@ -137,8 +149,8 @@ pub fn verify<'a>(
     Err(rejection.unwrap_or(Rejection::Unsigned))
 }
 
-/// Whether a request that [`verify`] refused may be genuine under a secret that we do not have: some signature on it is well
-/// formed and of the right age.
+/// Returns whether a request that [`verify`] has rejected may be genuine under a secret that we do
+/// not have: at least one of its signatures is well formed and has the right age.
 pub(crate) fn may_hold_under_another_secret(headers: &HeaderMap, now: Timestamp) -> bool {
     FAMILIES.iter().any(|family| {
         let signed = headers.get(family.signature).map(|signature| Signed::read(family, signature, headers));
@@ -146,20 +158,20 @@ pub(crate) fn may_hold_under_another_secret(headers: &HeaderMap, now: Timestamp)
     })
 }
 
-/// The most signatures of the documented scheme that are tried on one request: each may name a time of its own, and so
-/// cost a hash of the whole body.
+/// The maximum number of signatures of the documented scheme that are tried on one header. Each can
+/// have its own time, and then costs another hash of the whole body.
 const MAX_DOCUMENTED: usize = 4;
 
-/// HMAC-SHA-256, decoded but not compared.
+/// A decoded HMAC-SHA-256 that has not been compared yet.
 type Candidate = [u8; 32];
 
-/// What one signature header claims, before anything of it is believed.
+/// The content of one signature header, before any of it is trusted.
 enum Signed<'a> {
     Standard { id: &'a str, timestamp: Seconds<'a>, candidates: Vec<Candidate> },
     Documented(Vec<(Seconds<'a>, Candidate)>),
 }
 
-/// Unix seconds, and the very digits that were signed.
+/// Unix seconds, and the digits as they were signed.
 #[derive(Clone, Copy)]
 struct Seconds<'a> {
     digits: &'a str,
@@ -197,13 +209,15 @@ impl<'a> Seconds<'a> {
 impl<'a> Signed<'a> {
     fn read(family: &Family, signature: &'a HeaderValue, headers: &'a HeaderMap) -> Result<Self, Rejection> {
         let text = signature.to_str().map_err(|_| Rejection::BadSignature)?;
-        // Several signatures are separated by spaces; API Gateway joins a header that came twice with a comma.
+        // Several signatures are separated by spaces. API Gateway joins a repeated header with
+        // commas.
         let tokens: Vec<_> = text.split([' ', ',']).filter(|token| !token.is_empty()).collect();
         let has = |field| tokens.iter().any(|token| token.starts_with(field));
         if has("t=") && has("s=") { Self::documented(&tokens) } else { Self::standard(family, &tokens, headers) }
     }
 
-    /// `[v1,]t=<seconds>,s=<hex>[,s=<hex>]`, any number of times. An `s` belongs to the `t` before it.
+    /// Reads `[v1,]t=<seconds>,s=<hex>[,s=<hex>]`, any number of times. An `s` belongs to the `t`
+    /// before it.
     fn documented(tokens: &[&'a str]) -> Result<Self, Rejection> {
         let (mut timestamp, mut candidates) = (None, Vec::new());
         for token in tokens {
@@ -214,7 +228,7 @@ impl<'a> Signed<'a> {
                     candidates.extend(decode(&HEXLOWER_PERMISSIVE, hex).map(|candidate| (timestamp, candidate)));
                 }
                 None if *token != "v1" => return Err(Rejection::BadSignature),
-                // The version, or a field that SendPilot has yet to think of.
+                // The version, or a field that SendPilot may add later.
                 _ => {}
             }
         }
@@ -222,7 +236,7 @@ impl<'a> Signed<'a> {
         if candidates.is_empty() { Err(Rejection::BadSignature) } else { Ok(Self::Documented(candidates)) }
     }
 
-    /// `v1,<base64>`, any number of times, and other versions between.
+    /// Reads `v1,<base64>`, any number of times. Signatures of other versions are ignored.
     fn standard(family: &Family, tokens: &[&'a str], headers: &'a HeaderMap) -> Result<Self, Rejection> {
         let header = |name| headers.get(name).ok_or(Rejection::Incomplete(name));
         let id = header(family.id)?.to_str().map_err(|_| Rejection::BadId(family.id))?;
@@ -248,12 +262,13 @@ impl<'a> Signed<'a> {
         }
     }
 
-    /// The age comes last, so that "stale" is only ever said of a genuine signature.
+    /// Checks the signature first and its age last, so that only a genuine signature is called
+    /// stale.
     fn check(self, body: &'a [u8], secrets: &Secrets, now: Timestamp) -> Result<Verified<'a>, Rejection> {
         match self {
             Self::Standard { id, timestamp, candidates } => {
                 let content = [id.as_bytes(), b".", timestamp.digits.as_bytes(), b".", body];
-                holds(secrets.iter().flat_map(|secret| &secret.standard), &content, &candidates)?;
+                check_signature(secrets.iter().flat_map(|secret| &secret.standard), &content, &candidates)?;
                 timestamp.check(now, MAX_SKEW)?;
                 Ok(Verified { body, message_id: Some(id) })
             }
@@ -261,7 +276,8 @@ impl<'a> Signed<'a> {
                 let mut rejection = Rejection::Mismatch;
                 for (timestamp, candidate) in candidates {
                     let content = [timestamp.digits.as_bytes(), b".", body];
-                    if holds(secrets.iter().flat_map(|secret| &secret.documented), &content, &[candidate]).is_ok() {
+                    let keys = secrets.iter().flat_map(|secret| &secret.documented);
+                    if check_signature(keys, &content, &[candidate]).is_ok() {
                         match timestamp.check(now, MAX_AGE_DOCUMENTED) {
                             Ok(()) => return Ok(Verified { body, message_id: None }),
                             Err(reason) => rejection = reason,
@@ -278,8 +294,8 @@ fn decode(encoding: &Encoding, text: &str) -> Option<Candidate> {
     encoding.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
-/// Hashes the content once per key, and compares with each signature in constant time.
-fn holds<'a>(
+/// Hashes the content once per key, and compares the hash with each signature in constant time.
+fn check_signature<'a>(
     keys: impl Iterator<Item = &'a Keyed>,
     content: &[&[u8]],
     candidates: &[Candidate],

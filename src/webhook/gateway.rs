@@ -1,10 +1,10 @@
 //! Converts an invocation's payload to a request, and a response to the invocation's result.
 //!
-//! `lambda_http::run` would do both. But it refuses a whole payload for one header outside ASCII,
-//! and panics on a query or a host that is not a URI, and on malformed base64. Anyone can send such
-//! a request without a signature. A panic would cost a cold start and raise an alarm. So this module
-//! copies only the valid parts that the handler reads. If it leaves a part of a request out, the
-//! request fails at its signature.
+//! `lambda_http::run` would do both, but one header outside ASCII makes it refuse the whole
+//! payload. It also panics on malformed base64, and on a query or a host that is not a URI. Anyone
+//! can send such a request without a signature. A panic would cost a cold start and raise an alarm.
+//! So this module copies only the valid parts that the handler reads. If a needed part is left out,
+//! the request fails the check of its signature.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,8 +20,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::json::LossyString;
 
-/// An invocation's payload: the members that are read of a request in payload format 2.0 of API
-/// Gateway's HTTP APIs, or the kind of anything else.
+/// An invocation's payload. A request in payload format 2.0 of API Gateway's HTTP APIs is reduced
+/// to the members that are needed. Any other payload is reduced to its kind.
 #[derive(Debug)]
 pub struct Payload(Result<Members, NotARequest>);
 
@@ -35,10 +35,10 @@ impl NotARequest {
     const UNREADABLE: Self = Self("a payload that is not JSON, or has a member of another type than in that format,");
 }
 
-/// The members of format 2.0 that are read, and then the members that identify events of other
-/// sources. Both payload formats are documented at
+/// The members of format 2.0 that the handler needs, and the members that identify events of other
+/// sources. AWS documents both payload formats at
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>,
-/// the other events at <https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html>.
+/// and the other events at <https://docs.aws.amazon.com/lambda/latest/dg/lambda-services.html>.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Members {
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Payload {
     }
 }
 
-/// Reads an object as [`Members`]. Of any other JSON value, returns the kind.
+/// Reads an object as [`Members`], and any other JSON value as its kind.
 struct AnyJson;
 
 impl<'de> Visitor<'de> for AnyJson {
@@ -180,7 +180,7 @@ impl TryFrom<Payload> for Request {
             Some(LossyString(text)) => Body::Text(text),
             None => Body::Empty,
         });
-        // API Gateway puts a stage that has a name before the path.
+        // API Gateway puts the stage's name before the path, except the name `$default`.
         let stage = stage.map(|LossyString(stage)| format!("/{stage}"));
         let path = stage.and_then(|stage| path.strip_prefix(&stage)).unwrap_or(&path);
         if path.starts_with('/')
@@ -188,7 +188,7 @@ impl TryFrom<Payload> for Request {
         {
             *request.uri_mut() = Uri::from(path);
         }
-        // The route accepts no method that HTTP does not know.
+        // A method that HTTP does not know gets 405, as OPTIONS does.
         *request.method_mut() = method.parse().unwrap_or(Method::OPTIONS);
         let headers = headers.into_iter().flatten();
         request

@@ -146,7 +146,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         let mut body_mismatch = false;
         let mut event = Cow::Borrowed(event);
         for _ in 0..MAX_OWN_IDS {
-            if !matches!(delivered.outcome, Outcome::Refused(Refusal::OtherContent)) {
+            if !matches!(delivered.outcome, Outcome::Refused(Refusal::BodyMismatch)) {
                 break;
             }
             body_mismatch = true;

@@ -1,4 +1,4 @@
-//! One HTTP request, from API Gateway's payload to the answer.
+//! Answers one HTTP request: from API Gateway's payload to the response.
 
 pub mod gateway;
 mod handler;

@@ -1,13 +1,13 @@
-//! The one table of answers: the status and the words of each.
+//! The table of answers: the status and the body of each.
 //!
-//! SendPilot takes any 2xx as final and retries everything else until 77 minutes have passed. So
-//! the answer is 2xx only if nothing can be lost any more. It is 4xx if a retry cannot help, and
-//! 409 or 503 with `Retry-After` if a retry can.
+//! SendPilot takes any 2xx as final, and retries after any other status for 77 minutes. So the
+//! answer is 2xx only if nothing can be lost any more. If a retry cannot help, the answer is 4xx.
+//! If a retry can help, the answer is 409 or 503 with `Retry-After`.
 //!
-//! An alert has to be published for a 2xx. A message to the lead status stream only has to be
-//! claimed. Its row is then pending, and the redrive publishes it without SendPilot's help; only
-//! turning the stream off ends the wait otherwise. If the answer were 503 until the stream works
-//! again, alerts would stop too: Svix disables an endpoint that fails for five days
+//! An alert must be published before the answer is 2xx. A message to the lead status stream only
+//! has to be claimed. Its row is then pending, and the redrive publishes the message without
+//! SendPilot's help, unless the stream is turned off first. If the answer were 503 until the stream
+//! works again, alerts would stop too: Svix disables an endpoint that fails for five days
 //! (<https://docs.svix.com/retries>).
 
 use std::time::Duration;
@@ -19,60 +19,61 @@ use crate::delivery::ledger::Refusal;
 use crate::delivery::relay::Outcome;
 use crate::invocation::Invocation;
 
-/// Largest body that is read, in bytes: the most that SNS would publish.
+/// The largest accepted body, in bytes: as large as the largest message that SNS publishes.
 pub const MAX_BODY: usize = 256 * 1024;
 
-/// The wait before a retry of a delivery that no attempt holds. SendPilot's first retry comes after
-/// 5 s too.
+/// The `Retry-After` for a delivery that no attempt has claimed. SendPilot's first retry comes
+/// after 5 s too.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The alert is published.
+    /// The alert has been published.
     Alerted,
-    /// No alert was due, and the message to the lead status stream is published.
+    /// No alert was due, and the message to the lead status stream has been published.
     Streamed,
-    /// No alert was due. The message to the lead status stream is claimed, and the redrive
+    /// No alert was due. The message to the lead status stream has been claimed, and the redrive
     /// publishes it.
     Pending,
-    /// Another alert for the same lead and status is published or durably claimed.
+    /// Another alert for the same lead and status has been published or is durably claimed.
     Debounced,
-    /// An earlier attempt did everything that the event needs.
+    /// Earlier attempts have done everything that the event needs.
     Duplicate,
     /// A genuine event that needs no message.
     Ignored,
-    /// Another attempt has claimed the alert. It may still die, so this is not a success.
+    /// Another attempt has claimed the alert. That attempt may still crash, so this is not a
+    /// success.
     InProgress {
-        /// Time until its lease ends.
+        /// The time until the other attempt's lease ends.
         retry_after: Duration,
     },
     /// The alert is not known to be published, or the stream's message is not known to be claimed.
     Unavailable {
-        /// Time until another attempt can succeed.
+        /// The time until another attempt can succeed.
         retry_after: Duration,
     },
     /// No signing secret is available, so the sender is unknown.
     NoSecret {
-        /// Time until the secret is fetched again.
+        /// The time until the secret is fetched again.
         retry_after: Duration,
-        /// What to fix.
+        /// The text that says what to fix.
         detail: String,
     },
-    /// A genuine request whose body is not a usable event. The text says what to fix.
+    /// The request is genuine, but its body is not a usable event. The text says what to fix.
     Malformed(String),
-    /// No signing secret made the signature, or its time is wrong.
+    /// The signature was made with no signing secret of ours, or its time is wrong.
     Unauthorized {
         /// `missing`, `malformed`, `mismatch` or `stale`.
         reason: &'static str,
-        /// What to fix.
+        /// The text that says what to fix.
         detail: String,
     },
-    /// Another path than [`PATH`](super::PATH).
+    /// The path is not [`PATH`](super::PATH).
     NotFound,
-    /// Another method than POST.
+    /// The method is not POST.
     MethodNotAllowed,
-    /// A body over [`MAX_BODY`].
+    /// The body is larger than [`MAX_BODY`].
     TooLarge,
 }
 
@@ -83,17 +84,17 @@ pub struct Row<'a> {
     pub status: StatusCode,
     /// The answer's `outcome`, in its body and in the log.
     pub outcome: &'static str,
-    /// Why a request was refused for good, in a word.
+    /// Why a retry cannot help, in one word.
     pub reason: Option<&'static str>,
-    /// What to fix, or what to do.
+    /// The text that says how to fix the request, or when to retry.
     pub detail: Option<&'a str>,
-    /// Time until a retry can succeed.
+    /// The time until a retry can succeed.
     pub retry_after: Option<Duration>,
 }
 
 impl Answer {
-    /// Returns the answer to an event with one delivery. `is_stream` says that it is the message to
-    /// the lead status stream. For this message, a claim is enough.
+    /// Returns the answer to an event with one delivery. `is_stream` says whether its message is
+    /// for the lead status stream. For such a message, a claim is enough.
     pub fn from_delivery(outcome: &Outcome, is_stream: bool, invocation: &Invocation) -> Self {
         let now = invocation.now();
         match outcome {
@@ -105,19 +106,20 @@ impl Answer {
             Outcome::Refused(Refusal::Done) => Self::Duplicate,
             claimed if is_stream && claimed.is_claimed() => Self::Pending,
             Outcome::Refused(Refusal::InProgress { until }) => Self::InProgress { retry_after: until.since(now) },
-            Outcome::Refused(Refusal::OtherContent) | Outcome::Unpublished { released: Ok(()), .. } => {
+            Outcome::Refused(Refusal::BodyMismatch) | Outcome::Unpublished { released: Ok(()), .. } => {
                 Self::Unavailable { retry_after: RETRY }
             }
-            // The claim holds, or may hold. Nobody else can claim the delivery before its lease ends.
+            // This attempt has the claim, or may have it. So the next attempt must wait until the
+            // lease ends.
             Outcome::Unclaimed(_) | Outcome::Unpublished { released: Err(_), .. } => {
                 Self::Unavailable { retry_after: invocation.lease_until().since(now) }
             }
         }
     }
 
-    /// Returns the answer to an event with two deliveries. `self` is the alert's answer, `stream`
-    /// that of the message to the lead status stream. The alert decides, unless the message could
-    /// not be claimed: then only SendPilot's next attempt can save the message.
+    /// Returns the answer to an event with two deliveries. `self` is the answer for the alert, and
+    /// `stream` is the answer for the message to the lead status stream. The alert decides, unless
+    /// the message could not be claimed. Then only SendPilot's next retry can save the message.
     #[must_use]
     pub fn and(self, stream: Self) -> Self {
         match (self, stream) {
@@ -155,13 +157,13 @@ impl Answer {
             Self::InProgress { retry_after } => retry(
                 StatusCode::CONFLICT,
                 "in_progress",
-                "another delivery of this event is being worked on; send it again after Retry-After",
+                "another attempt at this event is in progress; send the event again after Retry-After",
                 retry_after,
             ),
             Self::Unavailable { retry_after } => retry(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
-                "not every message for this event is published or safely stored; send it again after Retry-After",
+                "not every message for this event could be published or stored; send the event again after Retry-After",
                 retry_after,
             ),
             Self::NoSecret { retry_after, detail } => {
@@ -169,14 +171,11 @@ impl Answer {
             }
             Self::Malformed(detail) => refused(StatusCode::BAD_REQUEST, "malformed", "body", detail),
             Self::Unauthorized { reason, detail } => refused(StatusCode::UNAUTHORIZED, "unauthorized", reason, detail),
-            Self::NotFound => refused(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                "route",
-                "webhooks are received at POST /webhooks/sendpilot",
-            ),
+            Self::NotFound => {
+                refused(StatusCode::NOT_FOUND, "not_found", "route", "send webhooks to POST /webhooks/sendpilot")
+            }
             Self::MethodNotAllowed => {
-                refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "route", "webhooks are sent by POST")
+                refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "route", "webhooks must be sent by POST")
             }
             Self::TooLarge => refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -187,7 +186,7 @@ impl Answer {
         }
     }
 
-    /// Returns the HTTP response. `event_id` is that of the event, once it is known and genuine.
+    /// Returns the HTTP response. `event_id` is the event's id, if a genuine event has one.
     #[expect(clippy::expect_used, reason = "strings and a number under fixed names always serialize to JSON")]
     pub fn response(&self, event_id: Option<&str>) -> Response<String> {
         let Row { status, outcome, reason, detail, retry_after, .. } = self.row();
@@ -216,8 +215,8 @@ impl Answer {
     }
 }
 
-/// An answer's body: plain for 2xx, and a problem of RFC 9457 for all else. The problem's `type` is
-/// left out, which means `about:blank`.
+/// The body of an answer: plain JSON for 2xx, and a problem by RFC 9457 for every other status. The
+/// problem has no `type`, which means `about:blank`.
 #[derive(Serialize)]
 struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,5 @@
-//! Each body of an alert against its golden file in `events/alerts/`, and SNS's limits for every
-//! event.
+//! Compares each body of an alert with its golden file in `events/alerts/`. Every alert must keep
+//! the limits of SNS, Slack and SMS.
 //!
 //! To update the golden files, run `UPDATE_GOLDEN=1 cargo test --test behaviour alert::`.
 
@@ -9,7 +9,7 @@ use std::fs;
 use crate::support::requests::{file, secrets};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
-use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange};
+use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange, TagChange};
 use opportunity_alerts::sendpilot::signature::verify;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ fn bodies(message: &Message) -> BTreeMap<String, String> {
     parts(message).2
 }
 
-/// JSON as a person reads it; other text as it is.
+/// Returns JSON with line breaks, and any other text as it is.
 fn readable(body: &str) -> String {
     serde_json::from_str::<Value>(body)
         .map_or(body.to_owned(), |value| serde_json::to_string_pretty(&value).unwrap() + "\n")
@@ -130,11 +130,11 @@ fn opportunity(id: &str, lead: &str, url: Option<&str>) -> Event {
 #[test]
 fn links_only_to_linkedin() {
     for (url, link, name) in [
-        ("https://www.linkedin.com/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "john-doe"),
-        ("https://linkedin.com/in/john-doe/", Some("https://linkedin.com/in/john-doe/"), "john-doe"),
-        ("HTTPS://De.LinkedIn.com/in/j%C3%BCrgen?trk=x", Some("https://de.linkedin.com/in/j%C3%BCrgen"), "j\u{fc}rgen"),
-        ("https://www.linkedin.com/in/m\u{fc}ller", Some("https://www.linkedin.com/in/m%C3%BCller"), "m\u{fc}ller"),
-        ("https%3A%2F%2Fwww.linkedin.com%2Fin%2Fjohn-doe", Some("https://www.linkedin.com/in/john-doe"), "john-doe"),
+        ("https://www.linkedin.com/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
+        ("https://linkedin.com/in/john-doe/", Some("https://linkedin.com/in/john-doe/"), "John Doe"),
+        ("HTTPS://De.LinkedIn.com/in/j%C3%BCrgen?trk=x", Some("https://de.linkedin.com/in/j%C3%BCrgen"), "Jürgen"),
+        ("https://www.linkedin.com/in/m\u{fc}ller", Some("https://www.linkedin.com/in/m%C3%BCller"), "Müller"),
+        ("https%3A%2F%2Fwww.linkedin.com%2Fin%2Fjohn-doe", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
         (
             "https://www.linkedin.com/in/[click](https://evil.example/)",
             Some("https://www.linkedin.com/in/%5Bclick%5D%28https%3A//evil.example/%29"),
@@ -150,8 +150,8 @@ fn links_only_to_linkedin() {
             Some("https://www.linkedin.com/redir/redirect"),
             "lead lead_1",
         ),
-        ("in/john-doe?trk=people", None, "john-doe"),
-        ("/in/john-doe", None, "john-doe"),
+        ("in/john-doe?trk=people", None, "John Doe"),
+        ("/in/john-doe", None, "John Doe"),
         ("http://www.linkedin.com/in/john-doe", None, "lead lead_1"),
         ("https://linkedin.com.evil.example/in/john-doe", None, "lead lead_1"),
         ("https://evillinkedin.com/in/john-doe", None, "lead lead_1"),
@@ -175,7 +175,7 @@ fn links_only_to_linkedin() {
     }
 }
 
-/// Where text for a person holds a link, it is one to LinkedIn, and of characters that no markup knows.
+/// Asserts that each link in a text leads to LinkedIn and has no character that is markup.
 fn assert_links(text: &str) {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/%-._~".contains(c);
     for word in text.split_whitespace() {
@@ -189,7 +189,26 @@ fn assert_links(text: &str) {
     }
 }
 
-/// What the contract says of any alert.
+/// Asserts that a text has no markup except code spans, labels and links.
+fn assert_markup(text: &str) {
+    assert!(!text.contains(['<', '>', '&']), "{text:?}");
+    for line in text.lines() {
+        let parts: Vec<_> = line.split('`').collect();
+        assert_eq!(parts.len() % 2, 1, "{text:?}");
+        let words = parts.iter().step_by(2).flat_map(|part| part.split(' '));
+        for word in words.filter(|word| !word.starts_with("https://")) {
+            let word = ["*Tag:*", "*Campaign*", "*Lead*", "*Workspace*", "*Event*"]
+                .iter()
+                .find(|label| **label == word)
+                .map_or(word, |_| "");
+            assert!(!word.contains(['*', '_', '~', '#', '[', ']', '|', '@', '!', '\\']), "{text:?}");
+        }
+        assert!(!line.starts_with('-'), "{text:?}");
+        assert!(parts.iter().skip(1).step_by(2).all(|code| !code.is_empty()), "{text:?}");
+    }
+}
+
+/// Asserts that a message keeps every limit, and shows a person nothing that could deceive.
 fn assert_legal(message: &Message) {
     let hidden = |text: &str| {
         text.chars().find(|&c| {
@@ -207,26 +226,27 @@ fn assert_legal(message: &Message) {
         assert_eq!(hidden(body), None, "{body:?}");
     }
     let sms = &bodies["sms"];
-    assert!(
-        sms.len() <= 140 && sms.chars().all(|c| matches!(c, ' '..='~') && !"[]{}\\|^~`".contains(c) || c == '~'),
-        "{sms:?}"
-    );
+    let in_gsm = |c: char| {
+        let is_ascii = matches!(c, ' '..='~') && !"[]{}\\|^~`".contains(c);
+        is_ascii || "àäåæèéìñòöøùüßÄÅÆÇÉÑÖØÜ".contains(c) || c == '~'
+    };
+    assert!(sms.chars().count() <= 140 && sms.chars().all(in_gsm), "{sms:?}");
     let event: Value = serde_json::from_str(&bodies["default"]).unwrap();
     assert!(url::Url::parse(event["source"].as_str().unwrap()).is_ok());
     assert!(["id", "subject"].iter().all(|name| !event[name].as_str().unwrap().is_empty()));
     let chat: Value = serde_json::from_str(&bodies["https"]).unwrap();
     let [title, description] = ["title", "description"].map(|name| chat["content"][name].as_str().unwrap());
-    for words in [title, description] {
-        assert!(!words.contains(['<', '>']), "{words:?}");
-        assert_eq!(words.matches('`').count() % 2, 0, "{words:?}");
-    }
+    assert_markup(title);
+    assert_markup(description);
+    assert!(title.encode_utf16().count() <= 120 && !title.contains('\n'), "{title:?}");
     assert!(description.len() <= 3000, "{} bytes", description.len());
     for text in [subject, &bodies["email"], sms, title, description] {
         assert_links(text);
     }
+    assert!(!bodies["email"].contains("\n\n\n") && bodies["email"].ends_with(".\n"), "{:?}", bodies["email"]);
 }
 
-/// Text as an attacker would choose it: everything that escapes badly, grows, hides or deceives.
+/// Generates text that an attacker would choose: it escapes badly, grows, hides or deceives.
 fn hostile() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         any::<String>(),
@@ -234,7 +254,7 @@ fn hostile() -> impl Strategy<Value = String> {
         "[\u{200b}-\u{200f}\u{2028}-\u{202e}\u{2060}-\u{206f}\u{feff}]{0,9}",
         "[\u{1F600}-\u{1F64F}\u{10FFFE}\u{FFFF}]{0,60}",
         Just("https://www.linkedin.com/in/".to_owned()),
-        // A body that replaces characters must not make a link of others.
+        // Replacing characters must not create a link.
         proptest::string::string_regex("(https)?[:\u{FF1A}|\\\\/\u{2215}^~`]{2,6}evil[.\u{3002}|`]example").unwrap(),
         proptest::string::string_regex(
             "[)(|'`\\[\\]*_~]{1,4}(https://evil\\.example|www\\.evil\\.example|\u{FF0E}evil)?"
@@ -247,34 +267,191 @@ fn hostile() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
 }
 
+/// Generates an event in which every text is hostile, and rules that alert on it.
+fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
+    let maybe = || proptest::option::of(hostile());
+    let url = prop_oneof![hostile(), hostile().prop_map(|slug| format!("https://www.linkedin.com/in/{slug}"))];
+    let when = any::<Option<i64>>().prop_map(|seconds| {
+        seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds % 400_000_000_000).ok())
+    });
+    let texts = (hostile(), maybe(), maybe(), proptest::option::of(url), maybe(), maybe(), hostile());
+    // The parser never returns an empty id.
+    let id = hostile().prop_map(|id| if id.is_empty() { "e".into() } else { id });
+    (id, texts, when, 0..3).prop_map(
+        |(id, (lead, workspace_id, campaign_id, linkedin_url, previous, changed_by, new), occurred_at, kind)| {
+            let new = if kind == 0 { "OPPORTUNITY".into() } else { new };
+            let rules = Rules { alert_statuses: vec![new.clone()], alert_tags: vec![new.clone()], ..Rules::default() };
+            let kind = if kind == 2 {
+                let (lead_id, new_tag) = (Some(lead), Some(new));
+                Kind::TagChanged(TagChange { lead_id, campaign_id, linkedin_url, previous_tag: previous, new_tag })
+            } else {
+                Kind::StatusChanged(StatusChange {
+                    lead_id: lead,
+                    campaign_id,
+                    linkedin_url,
+                    previous_status: previous,
+                    new_status: new,
+                    changed_by,
+                })
+            };
+            let event_type = "lead.updated".into();
+            (Event { id: Some(id), event_type, renamed: false, workspace_id, occurred_at, kind }, rules)
+        },
+    )
+}
+
 proptest! {
     #[test]
-    fn every_alert_keeps_snss_limits(texts in proptest::collection::vec(hostile(), 7), present in any::<[bool; 5]>(), when in any::<Option<i64>>()) {
-        let [id, lead, workspace, campaign, url, previous, by] = <[String; 7]>::try_from(texts).unwrap();
-        let event = Event {
-            // The parser takes an empty one for none.
-            id: Some(if id.is_empty() { "e".into() } else { id }),
-            event_type: "lead.updated".into(),
-            renamed: false,
-            workspace_id: present[0].then_some(workspace),
-            occurred_at: when.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds % 400_000_000_000).ok()),
-            kind: Kind::StatusChanged(StatusChange {
-                lead_id: lead,
-                campaign_id: present[1].then_some(campaign),
-                linkedin_url: present[2].then_some(url),
-                previous_status: present[3].then_some(previous),
-                new_status: "OPPORTUNITY".into(),
-                changed_by: present[4].then_some(by),
-            }),
-        };
-        if let Some(delivery) = alert(&event) {
+    fn every_alert_is_legal((event, rules) in hostile_alert()) {
+        if let Some(delivery) = rules.due(&event).unwrap().alert {
             assert_legal(&delivery.message);
         }
+    }
+
+    #[test]
+    fn every_name_is_short_and_no_link(slug in hostile()) {
+        let slug: String = percent_encoding::utf8_percent_encode(&slug, percent_encoding::NON_ALPHANUMERIC).collect();
+        let message = alert(&opportunity("evt_1", "lead_1", Some(&format!("in/{slug}")))).unwrap().message;
+        assert_legal(&message);
+        let name = parts(&message).0.strip_prefix("New opportunity: ").unwrap();
+        prop_assert!((1..=60).contains(&name.encode_utf16().count()), "{name:?}");
+        prop_assert!(!name.contains("www.e") && !name.contains("@c"), "{name:?}");
     }
 }
 
 #[test]
-fn no_body_makes_a_link_of_characters_that_it_replaces() {
+fn a_name_comes_from_the_profiles_address() {
+    for (slug, name) in [
+        ("john-doe", "John Doe"),
+        ("john-doe-4b7a912", "John Doe"),
+        ("john-doe-2a1ba6258", "John Doe"),
+        ("john-doe-12345", "John Doe"),
+        ("john-doe-7", "John Doe"),
+        ("john-doe-2024", "John Doe"),
+        ("John-DOE", "John DOE"),
+        ("-john--doe-", "John Doe"),
+        ("dr-jane-roe-phd", "Dr Jane Roe Phd"),
+        ("ludwig-van-beethoven", "Ludwig Van Beethoven"),
+        ("conan-o'brien", "Conan O'brien"),
+        ("john", "John"),
+        ("johndoe", "Johndoe"),
+        ("mcdonald", "Mcdonald"),
+        ("McDonald", "McDonald"),
+        ("john-4b7a912", "John"),
+        // Letters outside ASCII, URL-encoded or not.
+        ("m%C3%BCller", "Müller"),
+        ("%C3%A9lodie-n%C3%A9e", "Élodie Née"),
+        ("mu\u{308}ller", "Mu\u{308}ller"),
+        ("\u{df}-\u{1c6}", "Ss \u{1c5}"),
+        ("анна-петрова-4b7a912", "Анна Петрова"),
+        ("გიორგი", "გიორგი"),
+        ("王-小明", "王 小明"),
+        ("कृष्ण-कुमार", "कृष्ण कुमार"),
+        ("محمد-علي", "محمد علي"),
+        // Not names.
+        ("x9-7", "x9-7"),
+        ("john-doe-4b7a", "john-doe-4b7a"),
+        ("john-doe-4b7a912c4d", "john-doe-4b7a912c4d"),
+        ("henry-the-8th", "henry-the-8th"),
+        ("studio-54", "studio-54"),
+        ("john1984", "john1984"),
+        ("4b7a912", "4b7a912"),
+        ("2024", "2024"),
+        ("john_doe", "john_doe"),
+        ("john%20doe", "john doe"),
+        ("john.doe", "john[.]doe"),
+        ("ACoAAB1x-YZ", "ACoAAB1x-YZ"),
+        ("'", "'"),
+        ("-", "-"),
+    ] {
+        let message = alert(&opportunity("evt_1", "lead_1", Some(&format!("in/{slug}")))).unwrap().message;
+        assert_eq!(parts(&message).0, format!("New opportunity: {name}"), "{slug}");
+    }
+}
+
+/// Returns the email and the text of the card of an alert on this change of status.
+fn email_and_card(previous: Option<&str>, new: &str, changed_by: Option<&str>) -> [String; 2] {
+    let mut event = opportunity("evt_1", "lead_1", None);
+    if let Kind::StatusChanged(change) = &mut event.kind {
+        change.new_status = new.into();
+        change.previous_status = previous.map(str::to_owned);
+        change.changed_by = changed_by.map(str::to_owned);
+    }
+    let rules = Rules { alert_statuses: vec![new.into()], ..Rules::default() };
+    let bodies = bodies(&rules.due(&event).unwrap().alert.unwrap().message);
+    let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
+    [bodies["email"].clone(), card["content"]["description"].as_str().unwrap().to_owned()]
+}
+
+#[test]
+fn statuses_are_shown_in_words() {
+    for (previous, new, shown) in [
+        ("REPLY_RECEIVED", "OPPORTUNITY", "Reply received → Opportunity"),
+        ("CONNECTION_ACCEPTED", "MEETING_BOOKED", "Connection accepted → Meeting booked"),
+        ("reply__Received_", "On hold", "Reply received → On hold"),
+        ("___", "ÉTAT_ß", "`___` → État ß"),
+        ("A&B", "<b>", "`A＆b` → `‹b›`"),
+    ] {
+        let [email, card] = email_and_card(Some(previous), new, None);
+        assert!(card.contains(&format!("\n\n{shown}\n\n")), "{card}");
+        assert!(
+            email.contains(&format!(
+                "\n\n{}\n\n",
+                shown.replace('`', "").replace('＆', "&").replace('‹', "<").replace('›', ">")
+            )),
+            "{email}"
+        );
+    }
+    let [email, card] = email_and_card(None, "MEETING_BOOKED", None);
+    assert!(email.starts_with("Lead lead_1 now has the status \"Meeting booked\".\n\n"), "{email}");
+    assert!(!email.contains('→') && !card.contains('→'), "{email}{card}");
+}
+
+#[test]
+fn documented_causes_of_a_change_are_shown_in_words() {
+    for (changed_by, shown) in [
+        ("api", "Changed through the API"),
+        ("automation", "Changed by an automation"),
+        ("user", "Changed by a user"),
+        ("Jane Roe", "Changed by Jane Roe"),
+        ("*jane*", "Changed by `*jane*`"),
+    ] {
+        let [email, card] = email_and_card(None, "OPPORTUNITY", Some(changed_by));
+        assert!(card.contains(&format!("\n\n{shown}\n\n")), "{card}");
+        assert!(email.contains(&format!("\n\n{}\n\n", shown.replace('`', ""))), "{email}");
+    }
+}
+
+#[test]
+fn an_email_has_the_facts_of_the_card() {
+    for name in ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64"] {
+        let bodies = bodies(&due(name).unwrap().message);
+        let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
+        let facts = card["content"]["description"].as_str().unwrap().replace(['*', '`'], "");
+        assert!(bodies["email"].contains(&format!("\n\n{facts}\n\nYou receive")), "{name}");
+    }
+}
+
+#[test]
+fn a_missing_or_foreign_link_is_explained() {
+    for (url, reason) in [
+        (None, "SendPilot sent no LinkedIn profile."),
+        (Some("https://evil.example/in/john-doe"), "The profile's address is not shown"),
+    ] {
+        let bodies = bodies(&alert(&opportunity("evt_1", "lead_1", url)).unwrap().message);
+        assert!(bodies["email"].contains(reason) && bodies["https"].contains(reason), "{bodies:?}");
+    }
+}
+
+#[test]
+fn an_sms_keeps_the_letters_of_its_alphabet() {
+    let sms = |url| bodies(&alert(&opportunity("evt_1", "lead_1", Some(url))).unwrap().message)["sms"].clone();
+    assert_eq!(sms("in/j%C3%BCrgen-%C3%B1"), "New opportunity: Jürgen Ñ");
+    assert_eq!(sms("in/\u{142}ukasz"), "New opportunity: ?ukasz");
+}
+
+#[test]
+fn replacing_characters_creates_no_link() {
     for lead in [":|\\", "https:||evil.example", "https:\\\\evil.example", "www`evil`example", "a^evil.example"] {
         assert_legal(&alert(&opportunity("evt_1", lead, None)).unwrap().message);
     }

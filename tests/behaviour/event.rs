@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use sendpilot_events::STATUSES;
 use serde_json::{Value, json};
 
-/// The way of bytes through signature and parser, under a scheme with a message id and one without.
+/// Verifies and parses a body, under a scheme with a message id and a scheme without.
 fn read(body: &[u8]) -> [Result<Event, Malformed>; 2] {
     [standard("svix", SECRET, "msg_standin", 1, body), documented(SECRET, 1, body)].map(|pairs| {
         let headers = headers(&pairs);
@@ -30,11 +30,11 @@ fn full() -> Value {
 fn change(event: Event) -> StatusChange {
     match event.kind {
         Kind::StatusChanged(change) => change,
-        Kind::TagChanged(_) | Kind::Other => panic!("not a change of status"),
+        Kind::TagChanged(_) | Kind::Other => panic!("expected a lead status change"),
     }
 }
 
-/// Whether an alert is due, by what is the rule where nobody has set another.
+/// Returns whether an alert is due under the default rules.
 fn alerts(event: &Event) -> bool {
     let event = Event { id: Some("evt_1".into()), ..event.clone() };
     Rules::default().due(&event).unwrap().alert.is_some()

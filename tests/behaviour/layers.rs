@@ -28,7 +28,7 @@ fn name_of(path: &Path) -> String {
     parts.join("::")
 }
 
-/// Source text without comments. Comments may link upwards.
+/// Returns source text without comments, because comments may link upwards.
 fn code(source: &str) -> String {
     let before_comment = |line: &str| {
         let starts = line.match_indices("//").map(|(at, _)| at);
@@ -39,8 +39,8 @@ fn code(source: &str) -> String {
     source.lines().map(before_comment).collect::<Vec<_>>().join("\n")
 }
 
-/// The modules that a module names in its code, by paths from `crate`, `super`, `self`, or a child
-/// in a `use`. An edge from a parent to its child counts too.
+/// Returns the modules that a module names in its code: by paths from `crate`, `super`, `self`, or
+/// by a child in a `use`. A parent may import its child.
 fn imports(name: &str, code: &str, modules: &BTreeMap<String, String>) -> BTreeSet<String> {
     let parent = |module: &str| module.rsplit_once("::").map_or(String::new(), |(parent, _)| parent.to_owned());
     let mut found = BTreeSet::new();
@@ -48,7 +48,7 @@ fn imports(name: &str, code: &str, modules: &BTreeMap<String, String>) -> BTreeS
         for path in paths(text) {
             let full = format!("{base}::{path}");
             let parts: Vec<_> = full.split("::").filter(|part| !part.is_empty()).collect();
-            // The longest part of the path that is a module: the rest is an item in it.
+            // The longest prefix of the path that is a module. The rest is an item in the module.
             let parents = (1..=parts.len()).rev().map(|length| parts[..length].join("::"));
             found.extend(parents.into_iter().find(|module| modules.contains_key(module)));
         }
@@ -73,13 +73,13 @@ fn imports(name: &str, code: &str, modules: &BTreeMap<String, String>) -> BTreeS
     found
 }
 
-/// Whether a path or a keyword can start after this text.
+/// Returns whether a path or a keyword can start after this text.
 fn is_start(before: &str) -> bool {
     !before.ends_with(|character: char| character.is_alphanumeric() || "_:".contains(character))
 }
 
-/// The paths of the tree at the start of a text, such as `a::b` of `a::b;`, and `a::b` and `a::c::d`
-/// of `a::{b, c::{d}}`.
+/// Returns the paths of the import tree at the start of a text. For example, `a::{b, c::{d}}` gives
+/// `a::b` and `a::c::d`.
 fn paths(text: &str) -> Vec<String> {
     let end = text.find(|character: char| !character.is_alphanumeric() && !"_:".contains(character));
     let (head, rest) = text.split_at(end.unwrap_or(text.len()));
@@ -99,8 +99,9 @@ fn paths(text: &str) -> Vec<String> {
     let items = items.iter().map(|item| item.trim()).filter(|item| !item.is_empty());
     items.flat_map(paths).map(|path| format!("{head}{path}").trim_end_matches("::self").to_owned()).collect()
 }
-/// Returns a circle of imports, if there is one.
-fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+
+/// Returns a cycle of imports, if there is one.
+fn cycle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     fn walk(
         at: &str,
         edges: &BTreeMap<String, BTreeSet<String>>,
@@ -122,39 +123,39 @@ fn circle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
 }
 
 #[test]
-fn no_circle_of_imports() {
+fn imports_have_no_cycle() {
     let modules = modules();
     assert!(modules.len() > 25, "{:?}", modules.keys());
     let edges = modules.iter().map(|(name, code)| (name.clone(), imports(name, code, &modules)));
     let edges: BTreeMap<_, _> = edges.collect();
     assert!(edges["webhook::handler"].contains("delivery::relay"), "{edges:?}");
-    assert_eq!(circle(&edges), None);
+    assert_eq!(cycle(&edges), None);
 }
 
 #[test]
 fn imports_lead_down_the_table_of_lib_rs() {
     let lib = std::fs::read_to_string("src/lib.rs").unwrap();
-    // The first column of each row: one room, or several on the ground floor.
+    // The first column of each row lists one module, or several in the last row.
     let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | ")?.split('|').next());
     let rows: Vec<Vec<_>> = rows.map(|cell| cell.split('`').skip(1).step_by(2).collect()).collect();
-    let floor = |module: &str| {
-        let room = module.split("::").next().unwrap();
-        rows.iter().position(|row| row.contains(&room)).unwrap_or_else(|| panic!("lib.rs does not list {room}"))
+    let layer = |module: &str| {
+        let top = module.split("::").next().unwrap();
+        rows.iter().position(|row| row.contains(&top)).unwrap_or_else(|| panic!("lib.rs does not list {top}"))
     };
     let modules = modules();
     for (name, code) in &modules {
         for import in imports(name, code, &modules) {
-            let same_room = name.split("::").next() == import.split("::").next();
-            assert!(same_room || floor(name) < floor(&import), "{name} imports {import}, which is not below it");
+            let same_top = name.split("::").next() == import.split("::").next();
+            assert!(same_top || layer(name) < layer(&import), "{name} imports {import}, which is not below it");
         }
     }
 }
 
 #[test]
-fn finds_a_circle() {
+fn finds_a_cycle() {
     let edges = [("a", "b"), ("b", "c"), ("c", "b")];
     let edges = edges.map(|(from, to)| (from.to_owned(), BTreeSet::from([to.to_owned()])));
-    assert_eq!(circle(&edges.into()), Some(vec!["b".to_owned(), "c".to_owned()]));
+    assert_eq!(cycle(&edges.into()), Some(vec!["b".to_owned(), "c".to_owned()]));
 }
 
 #[test]

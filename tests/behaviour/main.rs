@@ -1,4 +1,4 @@
-//! Tests of pure code with doubles for AWS, and of the documents: contracts and `template.yaml`.
+//! Tests of pure code with doubles for AWS, and of the contracts and `template.yaml`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod alert;

@@ -1,5 +1,5 @@
-//! The schemas and the AsyncAPI document in `docs/contracts/` against everything that the code
-//! publishes, against its types, and against the promises of every release.
+//! Compares the schemas and the AsyncAPI document in `docs/contracts/` with everything that the
+//! code publishes, with its types, and with the promises of every release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,10 +22,10 @@ const STATUS: &str = "lead-status-changed.schema.json";
 const ATTRIBUTES: &str = "lead-status-changed.attributes.schema.json";
 const SCHEMAS: [&str; 3] = [ALERT, STATUS, ATTRIBUTES];
 
-/// A value, and the schema that it keeps to.
+/// The name of a schema, and a value that must match the schema.
 type Published = (&'static str, Value);
 
-/// All that comes of an event, where everything is asked for.
+/// Returns everything that is published for an event if every option is on.
 fn published(event: &Event) -> Vec<Published> {
     let rules = Rules {
         alert_statuses: vec!["OPPORTUNITY".into(), "MEETING_BOOKED".into()],
@@ -45,7 +45,7 @@ fn published(event: &Event) -> Vec<Published> {
         .collect()
 }
 
-/// The files that say what must come of an event.
+/// Returns each golden file with its content.
 fn golden() -> Vec<(PathBuf, Published)> {
     let files = |folder: &str| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
     let read = |name, path: PathBuf| (path.clone(), (name, document(path)));
@@ -62,18 +62,18 @@ fn golden() -> Vec<(PathBuf, Published)> {
     golden
 }
 
-/// The examples of a schema.
+/// Returns the examples of a schema.
 fn examples(folder: impl AsRef<Path>, name: &'static str) -> Vec<Published> {
     let schema = document(folder.as_ref().join(name));
     schema["examples"].as_array().unwrap().iter().map(|example| (name, example.clone())).collect()
 }
 
-/// What is not as the schema of this folder says.
+/// Returns the differences from the schema in this folder, one a line.
 fn wrong((name, value): &Published, folder: impl AsRef<Path>) -> String {
     flaws(&schema(folder, name), value)
 }
 
-/// What the schema of today does not name, in the event or in its data.
+/// Returns the members, of the event or of its data, that today's schema does not name.
 fn unnamed((name, value): &Published) -> String {
     let mut closed = json!({ "$ref": name });
     if *name == ATTRIBUTES {
@@ -92,13 +92,13 @@ fn unnamed((name, value): &Published) -> String {
     flaws(&validator(CONTRACTS, closed), value)
 }
 
-/// The values of `type` that a schema knows.
+/// Returns the values of `type` that a schema allows.
 fn types(schema: &Value) -> BTreeSet<&str> {
     let alternatives = schema["oneOf"].as_array().into_iter().flatten().chain([schema]);
     alternatives.filter_map(|schema| schema["properties"]["type"]["const"].as_str()).collect()
 }
 
-/// Reads it as whoever takes it in does, and writes it again.
+/// Parses a value as a consumer does, and serializes the result.
 fn read_and_written((name, value): &Published) -> serde_json::Result<Value> {
     if *name == ATTRIBUTES {
         return serde_json::to_value(BTreeMap::<String, String>::deserialize(value)?);
@@ -109,13 +109,14 @@ fn read_and_written((name, value): &Published) -> serde_json::Result<Value> {
     serde_json::to_value(CloudEvent::<LeadStatusChanged>::deserialize(value)?)
 }
 
-/// The folders of all releases.
+/// Returns the folders of all releases.
 fn releases() -> Vec<PathBuf> {
     let folders = fs::read_dir(Path::new(CONTRACTS).join("released")).into_iter().flatten();
     folders.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
 }
 
-/// In what a message lets down whoever relies on what a release has said. A type that it did not know is left alone.
+/// Returns the differences from the schema of a release, on which consumers rely. A type that the
+/// release did not know has none.
 fn broken_promise(published: &Published, release: &Path) -> String {
     let (name, value) = published;
     if !release.join(name).is_file() {
@@ -125,7 +126,8 @@ fn broken_promise(published: &Published, release: &Path) -> String {
     if is_known { wrong(published, release) } else { String::new() }
 }
 
-/// In what a release's own examples, which name all that it has promised, are no longer what today's schemas say.
+/// Returns the differences of a release's examples from today's schemas. The examples have every
+/// member that the release promised.
 fn withdrawn(release: &Path) -> String {
     let names = SCHEMAS.into_iter().filter(|name| release.join(name).is_file());
     let examples = names.flat_map(|name| examples(release, name));
@@ -141,14 +143,14 @@ fn golden_files_match_their_schemas_and_add_nothing() {
 
 #[test]
 fn schema_examples_match_and_show_every_member() {
-    /// The names of all members.
+    /// Collects the names of all members.
     fn members(value: &Value, found: &mut BTreeSet<String>) {
         for (name, member) in value.as_object().into_iter().flatten() {
             found.insert(name.clone());
             members(member, found);
         }
     }
-    /// The names in all `properties`.
+    /// Collects the names in all `properties`.
     fn named(schema: &Value, found: &mut BTreeSet<String>) {
         for (keyword, part) in schema.as_object().into_iter().flatten().filter(|(keyword, _)| *keyword != "examples") {
             if keyword == "properties" {
@@ -248,7 +250,7 @@ fn the_promises_of_every_release_hold() {
 #[test]
 fn detects_a_broken_promise() {
     let published = || examples(CONTRACTS, ALERT).into_iter().chain(examples(CONTRACTS, STATUS));
-    // A release like today's, but for one change.
+    // A release whose schemas differ from today's in one place.
     let seen = |name: &str, change: &dyn Fn(&mut Value)| {
         let folder = tempfile::tempdir().unwrap();
         for file in SCHEMAS {
@@ -262,19 +264,19 @@ fn detects_a_broken_promise() {
         (!broken.is_empty(), !withdrawn(folder.path()).is_empty())
     };
     assert_eq!(seen(ALERT, &|_| {}), (false, false));
-    // It promised a member that is gone.
+    // The release promised a member that is gone.
     let data = "/$defs/LeadStatusChanged";
     assert!(seen(STATUS, &|schema| schema.pointer_mut(data).unwrap()["required"] = json!(["score"])).0);
     assert!(seen(STATUS, &|schema| schema["examples"][0]["data"]["score"] = 7.into()).1);
     assert!(seen(STATUS, &|schema| schema["examples"][0]["score"] = 7.into()).1);
-    // It promised another type.
+    // The release promised another type.
     assert!(
         seen(STATUS, &|schema| schema.pointer_mut(data).unwrap()["properties"]["newStatus"] =
             json!({"type": "integer"}))
         .0
     );
     assert!(seen(STATUS, &|schema| schema["examples"][0]["data"]["newStatus"] = 7.into()).1);
-    // It did not know a type, or a member: that is no promise.
+    // The release did not know a type or a member, so it promised nothing about them.
     assert_eq!(seen(ALERT, &|schema| drop(schema["oneOf"].as_array_mut().unwrap().pop())), (false, false));
     let known = |schema: &mut Value| {
         drop(schema["$defs"]["LeadTagged"]["properties"].as_object_mut().unwrap().remove("previousTag"))
@@ -282,7 +284,7 @@ fn detects_a_broken_promise() {
     assert_eq!(seen(ALERT, &known), (false, false));
 }
 
-/// Text as it may come, which the parser has seen to be not empty.
+/// Generates text from outside. The parser never returns an empty text.
 fn text() -> impl Strategy<Value = String> {
     let any = prop_oneof![
         any::<String>(),

@@ -1,5 +1,5 @@
-//! `docs/contracts/openapi.yaml` against every answer of the code, and against what the code
-//! accepts as an event.
+//! `docs/contracts/openapi.yaml` against every answer of the code, and against the events that the
+//! code accepts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 
 const EVENT: &str = "openapi.yaml#/components/schemas/Event";
 
-/// One of each; the match has the compiler ask for those that are yet to come.
+/// Returns every kind of answer. The match makes the compiler report a new kind that is missing
+/// here.
 fn answers() -> Vec<Answer> {
     let retry_after = Duration::from_millis(11_001);
-    let detail = "what to mend".to_owned();
+    let detail = "how to fix it".to_owned();
     let refused = rejections()
         .into_iter()
         .map(|reason| Answer::Unauthorized { reason: reason.reason(), detail: reason.to_string() });
@@ -78,13 +79,13 @@ fn rejections() -> [Rejection; 9] {
     ]
 }
 
-/// Where the schema of an answer is.
+/// Returns the pointer to an answer's schema.
 fn pointer(status: &str, media_type: &str) -> String {
     let [path, media_type] = [PATH, media_type].map(|text| text.replace('/', "~1"));
     format!("/paths/{path}/post/responses/{status}/content/{media_type}/schema")
 }
 
-/// The values that the schema at a pointer leaves for a member, itself or by what it refers to.
+/// Returns the values that the schema at a pointer allows for a member, directly or by a reference.
 fn allowed<'a>(openapi: &'a Value, pointer: &str, member: &str) -> Vec<&'a str> {
     let schema = openapi.pointer(pointer).unwrap();
     let own = &schema["properties"][member];
@@ -105,7 +106,7 @@ fn documents_exactly_the_answers_of_the_code() {
         let status = answer.status().as_str().to_owned();
         let header = |name: &str| answer.headers()[name].to_str().unwrap();
         let pointer = pointer(&status, header("content-type"));
-        assert!(openapi.pointer(&pointer).is_some(), "{outcome:?} is not in the document: {pointer}");
+        assert!(openapi.pointer(&pointer).is_some(), "the document lacks {outcome:?}: {pointer}");
         let closed = json!({ "$ref": format!("openapi.yaml#{pointer}"), "unevaluatedProperties": false });
         let body: Value = serde_json::from_str(answer.body()).unwrap();
         assert_eq!(flaws(&validator(CONTRACTS, closed), &body), "", "{outcome:?}");
@@ -122,7 +123,7 @@ fn documents_exactly_the_answers_of_the_code() {
         let row = outcome.row();
         said.insert((status, row.outcome, row.reason));
     }
-    // `default` is what the gateway says by itself.
+    // `default` is for the gateway's own answers.
     for (status, response) in responses.as_object().unwrap().iter().filter(|(status, _)| *status != "default") {
         for (media_type, media) in response["content"].as_object().unwrap() {
             let pointer = pointer(status, media_type);
@@ -166,7 +167,7 @@ fn genuine_requests_match_the_document() {
         let fitting = sets.iter().position(|set| has(&payload(&name), set));
         match verify(request.headers(), request.body(), &secrets(), now) {
             Ok(verified) => {
-                used.insert(fitting.unwrap_or_else(|| panic!("{name} has headers that the document does not name")));
+                used.insert(fitting.unwrap_or_else(|| panic!("the document does not name the headers of {name}")));
                 let body = serde_json::from_slice(request.body());
                 let valid = body.is_ok_and(|body| schema(CONTRACTS, EVENT).is_valid(&body));
                 assert_eq!(valid, event::parse(&verified).is_ok(), "{name}");
@@ -174,10 +175,10 @@ fn genuine_requests_match_the_document() {
             Err(rejection) => assert_eq!(fitting.is_none(), rejection == Rejection::Unsigned, "{name}"),
         }
     }
-    assert_eq!(used.len(), sets.len(), "events/ has a request for every set");
+    assert_eq!(used.len(), sets.len(), "events/ should have a request for every set of headers");
 }
 
-/// The bodies that the document shows.
+/// Returns the example bodies of the document.
 fn examples() -> Vec<Value> {
     let openapi = today("openapi.yaml");
     let examples = &openapi["paths"][PATH]["post"]["requestBody"]["content"]["application/json"]["examples"];

@@ -8,7 +8,7 @@ use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, Refusal,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Timings, Unpublished};
@@ -39,7 +39,7 @@ async fn run(script: &Script) -> Delivered {
     relay(script, script).deliver(wanted(), &invocation()).await
 }
 
-/// The answer to an alert, at the moment in which its delivery has ended.
+/// Delivers an alert, and returns the answer at the end of the delivery.
 async fn answered(script: &Script) -> (Delivered, Answer) {
     let invocation = invocation();
     let delivered = relay(script, script).deliver(wanted(), &invocation).await;
@@ -47,7 +47,8 @@ async fn answered(script: &Script) -> (Delivered, Answer) {
     (delivered, answer)
 }
 
-/// The table of answers, said once more and otherwise: which calls are made, and what is answered.
+/// The expected calls, and the status and outcome of the answer. This restates the code's table of
+/// answers as a rule.
 fn expected(claiming: Claiming, publishing: Publishing) -> (&'static [&'static str], u16, &'static str) {
     match (claiming, publishing) {
         (Claiming::Wins, Publishing::Succeeds) => (&["claim", "publish", "complete"], 200, "alerted"),
@@ -59,7 +60,7 @@ fn expected(claiming: Claiming, publishing: Publishing) -> (&'static [&'static s
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_combination_of_results_has_its_answer() {
+async fn answers_every_combination_of_results() {
     use Claiming::{FindsItInProgress, FindsItPublished, Wins};
     let mut combinations = 0;
     for claiming in [Wins, FindsItInProgress, FindsItPublished, Claiming::Fails, Claiming::Hangs] {
@@ -70,14 +71,14 @@ async fn every_combination_of_results_has_its_answer() {
                 let script = Script::new(claiming, publishing, settling);
                 let begun = tokio::time::Instant::now();
                 let (delivered, answer) = answered(&script).await;
-                assert!(begun.elapsed() < TIMEOUT, "{case}: Lambda would have killed it");
-                // A completion or a release that fails is repeated until its deadline.
-                let repeats = claiming == Wins && settling == Settling::Fails;
+                assert!(begun.elapsed() < TIMEOUT, "{case}: it should end before Lambda kills the process");
+                // The relay retries a failed completion or release until its deadline.
+                let retries = claiming == Wins && settling == Settling::Fails;
                 let mut called = script.calls();
-                assert_eq!(called.len() > 3, repeats, "{case}: {called:?}");
+                assert_eq!(called.len() > 3, retries, "{case}: {called:?}");
                 assert_eq!(
                     begun.elapsed() > TIMEOUT / 2,
-                    repeats || takes_long(claiming, publishing, settling),
+                    retries || takes_long(claiming, publishing, settling),
                     "{case}"
                 );
                 called.dedup();
@@ -97,18 +98,18 @@ fn takes_long(claiming: Claiming, publishing: Publishing, settling: Settling) ->
 }
 
 /// A ledger and topics that behave differently for alerts and for the lead status stream.
-struct Both {
+struct PerTopic {
     alert: Script,
     status: Script,
 }
 
-impl Both {
+impl PerTopic {
     fn script(&self, id: &DeliveryId) -> &Script {
         if id.is_for_stream() { &self.status } else { &self.alert }
     }
 }
 
-impl Ledger for &Both {
+impl Ledger for &PerTopic {
     async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         self.script(wanted.id()).claim(wanted, attempt).await
     }
@@ -119,27 +120,27 @@ impl Ledger for &Both {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
         self.script(claim.delivery_id()).take_slot(claim, slot).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).complete(claim, receipt).await
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, at: Timestamp) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).debounce(claim, holder, at).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, claim: &Claim, reason: &str, at: Timestamp) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).discard(claim, reason, at).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), SettleError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), FinishError> {
         self.script(claim.delivery_id()).release(claim, now, error).await
     }
 
@@ -148,7 +149,7 @@ impl Ledger for &Both {
     }
 }
 
-impl Topic for &Both {
+impl Topic for &PerTopic {
     async fn publish(&self, message: &Message) -> Result<String, TopicError> {
         let script = if matches!(message, Message::Status { .. }) { &self.status } else { &self.alert };
         script.publish(message).await
@@ -156,7 +157,7 @@ impl Topic for &Both {
 }
 
 /// Returns the answer to a change to this status, with the stream on.
-async fn answer_to(status: &str, both: &Both) -> (u16, String) {
+async fn answer_to(status: &str, both: &PerTopic) -> (u16, String) {
     let body = change("evt_1", status);
     let headers = standard("svix", SECRET, "msg_1", NOW.as_secs(), body.as_bytes());
     let webhook = Webhook {
@@ -180,8 +181,7 @@ fn scripts() -> impl Iterator<Item = (Claiming, Publishing, Settling)> {
     })
 }
 
-/// States the table of answers for events with a message to the stream as one rule. The answer is
-/// 2xx if the message has a row and the alert, if one is due, is published.
+/// The answer is 2xx if the stream's message has a row, and the alert is published or not due.
 #[tokio::test(start_paused = true)]
 async fn answers_2xx_once_alert_is_published_and_message_claimed() {
     for (claiming, publishing, settling) in scripts() {
@@ -193,14 +193,14 @@ async fn answers_2xx_once_alert_is_published_and_message_claimed() {
             _ if has_row => (200, "pending"),
             (_, status, name) => (status, name),
         };
-        let both = Both { alert: script(), status: script() };
+        let both = PerTopic { alert: script(), status: script() };
         let (status, name) = answer_to("DONE", &both).await;
         assert_eq!((status, &*name), alone, "{:?}", both.status);
         assert_eq!(both.alert.calls(), [""; 0]);
 
         for (alert_claiming, alert_publishing, alert_settling) in scripts() {
             let alert = Script::new(alert_claiming, alert_publishing, alert_settling);
-            let both = Both { alert, status: script() };
+            let both = PerTopic { alert, status: script() };
             let with_alert = match expected(alert_claiming, alert_publishing) {
                 (_, status, name) if has_row => (status, name),
                 _ => (503, "unavailable"),
@@ -215,14 +215,14 @@ async fn answers_2xx_once_alert_is_published_and_message_claimed() {
 async fn discards_a_message_to_a_stream_that_is_off() {
     for (settling, failure) in [
         (Settling::IsRecorded, None),
-        (Settling::IsNotMine, Some("done, but the claim had passed to another attempt")),
+        (Settling::IsNotMine, Some("done, but another attempt had claimed the delivery")),
         (Settling::Fails, Some("done, but completion failed: the ledger could not settle: throttled")),
         (Settling::Hangs, Some("done, but completion failed: the ledger did not answer in time")),
     ] {
         let script = || Script::new(Claiming::Wins, Publishing::FindsNoTopic, settling);
         let (only, begun) = (script(), tokio::time::Instant::now());
         let relayed = run(&only).await;
-        assert!(begun.elapsed() < TIMEOUT, "Lambda would have killed it");
+        assert!(begun.elapsed() < TIMEOUT, "it should end before Lambda kills the process");
         let mut calls = only.calls();
         calls.dedup();
         assert_eq!(calls, ["claim", "publish", "discard"]);
@@ -230,7 +230,7 @@ async fn discards_a_message_to_a_stream_that_is_off() {
         assert_eq!(relayed.outcome.failure().as_deref(), failure);
 
         let alert = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
-        let both = Both { alert, status: script() };
+        let both = PerTopic { alert, status: script() };
         assert_eq!(answer_to("OPPORTUNITY", &both).await, (200, "alerted".into()));
         assert_eq!(answer_to("DONE", &both).await, (200, "ignored".into()));
     }
@@ -245,7 +245,7 @@ fn is_clean(claiming: Claiming, publishing: Publishing, settling: Settling) -> b
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_says_what_failed_and_why() {
+async fn a_failure_names_the_step_and_the_reason() {
     for (script, failure) in [
         (
             Script::new(Claiming::Fails, Publishing::Succeeds, Settling::IsRecorded),
@@ -261,7 +261,7 @@ async fn a_failure_says_what_failed_and_why() {
         ),
         (
             Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsNotMine),
-            "done, but the claim had passed to another attempt",
+            "done, but another attempt had claimed the delivery",
         ),
     ] {
         let relayed = run(&script).await;
@@ -284,7 +284,7 @@ async fn times_exactly_the_steps_that_began() {
         let case = format!("{claiming:?} {publishing:?} {settling:?}");
         let delivered = run(&Script::new(claiming, publishing, settling)).await;
         let timings = delivered.timings;
-        // Tokio's timer rings a millisecond late.
+        // Tokio's timer fires a millisecond late.
         let rounded = |time: Option<Duration>| time.map(|time| time.as_millis() / 10 * 10);
         assert_eq!([timings.claim, timings.publish, timings.complete].map(rounded), expected, "{case}");
         assert_eq!(delivered.published_at().is_some(), timings.complete.is_some(), "{case}");
@@ -297,9 +297,9 @@ async fn times_exactly_the_steps_that_began() {
     assert_eq!((relayed.attempts, relayed.timings), (None, Timings::default()));
 }
 
-/// A claim that stands, or may stand, blocks the delivery until its lease is over; one that was released does not.
+/// A claim that is not known to be released may block the delivery until its lease ends.
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_when_a_retry_can_succeed() {
+async fn retry_after_is_the_time_until_a_retry_can_succeed() {
     for (claiming, settling, seconds) in [
         (Claiming::Wins, Settling::IsRecorded, 5),
         (Claiming::Wins, Settling::Fails, 12),
@@ -313,7 +313,7 @@ async fn retry_after_is_when_a_retry_can_succeed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn begins_nothing_without_time_left() {
+async fn makes_no_call_without_time_left() {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let invocation = invocation();
     tokio::time::advance(TIMEOUT).await;
@@ -332,15 +332,18 @@ async fn the_lease_outlives_the_invocation_and_its_steps() {
         let allowed = Duration::from_secs(allowed);
         let schedule = invocation.schedule();
         assert!(begun < schedule.claim_by && schedule.claim_by < schedule.publish_by);
-        assert!(schedule.publish_by < schedule.settle_by && schedule.settle_by < begun + allowed);
+        assert!(schedule.publish_by < schedule.finish_by && schedule.finish_by < begun + allowed);
         tokio::time::advance(Duration::from_secs(3)).await;
         let attempt = invocation.attempt();
         assert_eq!(attempt.now, NOW.after(Duration::from_secs(3)));
-        assert!(attempt.lease_until > NOW.after(allowed), "counted from the beginning, not from the claim");
+        assert!(
+            attempt.lease_until > NOW.after(allowed),
+            "the lease should count from the start of the invocation, not from the claim"
+        );
     }
 }
 
-/// The table of `Answer::from_delivery`, for the alert and for the message to the stream.
+/// Covers `Answer::from_delivery` for the alert and for the message to the stream.
 #[tokio::test(start_paused = true)]
 async fn each_outcome_has_its_answer() {
     let invocation = invocation();
@@ -349,13 +352,13 @@ async fn each_outcome_has_its_answer() {
     let unpublished = |cause, released| Outcome::Unpublished { cause, released };
     for (outcome, alert, stream) in [
         (Outcome::Published { at: NOW, recorded: Ok(()) }, Answer::Alerted, Answer::Streamed),
-        (Outcome::Published { at: NOW, recorded: Err(SettleError::Overtaken) }, Answer::Alerted, Answer::Streamed),
+        (Outcome::Published { at: NOW, recorded: Err(FinishError::Overtaken) }, Answer::Alerted, Answer::Streamed),
         (Outcome::Debounced { recorded: Ok(()) }, Answer::Debounced, Answer::Debounced),
         (Outcome::Discarded { recorded: Ok(()) }, Answer::Ignored, Answer::Ignored),
         (Outcome::Refused(Refusal::Done), Answer::Duplicate, Answer::Duplicate),
         (Outcome::Refused(in_progress()), Answer::InProgress { retry_after: Duration::from_secs(3) }, Answer::Pending),
-        // Nobody else knows this fact, so only SendPilot's next attempt can save it.
-        (Outcome::Refused(Refusal::OtherContent), unavailable(5), unavailable(5)),
+        // No row has this fact, so only SendPilot's next attempt can deliver it.
+        (Outcome::Refused(Refusal::BodyMismatch), unavailable(5), unavailable(5)),
         (Outcome::Unclaimed(LedgerError::TimedOut), unavailable(12), unavailable(12)),
         (unpublished(Unpublished::NoSlot, Ok(())), unavailable(5), Answer::Pending),
         (unpublished(Unpublished::Pace(LedgerError::TimedOut), Ok(())), unavailable(5), Answer::Pending),

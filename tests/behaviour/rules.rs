@@ -1,5 +1,5 @@
-//! The rules that the variables set: which statuses and tags alert, the CRM stage of a status, and
-//! what goes to the lead status stream. An error names the variable and its entry.
+//! The rules that the variables set: the statuses and tags that alert, the CRM stage of a status,
+//! and the messages to the lead status stream. An error names the variable and its entry.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,7 +57,7 @@ fn tagged(previous: Value, new: Value) -> Value {
     })
 }
 
-/// Subject and bodies of an alert, as values where they are JSON.
+/// Returns the subject and the bodies of an alert. JSON bodies are parsed.
 fn read(delivery: Delivery) -> (String, BTreeMap<String, Value>) {
     let Message::Alert { subject, body } = delivery.message else { panic!("no alert") };
     let bodies: BTreeMap<String, String> = serde_json::from_str(&body).unwrap();
@@ -94,14 +94,16 @@ fn alert_statuses_are_a_list() {
 }
 
 #[test]
-fn an_alert_on_another_status_says_which() {
+fn an_alert_names_its_status() {
     let rules =
         configured(&[("ALERT_STATUSES", "MEETING_BOOKED"), ("STATUS_PIPELINE", "MEETING_BOOKED=demo")]).unwrap();
     let (subject, bodies) = read(due(&rules, &from_to("OPPORTUNITY", "MEETING_BOOKED")).alert.unwrap());
-    assert_eq!(subject, "Meeting booked: john-doe");
-    assert_eq!(bodies["sms"], "Meeting booked: john-doe https://www.linkedin.com/in/john-doe");
-    assert!(bodies["email"].as_str().unwrap().starts_with("john-doe is now MEETING_BOOKED.\n"));
-    assert_eq!(bodies["https"]["content"]["title"], "Meeting booked: john-doe");
+    assert_eq!(subject, "Meeting booked: John Doe");
+    assert_eq!(bodies["sms"], "Meeting booked: John Doe https://www.linkedin.com/in/john-doe");
+    let email = bodies["email"].as_str().unwrap();
+    assert!(email.starts_with("John Doe now has the status \"Meeting booked\".\n"), "{email}");
+    assert!(email.contains("\nOpportunity → Meeting booked\n"), "{email}");
+    assert_eq!(bodies["https"]["content"]["title"], "Meeting booked: John Doe");
     assert_eq!(bodies["default"]["type"], "sendpilot.lead.status_reached");
     assert_eq!(bodies["https"]["metadata"]["eventType"], "sendpilot.lead.status_reached");
     assert_eq!(bodies["default"]["data"]["crmStage"], "demo");
@@ -124,8 +126,12 @@ fn alert_tags_are_a_list_ignoring_case() {
         assert_eq!(due(&rules, &tagged(previous.clone(), new.clone())).alert.is_some(), alerts, "{previous} -> {new}");
     }
     let (subject, bodies) = read(due(&rules, &tagged(json!("cold"), json!("Hot Lead"))).alert.unwrap());
-    assert_eq!(subject, "Tagged Hot Lead: john-doe");
-    assert!(bodies["email"].as_str().unwrap().contains("\nTag:        cold -> Hot Lead\n"), "{}", bodies["email"]);
+    assert_eq!(subject, "Tagged Hot Lead: John Doe");
+    let email = bodies["email"].as_str().unwrap();
+    assert!(email.starts_with("John Doe now has the tag \"Hot Lead\".\n"), "{email}");
+    assert!(email.contains("\nTag: cold → Hot Lead\n"), "{email}");
+    let card = bodies["https"]["content"]["description"].as_str().unwrap();
+    assert!(card.contains("\n*Tag:* cold → Hot Lead\n"), "{card}");
     let expected = json!({
         "specversion": "1.0", "id": "evt_1", "source": "urn:sendpilot:workspace:ws_abc123xyz",
         "type": "sendpilot.lead.tagged", "subject": "lead_abc123", "time": "2024-02-24T10:30:00Z",
@@ -141,23 +147,23 @@ fn alert_tags_are_a_list_ignoring_case() {
 #[test]
 fn only_an_alerting_tag_needs_a_lead_id() {
     let rules = configured(&[("ALERT_TAGS", "hot")]).unwrap();
-    let mut nobodys = tagged(json!(null), json!("hot"));
-    nobodys["data"]["leadId"] = json!(null);
-    assert!(matches!(try_due(&rules, &nobodys), Err(Malformed::Required("data.leadId"))));
-    nobodys["data"]["newTag"] = json!("cold");
-    assert_eq!(due(&rules, &nobodys), Deliveries::default());
+    let mut without_lead = tagged(json!(null), json!("hot"));
+    without_lead["data"]["leadId"] = json!(null);
+    assert!(matches!(try_due(&rules, &without_lead), Err(Malformed::Required("data.leadId"))));
+    without_lead["data"]["newTag"] = json!("cold");
+    assert_eq!(due(&rules, &without_lead), Deliveries::default());
     for data in [json!(null), json!(7), json!([])] {
-        nobodys["data"] = data;
-        assert_eq!(due(&rules, &nobodys), Deliveries::default());
+        without_lead["data"] = data;
+        assert_eq!(due(&rules, &without_lead), Deliveries::default());
     }
 }
 
 #[test]
 fn debounces_per_lead_and_status_or_tag() {
     let rules = configured(&[("DEBOUNCE_MINUTES", "5"), ("ALERT_TAGS", "hot")]).unwrap();
-    let quiet = |body: &Value| due(&rules, body).alert.unwrap().debounce_key.unwrap().as_str().to_owned();
-    assert_eq!(quiet(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
-    assert_eq!(quiet(&tagged(json!(null), json!(" HOT"))), "ws_abc123xyz#lead_abc123#hot#quiet-tag");
+    let key = |body: &Value| due(&rules, body).alert.unwrap().debounce_key.unwrap().as_str().to_owned();
+    assert_eq!(key(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
+    assert_eq!(key(&tagged(json!(null), json!(" HOT"))), "ws_abc123xyz#lead_abc123#hot#quiet-tag");
     assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().debounce_key, None);
 }
 
@@ -187,15 +193,15 @@ fn errors_name_the_variable_and_the_entry() {
         (
             "STATUS_PIPELINE",
             "OPPORTUNITY",
-            r#"STATUS_PIPELINE has the entry "OPPORTUNITY", which should be STATUS=stage"#,
+            r#"STATUS_PIPELINE has the entry "OPPORTUNITY", which must be STATUS=stage"#,
         ),
-        ("STATUS_PIPELINE", "to do=won", r#"STATUS_PIPELINE has the status "to do", which should be letters"#),
+        ("STATUS_PIPELINE", "to do=won", r#"STATUS_PIPELINE has the status "to do", which must be letters"#),
         ("STATUS_PIPELINE", "DONE=won,done=won", "STATUS_PIPELINE has the status done twice"),
         ("STATUS_PIPELINE", r#"{"Done": "a", "DONE": "b"}"#, "STATUS_PIPELINE has the status DONE twice"),
-        ("STATUS_PIPELINE", "DONE=", "STATUS_PIPELINE has for DONE a stage that is"),
+        ("STATUS_PIPELINE", "DONE=", "STATUS_PIPELINE has an unusable stage for DONE: "),
         ("STATUS_PIPELINE", "DONE=a,DONE=b", "STATUS_PIPELINE has the status DONE twice"),
         ("STATUS_PIPELINE", r#"{"DONE": "a", "DONE": "b"}"#, "STATUS_PIPELINE has the status DONE twice"),
-        ("STATUS_PIPELINE", r#"{"DONE": 7}"#, "STATUS_PIPELINE has for DONE a stage that is no text"),
+        ("STATUS_PIPELINE", r#"{"DONE": 7}"#, "STATUS_PIPELINE has an unusable stage for DONE: a stage must be text"),
         (
             "STATUS_PIPELINE",
             r#"{"DONE": "a""#,
@@ -229,15 +235,17 @@ fn variables_take_a_status_in_any_case() {
     ] {
         let Deliveries { alert, status } = due(&canonical, &from_to(previous, new));
         assert_eq!(alert.is_some(), alerts, "{previous} -> {new}");
-        let Message::Status { attributes, .. } = status.unwrap().message else { panic!("no status") };
+        let Message::Status { attributes, .. } = status.unwrap().message else {
+            panic!("expected a message to the stream")
+        };
         assert_eq!((attributes["newStatus"].as_str(), attributes["crmStage"].as_str()), (new.trim(), "deal"));
     }
-    let quiet = |status| due(&canonical, &from_to("X", status)).alert.unwrap().debounce_key;
-    assert_eq!(quiet("negotiation_2"), quiet("NEGOTIATION_2"));
+    let key = |status| due(&canonical, &from_to("X", status)).alert.unwrap().debounce_key;
+    assert_eq!(key("negotiation_2"), key("NEGOTIATION_2"));
 }
 
-/// Generates a text in random letter case. Around it are blanks and characters that nobody sees.
-fn otherwise(text: &'static str) -> impl Strategy<Value = String> {
+/// Generates the text in random letter case, between blanks and invisible characters.
+fn variants(text: &'static str) -> impl Strategy<Value = String> {
     let blanks = || "[ \\t\\n\u{a0}\u{2003}\u{200b}\u{feff}]{0,3}";
     (blanks(), proptest::collection::vec(any::<bool>(), text.len()), blanks()).prop_map(
         move |(before, upper, after)| {
@@ -250,16 +258,16 @@ fn otherwise(text: &'static str) -> impl Strategy<Value = String> {
     )
 }
 
-fn written_otherwise(names: &'static [&'static str]) -> impl Strategy<Value = (&'static str, String)> {
-    select(names).prop_flat_map(|name| otherwise(name).prop_map(move |text| (name, text)))
+fn name_and_variant(names: &'static [&'static str]) -> impl Strategy<Value = (&'static str, String)> {
+    select(names).prop_flat_map(|name| variants(name).prop_map(move |text| (name, text)))
 }
 
 proptest! {
     #[test]
     fn case_and_blanks_do_not_change_messages(
-        (name, name_otherwise) in written_otherwise(&["lead.status.changed", "lead.updated", "lead.renamed", "message.sent"]),
-        (previous, previous_otherwise) in written_otherwise(&STATUSES),
-        (new, new_otherwise) in written_otherwise(&STATUSES),
+        (name, name_variant) in name_and_variant(&["lead.status.changed", "lead.updated", "lead.renamed", "message.sent"]),
+        (previous, previous_variant) in name_and_variant(&STATUSES),
+        (new, new_variant) in name_and_variant(&STATUSES),
     ) {
         let rules = configured(&[
             ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status"),
@@ -275,23 +283,25 @@ proptest! {
         let canonical = published(name, previous, new);
         prop_assert_eq!(canonical[0].is_some(), name != "message.sent" && new != previous && ["OPPORTUNITY", "MEETING_BOOKED"].contains(&new));
         prop_assert_eq!(canonical[1].is_some(), name != "message.sent");
-        prop_assert_eq!(published(&name_otherwise, &previous_otherwise, &new_otherwise), canonical);
+        prop_assert_eq!(published(&name_variant, &previous_variant, &new_variant), canonical);
     }
 }
 
-/// Each event's message to the stream against its golden file in `events/statuses/`, and its attributes and group beside it.
-/// `UPDATE_GOLDEN=1 cargo test --test behaviour rules::` writes the files again.
+/// The golden files are in `events/statuses/` and, for attributes and group, in
+/// `events/attributes/`. To update them, run `UPDATE_GOLDEN=1 cargo test --test behaviour rules::`.
 #[test]
 fn every_stream_message_matches_its_golden_file() {
     let rules = configured(&[("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status")]).unwrap();
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let mut told = 0;
+    let mut messages = 0;
     for name in files() {
         let (request, now) = file(&name);
         let Ok(verified) = verify(request.headers(), request.body(), &secrets(), now) else { continue };
         let Ok(event) = parse(&verified) else { continue };
         let Some(delivery) = rules.due(&event).unwrap().status else { continue };
-        let Message::Status { body, attributes, group, .. } = delivery.message else { panic!("no status") };
+        let Message::Status { body, attributes, group, .. } = delivery.message else {
+            panic!("expected a message to the stream")
+        };
         let filtered_by = json!({"MessageAttributes": attributes, "MessageGroupId": group});
         for (folder, value) in [("statuses", serde_json::from_str(&body).unwrap()), ("attributes", filtered_by)] {
             let path = format!("events/{folder}/{name}.json");
@@ -303,7 +313,7 @@ fn every_stream_message_matches_its_golden_file() {
             assert_eq!(text, fs::read_to_string(&path).unwrap(), "{path}");
         }
         assert!(attributes.len() <= 7 && attributes.values().all(|value| !value.is_empty()), "{attributes:?}");
-        told += 1;
+        messages += 1;
     }
-    assert!(told >= 10, "{told}");
+    assert!(messages >= 10, "{messages}");
 }

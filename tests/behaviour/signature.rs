@@ -1,4 +1,4 @@
-//! Both signature schemes, several secrets, every reason to refuse, and signatures of other
+//! Both signature schemes, several secrets, every reason for a rejection, and signatures of other
 //! libraries.
 
 use std::collections::BTreeSet;
@@ -53,7 +53,7 @@ fn accepts_both_header_families_and_the_documented_header() {
 }
 
 #[test]
-fn the_documented_header_is_known_by_its_content() {
+fn recognizes_the_documented_header_by_its_content() {
     let [(_, value)] = &documented(SECRET, NOW, BODY)[..] else { panic!() };
     let bare = value.strip_prefix("v1,").unwrap();
     for (name, value) in
@@ -79,7 +79,8 @@ fn one_good_signature_among_others_is_enough() {
         set(&mut pairs, "-signature", &value);
         assert!(verify(&headers(&pairs), BODY, &secrets(), at(NOW)).is_ok(), "{value}");
     }
-    // The documented scheme does not say how it would send two: each whole, or one time with two signatures.
+    // The documented scheme does not say how a header carries two signatures: as two whole values,
+    // or as one time with two signatures.
     let [good, stranger] = [SECRET, OTHER].map(|secret| documented(secret, NOW, BODY)[0].1.clone());
     let second = &good[good.find("s=").unwrap()..];
     let stale = &documented(SECRET, 1, BODY)[0].1;
@@ -92,7 +93,7 @@ fn one_good_signature_among_others_is_enough() {
         let headers = headers(&[("webhook-signature".into(), value.clone())]);
         assert!(verify(&headers, BODY, &secrets(), at(NOW)).is_ok(), "{value}");
     }
-    // Both headers at once, of which one is not ours.
+    // Both headers at once; a stranger signed one of them.
     let mut both = standard("svix", OTHER, "msg_1", NOW, BODY);
     both.extend(documented(SECRET, NOW, BODY));
     assert!(verify(&headers(&both), BODY, &secrets(), at(NOW)).is_ok());
@@ -109,9 +110,9 @@ fn either_secret_signs_during_a_rotation() {
     assert_eq!(refused(&standard("svix", OTHER, "msg_1", NOW, BODY), BODY), Rejection::Mismatch);
 }
 
-/// The crate `standardwebhooks` signs here. The crate `svix` 2.9.1 has signed once: `Webhook::sign`
-/// gives the same signature each time, and the crate would bring a second TLS library, which
-/// compiles longer than any other dependency.
+/// The crate `standardwebhooks` signs in the test. The signature of the crate `svix` 2.9.1 is
+/// stored: its `Webhook::sign` always gives the same result, and the crate needs a second TLS
+/// library, which would compile longer than any other dependency.
 #[test]
 fn accepts_what_other_libraries_sign() {
     let standardwebhooks = standardwebhooks::Webhook::new(SECRET).unwrap();
@@ -212,7 +213,7 @@ fn accepts_hexadecimal_in_capitals_and_mixed() {
 }
 
 #[test]
-fn says_so_if_a_genuine_timestamp_is_not_in_seconds() {
+fn reports_a_genuine_timestamp_in_another_unit_than_seconds() {
     for (unit, per_second) in [("milliseconds", 1_000), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000)] {
         // Timestamps of today, of yesterday, and of a clock that is years ahead.
         for seconds in [NOW, NOW - 86_400, NOW + 100_000_000] {
@@ -224,7 +225,11 @@ fn says_so_if_a_genuine_timestamp_is_not_in_seconds() {
                 assert!(detail.contains("must be in Unix seconds") && detail.contains(unit), "{detail}");
             }
             for pairs in [standard("svix", OTHER, "msg_1", timestamp, BODY), documented(OTHER, timestamp, BODY)] {
-                assert_eq!(refused(&pairs, BODY), Rejection::Mismatch, "of a stranger's signature, nothing is said");
+                assert_eq!(
+                    refused(&pairs, BODY),
+                    Rejection::Mismatch,
+                    "a stranger should learn nothing about the timestamp"
+                );
             }
         }
     }
@@ -239,7 +244,7 @@ fn only_a_genuine_signature_is_called_stale() {
 }
 
 #[test]
-fn the_genuine_header_of_two_gives_the_reason() {
+fn the_genuine_one_of_two_headers_gives_the_reason() {
     for (first, second) in [(SECRET, OTHER), (OTHER, SECRET)] {
         let mut both = standard("svix", first, "msg_1", 1, BODY);
         both.extend(standard("webhook", second, "msg_1", 1, BODY));
@@ -260,17 +265,17 @@ fn refuses_unusable_secrets_and_never_shows_a_secret() {
     assert_eq!(shown, "Secrets([Secret, Secret])");
 }
 
-/// A value of `secrets.json`. The doctor's test reads the same file, because the doctor has the
+/// A value in `secrets.json`. The doctor's test reads the same file, because the doctor applies the
 /// same rules.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Row {
     /// `None` if the value is binary.
     value: Option<String>,
-    /// The secrets in the value, if the value is used.
+    /// The secrets in the value, if the value is usable.
     #[serde(default)]
     secrets: Vec<String>,
-    /// Why the value is refused.
+    /// The reason for which the value is refused.
     fault: Option<String>,
 }
 
@@ -305,11 +310,11 @@ fn refusals_name_position_and_fault_but_not_the_text() {
             }
             (Err(error), Some(fault)) => {
                 assert_eq!(error.to_string(), *fault, "{value:?}");
-                let told = |part: &&str| part.len() > 7 && fault.contains(part);
-                assert_eq!(value.split(|c: char| !c.is_alphanumeric()).find(told), None, "{value:?}");
+                let shown = |part: &&str| part.len() > 7 && fault.contains(part);
+                assert_eq!(value.split(|c: char| !c.is_alphanumeric()).find(shown), None, "{value:?}");
                 faults.insert(fault.trim_start_matches(|character| character != ' ').to_owned());
             }
-            (read, _) => panic!("{value:?} is {read:?}, and not {fault:?}"),
+            (read, _) => panic!("{value:?} gave {read:?}, expected {fault:?}"),
         }
     }
     assert!(faults.len() > 20, "{faults:?}");
@@ -324,7 +329,7 @@ fn the_variable_follows_the_rules_of_a_stored_value() {
             (Ok(Source::Given(_)), None) => {}
             (Err(ConfigError::NoSecret), Some(_)) => assert!(value.trim_ascii().is_empty(), "{value:?}"),
             (Err(error), Some(fault)) => assert_eq!(error.to_string(), format!("WEBHOOK_SECRET {fault}")),
-            (read, fault) => panic!("{value:?} is {read:?}, and not {fault:?}"),
+            (read, fault) => panic!("{value:?} gave {read:?}, expected {fault:?}"),
         }
     }
 }
@@ -342,7 +347,7 @@ fn refuses_a_value_with_any_unusable_word() {
 }
 
 #[test]
-fn keys_have_at_least_sixteen_bytes_or_characters() {
+fn secrets_have_at_least_sixteen_bytes_or_characters() {
     for length in 0..=2 * MIN_LENGTH {
         let bytes = vec![b'k'; length];
         let prefixed = format!("whsec_{}", data_encoding::BASE64.encode(&bytes));
@@ -351,8 +356,7 @@ fn keys_have_at_least_sixteen_bytes_or_characters() {
             assert_eq!(Secrets::parse(value).is_ok(), length >= MIN_LENGTH, "{value}");
         }
     }
-    // Without the prefix, the decoded bytes are a key only if they are as long as a key behind the
-    // prefix.
+    // Without the prefix, the decoded bytes are a key only if they have the minimum length.
     let short = "AAAAAAAAAAAAAAAAAAAA";
     let [decoded, _] = signed_by(&format!("whsec_{short}"));
     let read = Secrets::parse(short).unwrap();
@@ -374,9 +378,9 @@ fn a_secret_without_padding_verifies_in_both_schemes() {
 }
 
 #[test]
-fn a_secret_without_its_prefix_is_taken_either_way() {
+fn a_secret_without_its_prefix_verifies_as_text_and_as_base64() {
     let bare = SECRET.strip_prefix("whsec_").unwrap();
-    // SendPilot signs with the whole text, although a copy has lost the prefix.
+    // SendPilot signs with the whole text, even if the stored copy has lost the prefix.
     for pairs in [standard("svix", SECRET, "msg_1", NOW, BODY), documented(SECRET, NOW, BODY)] {
         assert!(verify(&headers(&pairs), BODY, &Secrets::parse(bare).unwrap(), at(NOW)).is_ok(), "{pairs:?}");
     }
@@ -395,7 +399,7 @@ fn flipped(text: &str, bit: usize) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Every single bit of everything that is signed, or signs.
+/// Covers every bit of the body, the headers and the secret.
 #[test]
 fn refuses_any_flipped_bit() {
     for pairs in [standard("svix", SECRET, "msg_1", NOW, BODY), documented(SECRET, NOW, BODY)] {
@@ -418,7 +422,7 @@ fn refuses_any_flipped_bit() {
             }
         }
         for secret in (0..SECRET.len() * 8).filter_map(|bit| flipped(SECRET, bit)) {
-            // White space splits the secret into two words, and one of them is refused.
+            // A flip to white space splits the secret into two words, and one of them is refused.
             let Ok(secrets) = Secrets::parse(&secret) else { continue };
             assert!(verify(&headers(&pairs), BODY, &secrets, at(NOW)).is_err(), "{secret}");
         }

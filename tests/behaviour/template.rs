@@ -89,7 +89,7 @@ async fn timeouts_and_deadlines_are_nested() {
     let schedule = invocation.schedule();
     assert!(schedule.claim_by - schedule.secrets_by > PATIENCE, "a claim would have no time left");
     let publish = schedule.publish_by - tokio::time::Instant::now();
-    let settle = schedule.settle_by - tokio::time::Instant::now();
+    let settle = schedule.finish_by - tokio::time::Instant::now();
     assert!(aws::CONNECT_TIMEOUT < aws::ATTEMPT_TIMEOUT && aws::ATTEMPT_TIMEOUT < aws::OPERATION_TIMEOUT);
     assert!(aws::OPERATION_TIMEOUT < publish && publish < settle && settle < Duration::from_secs(timeout));
     assert!(settle - publish >= 2 * PATIENCE, "a completion that got no answer could not be repeated");

@@ -79,7 +79,7 @@ async fn answers_every_sample_and_calls_aws_only_for_alerts() {
 }
 
 #[tokio::test]
-async fn names_only_a_genuine_event() {
+async fn returns_the_event_id_of_genuine_events_only() {
     for (name, id) in [
         ("opportunity", json!("evt_1708456789123_abc123def")),
         ("reply-received", json!("evt_1708456789129_reply0001")),
@@ -93,7 +93,7 @@ async fn names_only_a_genuine_event() {
 }
 
 #[tokio::test]
-async fn refuses_other_paths_and_methods_unread() {
+async fn refuses_other_paths_and_methods() {
     let mut elsewhere = payload("opportunity");
     elsewhere["rawPath"] = "/webhooks/other".into();
     assert_eq!(outcome(elsewhere).await, (404, "not_found".into()));
@@ -125,14 +125,14 @@ async fn accepts_one_slash_after_the_path_and_no_other_path() {
 }
 
 #[tokio::test]
-async fn skips_a_byte_order_mark_once_the_signature_holds() {
+async fn skips_a_byte_order_mark_after_verification() {
     let marked = format!("\u{feff}{}", opportunity("evt_1"));
     assert_eq!(outcome(signed(&marked)).await, (200, "alerted".into()));
     let mut base64 = signed(&marked);
     base64["body"] = data_encoding::BASE64.encode(marked.as_bytes()).into();
     base64["isBase64Encoded"] = true.into();
     assert_eq!(outcome(base64).await, (200, "alerted".into()));
-    // The signature covers the byte order mark, so nobody may add or remove it on the way.
+    // The signature covers the byte order mark, so adding or removing it invalidates the signature.
     let mut removed = signed(&marked);
     removed["body"] = opportunity("evt_1").into();
     let mut added = signed(&opportunity("evt_1"));
@@ -166,7 +166,7 @@ fn counted() -> bool {
 }
 
 #[tokio::test]
-async fn counts_refused_genuine_events_but_no_forgeries() {
+async fn counts_rejected_genuine_events_but_no_forgeries() {
     let whole = opportunity("evt_1");
     let unidentified = json!({"eventType": "lead.updated", "data": {"leadId": "l", "newStatus": "OPPORTUNITY"}});
     let unidentified = unidentified.to_string();
@@ -213,7 +213,7 @@ async fn finds_the_route_behind_a_named_stage() {
 }
 
 #[tokio::test]
-async fn reads_256_kib_and_does_not_hash_more() {
+async fn accepts_256_kib_and_refuses_more() {
     let padded = |length: usize| {
         let body = opportunity("evt_1");
         let padding = length - body.len();
@@ -237,7 +237,7 @@ async fn refuses_an_alert_without_any_id() {
 }
 
 #[tokio::test]
-async fn answers_payloads_that_panic_lambda_https_conversion() {
+async fn answers_payloads_on_which_lambda_http_panics() {
     let with = |pointer: &str, value: Value| {
         let mut payload = payload("unsigned");
         *payload.pointer_mut(pointer).unwrap() = value;

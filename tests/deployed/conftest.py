@@ -1,7 +1,7 @@
-"""What the deployed tests share: a local AWS, the deployed template, subscribers, and the way back.
+"""Fixtures of the deployed tests: a local AWS, the deployed template, subscribers, and cleanup.
 
-Each process of the tests has a local AWS of its own. It starts with the first test that needs it,
-and ends with the process, however the process ends.
+Each process of the tests has its own local AWS. The local AWS starts with the first test that needs
+it. It ends with the process, even if the process is killed.
 """
 
 import os
@@ -34,7 +34,7 @@ def local_aws():
 
 @pytest.fixture(scope="session")
 def service(local_aws):
-    """The template, deployed once. Other options come by `redeploy`."""
+    """The template, deployed once. `redeploy` changes its options."""
     return deploy(local_aws, build(local_aws.scratch / "build", local_aws.logs))
 
 
@@ -48,7 +48,7 @@ def deployed(service):
 
 @pytest.fixture
 def cleanup():
-    """Callbacks that undo what a test changed, the last one first, however the test ends."""
+    """Callbacks that undo the changes of a test, the last change first, even if the test fails."""
     with ExitStack() as stack:
         yield stack
 
@@ -66,7 +66,7 @@ def table_name(deployed):
 
 @pytest.fixture
 def post(deployed):
-    """Sends an event to the webhook, signed by the secret that the stack has."""
+    """Sends an event to the webhook, signed with the stack's secret."""
 
     def post(event, secret=SAMPLE_SECRET):
         return event.post(deployed.webhook_url, secret)

@@ -26,19 +26,19 @@ class CrmSync:
         boto3.client("lambda").update_function_configuration(FunctionName=self._function, Environment=environment)
 
     def poll(self, **settings):
-        """Has the function read its queue, in batches of this size."""
+        """Makes the function read its queue, with these settings of the event source."""
         boto3.client("lambda").update_event_source_mapping(UUID=self._mapping, Enabled=True, **settings)
 
     def pause(self):
         boto3.client("lambda").update_event_source_mapping(UUID=self._mapping, Enabled=False)
 
     def retry_after(self, seconds):
-        """Has a failed message come again after some seconds. In the template it is minutes, too long for a test."""
+        """Makes the queue deliver a failed message again after some seconds, instead of the template's minutes."""
         attributes = {"VisibilityTimeout": str(seconds)}
         boto3.client("sqs").set_queue_attributes(QueueUrl=self.queue, Attributes=attributes)
 
     def read_by_window(self, size=1000):
-        """Has the function read what a window collects. The emulator has no windows, and batches of ten at most."""
+        """Invokes the function as a batch window would. The emulator has no windows, and batches of at most ten."""
         sqs, received = boto3.client("sqs"), []
         while messages := sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=MAX_BATCH).get("Messages"):
             received += messages
@@ -54,9 +54,9 @@ class CrmSync:
             sqs.delete_message_batch(QueueUrl=self.queue, Entries=entries)
 
     def read_one_by_one(self):
-        """Has the function read each message in a batch of its own, some at once."""
+        """Makes the function read each message in its own batch, several at once."""
         self.poll(BatchSize=1)
-        assert eventually(lambda: depth(self.queue) == 0, patience=150), "the queue is not empty yet"
+        assert eventually(lambda: depth(self.queue) == 0, patience=150), "the queue should be empty"
 
     def rows(self):
         """Returns the rows of the table, by lead."""
@@ -64,11 +64,11 @@ class CrmSync:
         return {row["lead"]["S"].split("#")[1]: row for page in pages for row in page["Items"]}
 
     def stages(self, lead):
-        """Returns the stages that the CRM took for a lead, in order."""
+        """Returns the stages that the CRM accepted for a lead, in order."""
         return [body["stage"] for _, _, _, body, _ in self.crm.took() if body["leadId"] == lead]
 
     def attempts(self, lead):
-        """Returns the number of calls to the CRM for a lead, those that it refused included."""
+        """Returns the number of calls to the CRM for a lead, including refused calls."""
         return len([body for _, _, _, body, _ in self.crm.calls() if body["leadId"] == lead])
 
     def log(self):

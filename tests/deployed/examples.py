@@ -1,4 +1,4 @@
-"""The consumers in examples/, each deployed by its own template, on a topic in place of the lead status stream."""
+"""The consumers in examples/, each deployed by its own template. A topic replaces the lead status stream."""
 
 import json
 import time
@@ -14,7 +14,7 @@ from local_aws.stack import as_ministack_takes_it
 from ops.running import REGION
 from ops.stack import outputs
 
-MAX_BATCH = 10  # messages that SNS and SQS take in one call
+MAX_BATCH = 10  # messages in one call to SNS or SQS
 
 
 def deploy(example, emulator, **parameters):
@@ -32,7 +32,7 @@ def deploy(example, emulator, **parameters):
 
 
 class Stream:
-    """A topic, and messages to it as the receiver publishes them."""
+    """A topic, and messages to it as the webhook function publishes them."""
 
     def __init__(self):
         self._sns = boto3.client("sns")
@@ -71,14 +71,14 @@ def eventually(condition, patience=60):
 
 
 def depth(queue_url):
-    """Returns the number of messages in a queue, those that somebody has received included."""
+    """Returns the number of messages in a queue, including received ones."""
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = boto3.client("sqs").get_queue_attributes(QueueUrl=queue_url, AttributeNames=names)["Attributes"]
     return sum(int(attributes[name]) for name in names)
 
 
 def change(lead, number, status, stage):
-    """The change number `number` of a lead: the higher, the later."""
+    """Returns a change of a lead. A higher number is a later change."""
     minutes, seconds = divmod(number, 60)
     return {
         "specversion": "1.0",
@@ -93,19 +93,19 @@ def change(lead, number, status, stage):
 
 
 class Endpoint:
-    """Whatever a consumer calls: it remembers each call, and refuses, redirects or dawdles while it is told to."""
+    """The HTTP endpoint that a consumer calls. It records each call. A test can make it refuse, redirect or delay."""
 
     def __init__(self):
         self.answers = 200
         self.requires = None  # a header and its value
-        self.unauthorized = 401  # the answer without them
+        self.unauthorized = 401  # the answer without this header
         self.headers = {}  # of the last call
-        self.dawdles = {}  # by idempotency key, for how many seconds before it does what it was called for
-        self.overlaps = []  # addresses that were called while a call to them was being worked on
+        self.delays = {}  # seconds before a call takes effect, by idempotency key
+        self.overlaps = []  # paths that were called while an earlier call to them was in progress
         self._calls, self._busy, self._lock = [], [], Lock()
 
     def calls(self):
-        """(method, path, idempotency key, body, whether it was taken) of each so far."""
+        """Returns the method, path, idempotency key, body and acceptance of each call so far."""
         with self._lock:
             return list(self._calls)
 
@@ -118,7 +118,7 @@ class Endpoint:
 
     @contextmanager
     def serving(self):
-        """On a free loopback port; gives the address."""
+        """Serves on a free loopback port, and yields the URL."""
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -128,8 +128,8 @@ class Endpoint:
                 with endpoint._lock:
                     endpoint.overlaps += [self.path] * (self.path in endpoint._busy)
                     endpoint._busy.append(self.path)
-                # Once only, and whether or not the caller is still there.
-                time.sleep(endpoint.dawdles.pop(key, 0))
+                # The call takes effect even if the caller has given up. Its retry is not delayed.
+                time.sleep(endpoint.delays.pop(key, 0))
                 with endpoint._lock:
                     endpoint.headers = self.headers
                     authorized = not endpoint.requires or self.headers[endpoint.requires[0]] == endpoint.requires[1]
@@ -141,14 +141,14 @@ class Endpoint:
             do_POST = do_PUT
 
             def do_GET(self):
-                """Where a redirect leads, if it is followed: a page that changes nothing."""
+                """Serves the target of the redirects, a page that changes nothing."""
                 self._answer(200)
 
             def _answer(self, status):
                 self.send_response(status)
                 self.send_header("location", "/login")
                 self.send_header("content-length", "0")
-                # A caller that is gone hears nothing.
+                # The caller may have given up.
                 with suppress(ConnectionError):
                     self.end_headers()
 

@@ -1,4 +1,4 @@
-"""Faults that a test causes for a while: in the deployed stack, and in this process's session with AWS."""
+"""Temporary faults of the deployed stack and of this process's session with AWS."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import boto3
 
 @contextmanager
 def hooked(event, handler):
-    """Passes the requests to AWS, or its answers, through `handler` meanwhile."""
+    """Passes the requests to AWS, or its answers, through `handler` while the context is open."""
     session = boto3.Session()
     session.events.register(event, handler)
     with mock.patch.object(boto3, "DEFAULT_SESSION", session):
@@ -19,14 +19,14 @@ def hooked(event, handler):
 
 
 @contextmanager
-def somebody_who_may_not(*denied):
-    """Makes this process a user who may do everything except this. ministack enforces that."""
+def without_permission(*denied):
+    """Makes this process a user with all permissions except these. ministack enforces the permissions."""
     iam = boto3.client("iam")
-    name = f"somebody-{uuid4()}"
+    name = f"restricted-{uuid4()}"
     iam.create_user(UserName=name)
     everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
     policy = {"Version": "2012-10-17", "Statement": [everything, *denied]}
-    iam.put_user_policy(UserName=name, PolicyName="somebody", PolicyDocument=json.dumps(policy))
+    iam.put_user_policy(UserName=name, PolicyName="restricted", PolicyDocument=json.dumps(policy))
     key = iam.create_access_key(UserName=name)["AccessKey"]
     credentials = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
     with mock.patch.dict(os.environ, credentials), mock.patch.object(boto3, "DEFAULT_SESSION", None):
@@ -35,15 +35,15 @@ def somebody_who_may_not(*denied):
 
 @contextmanager
 def refusing(topic_arn):
-    """Meanwhile, nobody may publish."""
+    """Makes the topic refuse every publish while the context is open."""
     sns = boto3.client("sns")
     policy = sns.get_topic_attributes(TopicArn=topic_arn)["Attributes"]["Policy"]
-    nobody = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": topic_arn}
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "sns:Publish", "Resource": topic_arn}
 
     def set_policy(text):
         sns.set_topic_attributes(TopicArn=topic_arn, AttributeName="Policy", AttributeValue=text)
 
-    set_policy(json.dumps({"Version": "2012-10-17", "Statement": [nobody]}))
+    set_policy(json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
 """The doctor against the deployed template, with each thing broken in turn.
 
-The doctor finds what is broken and nothing else, and says how to fix it.
+The doctor finds the broken thing and nothing else, and says how to fix it.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from faults import hooked, refusing, somebody_who_may_not
+from faults import hooked, refusing, without_permission
 from local_aws.inbox import Inbox
 from ops import examination, request
 from ops.display import printable
@@ -33,16 +33,16 @@ from ops.secret_value import secrets_in
 from ops.signature import SAMPLE_SECRET
 from ops.stack import NAME, outputs
 
-# As SendPilot might have made it.
+# A secret in the form of SendPilot's.
 ANOTHER_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-EMPTY = '{"secrets":[]}'  # what the template puts there
+EMPTY = '{"secrets":[]}'  # the value in a new stack
 HOUR = 60 * 60
-# Values of the secret, and what the function makes of each. The function's own tests read the same file.
+# Values of the secret, each with its secrets or its fault. The function's tests read the same file.
 SECRETS = json.loads(Path("tests/support/secrets.json").read_text())
-# Values that are not a secret, and what the doctor says of each.
+# Values that are not a secret, each with a pattern of the doctor's finding.
 NO_SECRETS = [
-    (EMPTY, "^holds no secret, and without one"),
-    (" \n", "^holds no secret, and without one"),
+    (EMPTY, "^holds no secret, so the function answers 503"),
+    (" \n", "^holds no secret, so the function answers 503"),
     ("whsec_...", "placeholder"),
     ("whsec_secret", "placeholder"),
     ("whsec_", "placeholder"),
@@ -59,9 +59,9 @@ NO_SECRETS = [
 
 @pytest.fixture(scope="module")
 def patient(deployed):
-    """The deployed template as it is when all is well: somebody is subscribed, and the redrive runs."""
+    """The healthy deployed template: it has a subscriber, and the redrive runs."""
     Inbox(deployed.topic_arn)
-    # The schedule alone might run it only in a minute.
+    # The schedule might start the first run only after a minute.
     deployed.redrive.run()
     deployed.redrive.resume()
     yield deployed
@@ -77,20 +77,21 @@ def names(patient):
 
 @pytest.fixture
 def doctor(patient):
-    # Only after a test that deployed other options does this take time.
+    # This takes time only if the test before deployed other options.
     patient.redeploy()
     return Doctor(patient.webhook_url)
 
 
 class Doctor:
-    """The examinations of a test: the findings of the last one, what it printed, and its exit status.
+    """The examinations of a test, with the findings, the output and the exit status of the last one.
 
-    They are examinations of a stack in AWS, unless `is_local` says that it is the one of `make run`.
+    `is_local` makes the stack that of `make run`. Otherwise it is a stack in AWS.
     """
 
     is_local = False
     port = None
-    secret_of_others = ANOTHER_SECRET  # Here the sample secret stands for one that only SendPilot knows.
+    # In these tests, the sample secret counts as a private secret.
+    secret_of_others = ANOTHER_SECRET
 
     def __init__(self, webhook):
         self.webhook = webhook
@@ -108,9 +109,9 @@ class Doctor:
         for secret in (SAMPLE_SECRET, ANOTHER_SECRET):
             assert secret.removeprefix("whsec_") not in self.printed
         assert all(" " <= character <= "~" for character in self.printed.replace("\n", "")), self.printed
-        # Each command can be pasted as it is.
+        # Each command can be pasted without changes.
         for command in self.commands():
-            assert not re.search(r"\.\.\.|<|you@|[A-Z]_ARN(?!=)", command), "has to be filled in first"
+            assert not re.search(r"\.\.\.|<|you@|[A-Z]_ARN(?!=)", command), "the command should need no changes"
         checked = subprocess.run(["bash", "-n"], input="\n".join(self.commands()), text=True, capture_output=True)
         assert (checked.returncode, checked.stderr) == (0, "")
 
@@ -124,12 +125,12 @@ class Doctor:
         return [finding.what.split(":")[0] for finding in self.findings if finding.verdict == verdict]
 
     def what(self, title):
-        """Returns what the finding with this title says."""
+        """Returns the text of the finding with this title."""
         (found,) = (finding.what for finding in self.findings if finding.what.startswith(f"{title}: "))
         return printable(found.removeprefix(f"{title}: "))
 
     def assert_wrong(self, title, what, remedy, **asked):
-        """Asserts that the doctor finds this one thing wrong, and says what to do."""
+        """Asserts that the doctor finds only this fault, and gives this remedy."""
         self.examine(**asked)
         assert (self.of(WRONG), self.status) == ([title], 1), self.printed
         assert re.search(what, self.what(title)), self.printed
@@ -160,7 +161,7 @@ def physical(logical_id):
 
 @contextlib.contextmanager
 def described_with(status="CREATE_COMPLETE", **changed):
-    """Meanwhile, the stack has this status, and these outputs have these values."""
+    """Changes the stack's described status and outputs while the context is open."""
     found = [{"OutputKey": key, "OutputValue": value} for key, value in {**outputs(NAME), **changed}.items() if value]
 
     def change(parsed, **_):
@@ -172,7 +173,7 @@ def described_with(status="CREATE_COMPLETE", **changed):
 
 @contextlib.contextmanager
 def nothing_logged():
-    """Meanwhile, the log has no line, and CloudWatch no metric."""
+    """Hides all log lines and metrics while the context is open."""
 
     def empty(parsed, model, **_):
         parsed.update(
@@ -185,7 +186,7 @@ def nothing_logged():
 
 @contextlib.contextmanager
 def confirmed_by_link(endpoint, authenticated="false"):
-    """Makes a subscription one that the link in SNS's mail confirmed. ministack confirms each itself."""
+    """Presents a subscription as confirmed by the link in SNS's email. ministack confirms each by itself."""
 
     def change(parsed, **_):
         if parsed.get("Attributes", {}).get("Endpoint") == endpoint:
@@ -197,9 +198,9 @@ def confirmed_by_link(endpoint, authenticated="false"):
 
 
 def restart(**changed):
-    """Ends the processes of the webhook function. New ones get these variables, too; None takes a variable away.
+    """Restarts the processes of the webhook function with these additional variables. None removes a variable.
 
-    Returns the variables that there were before.
+    Returns the variables before the change.
     """
     client = boto3.client("lambda")
     function = {"FunctionName": physical("WebhookFunction")}
@@ -211,7 +212,7 @@ def restart(**changed):
 
 @pytest.fixture
 def change_variables(patient, cleanup):
-    """Gives the webhook function other variables, until the test is over. None takes a variable away."""
+    """Changes variables of the webhook function, until the test is over. None removes a variable."""
 
     def change_variables(**changed):
         gone = dict.fromkeys(changed)
@@ -224,10 +225,11 @@ def change_variables(patient, cleanup):
 def secret(patient):
     """The stack's secret, which is the sample secret again after the test."""
     yield patient.secret
-    # Twice, so that the function refuses neither version.
+    # Stored twice, because both versions must be usable.
     patient.secret.put(SAMPLE_SECRET)
     patient.secret.put(SAMPLE_SECRET)
-    # A running function looks for another secret six times a minute. A new process has none yet.
+    # A running process fetches the secret at most six times a minute. A new process fetches it at
+    # once.
     restart()
     for name, status in (("message-sent", 200), ("forged", 401)):
         assert request.read(f"events/{name}.json").post(patient.webhook_url).status == status
@@ -242,7 +244,7 @@ def unsubscribe(subscription):
 
 
 def subscribe(subscription):
-    """Subscribes as the stack does: with a dead-letter queue."""
+    """Subscribes with a dead-letter queue, as the stack does."""
     wanted = {name: subscription[name] for name in ("TopicArn", "Protocol", "Endpoint")}
     return boto3.client("sns").subscribe(**wanted, Attributes={"RedrivePolicy": dead_letters()})["SubscriptionArn"]
 
@@ -259,17 +261,14 @@ def attributes(subscription_arn):
 
 
 def typed(command, answer):
-    """Returns what the shell makes of a command that asks for something, after that is typed."""
+    """Returns the command that the shell runs after a prompt is answered."""
     script = f"aws() {{ printf '%q ' aws \"$@\"; }}\n{command}"
     ran = subprocess.run(["bash", "-c", script], input=answer + "\n", text=True, capture_output=True, check=True)
     return ran.stdout.strip()
 
 
 def paste(command):
-    """Makes the call that a command of the AWS CLI makes, and returns the answer.
-
-    The CLI itself is not installed here.
-    """
+    """Makes the call of an AWS CLI command, and returns the answer. The tests do not need the CLI."""
     aws, service, operation, *options = shlex.split(command)
     assert aws == "aws", command
     client = boto3.client(service)
@@ -277,7 +276,7 @@ def paste(command):
     members = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[call]).input_shape.members
     named = {xform_name(name, "-"): (name, shape) for name, shape in members.items()}
     if call == "subscribe":
-        # The CLI's own `--endpoint-url` would be taken for `--endpoint`.
+        # The CLI would confuse `--endpoint` with its own `--endpoint-url`.
         named["notification-endpoint"] = named.pop("endpoint")
     given = {}
     for option, value in zip(options[::2], options[1::2], strict=True):
@@ -323,8 +322,8 @@ def test_it_finds_a_topic_that_refuses_the_alert(doctor, deployed, cleanup):
         doctor.assert_wrong("alert", "503 unavailable", "aws logs tail .*-webhook", alert=True)
 
 
-def test_it_finds_that_there_is_no_stack(doctor):
-    doctor.assert_wrong("stack", "there is no elsewhere here", "get-caller-identity", stack="elsewhere")
+def test_it_finds_a_missing_stack(doctor):
+    doctor.assert_wrong("stack", "there is no stack elsewhere here", "get-caller-identity", stack="elsewhere")
     assert doctor.of(OK) + doctor.of(CANT_TELL) == []
 
 
@@ -362,13 +361,13 @@ def test_it_finds_a_url_at_which_nothing_listens(doctor):
     assert doctor.of(CANT_TELL) == ["forged event", "signed event"]
 
 
-def test_it_finds_that_the_route_is_gone(doctor, cleanup):
+def test_it_finds_a_missing_route(doctor, cleanup):
     gateway = boto3.client("apigatewayv2")
     api = physical("WebhookApi")
     (route,) = gateway.get_routes(ApiId=api)["Items"]
     gateway.delete_route(ApiId=api, RouteId=route["RouteId"])
     cleanup.callback(gateway.create_route, ApiId=api, RouteKey=route["RouteKey"], Target=route["Target"])
-    doctor.assert_wrong("URL", "answers 404, but not by the function", "REVERT_DRIFT")
+    doctor.assert_wrong("URL", "answers 404, but the answer is not from the webhook function", "REVERT_DRIFT")
     made = f'aws apigatewayv2 create-route --api-id {api} --route-key "{route["RouteKey"]}" --target'
     assert made in doctor.commands()[0]
     assert doctor.of(CANT_TELL) == ["forged event", "signed event"]
@@ -391,21 +390,25 @@ def test_it_finds_a_url_that_accepts_a_forged_event(doctor):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             doctor.webhook = f"http://127.0.0.1:{server.server_port}/"
-            doctor.assert_wrong("forged event", "accepted, with 200", "sam deploy")
+            doctor.assert_wrong("forged event", "accepted with 200", "sam deploy")
         finally:
             server.shutdown()
 
 
 def test_it_finds_a_function_that_does_not_start(doctor, change_variables):
     change_variables(RETENTION_DAYS="many")
-    doctor.assert_wrong("URL", r"answers 5\d\d, but not by the function", "aws logs tail .* /aws/lambda/.*-webhook")
+    doctor.assert_wrong(
+        "URL",
+        r"answers 5\d\d, but the answer is not from the webhook function",
+        "aws logs tail .* /aws/lambda/.*-webhook",
+    )
 
 
 @pytest.mark.parametrize(("text", "what"), NO_SECRETS)
 def test_it_finds_a_secret_that_cannot_be_used(text, what, doctor, secret):
     secret.put(text)
     doctor.assert_wrong("secret", what, 'put-secret-value --secret-id .* --secret-string "\\$WEBHOOK_SECRET"')
-    # As long as the function remembers one that was good, it still refuses a stranger.
+    # While the function remembers a usable secret, it still refuses a stranger.
     assert {"signed event"} <= set(doctor.of(CANT_TELL)) <= {"forged event", "signed event"}, doctor.printed
 
 
@@ -417,7 +420,7 @@ def test_it_finds_a_previous_version_that_the_function_refuses(doctor, secret):
     assert set(doctor.of(CANT_TELL)) <= {"forged event"}, doctor.printed
 
 
-def test_it_finds_a_secret_that_is_to_be_deleted(doctor, secret, names, cleanup):
+def test_it_finds_a_secret_scheduled_for_deletion(doctor, secret, names, cleanup):
     client = boto3.client("secretsmanager")
     client.delete_secret(SecretId=names["WebhookSecretArn"], RecoveryWindowInDays=7)
     cleanup.callback(client.restore_secret, SecretId=names["WebhookSecretArn"])
@@ -428,8 +431,8 @@ def test_it_finds_the_sample_secret(doctor, deployed):
     doctor.secret_of_others = SAMPLE_SECRET
     with described_with(WebhookUrl=deployed.webhook_url):
         doctor.webhook = None
-        doctor.assert_wrong("secret", "the sample secret of this repository", "put-secret-value")
-    # It is good enough for a local AWS.
+        doctor.assert_wrong("secret", "is the sample secret of this repository", "put-secret-value")
+    # A local AWS may use the sample secret.
     doctor.webhook, doctor.is_local = deployed.webhook_url, True
     doctor.examine()
     assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], [], 0), doctor.printed
@@ -439,12 +442,12 @@ def test_it_tries_each_secret(doctor, secret):
     secret.put(json.dumps({"secrets": [SAMPLE_SECRET, SAMPLE_SECRET]}))
     doctor.examine()
     assert doctor.status == 0, doctor.printed
-    assert doctor.what("secret") == "2, of the right shape"
+    assert doctor.what("secret") == "2 stored, in the right format"
 
 
 def test_it_finds_a_function_with_another_secret_than_the_stacks(doctor, change_variables):
     change_variables(WEBHOOK_SECRET_ID=None, WEBHOOK_SECRET=ANOTHER_SECRET)
-    doctor.assert_wrong("signed event", "signed by secret 1: 401 unauthorized", "knows other secrets than the stack's")
+    doctor.assert_wrong("signed event", "signed with secret 1: 401 unauthorized", "does not use the stack's secret")
 
 
 def test_it_does_not_blame_the_stack_for_a_wrong_clock(doctor):
@@ -452,14 +455,14 @@ def test_it_does_not_blame_the_stack_for_a_wrong_clock(doctor):
     with mock.patch.object(request, "time", ahead):
         doctor.examine()
     assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], ["signed event"], 2), doctor.printed
-    assert "Set the clock of this machine." in doctor.printed
+    assert "The clock of this machine is wrong. Set the clock." in doctor.printed
 
 
 def test_it_finds_a_function_that_may_not_read_its_secret(doctor, change_variables):
-    # Its role may read no secret but the stack's.
+    # The function's role may read only the stack's secret.
     stranger = boto3.client("secretsmanager").create_secret(Name=f"stranger-{uuid4()}", SecretString=SAMPLE_SECRET)
     change_variables(WEBHOOK_SECRET_ID=stranger["ARN"])
-    doctor.assert_wrong("signed event", "signed by secret 1: 503 unavailable: .*secret", "aws logs tail .*-webhook")
+    doctor.assert_wrong("signed event", "signed with secret 1: 503 unavailable: .*secret", "aws logs tail .*-webhook")
     assert doctor.of(CANT_TELL) == ["forged event"]
 
 
@@ -467,12 +470,12 @@ def test_it_finds_a_topic_without_subscribers(doctor, deployed, cleanup):
     for subscription in subscriptions(deployed.topic_arn):
         unsubscribe(subscription)
         cleanup.callback(subscribe, subscription)
-    doctor.assert_wrong("subscribers", "there is none", "aws sns subscribe --topic-arn .* --protocol email")
+    doctor.assert_wrong("subscribers", "there are none", "aws sns subscribe --topic-arn .* --protocol email")
     arn = doctor.assert_it_subscribes(deployed.topic_arn, "sales@example.com")
     cleanup.callback(unsubscribe, {"SubscriptionArn": arn})
 
 
-def test_it_finds_an_email_subscription_that_anybody_can_end(doctor, deployed, names, cleanup):
+def test_it_finds_an_email_subscription_that_anyone_can_end(doctor, deployed, names, cleanup):
     for protocol in ("email", "email-json"):
         email = {"TopicArn": deployed.topic_arn, "Protocol": protocol, "Endpoint": f"{protocol}@example.com"}
         arn = subscribe(email)
@@ -480,7 +483,7 @@ def test_it_finds_an_email_subscription_that_anybody_can_end(doctor, deployed, n
         doctor.examine()
         assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
         with confirmed_by_link(email["Endpoint"]):
-            what = rf"can be ended by anybody who gets one of its mails: {protocol} {email['Endpoint']}$"
+            what = rf"the unsubscribe link in each email works without a login: {protocol} {email['Endpoint']}$"
             doctor.assert_wrong("subscribers", what, "python3 ops.pyz resend")
             for topic in ("AlarmsTopicArn", "DeadLettersUrl"):
                 assert f"unsubscribe --subscription-arn {names[topic]}" not in doctor.printed
@@ -500,7 +503,7 @@ def test_a_new_subscription_keeps_the_filter(doctor, deployed, cleanup):
     for name, value in filtered.items():
         sns.set_subscription_attributes(SubscriptionArn=arn, AttributeName=name, AttributeValue=value)
     with confirmed_by_link(email["Endpoint"]):
-        doctor.assert_wrong("subscribers", "can be ended by anybody", "aws sns unsubscribe")
+        doctor.assert_wrong("subscribers", "works without a login", "aws sns unsubscribe")
     paste(doctor.commands()[0])
     arn = doctor.assert_it_subscribes(deployed.topic_arn, email["Endpoint"])
     cleanup.callback(unsubscribe, {"SubscriptionArn": arn})
@@ -526,10 +529,10 @@ def test_a_subscription_that_it_may_not_see_hides_no_other(doctor, deployed, cle
         doctor.assert_wrong("subscribers", "without a dead-letter queue: email other@example.com$", "is lost")
 
 
-def test_it_finds_an_email_of_the_alarms_that_anybody_can_end(doctor, names):
+def test_it_finds_an_alarm_email_that_anyone_can_end(doctor, names):
     (email,) = subscriptions(names["AlarmsTopicArn"])
     with confirmed_by_link(email["Endpoint"]):
-        doctor.assert_wrong("alarms' subscribers", "can be ended by anybody", r"AlarmEmail stays\s+the same")
+        doctor.assert_wrong("alarms' subscribers", "works without a login", r"AlarmEmail stays\s+the same")
     doctor.assert_it_subscribes(names["AlarmsTopicArn"], email["Endpoint"])
 
 
@@ -542,7 +545,7 @@ def test_it_cannot_tell_who_can_end_a_subscription_if_sns_does_not_say(doctor, n
 
 
 def test_it_finds_a_subscription_without_a_dead_letter_queue(doctor, deployed, names):
-    def of_somebody_else(parsed, **_):
+    def of_another_account(parsed, **_):
         for subscription in parsed["Subscriptions"]:
             subscription["Owner"] = "111122223333"
 
@@ -553,10 +556,10 @@ def test_it_finds_a_subscription_without_a_dead_letter_queue(doctor, deployed, n
         arn = {"SubscriptionArn": subscription["SubscriptionArn"], "AttributeName": "RedrivePolicy"}
         sns.set_subscription_attributes(**arn, AttributeValue="")
         what = f"without a dead-letter queue: {subscription['Protocol']} {subscription['Endpoint']}$"
-        doctor.assert_wrong(title, what, "What SNS cannot deliver to it is lost")
+        doctor.assert_wrong(title, what, "A dead-letter queue keeps the message")
         (attach,) = doctor.commands()
-        with hooked("after-call.sns.ListSubscriptionsByTopic", of_somebody_else):
-            doctor.assert_wrong(title, what, "The account 111122223333 has to give")
+        with hooked("after-call.sns.ListSubscriptionsByTopic", of_another_account):
+            doctor.assert_wrong(title, what, "The account 111122223333 must attach")
             assert doctor.commands() == []
         paste(attach)
         assert attributes(subscription["SubscriptionArn"])["RedrivePolicy"] == dead_letters()
@@ -565,7 +568,7 @@ def test_it_finds_a_subscription_without_a_dead_letter_queue(doctor, deployed, n
 
 
 def test_it_finds_an_unconfirmed_subscription_and_hides_its_password(doctor, deployed, cleanup):
-    # Nothing listens there, so nobody confirms.
+    # Nothing listens at this URL, so the subscription stays unconfirmed.
     endpoint = "https://127.0.0.1:9/pass/word?token=token"
     boto3.client("sns").subscribe(TopicArn=deployed.topic_arn, Protocol="https", Endpoint=endpoint)
     cleanup.callback(lambda: unsubscribe(subscriptions(deployed.topic_arn)[-1]))
@@ -574,7 +577,7 @@ def test_it_finds_an_unconfirmed_subscription_and_hides_its_password(doctor, dep
 
 
 def test_it_reads_pending_and_deleted_subscriptions_as_sns_lists_them(doctor, deployed):
-    # ministack confirms e-mail by itself.
+    # ministack confirms email subscriptions by itself.
     email = {"Protocol": "email", "Endpoint": "sales@example.com", "TopicArn": deployed.topic_arn}
 
     def list_too(state):
@@ -602,7 +605,7 @@ def test_it_finds_alarms_without_subscribers(doctor, names, cleanup):
 def test_it_finds_a_disabled_schedule(doctor, deployed, cleanup):
     deployed.redrive.pause()
     cleanup.callback(deployed.redrive.resume)
-    doctor.assert_wrong("redrive's schedule", "is DISABLED", "Enable it")
+    doctor.assert_wrong("redrive's schedule", "is DISABLED", "Enable the schedule")
 
 
 def test_it_finds_that_the_redrive_does_not_run(doctor):
@@ -611,7 +614,7 @@ def test_it_finds_that_the_redrive_does_not_run(doctor):
 
 def test_it_reads_the_redrives_log_if_cloudwatch_denies_metrics(doctor):
     denied = {"Effect": "Deny", "Action": "cloudwatch:GetMetricStatistics", "Resource": "*"}
-    with somebody_who_may_not(denied):
+    with without_permission(denied):
         doctor.examine()
         assert doctor.what("redrive's runs").startswith("some in the last 10 minutes")
         doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
@@ -624,17 +627,19 @@ def test_it_reads_the_redrives_log_if_cloudwatch_has_no_metric(doctor):
     with nothing_logged():
         doctor.examine()
         assert (doctor.of(WRONG), doctor.of(CANT_TELL)) == ([], ["redrive's runs"]), doctor.printed
-        assert "Run this again in two minutes" in doctor.printed
+        assert "Run the doctor again in two minutes" in doctor.printed
         doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
 
 
 def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanup):
     doctor.is_local = True
     with refusing(deployed.topic_arn):
-        doctor.assert_wrong("alert", "503 unavailable", "^The reason is in:\n  make logs FUNCTION=webhook", alert=True)
+        doctor.assert_wrong(
+            "alert", "503 unavailable", "^The log shows the reason:\n  make logs FUNCTION=webhook", alert=True
+        )
     deployed.redrive.run()
     doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "make logs FUNCTION=redrive", later=HOUR)
-    doctor.assert_wrong("stack", "there is no elsewhere here", "^End `make run`", stack="elsewhere")
+    doctor.assert_wrong("stack", "there is no stack elsewhere here", "^Stop `make run`", stack="elsewhere")
     doctor.port = "8080"
     table = boto3.resource("dynamodb").Table(names["DeliveriesTableName"])
     key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#alert"}
@@ -646,12 +651,12 @@ def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanu
     assert "export AWS" not in doctor.printed
     cleanup.callback(deployed.redrive.resume)
     deployed.redrive.pause()
-    doctor.assert_wrong("redrive's schedule", "is DISABLED", "End `make run`")
+    doctor.assert_wrong("redrive's schedule", "is DISABLED", "Stop `make run`")
     deployed.redrive.resume()
     boto3.client("sqs").send_message(QueueUrl=names["DeadLettersUrl"], MessageBody="{}")
     cleanup.callback(boto3.client("sqs").purge_queue, QueueUrl=names["DeadLettersUrl"])
     doctor.assert_wrong("dead letters", "^1, where none should be", "aws sqs purge-queue")
-    assert "For the commands of the AWS CLI, first:\n  export AWS=local\n" in doctor.printed
+    assert "Before the commands of the AWS CLI, run:\n  export AWS=local\n" in doctor.printed
 
 
 def test_a_local_run_that_does_not_answer_may_have_ended(doctor):
@@ -666,13 +671,13 @@ def test_a_local_run_that_does_not_answer_may_have_ended(doctor):
     assert not re.search("aws sts|aws logs", doctor.printed)
 
 
-def test_it_finds_what_has_long_been_pending_by_topic(doctor, names, cleanup):
+def test_it_finds_old_pending_deliveries_by_topic(doctor, names, cleanup):
     table = boto3.resource("dynamodb").Table(names["DeliveriesTableName"])
     now = int(time.time() * 1000)
     said = []
-    for kind, name, hours in (("status", "messages of the stream", 2), ("alert", "alerts", 1)):
+    for kind, name, hours in (("status", "messages of the lead status stream", 2), ("alert", "alerts", 1)):
         key = {"deliveryId": f"ws_abc123xyz#{request.fresh('evt')}#{kind}"}
-        # Claimed, so that the redrive leaves it alone.
+        # The delivery is claimed, so the redrive leaves it pending.
         row = {
             "state": "PENDING",
             "pending": "0",
@@ -690,13 +695,13 @@ def test_it_finds_a_dead_letter(doctor, names, cleanup):
     sqs = boto3.client("sqs")
     cleanup.callback(sqs.purge_queue, **queue)
     sqs.send_message(**queue, MessageBody="{}")
-    for _ in ("waiting", "received by someone who looks at it"):
+    for _ in ("waiting", "received but not deleted"):
         command = f"receive-message .*--queue-url {names['DeadLettersUrl']}"
         doctor.assert_wrong("dead letters", "^1, where none should be", command)
         sqs.receive_message(**queue)
 
 
-def test_it_finds_an_alarm_that_is_on_or_silenced(doctor, cleanup):
+def test_it_finds_an_active_or_disabled_alarm(doctor, cleanup):
     cloudwatch = boto3.client("cloudwatch")
     alarm = {"AlarmName": physical("ErrorsAlarm")}
 
@@ -715,13 +720,13 @@ def test_it_finds_an_alarm_that_is_on_or_silenced(doctor, cleanup):
 
 def test_it_says_which_permissions_are_missing(doctor):
     secret = {"Effect": "Deny", "Action": "secretsmanager:*", "Resource": "*"}
-    with somebody_who_may_not(secret):
+    with without_permission(secret):
         doctor.examine()
     assert (doctor.of(WRONG), doctor.status) == ([], 2), doctor.printed
     assert doctor.of(CANT_TELL) == ["secret", "signed event"]
     assert "Grant secretsmanager:GetSecretValue" in doctor.printed
     everything = {"Effect": "Deny", "NotAction": "cloudformation:*", "Resource": "*"}
-    with somebody_who_may_not(everything):
+    with without_permission(everything):
         doctor.examine()
     assert (doctor.of(WRONG), doctor.status) == ([], 2), doctor.printed
     assert doctor.of(OK) == ["stack", "URL", "forged event"]
@@ -761,12 +766,12 @@ def test_a_fifo_stream_gets_a_fifo_dead_letter_queue(doctor, open_inbox, cleanup
         assert doctor.status == 0, doctor.printed
 
 
-# The last one, because the tests after it would have to deploy the defaults again.
+# The last test, because a later test would have to deploy the defaults again.
 def test_it_finds_a_stream_without_subscribers(doctor, deployed, open_inbox):
     deployed.redeploy(StatusStream="standard", AlertStatuses="MEETING_BOOKED,OPPORTUNITY", DebounceMinutes=60)
-    doctor.assert_wrong("stream's subscribers", "there is none", r"StatusStream=off\.[^:]*:\n.*--protocol sqs")
+    doctor.assert_wrong("stream's subscribers", "there are none", r"StatusStream=off\.[^:]*:\n.*--protocol sqs")
     open_inbox(deployed.stream_arn)
-    # Twice, because an alert may debounce another.
+    # Two examinations, because the first alert must not debounce the second.
     for _ in range(2):
         doctor.examine(alert=True)
         assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed

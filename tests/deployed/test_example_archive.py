@@ -1,4 +1,4 @@
-"""examples/archive, deployed: it keeps every change of the stream in S3."""
+"""examples/archive, deployed: it keeps every change of the lead status stream in S3."""
 
 import json
 

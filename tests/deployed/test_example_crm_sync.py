@@ -22,7 +22,7 @@ def sync(local_aws):
         yield sync
 
 
-def test_a_thousand_shuffled_changes_end_in_the_last_of_each_lead(sync):
+def test_a_thousand_shuffled_changes_end_with_the_last_of_each_lead(sync):
     sync.retry_after(60)
     calls = {}
     for name, read in [("with", sync.read_by_window), ("without", sync.read_one_by_one)]:
@@ -49,14 +49,14 @@ def test_a_thousand_shuffled_changes_end_in_the_last_of_each_lead(sync):
             assert rows[lead]["version"]["S"].endswith(f"#evt_{lead}_{number}")
             assert "owner" not in rows[lead]
     print(
-        f"\n1000 changes over 50 leads, 200 of them repeated, in random order (seed {SEED}): {calls['with']} calls to"
+        f"\n1000 changes of 50 leads, including 200 duplicates, in random order (seed {SEED}): {calls['with']} calls to"
         f" the CRM with a batch window (up to 1000 changes at once), {calls['without']} without",
         flush=True,
     )
     assert calls["with"] < calls["without"]
 
 
-def test_while_the_crm_refuses_nothing_is_lost_and_nothing_old_is_sent_last(sync):
+def test_a_refusing_crm_loses_no_change_and_gets_the_last_one_last(sync):
     sync.retry_after(1)
     sync.poll()
     sync.crm.answers = 503
@@ -70,10 +70,10 @@ def test_while_the_crm_refuses_nothing_is_lost_and_nothing_old_is_sent_last(sync
 
 def test_a_slow_crm_gets_one_call_at_a_time_for_a_lead(sync):
     sync.retry_after(1)
-    sync.crm.dawdles = {"evt_slow_1": 3}
+    sync.crm.delays = {"evt_slow_1": 3}
     sync.poll(BatchSize=1)
     sync.stream.publish(change("slow", 1, "OPPORTUNITY", "qualified"))
-    assert eventually(lambda: not sync.crm.dawdles)
+    assert eventually(lambda: not sync.crm.delays)
     sync.stream.publish(change("slow", 2, "DONE", "closed_won"))
     assert eventually(lambda: depth(sync.queue) == 0)
     assert sync.stages("slow")[-1] == "closed_won"
@@ -82,11 +82,11 @@ def test_a_slow_crm_gets_one_call_at_a_time_for_a_lead(sync):
 
 def test_a_call_that_takes_effect_late_does_not_undo_a_newer_one(sync):
     sync.retry_after(1)
-    # Longer than the function waits for an answer.
-    sync.crm.dawdles = {"evt_late_1": 8}
+    # The delay is longer than the function waits for an answer.
+    sync.crm.delays = {"evt_late_1": 8}
     sync.poll(BatchSize=1)
     sync.stream.publish(change("late", 1, "OPPORTUNITY", "qualified"))
-    assert eventually(lambda: not sync.crm.dawdles)
+    assert eventually(lambda: not sync.crm.delays)
     sync.stream.publish(change("late", 2, "DONE", "closed_won"))
     assert eventually(lambda: depth(sync.queue) == 0, patience=90)
     assert eventually(sync.crm.is_idle)
@@ -95,7 +95,7 @@ def test_a_call_that_takes_effect_late_does_not_undo_a_newer_one(sync):
 
 
 @pytest.mark.parametrize("status", [302, 303])
-def test_a_redirect_is_not_an_acceptance(status, sync):
+def test_a_redirect_counts_as_a_failure(status, sync):
     sync.retry_after(1)
     sync.poll()
     sync.crm.answers = status
@@ -113,7 +113,7 @@ def test_a_message_that_is_not_a_change_becomes_a_dead_letter_and_delays_no_othe
     sync.stream.publish_text("no event")
     sync.stream.publish(change("behind", 1, "OPPORTUNITY", "qualified"))
     assert eventually(lambda: sync.stages("behind"))
-    assert eventually(lambda: depth(sync.dead_letters) == 1), "not in the dead letters"
+    assert eventually(lambda: depth(sync.dead_letters) == 1), "the message should be in the dead-letter queue"
     assert depth(sync.queue) == 0
 
 
@@ -123,7 +123,7 @@ def test_without_a_token_a_refused_call_says_which_parameter_is_missing(sync):
     sync.crm.requires = ("authorization", "Bearer anything")
     sync.stream.publish(change("unauthorized", 1, "DONE", "closed_won"))
     assert eventually(lambda: sync.attempts("unauthorized"))
-    assert eventually(lambda: "give the ARN of its secret as CrmTokenSecretArn" in sync.log())
+    assert eventually(lambda: "set CrmTokenSecretArn to the ARN of its secret" in sync.log())
     sync.crm.requires = None
     assert eventually(lambda: sync.stages("unauthorized") == ["closed_won"])
     assert "authorization" not in sync.crm.headers

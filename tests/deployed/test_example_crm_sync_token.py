@@ -9,7 +9,7 @@ from crm_sync import CrmSync
 from examples import Endpoint, Stream, change, deploy, eventually
 from local_aws.secret import Secret
 
-LOOK_INTERVAL = 10  # seconds between two looks of the function at a secret whose token the CRM refuses
+FETCH_INTERVAL = 10  # seconds between two fetches of a secret whose token the CRM refuses
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def token(local_aws):
 
 @pytest.fixture(scope="module")
 def webhook(token, local_aws):
-    """The example, deployed for a webhook that has one URL and wants the token in a header of its own."""
+    """The example, deployed for a webhook with one URL, which expects the token in its own header."""
     stream, crm = Stream(), Endpoint()
     with crm.serving() as url:
         outputs = deploy(
@@ -33,8 +33,7 @@ def webhook(token, local_aws):
             CrmTokenHeader="x-api-token: {token}",
         )
         webhook = CrmSync(stream, crm, outputs)
-        # Longer than the function waits between two looks at the secret, with the ten attempts of a
-        # message.
+        # The ten attempts of a message then take longer than the interval between two fetches.
         webhook.retry_after(3)
         crm.requires = ("x-api-token", "token-1")
         yield webhook
@@ -66,14 +65,16 @@ def test_a_rotated_token_is_used_without_a_deployment(webhook, token):
     assert eventually(lambda: "held the token that the CRM refused" in webhook.log())
     token.put("token-2")
     assert eventually(lambda: webhook.stages("rotated") == ["qualified"])
-    # A function that has not looked at the secret for a while repeats the call at once.
-    time.sleep(LOOK_INTERVAL)
+    # If the last fetch was long enough ago, the function fetches the token and repeats the call at
+    # once.
+    time.sleep(FETCH_INTERVAL)
     webhook.crm.unauthorized = 403
     webhook.crm.requires = ("x-api-token", "token-3")
     token.put("token-3")
     webhook.stream.publish(change("rotated_again", 1, "OPPORTUNITY", "qualified"))
     assert eventually(lambda: webhook.stages("rotated_again") == ["qualified"])
-    # A new process of the function would have read the new token at once.
+    # There is only one attempt if a new process of the function has read the new token at its
+    # start.
     assert webhook.attempts("rotated_again") in (1, 2)
 
 
@@ -86,7 +87,7 @@ def test_a_rotated_token_is_used_without_a_deployment(webhook, token):
         ("deleted", None, "could not be read"),
     ],
 )
-def test_without_a_usable_token_nobody_is_called_and_nothing_is_lost(lead, value, fault, webhook, token):
+def test_without_a_usable_token_the_crm_is_not_called_and_nothing_is_lost(lead, value, fault, webhook, token):
     webhook.restart()
     webhook.poll()
     if value:

@@ -20,7 +20,7 @@ def example(local_aws):
 
 
 def notification(stream, event):
-    """Returns a message as SNS hands it to a function."""
+    """Returns the event with which SNS invokes a function."""
     message = {
         "Type": "Notification",
         "MessageId": event["id"],
@@ -41,17 +41,18 @@ def test_only_a_lost_lead_starts_the_automation(example):
     changes = [change("lead_1", number, status, stage) for number, (status, stage) in enumerate(STAGES.items())]
     example.stream.publish(*changes)
     assert eventually(example.automation.took)
-    # SNS hands each message to the function on its own, so another call could follow.
+    # SNS invokes the function once per message, so a wrong call could still follow.
     time.sleep(1)
     [(method, _, key, body, _)] = example.automation.took()
     assert (method, key) == ("POST", "evt_lead_1_7")
     assert (body["action"], body["leadId"], body["newStatus"]) == ("lead_lost", "lead_1", "NOT_INTERESTED")
 
 
-def test_a_failed_call_is_tried_three_times_with_one_key_and_then_kept(example):
+def test_a_failing_call_is_tried_three_times_with_one_key_and_then_kept(example):
     function, failures = example.outputs["FunctionName"], example.outputs["FailuresUrl"]
     before = len(example.automation.calls())
-    # The emulator's SNS calls the function directly. Only an asynchronous invocation has the queue of Lambda's retries.
+    # Invoked asynchronously, because the emulator's SNS calls the function directly, without
+    # Lambda's retries.
     event = change("lead_3", 1, "NOT_INTERESTED", "closed_lost")
     payload = json.dumps({"Records": [notification(example.stream, event)]})
     for answer in (503, 303):
@@ -63,6 +64,6 @@ def test_a_failed_call_is_tried_three_times_with_one_key_and_then_kept(example):
         kept = json.loads(kept["Body"])
         assert json.loads(kept["requestPayload"]["Records"][0]["Sns"]["Message"]) == event
         assert str(answer) in kept["responsePayload"]["errorMessage"]
-        # The address may have a password in it.
+        # The URL may contain a password.
         assert example.url not in json.dumps(kept)
     assert [key for _, _, key, _, _ in example.automation.calls()[before:]] == ["evt_lead_3_1"] * 6

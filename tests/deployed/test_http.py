@@ -16,7 +16,7 @@ from ops.signature import DOCUMENTED, SAMPLE_SECRET, STANDARD, SVIX, fresh_secre
 from ops.stack import NAME
 
 EVENTS = Path("events")
-# The table of the sample requests: their names and the status that each is answered with.
+# The table of the sample requests: the name of each, and the status of its answer.
 SAMPLES = re.findall(r"^\| `([\w-]+)` \|.*\| (\d+)", (EVENTS / "README.md").read_text(), re.MULTILINE)
 
 
@@ -34,12 +34,12 @@ def row_of(deployed):
 
 
 def fresh(name):
-    """The event of a file, as if it were a new one."""
+    """Returns the event of a file under a new id."""
     return request.read(EVENTS / f"{name}.json").with_event_id(request.fresh("evt"))
 
 
 def configuration(logical_id):
-    """A function as it is deployed."""
+    """Returns the configuration of a deployed function."""
     described = boto3.client("cloudformation").describe_stack_resource(StackName=NAME, LogicalResourceId=logical_id)
     name = described["StackResourceDetail"]["PhysicalResourceId"]
     found = boto3.client("lambda").get_function_configuration(FunctionName=name)
@@ -118,7 +118,7 @@ def test_a_rotation_needs_one_put_and_rejects_no_genuine_event(deployed, post, i
 
     def assert_all_alert(*signed_with):
         events = [(fresh("opportunity"), secret) for secret in signed_with * 4]
-        # Together, so that several processes have to learn of it.
+        # Concurrent events, because several processes must fetch the new secret.
         with ThreadPoolExecutor(len(events)) as pool:
             for answer in pool.map(lambda event: post(*event), events):
                 assert_answer(answer, 200, "alerted")
@@ -127,7 +127,7 @@ def test_a_rotation_needs_one_put_and_rejects_no_genuine_event(deployed, post, i
     assert_answer(post(fresh("opportunity"), new), 401, "unauthorized")
     assert_all_alert(old)
     deployed.secret.put(new)
-    # The other tests sign with the old one. Until then, it is the previous version.
+    # The other tests sign with the old secret, which is the previous version until then.
     cleanup.callback(deployed.secret.put, old)
     assert_all_alert(new)
     assert_all_alert(old, new)
@@ -178,7 +178,7 @@ def test_the_row_records_the_whole_delivery(deployed, post, inbox, row_of):
     assert deployed.deliveries.pending() == []
 
 
-def test_an_alert_that_the_topic_refuses_stays_pending_until_it_is_sent_again(deployed, post, inbox, row_of):
+def test_an_alert_that_the_topic_refuses_stays_pending_until_a_retry(deployed, post, inbox, row_of):
     event = fresh("opportunity")
     with refusing(deployed.topic_arn):
         answer = post(event)
@@ -195,7 +195,7 @@ def test_an_alert_that_the_topic_refuses_stays_pending_until_it_is_sent_again(de
     assert_alerts(inbox, event.event_id())
 
 
-# The last one, because the schedule starts a minute after the deployment.
+# The last test, because the schedule starts a minute after the deployment.
 def test_the_redrive_runs_every_minute(deployed, post, inbox, cleanup):
     event = fresh("opportunity")
     with refusing(deployed.topic_arn):

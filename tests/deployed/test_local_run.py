@@ -1,4 +1,4 @@
-"""`make run` as a user has it: two at once, and nothing that survives them."""
+"""`make run` as users run it: two at once, and no process survives them."""
 
 import os
 import re
@@ -14,11 +14,11 @@ from examples import eventually
 from local_aws.function import build
 from ops.running import ROOT, RUNS, running
 
-PATIENCE = 180  # seconds until a run is up; other tests build and run beside it
+PATIENCE = 180  # seconds until a run is up, while other tests build and run
 
 
 def environment(**more):
-    """The environment of a user's shell, even where `make` runs the tests."""
+    """Returns the environment of a user's shell, even if `make` runs the tests."""
     mine = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "AWS_", "PYTEST"))
     }
@@ -26,7 +26,7 @@ def environment(**more):
 
 
 def make(*arguments, **more):
-    """Runs `make`, and returns its exit status and all that it printed."""
+    """Runs `make`, and returns its exit status and its output."""
     ran = subprocess.run(
         ["make", *arguments],
         cwd=ROOT,
@@ -45,7 +45,7 @@ class MakeRun:
     def __init__(self, log, *arguments):
         self._log = log
         with log.open("wb") as output:
-            # In a session of its own, as a terminal has it.
+            # In a new session, as in a terminal.
             command = ["make", "run", *arguments]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment(), stdout=output, stderr=output, start_new_session=True
@@ -55,14 +55,14 @@ class MakeRun:
         return self._log.read_text("utf-8")
 
     def await_up(self):
-        """Waits until it is up, and returns its port."""
+        """Waits until the run is up, and returns its port."""
         up = re.compile(r"^Up at http://127\.0\.0\.1:(\d+)/webhooks/sendpilot$", re.MULTILINE)
         found = eventually(lambda: up.search(self.printed()) or self.process.poll() is not None, PATIENCE)
         assert found not in (True, False, None), self.printed()
         return found[1]
 
     def descendants(self):
-        """Returns every process that it has started and that is alive."""
+        """Returns every live process that the run has started."""
         parents = {process: fields[1] for process in processes() if (fields := stat(process))}
         found = {str(self.process.pid)}
         while more := {process for process, parent in parents.items() if parent in found} - found:
@@ -70,7 +70,7 @@ class MakeRun:
         return found - {str(self.process.pid)}
 
     def await_local_aws(self):
-        """Waits until the local AWS has started, and returns its processes with those that hold it."""
+        """Waits until the local AWS has started, and returns all processes of the run."""
         assert eventually(lambda: "Building" in self.printed() or self.process.poll() is not None, PATIENCE)
         started = self.descendants()
         assert [process for process in started if "ministack" in command_of(process)], self.printed()
@@ -88,7 +88,7 @@ def processes():
 
 
 def stat(process):
-    """Returns the state, the parent and more of a process, or nothing if it is gone."""
+    """Returns the state, the parent and other fields of a process, or an empty list if it has ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -103,7 +103,7 @@ def command_of(process):
 
 
 def all_gone(started):
-    """Returns whether none of these processes runs. One that nobody has waited for yet does not run."""
+    """Returns whether all these processes have ended. A zombie has ended."""
     return all(stat(process)[:1] in ([], ["Z"]) for process in started)
 
 
@@ -118,11 +118,11 @@ def make_run(tmp_path, name="run", *arguments):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A built template, as an unpacked release has it."""
+    """A built template, as in an unpacked release."""
     return build(tmp_path_factory.mktemp("fürst release"), RUNS)
 
 
-def test_two_runs_have_their_own_state_and_the_tools_ask_which_one(tmp_path, built):
+def test_two_runs_have_their_own_state_and_the_tools_need_a_port(tmp_path, built):
     before = set(built.parent.iterdir())
     release = f"TEMPLATE={built}"
     with make_run(tmp_path, "one", release) as one, make_run(tmp_path, "other", release, "V=1") as other:
@@ -145,7 +145,7 @@ def test_two_runs_have_their_own_state_and_the_tools_ask_which_one(tmp_path, bui
         assert eventually(lambda: "New opportunity" in other.printed())
         started = other.descendants()
         other.process.kill()
-        # The functions, too, of which each is a process of its own.
+        # Each function is a process, which must end too.
         assert [process for process in started if "bootstrap" in command_of(process)]
         assert eventually(lambda: all_gone(started), 20), other.printed()
         assert not {run.port for run in running()} & set(ports)
@@ -171,7 +171,7 @@ def test_nothing_survives_a_process_that_holds_the_local_aws(victim, tmp_path):
         assert eventually(lambda: all_gone(started), 20), run.printed()
 
 
-def test_it_deploys_with_the_parameters_that_are_given(tmp_path, built):
+def test_it_deploys_with_the_given_parameters(tmp_path, built):
     given = (
         "StatusStream=standard",
         "AlertStatuses=OPPORTUNITY,MEETING_BOOKED",
@@ -197,7 +197,7 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
     lines = printed.splitlines()
     assert len(lines) <= 50, printed
     assert "{" not in printed
-    assert "    Subject: New opportunity: john-doe" in lines
+    assert "    Subject: New opportunity: John Doe" in lines
     assert [line for line in lines if re.fullmatch(r"A lead becomes an opportunity .* 200 alerted, \d+ ms", line)]
     assert [
         line
@@ -213,7 +213,7 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
     [
         (("run", "StatusStream=on"), "StatusStream=on: must be off, standard or fifo."),
         (("run", "Statustream=off"), "did you mean StatusStream?"),
-        (("run", "PORT=eighty"), "PORT must be one from 1 to 65535, not 'eighty'"),
+        (("run", "PORT=eighty"), "PORT must be a number from 1 to 65535, not 'eighty'"),
         (("run", "SECRET=whsec_short"), "The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used"),
         (("run", "TEMPLATE=nope.yaml"), "TEMPLATE=nope.yaml cannot be read"),
         (("demo", 'TEMPLATE=it\'s "nope" $HOME.yaml'), 'TEMPLATE=it\'s "nope" $HOME.yaml cannot be read'),
@@ -222,7 +222,7 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
         (("journey", "STAY=perhaps"), "STAY takes yes or no, not perhaps"),
     ],
 )
-def test_it_refuses_at_once_by_name_what_it_cannot_use(arguments, says):
+def test_it_immediately_names_an_unusable_argument(arguments, says):
     before = time.monotonic()
     status, printed = make(*arguments)
     assert status == 2

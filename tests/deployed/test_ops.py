@@ -1,4 +1,4 @@
-"""ops.pyz as an operator has it: in the folder of an unpacked release, against the deployed template."""
+"""ops.pyz as operators run it: in the folder of an unpacked release, against the deployed template."""
 
 import fcntl
 import json
@@ -26,7 +26,7 @@ AT = 1_708_770_600  # 24 February 2024, 10:30 UTC
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
-    """The folder of an unpacked release. Its functions are empty, because nothing here deploys them."""
+    """The folder of an unpacked release. Its functions are empty, because the tests do not deploy them."""
     scratch = tmp_path_factory.mktemp("release")
     program = scratch / "build" / "WebhookFunction" / "bootstrap"
     program.parent.mkdir(parents=True)
@@ -40,7 +40,7 @@ def unpacked(tmp_path_factory):
 
 @pytest.fixture
 def ops(unpacked, deployed):
-    """Runs ops.pyz in that folder, with nothing of the repository on Python's path."""
+    """Runs ops.pyz in that folder, without the repository on Python's path."""
 
     def run(*arguments, **environment):
         command = [sys.executable, "-I", "ops.pyz", *arguments]
@@ -52,7 +52,7 @@ def ops(unpacked, deployed):
 
 @pytest.fixture
 def running(unpacked, deployed, cleanup):
-    """Makes the local AWS one of a `make run` with this port, until the test is over."""
+    """Presents the local AWS as a `make run` with this port, until the test is over."""
 
     def running(port):
         run = unpacked / ".local-aws" / f"run-{port}"
@@ -72,7 +72,7 @@ def secret(deployed, cleanup):
 
     def put(text):
         deployed.secret.put(text)
-        # Twice, so that neither version is the other secret.
+        # Stored twice, because both versions must be the sample secret.
         cleanup.callback(deployed.secret.put, SAMPLE_SECRET)
         cleanup.callback(deployed.secret.put, SAMPLE_SECRET)
 
@@ -90,33 +90,33 @@ def test_doctor_finds_nothing_wrong_with_a_healthy_stack(ops, deployed, open_inb
     assert ran.stdout.endswith("\n14 ok\n"), ran.stdout
 
 
-def test_one_of_several_runs_has_to_be_named(ops, running):
+def test_with_several_runs_it_needs_a_port(ops, running):
     running(8080)
     running(8081)
     commands = (("pending",), ("resend", "--event", "x"), ("logs", "--no-follow"), ("doctor",), ("send", "opportunity"))
     for command in commands:
         ran = ops(*command)
         assert (ran.returncode, ran.stdout) == (2, "")
-        assert "on the ports 8080 and 8081. Say which: RUN=8080 (make), --run 8080." in ran.stderr
+        assert "on the ports 8080 and 8081. Select one, for example by RUN=8080 (make) or --run 8080." in ran.stderr
     for command in (("pending",), ("logs", "--no-follow"), ("send", "message-sent")):
         assert ops(*command, "--run", "8081").returncode == 0
     ran = ops("pending", "--run", "8082")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "No `make run` is up on port 8082 here" in ran.stderr
+    assert "No `make run` is running on port 8082 here" in ran.stderr
 
 
-def test_doctor_finds_that_there_is_no_stack(ops):
+def test_doctor_finds_a_missing_stack(ops):
     ran = ops("doctor", "elsewhere")
     assert (ran.returncode, ran.stderr) == (1, "")
-    assert ran.stdout.startswith("WRONG       stack: there is no elsewhere here\n")
+    assert ran.stdout.startswith("WRONG       stack: there is no stack elsewhere here\n")
 
 
-def test_pending_lists_what_is_not_published(ops, deployed):
+def test_pending_reports_that_nothing_is_pending(ops, deployed):
     ran = ops("pending", NAME)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "Nothing is pending.\n", "")
 
 
-def test_pending_says_that_there_is_no_stack(ops):
+def test_pending_reports_a_missing_stack(ops):
     ran = ops("pending", "elsewhere")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "elsewhere" in ran.stderr
@@ -175,7 +175,7 @@ def test_a_stranger_is_refused(ops, deployed, running):
 def test_a_local_run_gets_the_secret_of_its_stack(ops, running, secret):
     running(8080)
     secret(f"{fresh_secret()}\n{fresh_secret()}")
-    # After the forgeries of other tests, the function may look for a new secret only every ten seconds.
+    # After the forgeries of other tests, the function may fetch the secret only every ten seconds.
     assert eventually(lambda: ops("send", "message-sent").returncode == 0)
     secret("whsec_...")
     ran = ops("send", "message-sent")
@@ -183,7 +183,7 @@ def test_a_local_run_gets_the_secret_of_its_stack(ops, running, secret):
     assert ran.stderr.startswith("The signing secret of the local stack cannot be used: it holds *** or ...")
 
 
-def test_logs_prints_what_became_of_an_event(ops, running):
+def test_logs_prints_the_outcome_of_an_event(ops, running):
     running(8080)
     event_id = request.fresh("evt")
     assert ops("send", "opportunity-hostile", "--event-id", event_id).returncode == 0
@@ -216,7 +216,7 @@ def test_logs_follows_until_ctrl_c(unpacked, deployed, ops, running, cleanup):
     assert following.returncode == 0
 
 
-def test_it_says_that_nothing_runs_here(ops):
+def test_it_reports_that_nothing_runs_here(ops):
     ran = ops("doctor")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "name a deployed stack" in ran.stderr

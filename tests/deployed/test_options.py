@@ -1,7 +1,7 @@
-"""The template on a local AWS: with its defaults, with each option alone, and with all of them.
+"""The template on a local AWS: with its defaults, with each option alone, and with all options.
 
-ministack takes dashboards and alarms on one metric, but no metric math, no saved queries and no
-chat. The Rust tests compare what those say with the code, and cfn-lint checks them against
+ministack supports dashboards and alarms on one metric, but neither metric math nor saved queries nor
+chat. The Rust tests compare those parts with the code, and cfn-lint checks them against
 CloudFormation.
 """
 
@@ -29,7 +29,7 @@ STREAM = {
     "StreamDeliveriesFailedAlarm",
     "StreamPendingTooOldAlarm",
 }
-# What parameters are set to, and the resources that come or go by that.
+# Values of parameters, and the resources that these values add or remove.
 OPTIONS = [
     ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
     ({"AlertStatuses": "OPPORTUNITY,Meeting_Booked"}, set()),
@@ -61,7 +61,7 @@ OPTIONS = [
         {"WebhookSecret"},
     ),
 ]
-# What a parameter does not take.
+# Values that a parameter rejects.
 REFUSED = [
     ("AlertStatuses", ""),
     ("AlertStatuses", "Opportunity!"),
@@ -85,18 +85,18 @@ REFUSED = [
 QUEUED = {"archive": {}, "crm-sync": {"CrmUrl": "https://crm.example.com"}}
 TOPICS = {"standard": {"Name": "status"}, "fifo": {"Name": "status.fifo", "Attributes": {"FifoTopic": "true"}}}
 NUMBERS = count()
-# The parameters that have a value in every stack, so that they are not options.
+# These parameters are not options, because they have a value in every stack.
 GIVEN = {"RetentionDays", "PendingSeconds", "Architecture"}
 
 
 def label(value):
-    """Returns how the summary of the tests names some options."""
+    """Returns the name of a test's options in the summary."""
     return "-".join(value) if isinstance(value, dict) else None
 
 
 @pytest.fixture(scope="module")
 def bucket(local_aws):
-    """The URL of a bucket that has the template and those of the examples. No function is invoked, so none is built."""
+    """The URL of a bucket with the templates. Their functions are empty, because nothing invokes them."""
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="bucket")
     code = io.BytesIO()
@@ -105,13 +105,13 @@ def bucket(local_aws):
     s3.put_object(Bucket="bucket", Key="code.zip", Body=code.getvalue())
     for path in ("template.yaml", *(f"examples/{name}/template.yaml" for name in QUEUED)):
         text = as_ministack_takes_it(Path(path).read_text()).replace("CodeUri: .", "CodeUri: s3://bucket/code.zip")
-        # With its comments, the template is longer than a request may be.
+        # The template with its comments exceeds the limit of a request.
         s3.put_object(Bucket="bucket", Key=path, Body=text.encode())
     return f"{local_aws.endpoint}/bucket"
 
 
 def deployed_from(bucket, cleanup, path="template.yaml", **options):
-    """Deploys a template with these options, until the cleanup. Returns the physical ids, by logical ones."""
+    """Deploys a template with these options, until the cleanup. Returns the physical ids by logical id."""
     cloudformation = boto3.client("cloudformation")
     name = "-".join(["with", *map(str.lower, options or ["defaults"])])[:100] + f"-{next(NUMBERS)}"
     cloudformation.create_stack(
@@ -141,7 +141,7 @@ def defaults(bucket):
 
 
 def client(service, by_tls):
-    """A client whose requests come as if a proxy had taken them by TLS, or as they come."""
+    """Returns a client. With `by_tls`, its requests look as if they had reached a proxy by TLS."""
     made = boto3.client(service)
     if by_tls:
         forwarded = {"X-Forwarded-Proto": "https"}
@@ -156,19 +156,19 @@ def test_every_parameter_is_an_option_or_has_a_value_in_every_stack(bucket):
 
 
 @pytest.mark.parametrize(("options", "own"), OPTIONS, ids=label)
-def test_an_option_makes_its_own_resources_and_no_other(options, own, deploy, defaults):
+def test_an_option_adds_only_its_own_resources(options, own, deploy, defaults):
     assert deploy(**options).keys() ^ defaults == own
 
 
 def test_all_options_together_deploy_and_the_alarms_watch_this_stack(deploy):
     everything = {name: value for options, _ in OPTIONS for name, value in options.items()}
-    # The dashboard is looked at here.
+    # This test checks the dashboard.
     made = deploy(**everything | {"MakeDashboard": "yes"})
     cloudwatch = boto3.client("cloudwatch")
     names = [physical for logical, physical in made.items() if logical.endswith("Alarm")]
     alarms = cloudwatch.describe_alarms(AlarmNames=names)["MetricAlarms"]
     assert {alarm["AlarmName"] for alarm in alarms} == set(names)
-    # A queue's id is its URL, a topic's its ARN.
+    # A queue's physical id is its URL, and a topic's is its ARN.
     own = {re.split("[/:]", physical)[-1] for physical in made.values()}
     for alarm in alarms:
         assert alarm["AlarmActions"] == [made["AlarmsTopic"]]
@@ -193,18 +193,18 @@ def test_the_functions_know_the_streams_topic_if_there_is_one(kind, deploy):
 @pytest.mark.parametrize(
     "part", [{"SlackWorkspaceId": "T0123ABCD"}, {"TeamsChannelId": "19%3ab6ef%40thread.tacv2"}], ids=label
 )
-def test_half_a_chat_is_refused(part, deploy):
+def test_incomplete_chat_parameters_are_rejected(part, deploy):
     with pytest.raises(ClientError, match="belong together"):
         deploy(**part)
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED)
-def test_a_parameter_refuses_a_wrong_value(name, value, deploy):
+def test_a_parameter_rejects_a_wrong_value(name, value, deploy):
     with pytest.raises(ClientError, match=name):
         deploy(**{name: value})
 
 
-# So that neither kind of topic is in the way of the other when the kind changes.
+# If the kind of topic changes, the new topic must not have the name of the old one.
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -224,7 +224,7 @@ def test_topics_and_queue_refuse_the_transport_that_their_policies_name(deploy):
         calls = [partial(sns.publish, TopicArn=made[topic], Message="-") for topic in topics]
         calls.append(partial(sqs.send_message, QueueUrl=made["DeadLetters"], MessageBody="-"))
         for call in calls:
-            # The other way round than on the real AWS: see as_ministack_takes_it.
+            # This is the opposite of the real AWS: see as_ministack_takes_it.
             with pytest.raises(ClientError) if by_tls else nullcontext():
                 call()
 
@@ -232,7 +232,7 @@ def test_topics_and_queue_refuse_the_transport_that_their_policies_name(deploy):
 @pytest.mark.parametrize(
     ("options", "streams"), [({}, []), ({"StatusStream": "standard"}, ["StatusTopic"])], ids=["defaults", "stream"]
 )
-def test_the_dead_letters_take_messages_of_the_stacks_own_topics_only(options, streams, deploy, cleanup):
+def test_the_dead_letter_queue_accepts_only_the_stacks_own_topics(options, streams, deploy, cleanup):
     sns, sqs = boto3.client("sns"), boto3.client("sqs")
     stranger = sns.create_topic(Name="stranger")["TopicArn"]
     cleanup.callback(sns.delete_topic, TopicArn=stranger)
@@ -249,7 +249,7 @@ def test_the_dead_letters_take_messages_of_the_stacks_own_topics_only(options, s
 
 @pytest.mark.parametrize("kind", ["standard", "fifo"])
 @pytest.mark.parametrize("name", QUEUED)
-def test_an_example_has_dead_letters_of_its_topics_kind_and_small_batches_without_a_window(name, kind, deploy):
+def test_an_example_fits_its_dead_letter_queue_and_batch_size_to_its_options(name, kind, deploy):
     sns = boto3.client("sns")
     topic = sns.create_topic(**TOPICS[kind])["TopicArn"]
     given = {"StatusTopicArn": topic, "StatusStream": kind, "BatchWindowSeconds": "0"}

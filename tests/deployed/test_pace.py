@@ -1,4 +1,4 @@
-"""The slots by which `resend` keeps the pace of the functions, in the deployed table."""
+"""The slots in the deployed table, by which `resend` keeps the pace of the functions."""
 
 import re
 import threading
@@ -15,7 +15,7 @@ NOW = 1795636800000  # 2026-11-25T20:00:00Z in milliseconds
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """A clock that moves only during a sleep."""
 
     def __init__(self, now, oversleeps=()):
         self.now, self.slept, self._oversleeps = now, [], list(oversleeps)
@@ -28,7 +28,7 @@ class Clock:
         self.now += seconds + (self._oversleeps.pop(0) if self._oversleeps else 0)
 
 
-def test_a_moment_is_in_the_slot_that_started_last():
+def test_a_moment_belongs_to_the_slot_that_started_last():
     for rate in (1, 3, 5, 7, 100):
         for now in (NOW, NOW + 1, NOW + 199, NOW + 200, NOW + 333, NOW + 334, NOW + 999):
             slot = pace.slot_at(now, rate)
@@ -53,7 +53,7 @@ def test_concurrent_publishers_share_the_slots(table_name):
         publisher.join()
     ready.sort()
     assert len(ready) == 30
-    # A publisher is let go some milliseconds after the start of its slot, and never before.
+    # A publisher returns some milliseconds after the start of its slot, and never before.
     for first, later in zip(ready, ready[rate + 1 :], strict=False):
         assert later - first > 0.9
 
@@ -68,7 +68,7 @@ def test_a_slot_has_a_row_that_expires(deployed, table_name):
         row = deployed.deliveries.row(f"{start}#slot")
         assert re.search("^resend/[0-9a-f]{16}$", row.pop("owner"))
         assert row == {"deliveryId": f"{start}#slot", "expiresAt": NOW // 1000 + 3600}
-    # Not the same slot for the second alert of one publisher.
+    # A publisher does not use its slot for a second alert.
     with mock.patch.object(pace, "MAX_SKEW", float("inf")):
         again = Pace(table_name, 5, clock)
         again.wait()
@@ -89,13 +89,13 @@ def test_over_a_slow_network_a_slot_is_taken_ahead(deployed, table_name):
     clock, began = Clock(NOW / 1000 + 120), NOW + 120_000
 
     def pass_time(**_):
-        assert clock.now < NOW / 1000 + 130, "no slot serves"
+        assert clock.now < NOW / 1000 + 130, "a slot should be usable"
         clock.now += 1.5
 
     with mock.patch.object(pace, "MAX_SKEW", float("inf")), hooked("before-call.dynamodb.UpdateItem", pass_time):
         Pace(table_name, 5, clock).wait()
     assert clock.slept == [0, 0]
-    # The first slot was over when the answer came. The second one begins when it comes.
+    # The first slot was over when its answer came. The second slot starts when its answer comes.
     for start in (began, began + 3000):
         assert deployed.deliveries.row(f"{start}#slot"), start - began
 

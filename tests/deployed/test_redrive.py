@@ -1,4 +1,4 @@
-"""The deployed redrive: what SendPilot never sends again is published all the same."""
+"""The deployed redrive: it publishes alerts that SendPilot never sends again."""
 
 import re
 import time
@@ -23,7 +23,7 @@ def said(answer):
     return answer.status, answer.outcome()
 
 
-def test_the_redrive_publishes_what_sendpilot_never_sends_again(deployed, post, inbox):
+def test_it_publishes_alerts_that_sendpilot_never_sends_again(deployed, post, inbox):
     events = [opportunity() for _ in range(3)]
     with refusing(deployed.topic_arn):
         for event in events:

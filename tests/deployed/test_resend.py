@@ -1,4 +1,4 @@
-"""The command `resend` against the deployed template: alerts reach new subscribers, unchanged and paced."""
+"""The command `resend` against the deployed template: it sends alerts to new subscribers, unchanged and paced."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from faults import hooked, refusing, somebody_who_may_not
+from faults import hooked, refusing, without_permission
 from local_aws.journey import change
 from ops import request
 from ops.__main__ import main
@@ -35,8 +35,8 @@ class Ran:
 
 @pytest.fixture
 def resend(deployed):
-    """Runs `resend` for what was published in this test. A person answers `terminal`."""
-    # The alerts of other tests were published before.
+    """Runs `resend` for the alerts of this test. `terminal` is the answer to its question."""
+    # The alerts of other tests must be older.
     time.sleep(0.002)
     began = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
@@ -61,7 +61,7 @@ def resend(deployed):
 
 @pytest.fixture
 def alert(deployed, post):
-    """Posts an opportunity, whose alert is published. Returns its row."""
+    """Posts an opportunity, and returns the row of its published alert."""
 
     def alert():
         event = change(request.fresh("lead"), "OPPORTUNITY")
@@ -74,7 +74,7 @@ def alert(deployed, post):
 
 @pytest.fixture
 def put(table_name, cleanup):
-    """Puts a row that no function writes, until the test is over. Returns its key."""
+    """Adds a row that no function writes, until the test is over. Returns its key."""
 
     def put(**row):
         table = boto3.resource("dynamodb").Table(table_name)
@@ -88,7 +88,7 @@ def put(table_name, cleanup):
 
 @pytest.fixture
 def slots(deployed):
-    """Returns when the slots start that the resend has taken."""
+    """Returns the starts of the slots that `resend` has taken."""
 
     def slots():
         rows = deployed.deliveries.matching("begins_with(#owner, :resend)", {":resend": "resend/"})
@@ -98,14 +98,14 @@ def slots(deployed):
 
 
 def assert_same(messages, rows):
-    """Asserts that these alerts arrived in this order, with the bytes that their rows keep."""
+    """Asserts that these alerts arrived in this order, with the same bytes as in their rows."""
     assert [(message.subject, message.text) for message in messages] == [
         (row["message"]["Subject"], bodies(row)["default"]) for row in rows
     ]
 
 
 class Broken(AWSResponse):
-    """SNS's answer if SNS itself fails."""
+    """The answer of a failing SNS."""
 
     def __init__(self, url, status):
         body = (
@@ -115,13 +115,13 @@ class Broken(AWSResponse):
         self._content = body
 
 
-def test_three_alerts_that_nobody_got_reach_a_later_subscriber(deployed, resend, alert, slots, open_inbox):
+def test_alerts_without_a_subscriber_reach_a_later_one(deployed, resend, alert, slots, open_inbox):
     for subscription in subscriptions(deployed.topic_arn):
         boto3.client("sns").unsubscribe(SubscriptionArn=subscription["SubscriptionArn"])
     rows = [alert() for _ in range(3)]
     ran = resend("--yes")
     assert ran.status == 2, ran.printed
-    assert " has no confirmed subscription, so nobody would get them. Subscribe somebody first" in ran.printed
+    assert " has no confirmed subscription, so nobody would get the alerts. First subscribe an address" in ran.printed
     assert "published  " not in ran.printed
 
     inbox = open_inbox(deployed.topic_arn)
@@ -137,14 +137,14 @@ def test_three_alerts_that_nobody_got_reach_a_later_subscriber(deployed, resend,
         assert event in [message.event["id"] for message in messages]
         assert re.search(rf"Z  {row['deliveryId']}  {row['message']['Subject'][:11]}", ran.printed)
         assert re.search(rf"published  {row['deliveryId']} as message [0-9a-f-]+\n", ran.printed)
-        # It stays as the first publish left it.
+        # `resend` does not change the row.
         assert deployed.deliveries.row(row["deliveryId"]) == row
     assert "Confirmed subscriptions: 1 (sqs).\n" in ran.printed
-    assert "The pace is 5 alerts a second (AlertsPerSecond), so it takes about 1 s." in ran.printed
+    assert "The pace is 5 alerts a second (AlertsPerSecond), so the resend takes about 1 s." in ran.printed
     assert ran.printed.endswith("3 of 3 alerts were published again.\n"), ran.printed
 
 
-def test_the_pace_is_that_of_the_stack(deployed, resend, alert, slots, open_inbox):
+def test_it_keeps_the_pace_of_the_stack(deployed, resend, alert, slots, open_inbox):
     for _ in range(3):
         alert()
     inbox = open_inbox(deployed.topic_arn)
@@ -165,11 +165,11 @@ def test_the_pace_is_that_of_the_stack(deployed, resend, alert, slots, open_inbo
     assert len(inbox.collect(expected=6)) == 6
 
 
-def test_it_finds_every_fact_with_the_events_id(deployed, post, resend, open_inbox):
+def test_it_finds_every_fact_with_the_same_event_id(deployed, post, resend, open_inbox):
     inbox, expected = open_inbox(deployed.topic_arn), []
     ids = [request.fresh("evt"), f"{request.fresh('evt')}#50%~\u00e9", request.fresh("evt") + "x" * 225]
     for event_id in ids:
-        # Two facts with one id, and one with an id that only begins like it.
+        # Two facts with the same id, and a third with an id that only has the same beginning.
         for lead, id_ in (("lead_1", event_id), ("lead_2", event_id), ("lead_3", f"{event_id}x")):
             event = change(request.fresh(lead), "OPPORTUNITY").with_event_id(id_)
             assert post(event).outcome() == "alerted"
@@ -210,9 +210,9 @@ def test_it_reports_and_leaves_out_what_it_cannot_send(deployed, resend, alert, 
         (line,) = [line for line in ran.printed.splitlines() if delivery in line]
         assert line.startswith(f"Cannot be sent: {delivery}: ") and fault in line, line
     assert "Left out: 1 pending, which the redrive publishes.\n" in ran.printed
-    assert "Left out: 1 debounced, because another alert was published for the same lead.\n" in ran.printed
+    assert "Left out: 1 debounced, because another alert was published for the same lead and status.\n" in ran.printed
     assert ran.printed.endswith("There is no published alert to send again.\n"), ran.printed
-    # One that can be sent is sent all the same.
+    # It still sends a valid alert.
     row = alert()
     inbox = open_inbox(deployed.topic_arn)
     ran = resend("--yes")
@@ -225,7 +225,7 @@ def test_it_asks_before_it_sends(deployed, resend, alert, open_inbox):
     inbox = open_inbox(deployed.topic_arn)
     ran = resend()
     assert ran.status == 2
-    assert "there is no terminal to ask on. --yes sends" in ran.printed
+    assert "there is no terminal to ask for confirmation. To send without it, add --yes" in ran.printed
     for answer in ("", "n", "yes please"):
         ran = resend(terminal=answer)
         assert (ran.status, ran.asked) == (2, ["Send these 2 alerts again? [y/N] "])
@@ -256,7 +256,9 @@ def test_a_failed_publish_is_not_retried_and_stops_no_other(deployed, resend, al
     with hooked("before-send.sns.Publish", fail_once):
         ran = resend("--yes")
     assert (ran.status, len(sent)) == (1, 3), ran.printed
-    assert re.search(rf"FAILED     {rows[1]['deliveryId']}: .*It is not known whether it took effect\.\n", ran.printed)
+    assert re.search(
+        rf"FAILED     {rows[1]['deliveryId']}: .*It is not known whether SNS published the message\.\n", ran.printed
+    )
     assert ran.printed.endswith("2 of 3 alerts were published again. 1 was not.\n"), ran.printed
     assert len(inbox.collect(expected=2)) == 2
 
@@ -274,7 +276,7 @@ def test_ctrl_c_stops_it_between_two_alerts(deployed, resend, alert, open_inbox)
     with hooked("before-send.sns.Publish", interrupt):
         ran = resend("--yes")
     assert ran.status == 130, ran.printed
-    ended = f"Whether the topic took {rows[1]['deliveryId']} is not known.\n"
+    ended = f"It is not known whether SNS published {rows[1]['deliveryId']}.\n"
     assert ran.printed.endswith(f"\nStopped. 1 of 3 alerts was published again. 2 were not. {ended}"), ran.printed
     assert len(inbox.collect(expected=1)) == 1
 
@@ -291,7 +293,7 @@ def test_it_says_which_permission_is_missing(action, printed, deployed, resend, 
     open_inbox(deployed.topic_arn)
     alert()
     alert()
-    with somebody_who_may_not({"Effect": "Deny", "Action": action, "Resource": "*"}):
+    with without_permission({"Effect": "Deny", "Action": action, "Resource": "*"}):
         ran = resend("--yes")
     assert f"Grant {action} to the identity that your shell is logged in as." in ran.printed
     assert printed in ran.printed
@@ -312,20 +314,20 @@ def test_it_sends_without_the_permission_to_list_subscriptions(deployed, resend,
     open_inbox(deployed.topic_arn)
     alert()
     alert()
-    with somebody_who_may_not({"Effect": "Deny", "Action": "sns:ListSubscriptionsByTopic", "Resource": "*"}):
+    with without_permission({"Effect": "Deny", "Action": "sns:ListSubscriptionsByTopic", "Resource": "*"}):
         ran = resend("--yes")
     assert ran.status == 0, ran.printed
-    assert "so it is not known who is subscribed" in ran.printed
+    assert "so the topic's subscribers are not known" in ran.printed
 
 
-def test_there_has_to_be_such_a_stack(deployed, capsys):
+def test_it_needs_an_existing_stack(deployed, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["resend", "elsewhere", "--since", "2h"])
     assert ended.value.code == 2
-    assert "There is no elsewhere here" in capsys.readouterr().err
+    assert "There is no stack elsewhere here" in capsys.readouterr().err
 
 
-def test_there_has_to_be_a_stream_to_send_its_messages_again(resend):
+def test_resending_stream_messages_needs_a_stream(resend):
     ran = resend("--stream", "--yes")
     assert ran.status == 2
     assert "The lead status stream of sendpilot-opportunity-alerts is off" in ran.printed

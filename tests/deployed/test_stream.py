@@ -22,7 +22,7 @@ from ops.stack import NAME
 WORKSPACE = "ws_abc123xyz"
 OPTIONS = {
     "standard": {"StatusStream": "standard"},
-    # With rules of its own.
+    # This stack also sets the rules of alerts.
     "fifo": {
         "StatusStream": "fifo",
         "StatusPipeline": "OPPORTUNITY=sales qualified,MEETING_BOOKED=demo",
@@ -40,14 +40,14 @@ either = pytest.mark.parametrize("deployed", ["standard", "fifo"], indirect=True
 @pytest.fixture(scope="module")
 def deployed(service, request):
     service.redeploy(**OPTIONS[request.param])
-    # Or it would publish between two steps of a test, now and then.
+    # The schedule would sometimes publish between two steps of a test.
     service.redrive.pause()
     return service
 
 
 @dataclass
 class Subscribers:
-    """One of the alerts and one of the stream, and a lead that nothing is known about yet."""
+    """A subscriber of the alerts, a subscriber of the stream, and a new lead."""
 
     alerts: Inbox
     stream: Inbox
@@ -86,7 +86,7 @@ def said(answer):
 
 
 def tagged(lead, tag, previous=None):
-    """A new event: this lead is given this tag."""
+    """Returns a new event that gives this lead this tag."""
     data = {"leadId": lead, "campaignId": "camp_xyz789", "previousTag": previous, "newTag": tag}
     event = {"eventId": request.fresh("evt"), "eventType": "lead.tag.updated", "timestamp": "2024-02-24T10:30:00.000Z"}
     body = json.dumps({**event, "workspaceId": WORKSPACE, "data": data}).encode()
@@ -103,7 +103,7 @@ def test_an_opportunity_is_one_alert_and_one_message_of_the_stream(deployed, pos
         "sendpilot.lead.opportunity",
         "sendpilot.lead.status_changed",
     )
-    # Apart from the type, both say the same, and a duplicate of either has the same id.
+    # Both differ only in the type, and a duplicate of either has the same id.
     assert {**alert.event, "type": None} == {**message.event, "type": None}
     assert message.subject is None
     assert message.group == lead
@@ -129,7 +129,7 @@ def test_resend_repeats_the_streams_messages_without_the_alerts(deployed, post, 
     assert "2 of 2 messages were published again." in printed
     fifo = deployed.stream_arn.endswith(".fifo")
     assert ("less than five minutes ago" in printed) == fifo
-    # ministack drops what a FIFO topic got less than five minutes ago, as SNS does.
+    # Like SNS, ministack drops a message that a FIFO topic got less than five minutes ago.
     _, again = subscribed.assert_arrived([], [] if fifo else events)
     for message, first in zip(again, before, strict=False):
         assert (message.text, message.attributes, message.group) == (first.text, first.attributes, first.group)
@@ -143,7 +143,7 @@ def test_while_the_stream_refuses_the_alert_is_published_once(deployed, post, ro
         assert said(post(event)) == (200, "duplicate")
         assert (row_of(event, "alert")["state"], row_of(event, "status")["state"]) == ("PUBLISHED", "PENDING")
         subscribed.assert_arrived([event], [])
-    # What SendPilot sends again reaches the stream alone.
+    # SendPilot's retry reaches only the stream.
     assert post(event).status == 200
     subscribed.assert_arrived([], [event])
     assert (row_of(event, "alert")["attempts"], row_of(event, "status")["attempts"]) == (1, 3)
@@ -160,7 +160,7 @@ def test_while_the_alerts_are_refused_the_stream_goes_on(deployed, post, subscri
 
 
 @either
-def test_the_redrive_publishes_what_sendpilot_never_sends_again(deployed, post, subscribed, lead):
+def test_the_redrive_publishes_messages_that_sendpilot_never_sends_again(deployed, post, subscribed, lead):
     events = [change(lead, status) for status in ("NOT_INTERESTED", "OPPORTUNITY")]
     with refusing(deployed.stream_arn):
         for event, outcome in zip(events, ("pending", "alerted"), strict=True):
@@ -175,7 +175,7 @@ def test_the_redrive_publishes_what_sendpilot_never_sends_again(deployed, post, 
 
 
 @standard
-def test_each_subscriber_gets_the_statuses_that_it_asked_for(deployed):
+def test_each_subscriber_gets_the_statuses_in_its_filter(deployed):
     steps = travel(deployed)
     print(f"\n{table(steps)}")
     assert [step.status for step in steps] == list(STAGES)

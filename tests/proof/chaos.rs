@@ -1,20 +1,19 @@
-//! The real functions as processes, a real DynamoDB engine, and a proxy before it and before SNS.
-//! The proxy drops, delays, throttles and fails calls. Processes are killed with SIGKILL at any
-//! moment, and at their timeout, as Lambda does. SendPilot delivers some events twice at once and
-//! keeps its retry schedule. For a third of the events it never retries. Two redrives run at a
-//! time.
+//! The real functions as processes, a real DynamoDB engine, and a proxy in front of the engine and
+//! of SNS. The proxy drops, delays, throttles and fails calls. SIGKILL ends processes at any moment
+//! and at their timeout, as in Lambda. SendPilot delivers some events twice at once and keeps its
+//! retry schedule. For a third of the events it never retries. Two redrives run at a time.
 //!
 //! Some events have the id of another event, which is about another lead.
 //!
-//! In the end, nothing that was claimed or confirmed is lost, and each duplicate alert has a
-//! reason: the answer to its publish was lost, its completion failed until the deadline, or its
+//! In the end, no claimed or confirmed event is lost. Each second publish of an alert has a reason:
+//! the answer to the first publish was lost, the completion failed until the deadline, or the
 //! process was killed in between.
 //!
-//! Alerts are paced. No second sees more than twice the rate.
+//! Alerts are paced. No second has more publishes than twice the rate.
 //!
 //! The seed and the event's id determine the faults of an event, except those of its requests for a
-//! slot. `SEED=<number>` plays the same faults again, but not the order of the events. Time is
-//! real, so an invocation has two seconds, and SendPilot waits one two-hundredth of its real times.
+//! slot. `SEED=<number>` repeats the faults, but not the order of the events. Time is real, so an
+//! invocation has two seconds, and SendPilot waits one two-hundredth of its real times.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -33,9 +32,9 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use testkit::sendpilot::RETRIES;
 
-/// Of a delivery by SendPilot; with it, a lease is over after four seconds.
+/// The timeout of the webhook function. A lease then ends after four seconds.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Each delivery in a run gets a quarter of it.
+/// The timeout of the redrive. Each delivery in a run gets a quarter of this time.
 const REDRIVE_TIMEOUT: Duration = Duration::from_secs(8);
 const REDRIVE_PAUSE: Duration = Duration::from_millis(500);
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,22 +42,22 @@ const FASTER: u32 = 200;
 /// The pace, in alerts per second.
 const RATE: usize = 50;
 
-/// How long an attempt must at least repeat a completion that fails, counted from the claim: 95 %
-/// of the attempt's time, less a pause and the SDK's tries.
-const REPEATED_FOR: Duration = Duration::from_millis(1300);
+/// The shortest time for which an attempt must retry a failing completion, counted from the claim.
+/// It is 95 % of the attempt's time, minus a pause and the SDK's tries.
+const RETRIED_FOR: Duration = Duration::from_millis(1300);
 
-/// How long the redrive may take for what is left when SendPilot has ended.
+/// The time that the redrive may take for the pending deliveries after SendPilot's last retry.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What chance decides, by the seed and what it is asked about.
+/// Returns a random generator for one decision, which depends only on the seed and the decision.
 fn dice(seed: u64, about: impl Hash) -> Rng {
     let mut hasher = DefaultHasher::new();
     (seed, about).hash(&mut hasher);
     Rng::with_seed(hasher.finish())
 }
 
-/// Almost one call in five meets something.
-fn befalls(seed: u64, call: &Call, number: usize) -> Option<Fault> {
+/// Returns the fault of a call. Almost one call in five meets a fault.
+fn fault_of(seed: u64, call: &Call, number: usize) -> Option<Fault> {
     let mut dice = dice(seed, ("call", &call.operation, &call.event, number));
     match dice.u32(0..1000) {
         0..30 => Some(Fault::Lost),
@@ -73,7 +72,7 @@ fn befalls(seed: u64, call: &Call, number: usize) -> Option<Fault> {
     }
 }
 
-/// How long an invocation lives, if it is to be killed.
+/// Returns the time after which an invocation is killed, if it is.
 fn life(seed: u64, about: impl Hash, odds: f64, longest: u64) -> Duration {
     let mut dice = dice(seed, ("life", about));
     if dice.f64() < odds { Duration::from_millis(dice.u64(0..longest)) } else { Duration::MAX }
@@ -103,23 +102,23 @@ struct World {
     dynamodb: DynamoDb,
     webhooks: Fleet,
     redrives: Fleet,
-    /// When the first attempt of each event began, by lead.
+    /// The start of each event's first attempt, by lead.
     begun: Mutex<HashMap<String, Instant>>,
     /// The leads whose events were answered 2xx.
-    told: Mutex<HashSet<String>>,
+    confirmed: Mutex<HashSet<String>>,
 }
 
 impl World {
     async fn new(seed: u64) -> Self {
         let dynamodb = DynamoDb::start().await;
-        let aws = Aws::with_fate(&dynamodb.url, move |call, number| befalls(seed, call, number)).await;
+        let aws = Aws::with_fate(&dynamodb.url, move |call, number| fault_of(seed, call, number)).await;
         let rate = vec![("ALERTS_PER_SECOND", RATE.to_string())];
         let webhooks = Fleet::new(Function::Webhook, 4, &aws, WEBHOOK_TIMEOUT).with(rate.clone());
         let redrives = Fleet::new(Function::Redrive, 2, &aws, REDRIVE_TIMEOUT).with(rate);
-        Self { seed, aws, dynamodb, webhooks, redrives, begun: Mutex::default(), told: Mutex::default() }
+        Self { seed, aws, dynamodb, webhooks, redrives, begun: Mutex::default(), confirmed: Mutex::default() }
     }
 
-    /// One attempt of SendPilot's; whether it was answered 2xx.
+    /// Makes one attempt of SendPilot's to deliver an event. Returns whether the answer was 2xx.
     async fn attempt(&self, event: usize, copy: usize, number: usize) -> bool {
         let life = life(self.seed, (event, copy, number), 0.1, 80);
         let body = opportunity_of(&event_id(self.seed, event), &lead(event));
@@ -129,14 +128,14 @@ impl World {
             Said::Nothing => 500,
             Said::Error(error) => panic!("{error}"),
         };
-        assert!(matches!(status, 200 | 409 | 500 | 503), "SendPilot would take {status} for its own fault");
+        assert!(matches!(status, 200 | 409 | 500 | 503), "SendPilot would not retry after {status}");
         if status == 200 {
-            self.told.lock().unwrap().insert(lead(event));
+            self.confirmed.lock().unwrap().insert(lead(event));
         }
         status == 200
     }
 
-    /// Delivers an event for the first time, and then the rest in the background.
+    /// Delivers an event for the first time. The returned future makes the retries.
     async fn deliver(self: &Arc<Self>, event: usize) -> impl Future<Output = ()> + use<> {
         let mut dice = dice(self.seed, ("sendpilot", event));
         let (copies, returns) = (if dice.f64() < 0.2 { 2 } else { 1 }, dice.f64() < 2.0 / 3.0);
@@ -158,12 +157,13 @@ impl World {
         }
     }
 
-    /// Runs on and on, and is killed now and then, until it is told to end and nothing is pending.
+    /// Runs the redrive repeatedly, and kills some runs. Ends once `ending` is set and nothing is
+    /// pending.
     async fn redrive(&self, which: usize, ending: &AtomicBool) {
         let mut deadline = None;
         for number in 0.. {
             let life = life(self.seed, ("redrive", which, number), 0.1, 1000);
-            // As if it were told that SNS is well again: its longer waits are minutes, and this is not the place for them.
+            // `now` skips the backoff, which would take minutes.
             let said = self.redrives.invoke(&json!({"now": true}), life).await;
             assert!(!matches!(&said, Said::Error(error) if error["errorType"] != "Redrive"), "{said:?}");
             if ending.load(Ordering::Relaxed) {
@@ -176,7 +176,7 @@ impl World {
         }
     }
 
-    /// Has SendPilot deliver so many events, some at a time, while the redrive runs.
+    /// Has SendPilot deliver this number of events, eight at a time, while the redrive runs.
     async fn play(self: &Arc<Self>, events: usize) {
         let ending = AtomicBool::new(false);
         let sending = async {
@@ -208,17 +208,18 @@ impl World {
         let completions: Vec<_> = journal.iter().filter(|call| call.operation == "complete").collect();
         let completed: HashSet<_> =
             completions.iter().filter(|call| call.took_effect).map(|call| &call.owner).collect();
-        // A completion is an excuse only if it failed until its deadline. It was repeated until
-        // then, or one of its tries was never answered. A completion that was refused because
-        // another attempt had taken over is not an excuse.
+        // A completion excuses a second publish only if it failed until its deadline: it was
+        // retried until then, or one of its tries was never answered. A completion that was refused
+        // because another attempt had taken over is not an excuse.
         let failed = |owner: &String| {
             let own: Vec<_> = completions.iter().filter(|call| call.owner == *owner).collect();
             let met_fault = own.iter().any(|call| !call.took_effect && !call.heard);
             let held = own.iter().any(|call| matches!(call.fault, Some(Fault::HeldBefore | Fault::HeldAfter)));
-            let late = own.iter().any(|call| call.at >= begun_at[owner] + REPEATED_FOR);
+            let late = own.iter().any(|call| call.at >= begun_at[owner] + RETRIED_FOR);
             met_fault && (late || held && own.len() > 1)
         };
-        // On a busy machine an answer can be so late that who waited for it has gone. Its release says so.
+        // On a busy machine, an answer can arrive after its attempt has given up. The release
+        // records the reason.
         let late = |call: &&Call| call.operation == "release" && call.reason.contains("did not answer in time");
         let too_late: HashSet<_> = journal.iter().filter(late).map(|call| &call.owner).collect();
         let killed = &self.webhooks.killed() | &self.redrives.killed();
@@ -229,7 +230,7 @@ impl World {
             unheard || cut_off && !completed.contains(&publish.owner)
         };
 
-        let told = self.told.lock().unwrap().clone();
+        let confirmed = self.confirmed.lock().unwrap().clone();
         let begun = self.begun.lock().unwrap().clone();
         let alerts: Vec<_> =
             self.aws.published().into_iter().map(|mut publish| publish.remove("Message").unwrap()).collect();
@@ -238,14 +239,16 @@ impl World {
         // The row of a slot has no message.
         let messages = rows.iter().filter_map(|row| row.get("message"));
         let of_rows = messages.map(|message| lead_of(message.as_m().unwrap()["Message"].as_s().unwrap()));
-        let must_be_out = &of_rows.collect::<HashSet<_>>() | &told;
+        let must_be_published = &of_rows.collect::<HashSet<_>>() | &confirmed;
         let unpublished = claimed.iter().filter(|event| !published.contains_key(*event));
-        let lost = unpublished.chain(must_be_out.iter().filter(|lead| !alerted.contains(*lead))).cloned().collect();
+        let lost =
+            unpublished.chain(must_be_published.iter().filter(|lead| !alerted.contains(*lead))).cloned().collect();
         let doubled: Vec<_> = published.iter().filter(|(_, publishes)| publishes.len() > 1).collect();
         let proven = |publishes: &[&Call]| publishes.len() - publishes.iter().filter(proof_lost).count();
         let unexplained = doubled.iter().filter(|(_, publishes)| proven(publishes) > 1);
-        let story = |event: &str| journal.iter().filter(|call| call.event == event).cloned().collect::<Vec<_>>();
-        // Every publish of a delivery has the same message, and every alert on a lead the same id.
+        let history = |event: &str| journal.iter().filter(|call| call.event == event).cloned().collect::<Vec<_>>();
+        // Every publish of a delivery must have the same message, and every alert on a lead the
+        // same id.
         let (mut bodies, mut ids) = (HashMap::<_, HashSet<_>>::new(), HashMap::<_, HashSet<_>>::new());
         for alert in alerts {
             ids.entry(lead_of(&alert)).or_default().insert(crate::support::aws::event_id(&alert));
@@ -261,14 +264,14 @@ impl World {
         let many = |sets: &HashMap<String, HashSet<String>>| sets.values().filter(|set| set.len() > 1).count();
         Verdict {
             events: begun.len(),
-            never_here: begun.keys().filter(|lead| !must_be_out.contains(*lead)).count(),
+            never_claimed: begun.keys().filter(|lead| !must_be_published.contains(*lead)).count(),
             alerted: alerted.len(),
             shared_ids: ids.values().flatten().filter(|id| id.contains('~')).count(),
             lost,
             still_pending: self.dynamodb.pending().await.len(),
             doubled: doubled.len(),
-            unexplained: unexplained.map(|(event, _)| story(event)).collect(),
-            told_apart: many(&bodies) + many(&ids),
+            unexplained: unexplained.map(|(event, _)| history(event)).collect(),
+            inconsistent: many(&bodies) + many(&ids),
             calls: journal.len(),
             faults: journal.iter().filter(|call| !call.heard).count(),
             killed: killed.len(),
@@ -281,23 +284,22 @@ impl World {
 #[derive(Debug)]
 struct Verdict {
     events: usize,
-    /// Never claimed, and SendPilot was never told 2xx: it has the event in its list of failures.
-    never_here: usize,
+    /// Events that were never claimed and never answered 2xx. SendPilot lists them as failed.
+    never_claimed: usize,
     alerted: usize,
-    /// Alerts that were published under an id of their own, because another lead had the event's
-    /// id.
+    /// Alerts that were published under their own id, because another lead had the event's id.
     shared_ids: usize,
     lost: Vec<String>,
     still_pending: usize,
     doubled: usize,
-    /// All calls about each of them.
+    /// All calls of each delivery that was published twice without an excuse.
     unexplained: Vec<Vec<Call>>,
-    /// Different messages under one id, or one lead under two ids.
-    told_apart: usize,
+    /// Ids with different messages, and leads with two ids.
+    inconsistent: usize,
     calls: usize,
     faults: usize,
     killed: usize,
-    /// The most publishes in any window of one second.
+    /// The highest number of publishes in any window of one second.
     most_in_a_second: usize,
     times: Vec<Duration>,
 }
@@ -322,29 +324,32 @@ async fn check(events: usize) {
     for (what, figure) in [
         ("events sent", verdict.events.to_string()),
         ("calls to AWS", verdict.calls.to_string()),
-        ("of them never answered, or with an error", verdict.faults.to_string()),
+        ("calls without an answer, or with an error", verdict.faults.to_string()),
         ("processes killed", verdict.killed.to_string()),
-        ("events never claimed, and never confirmed", verdict.never_here.to_string()),
+        ("events never claimed and never confirmed", verdict.never_claimed.to_string()),
         ("events alerted", verdict.alerted.to_string()),
-        ("of them under an id of their own", verdict.shared_ids.to_string()),
-        ("lost", verdict.lost.len().to_string()),
-        ("doubled, the proof of the first being lost", (verdict.doubled - verdict.unexplained.len()).to_string()),
-        ("doubled without that", verdict.unexplained.len().to_string()),
-        ("publishes in any second, at most", verdict.most_in_a_second.to_string()),
-        ("time to alert, half of them", verdict.time(50)),
-        ("time to alert, 99 in 100", verdict.time(99)),
-        ("time to alert, all", verdict.time(100)),
-        ("all of it took", format!("{:.0} s", began.elapsed().as_secs_f32())),
+        ("alerts under their own id", verdict.shared_ids.to_string()),
+        ("events lost", verdict.lost.len().to_string()),
+        ("published twice, after a lost proof", (verdict.doubled - verdict.unexplained.len()).to_string()),
+        ("published twice without a reason", verdict.unexplained.len().to_string()),
+        ("most publishes in one second", verdict.most_in_a_second.to_string()),
+        ("time to alert, median", verdict.time(50)),
+        ("time to alert, 99th percentile", verdict.time(99)),
+        ("time to alert, maximum", verdict.time(100)),
+        ("duration of the run", format!("{:.0} s", began.elapsed().as_secs_f32())),
     ] {
         println!("{what:<45}{figure:>9}");
     }
     assert_eq!(verdict.lost, [""; 0], "SEED={seed}");
     assert!(verdict.unexplained.is_empty(), "SEED={seed}: {:#?}", verdict.unexplained);
-    assert_eq!((verdict.still_pending, verdict.told_apart), (0, 0), "SEED={seed}");
-    assert_eq!(verdict.alerted + verdict.never_here, events, "SEED={seed}");
+    assert_eq!((verdict.still_pending, verdict.inconsistent), (0, 0), "SEED={seed}");
+    assert_eq!(verdict.alerted + verdict.never_claimed, events, "SEED={seed}");
     assert!(verdict.most_in_a_second <= 2 * RATE, "SEED={seed}");
     assert!(verdict.shared_ids > events / 100, "SEED={seed} shares too few ids to prove anything");
-    assert!(verdict.faults > events / 10 && verdict.killed > events / 100, "SEED={seed} is too calm to prove anything");
+    assert!(
+        verdict.faults > events / 10 && verdict.killed > events / 100,
+        "SEED={seed} has too few faults to prove anything"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,32 +1,31 @@
-//! A model of one delivery: the claim protocol in every interleaving. It decides by production's
-//! own rules.
+//! A model of one delivery: the claim protocol in every interleaving. The model decides by
+//! production's own rules.
 //!
-//! [`may_claim`] and [`may_settle`] decide whether a request takes effect, in one step with the
-//! effect, as in a conditional write. Around them, the model follows the steps of `relay` in every
-//! order that these allow:
+//! [`may_claim`] and [`may_finish`] decide whether a request takes effect. Decision and effect are
+//! one step, as in a conditional write. Around them, the model follows the steps of `relay` in
+//! every possible order:
 //!
-//! - **Attempts.** SendPilot delivers at any time, whatever the answer was, twice at once, or never
-//!   again. Redrives run at any time, side by side, and try any row, because the index may be
-//!   stale.
+//! - **Attempts.** SendPilot delivers at any time, after any answer, twice at once, or never again.
+//!   Redrives run at any time, side by side, and try any row, because the index may be stale.
 //! - **Faults.** A request may never arrive, or arrive at any later time, even if its sender is
-//!   dead. The sender gets no answer. It repeats the request under the same token (to the ledger,
-//!   not to the topic), gives up, or dies. A lost answer is a request that arrives at once without
-//!   an answer. An attempt gives up a completion only at the end of its time. If it gave up sooner,
-//!   a second publish would not be excused.
+//!   dead. The sender gets no answer. It sends the request again under the same token (to the
+//!   ledger, not to the topic), gives up, or dies. A lost answer is a request that arrives at once
+//!   without an answer. An attempt gives up a completion only at the end of its time. If it gave up
+//!   sooner, a second publish would not be excused.
 //! - **Pacing.** An attempt that has claimed the alert may find no free slot. It then releases its
-//!   claim instead of publishing. The slots themselves are in `pace_model`. A slot and a claim
-//!   share no row, so a change of one never changes whether a request for the other takes effect.
+//!   claim instead of publishing. `pace_model` models the slots. A slot and a claim share no row,
+//!   so a change of one never changes whether a request for the other takes effect.
 //! - **Time.** Time passes at any moment. An attempt ends when its time is over. Its lease counts
-//!   from the attempt's beginning, not from the claim, and outlives the attempt by the margin. Any
-//!   two clocks may differ by as much.
+//!   from the start of the attempt, not from the claim, and outlives the attempt by the margin. Any
+//!   two clocks may differ by the margin.
 //!
-//! The model assumes that an attempt does nothing once its time is over, that no two clocks differ
-//! by more than the margin, and that no token is used twice. A row stays while a request for it may
-//! still arrive. Redrives go on forever, and faults do not. Some redrive finds a free slot:
-//! `pace_model` says when.
+//! The model assumes that an attempt does nothing once its time is over. No two clocks differ by
+//! more than the margin, and no token is used twice. A row stays while a request for it may still
+//! arrive. Redrives go on forever, and faults do not. Some redrive finds a free slot: `pace_model`
+//! says when.
 //!
-//! The other protocols are plausible alternatives. The checker finds what each of them breaks, so
-//! it would find the same in this one.
+//! The other protocols are plausible alternatives. The checker finds the promise that each of them
+//! breaks, so it would also find a broken promise of the real protocol.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -35,14 +34,14 @@ use crate::PROCESSORS;
 use crate::support::model::{self, Wrong, breach};
 use Protocol::*;
 use Then::*;
-use opportunity_alerts::delivery::ledger::{MayClaim, MaySettle, Refusal, Row, State, may_claim, may_settle};
+use opportunity_alerts::delivery::ledger::{MayClaim, MayFinish, Refusal, Row, State, may_claim, may_finish};
 use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::timestamp::Timestamp;
 use stateright::{Model, Property};
 
 const P1: &str = "P1, 2xx only after a publish took effect";
 const P2: &str = "P2, a completed delivery is never claimed again";
-const P3: &str = "P3, no two living attempts hold the claim";
+const P3: &str = "P3, no two live attempts hold the claim";
 const P4: &str = "P4, a claimed delivery is published in the end, and completed";
 const P5: &str = "P5, a second publish only where proof of one was lost";
 
@@ -66,34 +65,37 @@ enum Protocol {
 }
 
 const BROKEN: [(Protocol, &str); 14] = [
-    (NoRedrive, P4),                  // leaves it to SendPilot to come back
-    (AnswerFirst, P1),                // works when it has said 2xx
-    (SwallowFailure, P1),             // says 2xx when it failed, so as not to be asked again
-    (NoSlotIsSuccess, P1),            // says 2xx when no slot is free, and counts on the redrive
-    (RecordThenWork, P1),             // writes at the claim that all is done
-    (LookThenInsert, P5),             // claims without a lease: whatever is not published
-    (LeaseAlone, P2),                 // claims without a state: whatever nobody holds
-    (CompleteOnce, P5),               // gives up a completion when it fails once
-    (DeleteOnFailure, P4),            // removes the row when it failed
-    (UnconditionalRelease, P3),       // releases without asking whose the claim is
-    (UnconditionalCompletion, P5),    // completes without asking whose the claim is
-    (LeaseShorterThanInvocation, P3), // can be overtaken
-    (LeaseWithoutMargin, P3),         // can be overtaken by a clock that is fast
-    (OneToken, P3),                   // has the same owner in every attempt
+    (NoRedrive, P4),                  // relies on SendPilot's retries
+    (AnswerFirst, P1),                // answers 2xx before it publishes
+    (SwallowFailure, P1),             // answers 2xx after a failure, to prevent a retry
+    (NoSlotIsSuccess, P1),            // answers 2xx if no slot is free, and relies on the redrive
+    (RecordThenWork, P1),             // records the publish at the claim
+    (LookThenInsert, P5),             // has no lease: claims any unpublished delivery
+    (LeaseAlone, P2),                 // has no state: claims any delivery without a lease
+    (CompleteOnce, P5),               // gives up a completion that fails once
+    (DeleteOnFailure, P4),            // deletes the row after a failure
+    (UnconditionalRelease, P3),       // releases without checking the owner
+    (UnconditionalCompletion, P5),    // completes without checking the owner
+    (LeaseShorterThanInvocation, P3), // loses its claim while it still works
+    (LeaseWithoutMargin, P3),         // loses its claim to a process with a fast clock
+    (OneToken, P3),                   // uses the same owner in every attempt
 ];
 
-/// In ticks: the time of an attempt, and what its lease adds to it. Any clock is right, or fast by the margin.
+/// The time of an attempt in ticks.
 const ALLOWED: u64 = 2;
+
+/// The ticks that a lease outlives its attempt. Each clock is right, or fast by the margin.
 const MARGIN: u64 = 1;
 
 /// The part of an attempt's time, in ticks, in which the attempt may give up.
 const LAST: u64 = 1;
 
-/// Times are counted from now: a tick moves them all into the past, and time needs no end. What would be less than 0 is
-/// 0. That may let in a late claim that should be refused, but hides nothing: it might as well not have arrived.
+/// The present. Each tick moves all times into the past, so the model needs no end of time. No time
+/// gets below 0. A late claim may therefore be granted although it should be refused. This hides no
+/// broken promise, because the claim might also never have arrived.
 const NOW: u64 = 1;
 
-/// The most of each.
+/// The highest number of attempts and faults.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     webhooks: usize,
@@ -107,46 +109,47 @@ enum Kind {
     Redrive,
 }
 
-/// What an attempt asks for next.
+/// The next request of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Step {
     Claim,
     Publish,
     Complete,
     Release,
-    /// Nothing any more: it is answered, or dead.
+    /// No request, because the attempt has ended or died.
     Over,
 }
 
-/// A webhook's invocation, or what a run of the redrive does for this delivery. Its place in the world is its token.
+/// An invocation of the webhook function, or the part of a redrive's run for this delivery. Its
+/// place in the world is its owner token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Attempt {
     kind: Kind,
     step: Step,
-    /// Ticks until its time is over.
+    /// The ticks until the attempt's time is over.
     left: u64,
-    /// Its publish took effect.
-    out: bool,
-    /// Its completion took effect.
+    /// The attempt's publish took effect.
+    published: bool,
+    /// The attempt's completion took effect.
     recorded: bool,
-    /// It gave up its completion, although there was time to repeat it.
+    /// The attempt gave up its completion although it had time to retry.
     gave_up: bool,
-    /// It told SendPilot 2xx.
-    told: bool,
+    /// The attempt answered SendPilot 2xx.
+    confirmed: bool,
 }
 
 impl Attempt {
     fn new(kind: Kind, left: u64) -> Self {
-        Self { kind, step: Step::Claim, left, out: false, recorded: false, gave_up: false, told: false }
+        Self { kind, step: Step::Claim, left, published: false, recorded: false, gave_up: false, confirmed: false }
     }
 
     fn holds_claim(&self) -> bool {
         matches!(self.step, Step::Publish | Step::Complete)
     }
 
-    /// The alert is out, and nobody alive knows, nor does the row.
+    /// Returns whether the alert is published, but neither the row nor a live attempt knows.
     fn lost_proof(&self) -> bool {
-        self.out && !self.recorded && !self.gave_up && self.step != Step::Complete
+        self.published && !self.recorded && !self.gave_up && self.step != Step::Complete
     }
 }
 
@@ -162,15 +165,15 @@ enum Request {
 struct World {
     row: Option<Row>,
     attempts: Vec<Attempt>,
-    /// What may yet arrive, and from whom.
+    /// The requests that may still arrive, with their senders.
     in_flight: Vec<(usize, Request)>,
-    /// Some claim took effect.
+    /// A claim took effect.
     claimed: bool,
     faults: usize,
 }
 
-/// The checker takes worlds of one hash for one, and so those that differ only in who is who. Else there would be
-/// several times as many.
+/// The checker takes worlds with the same hash for the same world. The hash ignores the order of
+/// the attempts, because the number of worlds would otherwise be several times as large.
 impl Hash for World {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let owner = self.row.as_ref().and_then(|row| row.owner.as_str().parse().ok());
@@ -219,7 +222,7 @@ impl World {
     }
 }
 
-/// All but to hear the answer is a fault.
+/// The sender's reaction to a request. Everything except `Hear` is a fault.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Then {
     Hear,
@@ -228,17 +231,19 @@ enum Then {
     Die,
 }
 
-/// Whether a request arrives, and what its sender does then. To send a lost one again is as good as to send it later.
+/// Whether a request arrives at once, and the sender's reaction. A lost request that is sent again
+/// is the same as a request that is sent later.
 type Fate = (bool, Then);
 const FATES: [Fate; 6] = [(true, Hear), (true, AskAgain), (true, GiveUp), (true, Die), (false, GiveUp), (false, Die)];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Action {
     Tick,
-    /// An attempt, perhaps new to the world, sends the request of its step, by a clock that is so fast.
+    /// An attempt, which may be new, sends the request of its step. Its clock is fast by these
+    /// ticks.
     Send(usize, Attempt, u64, Fate),
     ArriveLate(usize, Request),
-    /// An attempt that has claimed the alert finds no free slot. That is no fault.
+    /// An attempt that has claimed the alert finds no free slot. This is not a fault.
     FindNoSlot(usize),
 }
 
@@ -260,7 +265,7 @@ impl fmt::Display for Action {
 struct Delivery {
     protocol: Protocol,
     size: Size,
-    /// The only one to check, if one is named.
+    /// The only promise to check, if there is one.
     promise: Option<&'static str>,
 }
 
@@ -277,22 +282,24 @@ impl Delivery {
             Step::Publish => Request::Publish,
             Step::Complete => Request::Complete,
             Step::Release => Request::Release { now: at(0) },
-            Step::Over => unreachable!("it asks for nothing"),
+            Step::Over => unreachable!("the attempt is over"),
         }
     }
 
-    /// The table and the topic. Returns the next step of who hears the answer, and whether it tells SendPilot 2xx.
+    /// Applies a request to the table or the topic. Returns the sender's next step if it hears the
+    /// answer, and whether it answers SendPilot 2xx.
     fn take_effect(&self, world: &mut World, who: usize, request: Request) -> (Step, bool) {
         let me = Owner::from_stored(if self.protocol == OneToken { 0 } else { who }.to_string());
         let (row, attempt) = (&mut world.row, &mut world.attempts[who]);
         match request {
             Request::Claim { .. } if row.is_none() && attempt.kind == Kind::Redrive => (Step::Over, false),
             Request::Claim { now, lease_until } => {
-                // The table's condition knows no owner: it grants what anybody may have. Only a refusal is read by one.
+                // The table's condition does not use the owner. The interpretation of a refusal
+                // does.
                 let granted = match self.protocol {
                     LookThenInsert => row.as_ref().is_none_or(|row| row.state == State::Pending),
                     LeaseAlone => row.as_ref().is_none_or(|row| row.lease_until <= now),
-                    _ => may_claim(row.as_ref(), None, &Owner::from_stored("anybody".into()), now) == MayClaim::Yes,
+                    _ => may_claim(row.as_ref(), None, &Owner::from_stored("anyone".into()), now) == MayClaim::Yes,
                 };
                 let may = if granted { MayClaim::Yes } else { may_claim(row.as_ref(), None, &me, now) };
                 if granted {
@@ -304,22 +311,22 @@ impl Delivery {
                     MayClaim::Yes | MayClaim::Mine => (Step::Publish, self.protocol == AnswerFirst),
                     MayClaim::No(Refusal::InProgress { .. }) => (Step::Over, false),
                     MayClaim::No(Refusal::Done) => (Step::Over, true),
-                    MayClaim::No(Refusal::OtherContent) => unreachable!("it is one event"),
+                    MayClaim::No(Refusal::BodyMismatch) => unreachable!("there is only one event"),
                 }
             }
             Request::Publish => {
-                attempt.out = true;
+                attempt.published = true;
                 (Step::Complete, false)
             }
             Request::Complete => {
-                if self.protocol == UnconditionalCompletion || may_settle(row.as_ref(), &me) == MaySettle::Yes {
+                if self.protocol == UnconditionalCompletion || may_finish(row.as_ref(), &me) == MayFinish::Yes {
                     row.iter_mut().for_each(|row| row.state = State::Published);
                     attempt.recorded = true;
                 }
                 (Step::Over, true)
             }
             Request::Release { now } => {
-                if self.protocol == UnconditionalRelease || may_settle(row.as_ref(), &me) == MaySettle::Yes {
+                if self.protocol == UnconditionalRelease || may_finish(row.as_ref(), &me) == MayFinish::Yes {
                     row.iter_mut().for_each(|row| row.lease_until = now);
                     row.take_if(|_| self.protocol == DeleteOnFailure);
                 }
@@ -331,7 +338,7 @@ impl Delivery {
     fn send(&self, world: &mut World, who: usize, fast: u64, (arrives, then): Fate) {
         let attempt = world.attempts[who];
         let request = self.request(attempt, fast);
-        let (step, told) = match (then, attempt.step) {
+        let (step, confirmed) = match (then, attempt.step) {
             (Hear, _) => self.take_effect(world, who, request),
             (AskAgain, step) => (step, false),
             (GiveUp, Step::Publish) => (Step::Release, false),
@@ -346,13 +353,14 @@ impl Delivery {
         let attempt = &mut world.attempts[who];
         attempt.gave_up = (then, attempt.step) == (GiveUp, Step::Complete) && attempt.left > LAST;
         attempt.step = step;
-        attempt.told |= told && attempt.kind == Kind::Webhook;
+        attempt.confirmed |= confirmed && attempt.kind == Kind::Webhook;
         if step == Step::Over {
             attempt.left = 0;
         }
     }
 
-    /// Whether a redrive sees to it if everybody dies here and now, nothing more arrives, and SendPilot never returns.
+    /// Returns whether a redrive publishes the delivery if every attempt dies now, no more requests
+    /// arrive, and SendPilot never retries.
     fn saved_by_redrive(&self, world: &World) -> bool {
         let mut world = World { in_flight: Vec::new(), ..world.clone() };
         for _ in 0..ALLOWED + 2 * MARGIN {
@@ -363,7 +371,7 @@ impl Delivery {
         while self.protocol != NoRedrive && world.attempts[who].step != Step::Over {
             self.send(&mut world, who, 0, (true, Hear));
         }
-        world.any(|a| a.out) && world.completed()
+        world.any(|a| a.published) && world.completed()
     }
 }
 
@@ -380,7 +388,8 @@ impl Model for Delivery {
         senders.retain(|(_, attempt)| attempt.step != Step::Over);
         for (kind, most) in [(Kind::Webhook, self.size.webhooks), (Kind::Redrive, self.size.redrives)] {
             if world.attempts.iter().filter(|attempt| attempt.kind == kind).count() < most {
-                // Nobody sees it begin, so it comes into the world with its first request, at any time of its life.
+                // An attempt enters the world with its first request, at any time of its life,
+                // because its start has no effect.
                 senders.extend((1..=ALLOWED).map(|left| (world.attempts.len(), Attempt::new(kind, left))));
             }
         }
@@ -415,7 +424,7 @@ impl Model for Delivery {
             Action::FindNoSlot(who) => {
                 let attempt = &mut world.attempts[who];
                 attempt.step = Step::Release;
-                attempt.told |= self.protocol == NoSlotIsSuccess && attempt.kind == Kind::Webhook;
+                attempt.confirmed |= self.protocol == NoSlotIsSuccess && attempt.kind == Kind::Webhook;
             }
             Action::Send(who, attempt, fast, fate) => {
                 if who == world.attempts.len() {
@@ -429,21 +438,21 @@ impl Model for Delivery {
 
     fn properties(&self) -> Vec<Property<Self>> {
         let mut all: Vec<Property<Self>> = vec![
-            Property::always(P1, |_, w: &World| w.any(|a| a.out) || !w.any(|a| a.told)),
+            Property::always(P1, |_, w: &World| w.any(|a| a.published) || !w.any(|a| a.confirmed)),
             Property::always(P2, |_, w: &World| w.completed() || !w.any(|a| a.recorded)),
             Property::always(P3, |_, w: &World| w.count(Attempt::holds_claim) <= 1),
-            // Asked of every world as if it were the last: stateright's `eventually` would need paths that end, and
-            // overlooks some where paths meet.
+            // Checked in every world as if it were the last. stateright's `eventually` would need
+            // paths that end, and overlooks violations where paths meet.
             Property::always(P4, |model: &Self, w: &World| {
-                !w.claimed || w.completed() && w.any(|a| a.out) || model.saved_by_redrive(w)
+                !w.claimed || w.completed() && w.any(|a| a.published) || model.saved_by_redrive(w)
             }),
-            // A publish that arrives late is itself the one whose proof was lost, although it comes second.
-            Property::always(P5, |_, w: &World| w.count(|a| a.out) <= 1 + w.count(Attempt::lost_proof)),
-            // What must be able to happen, or the above would say little.
-            Property::sometimes("can be alerted", |_, w: &World| w.any(|a| a.told && a.recorded)),
-            Property::sometimes("can be a duplicate", |_, w: &World| w.any(|a| a.told && !a.out)),
+            // If a late publish comes second, its own proof is the lost one.
+            Property::always(P5, |_, w: &World| w.count(|a| a.published) <= 1 + w.count(Attempt::lost_proof)),
+            // If these cases could not happen, the promises would prove little.
+            Property::sometimes("can be alerted", |_, w: &World| w.any(|a| a.confirmed && a.recorded)),
+            Property::sometimes("can be a duplicate", |_, w: &World| w.any(|a| a.confirmed && !a.published)),
             Property::sometimes("can be alerted and stay uncompleted", |_, w: &World| {
-                w.any(|a| a.told && a.lost_proof())
+                w.any(|a| a.confirmed && a.lost_proof())
             }),
             Property::sometimes("can be taken over by a redrive", |_, w: &World| {
                 w.any(|a| a.kind == Kind::Redrive && a.holds_claim())
@@ -467,18 +476,18 @@ fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Opt
     model::explore(&title, Delivery { protocol, size, promise })
 }
 
-/// The real protocol keeps every promise; each of the others breaks one.
+/// Checks that the real protocol keeps every promise, and that each other protocol breaks one.
 #[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
 fn check(size: Size) {
     let _processors = PROCESSORS.blocking_lock();
     println!("\n{size:?}\n{:<27}{:>9}{:>7}{:>9}  verdict", "protocol", "worlds", "depth", "time");
     if let Some((name, _)) = explore(Real, None, size) {
-        let (_, way) = explore(Real, Some(name), size).expect("it is found again");
+        let (_, way) = explore(Real, Some(name), size).expect("the second search should find it too");
         panic!("{}", breach(Real, name, &way));
     }
     let broken = BROKEN.map(|(protocol, promise)| (protocol, explore(protocol, Some(promise), size)));
     for (protocol, wrong) in broken {
-        let (name, way) = wrong.unwrap_or_else(|| panic!("{protocol:?} keeps what it should break"));
+        let (name, way) = wrong.unwrap_or_else(|| panic!("{protocol:?} should break a promise"));
         println!("{}", breach(protocol, name, &way));
     }
 }

@@ -1,24 +1,24 @@
-//! The real handler and the real redrive over a ledger and a topic that inject every fault at every
-//! call, and every pair of faults. A call is identified by its number. Time is tokio's, paused, so
-//! hours take no time.
+//! The real handler and the real redrive, with a ledger and a topic that inject every fault at
+//! every call, and every pair of faults. The number of a call identifies it. Time is tokio's paused
+//! time, so hours take no time.
 //!
-//! One opportunity is delivered once or twice. Alerts are paced, as by default, or not. The second
-//! request comes at any distance that changes the order of the calls. It is the same, or read under
+//! SendPilot sends one opportunity once or twice. Alerts are paced, as by default, or not. The
+//! second request comes at any distance that changes the order of the calls. It has the same event,
 //! another configuration, or another fact under the same event id. SendPilot keeps its retry
 //! schedule, or never retries. The redrive runs every minute, alone or two at once, until nothing
 //! is pending.
 //!
-//! In the end, these promises must hold, whatever failed:
+//! In the end, these promises must hold after any faults:
 //!
 //! - **Answers.** SendPilot gets 2xx only after a publish of that lead's alert took effect, and no
 //!   4xx except 409.
 //! - **Nothing lost.** An alert is published if a claim took effect or SendPilot retried. Its row
-//!   is `PUBLISHED` in the end.
+//!   is `PUBLISHED` at the end.
 //! - **Once.** Each publish of a delivery after the first one needs a lost proof: an answer that
 //!   was lost, or a completion that failed until its deadline. A completion that failed sooner must
-//!   have been repeated.
-//! - **Not too fast.** If alerts are paced, each publish has a slot of its own, and starts within
-//!   one second of the slot's start.
+//!   have been retried.
+//! - **Not too fast.** If alerts are paced, each publish has its own slot, and starts within one
+//!   second of the slot's start.
 //! - **The same.** Every publish of a delivery has the message of its first claim.
 //! - **In time.** A process that is not killed ends before Lambda would kill it.
 
@@ -37,8 +37,8 @@ use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending, Receipt, Refusal,
-    Row, SettleError, State, may_claim, may_settle, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayClaim, MayFinish, MayPublish, Pending,
+    Receipt, Refusal, Row, State, may_claim, may_finish, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::Relay;
@@ -59,72 +59,72 @@ use tokio::time::{Instant, sleep};
 
 const EPOCH: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 
-/// As in `template.yaml`.
+/// The timeouts in `template.yaml`.
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
 const REDRIVE_TIMEOUT: Duration = Duration::from_secs(72);
 const REDRIVE_EVERY: Duration = Duration::from_secs(60);
 
-/// What a request takes on its way, and its answer on the way back.
+/// The time of a request on its way to AWS, and of its answer on the way back.
 const ONE_WAY: Duration = Duration::from_millis(10);
 
-/// The lead of the first request, and that of the second one if it is another fact.
+/// The lead of the first request, and of a second request with another fact.
 const LEADS: [&str; 2] = ["lead_abc123", "lead_other"];
 
-/// Later than anything that two or three faults can bring about.
+/// A time later than any effect of two or three faults.
 const END: Duration = Duration::from_secs(4 * 3600);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
-    /// An error, and no effect.
+    /// The caller gets an error, and the call has no effect.
     FailsBefore,
-    /// An error, and yet it took effect.
+    /// The caller gets an error, although the call took effect.
     FailsAfter,
-    /// No answer, and no effect.
+    /// The caller gets no answer, and the call has no effect.
     HangsBefore,
-    /// No answer, and yet it took effect.
+    /// The caller gets no answer, although the call took effect.
     HangsAfter,
-    /// No answer, and an effect when the caller has given up, but its lease lives.
+    /// The call takes effect after the caller has given up, but before its lease ends.
     ArrivesLate,
-    /// The same, when somebody else has taken over.
+    /// The call takes effect after another attempt has taken over.
     ArrivesVeryLate,
-    /// The function is killed before the effect.
+    /// The process is killed before the call takes effect.
     DiesBefore,
-    /// The function is killed after it.
+    /// The process is killed after the call took effect.
     DiesAfter,
 }
 
 const FAULTS: [Fault; 8] =
     [FailsBefore, FailsAfter, HangsBefore, HangsAfter, ArrivesLate, ArrivesVeryLate, DiesBefore, DiesAfter];
 
-/// What one might get wrong. The oracles must see each of them, or they would see nothing.
+/// A plausible bug. If the promises did not detect each bug, they would prove little.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Flaw {
     Flawless,
-    /// A claim needs no free lease.
+    /// A claim ignores an unexpired lease.
     LeaseIgnored,
-    /// The claim records that all is done.
+    /// The claim records the publish.
     DoneAtClaim,
-    /// A failure removes the row.
+    /// A failure deletes the row.
     DeletedOnFailure,
-    /// A failure of the topic is taken for success.
+    /// A failure of the topic counts as success.
     FailureSwallowed,
-    /// A completion that failed is not repeated.
+    /// A failed completion is not retried.
     CompletionGivenUp,
     /// A takeover stores its own message.
     MessageOverwritten,
-    /// Every event under one id is taken for the same fact.
+    /// All events with the same id count as the same fact.
     ContentIgnored,
     /// An attempt takes a slot that another attempt has.
     SlotShared,
-    /// Nobody looks after what is pending.
+    /// There is no redrive.
     NoRedrive,
 }
 
-/// How the second request differs from the first one.
+/// The difference between the second request and the first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Copy {
     Same,
-    /// The same event, but the function has another pipeline and would write another message.
+    /// The same event, but the function has another pipeline, so its message is different.
     Reconfigured,
     /// Another lead under the same event id.
     OtherFact,
@@ -132,18 +132,18 @@ enum Copy {
 
 #[derive(Debug, Clone, Copy)]
 struct Scenario {
-    /// The second request under the same event id, if there is one, and how much later it comes.
+    /// The second request under the same event id, if there is one, and its delay.
     second: Option<(Copy, Duration)>,
-    sendpilot_returns: bool,
+    sendpilot_retries: bool,
     redrives_at_once: usize,
-    /// Alerts per second. At one alert a second, two leads never share a slot by chance.
+    /// Alerts per second. At one alert per second, two leads never share a slot by chance.
     rate: Option<AlertRate>,
     flaw: Flaw,
 }
 
-/// Returns scenarios with a second request: at the same time, between any two steps of the first
-/// delivery, and after it. Without a pace, only the first few of these times are tried, because an
-/// alert then takes the same calls except one.
+/// Returns scenarios without and with a second request. The second request comes at the same time,
+/// between any two steps of the first delivery, or after it. Without a pace, an alert takes the
+/// same calls except one, so only the first times are tried.
 fn scenarios(flaw: Flaw) -> Vec<Scenario> {
     let times = [0, 15, 35, 55, 75, 95].map(Duration::from_millis);
     let mut seconds: Vec<_> = times.into_iter().map(|after| Some((Copy::Same, after))).chain([None]).collect();
@@ -152,11 +152,12 @@ fn scenarios(flaw: Flaw) -> Vec<Scenario> {
     }
     let mut scenarios = Vec::new();
     for second in seconds {
-        for (sendpilot_returns, redrives_at_once) in [(true, 1), (false, 1), (false, 2)] {
-            // Two redrives at once are tried only with the same event, which is enough.
+        for (sendpilot_retries, redrives_at_once) in [(true, 1), (false, 1), (false, 2)] {
+            // Two redrives at once are tried only with the same event, to limit the number of
+            // scenarios.
             if redrives_at_once == 1 || second.is_none_or(|(copy, _)| copy == Copy::Same) {
                 let rate = AlertRate::new(1);
-                let paced = Scenario { second, sendpilot_returns, redrives_at_once, rate, flaw };
+                let paced = Scenario { second, sendpilot_retries, redrives_at_once, rate, flaw };
                 scenarios.push(paced);
                 if second.is_none_or(|(_, after)| after < times[2]) {
                     scenarios.push(Scenario { rate: None, ..paced });
@@ -174,7 +175,7 @@ struct Stored {
     attempts: u32,
 }
 
-/// The table, the topic, and what is known of them.
+/// The table, the topic, and the record of their calls.
 #[derive(Default)]
 struct Facts {
     calls: Vec<&'static str>,
@@ -183,21 +184,21 @@ struct Facts {
     claimed: Vec<Message>,
     published: Vec<Message>,
     slots: BTreeMap<Slot, Owner>,
-    /// When each publish was started.
+    /// The start of each publish.
     publish_starts: Vec<Timestamp>,
     /// The message of each publish whose proof was lost.
     lost_proofs: Vec<Message>,
-    /// Still on their way.
+    /// The number of calls that will still take effect.
     late: usize,
-    /// What did not hold.
+    /// The promises that did not hold.
     broken: Vec<String>,
 }
 
 impl Facts {
-    /// Whether some publish had no slot of its own at its start.
+    /// Returns whether a publish started without its own slot.
     fn is_too_fast(&self) -> bool {
         let mut slots: Vec<_> = self.slots.keys().collect();
-        // Starts come in the order of time, so each takes the earliest slot that it can use.
+        // The starts are in order, so each takes the earliest slot that it can use.
         !self.publish_starts.iter().all(|&at| {
             let usable = slots.iter().position(|slot| slot.start() <= at && slot.is_usable(at));
             usable.map(|slot| slots.remove(slot)).is_some()
@@ -209,9 +210,9 @@ impl Facts {
     }
 }
 
-/// Whether a message is the alert on this lead.
+/// Returns whether a message is the alert on this lead.
 fn is_on(message: &Message, lead: &str) -> bool {
-    let Message::Alert { body, .. } = message else { panic!("not an alert") };
+    let Message::Alert { body, .. } = message else { panic!("expected an alert") };
     body.contains(lead)
 }
 
@@ -238,7 +239,7 @@ impl World {
     }
 }
 
-/// One process of Lambda's: what it calls, and whether it has been killed.
+/// A process of a function. Its calls can fail or kill it.
 #[derive(Clone)]
 struct Process {
     world: Arc<World>,
@@ -250,7 +251,7 @@ impl Process {
         Self { world: world.clone(), death: Arc::default() }
     }
 
-    /// What the process comes to, if it is not killed.
+    /// Returns the result of the process's work, if the process is not killed.
     async fn lives<T>(&self, timeout: Duration, work: impl Future<Output = T>) -> Option<T> {
         let began = Instant::now();
         let death = self.death.notified();
@@ -260,12 +261,12 @@ impl Process {
             futures_util::future::Either::Right(_) => None,
         };
         if began.elapsed() >= timeout {
-            self.world.breaks("Lambda would have killed it".into());
+            self.world.breaks("a process did not end before its timeout".into());
         }
         result
     }
 
-    /// A request on its way to AWS and back. `None` is an error; a hanging one never returns.
+    /// Makes a call to AWS. Returns `None` after an error, and never returns if the call hangs.
     async fn call<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -279,8 +280,8 @@ impl Process {
             let fault = self.world.plan.iter().find(|(at, _)| *at == number).map(|(_, fault)| *fault);
             let lost = match name {
                 "publish" => [FailsAfter, HangsAfter, ArrivesLate, ArrivesVeryLate, DiesAfter].as_slice(),
-                // A completion that fails is repeated, so it is no excuse. One that hangs does so
-                // until its deadline.
+                // A failing completion is retried, so it does not excuse a second publish. A
+                // hanging completion fails at its deadline.
                 "complete" => &[HangsBefore, ArrivesLate, ArrivesVeryLate, DiesBefore],
                 _ => &[],
             };
@@ -323,15 +324,15 @@ impl Process {
         name: &'static str,
         claim: &Claim,
         settled: impl FnOnce(&mut HashMap<DeliveryId, Stored>, &DeliveryId) + Send + 'static,
-    ) -> Result<(), SettleError> {
+    ) -> Result<(), FinishError> {
         let (id, owner) = (claim.delivery_id().clone(), claim.owner().clone());
-        let effect = move |facts: &mut Facts| match may_settle(facts.rows.get(&id).map(|stored| &stored.row), &owner) {
-            MaySettle::Yes => {
+        let effect = move |facts: &mut Facts| match may_finish(facts.rows.get(&id).map(|stored| &stored.row), &owner) {
+            MayFinish::Yes => {
                 settled(&mut facts.rows, &id);
                 Ok(())
             }
-            MaySettle::Done => Ok(()),
-            MaySettle::Overtaken => Err(SettleError::Overtaken),
+            MayFinish::Done => Ok(()),
+            MayFinish::Overtaken => Err(FinishError::Overtaken),
         };
         self.call(name, Some(claim.message()), effect).await.unwrap_or(Err(match self.world.scenario.flaw {
             CompletionGivenUp => LedgerError::Contradiction.into(),
@@ -346,7 +347,7 @@ fn claim(facts: &mut Facts, wanted: ClaimRequest, attempt: Attempt, flaw: Flaw) 
     let stored = facts.rows.get(&id);
     let content = wanted.content_sha256().filter(|_| flaw != ContentIgnored);
     let claim = match may_claim(stored.map(|stored| &stored.row), content, &owner, now) {
-        MayClaim::No(refusal @ (Refusal::Done | Refusal::OtherContent)) => Err(refusal),
+        MayClaim::No(refusal @ (Refusal::Done | Refusal::BodyMismatch)) => Err(refusal),
         MayClaim::No(refusal) if flaw != LeaseIgnored => Err(refusal),
         _ => {
             let kept = stored.filter(|_| flaw != MessageOverwritten).map(|stored| stored.message.clone());
@@ -384,8 +385,8 @@ impl Ledger for Process {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
@@ -401,22 +402,22 @@ impl Ledger for Process {
         self.call("slot", None, take).await.ok_or(LedgerError::Failed("take a slot", "broken".into()))
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
-        Err(SettleError::Overtaken)
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
+        Err(FinishError::Overtaken)
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
-        Err(SettleError::Overtaken)
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
+        Err(FinishError::Overtaken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), FinishError> {
         let publish = |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.state = State::Published);
         };
         self.settle("complete", claim, publish).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<(), SettleError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, _: &str) -> Result<(), FinishError> {
         let flaw = self.world.scenario.flaw;
         let free = move |rows: &mut HashMap<_, Stored>, id: &DeliveryId| {
             rows.get_mut(id).into_iter().for_each(|stored| stored.row.lease_until = now);
@@ -454,7 +455,7 @@ impl Topic for Process {
     }
 }
 
-/// Owner tokens are never used twice.
+/// Returns an invocation with a new owner token.
 fn invocation(world: &World, timeout: Duration) -> Invocation {
     let number = world.facts().calls.len() as u64;
     let nanos = world.began.elapsed().as_nanos() as u64;
@@ -462,9 +463,9 @@ fn invocation(world: &World, timeout: Duration) -> Invocation {
     Invocation::new(&format!("{nanos}-{number}"), now.after(timeout), now, [0; 8])
 }
 
-/// SendPilot, with one delivery of an event and its retries.
+/// Sends a request and its retries, as SendPilot does.
 async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
-    let retries = if world.scenario.sendpilot_returns { &RETRIES[..] } else { &[] };
+    let retries = if world.scenario.sendpilot_retries { &RETRIES[..] } else { &[] };
     let which = usize::from(copy == Copy::OtherFact);
     let pipeline = if copy == Copy::Reconfigured { "OPPORTUNITY=sql" } else { "OPPORTUNITY=qualified" };
     for wait in once(&after).chain(retries) {
@@ -479,16 +480,16 @@ async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.requests[which], &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {
             Some(200) if !world.facts().is_published(LEADS[which]) => {
-                world.breaks("told 2xx, and the alert is not published".into());
+                world.breaks("SendPilot got 2xx before the alert was published".into());
             }
             Some(200) => return,
             Some(409 | 503) | None => {}
-            Some(other) => world.breaks(format!("told {other}")),
+            Some(other) => world.breaks(format!("SendPilot got {other}")),
         }
     }
 }
 
-/// Every minute, until there is nothing left for it and nobody else at work.
+/// Runs the redrive every minute, until all requests are sent and nothing is pending.
 async fn redrive(world: &Arc<World>, all_sent: &Notify) {
     let runs = if world.scenario.flaw == NoRedrive { 0 } else { world.scenario.redrives_at_once };
     let (mut sent, all_sent) = (false, all_sent.notified());
@@ -513,7 +514,7 @@ async fn redrive(world: &Arc<World>, all_sent: &Notify) {
     }
 }
 
-/// Plays a scenario with these faults. Returns the number of calls that it took, and what did not hold.
+/// Plays a scenario with these faults. Returns the number of calls, and the broken promises.
 fn play(scenario: Scenario, plan: &[(usize, Fault)], requests: &Arc<[Request; 2]>) -> (usize, Vec<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
@@ -537,7 +538,7 @@ fn play(scenario: Scenario, plan: &[(usize, Fault)], requests: &Arc<[Request; 2]
         join(sending, redrive(&world, &sent)).await;
 
         let mut facts = world.facts();
-        let came_back = scenario.sendpilot_returns;
+        let retried = scenario.sendpilot_retries;
         let second_lead = scenario.second.is_some_and(|(copy, _)| copy == Copy::OtherFact);
         let leads = if second_lead { &LEADS[..] } else { &LEADS[..1] };
         let count = |all: &[Message], one: &Message| all.iter().filter(|message| *message == one).count();
@@ -546,18 +547,18 @@ fn play(scenario: Scenario, plan: &[(usize, Fault)], requests: &Arc<[Request; 2]
         let verdicts = [
             (
                 facts.claimed.iter().any(|message| !facts.published.contains(message)),
-                "claimed, and the alert was never published",
+                "an alert was claimed but never published",
             ),
             (
-                came_back && leads.iter().any(|lead| !facts.is_published(lead)),
-                "SendPilot came back, and the alert was never published",
+                retried && leads.iter().any(|lead| !facts.is_published(lead)),
+                "SendPilot retried, but an alert was never published",
             ),
-            (facts.rows.values().any(pending), "a row is not PUBLISHED in the end"),
-            (scenario.rate.is_some() && facts.is_too_fast(), "published without a slot of its own"),
-            (facts.published.iter().any(doubled), "published again, and no proof was lost"),
+            (facts.rows.values().any(pending), "a row is not PUBLISHED at the end"),
+            (scenario.rate.is_some() && facts.is_too_fast(), "an alert was published without its own slot"),
+            (facts.published.iter().any(doubled), "an alert was published again without a lost proof"),
             (
                 facts.published.iter().any(|message| !facts.claimed.contains(message)),
-                "published as another message than that of the first claim",
+                "an alert was published with another message than that of the first claim",
             ),
         ];
         let broken: Vec<_> =
@@ -573,7 +574,7 @@ struct Verdict {
     violations: Vec<String>,
 }
 
-/// Plays a scenario with this plan, and with every fault at every later call added to it.
+/// Plays a scenario with this plan, and with every additional fault at every later call.
 fn explore(
     scenario: Scenario,
     plan: &mut Vec<(usize, Fault)>,
@@ -585,7 +586,7 @@ fn explore(
     verdict.schedules += 1;
     verdict.violations.extend(broken.iter().map(|what| format!("{what}: {plan:?} in {scenario:?}")));
     let first = plan.last().map_or(0, |(call, _)| call + 1);
-    // One violation is enough to see a flaw.
+    // One violation is enough to detect a flaw.
     let enough = scenario.flaw != Flawless && !verdict.violations.is_empty();
     if more > 0 && !enough {
         for next in (first..calls).flat_map(|call| FAULTS.map(|fault| (call, fault))) {
@@ -596,10 +597,10 @@ fn explore(
     }
 }
 
-/// Returns the number of faults that are combined in a scenario. It is one less than `faults` if the
-/// second request differs from the first one, or if alerts are not paced. Three faults at once also
-/// take the second request only at the same time and during the request for a slot: the other
-/// times would take three quarters of an hour more.
+/// Returns the number of faults that are combined in a scenario. It is one less than `faults` if
+/// the second request differs from the first one, or if alerts are not paced. Three faults at once
+/// try the second request only at the same time and during the request for a slot. The other times
+/// would take three quarters of an hour more.
 fn combined(scenario: Scenario, faults: usize) -> usize {
     let times = if faults < 3 { &[0, 15, 35, 55, 75, 95][..] } else { &[0, 35] };
     let is_first = match scenario.second {
@@ -612,7 +613,7 @@ fn combined(scenario: Scenario, faults: usize) -> usize {
 /// Explores all scenarios with up to `faults` faults.
 fn explore_all(flaw: Flaw, faults: usize) -> Verdict {
     let _processors = PROCESSORS.blocking_lock();
-    // Under the signature that is good for two hours, one request does for all retries.
+    // The documented signature is valid for two hours, so the retries can repeat the same request.
     let requests = Arc::new(LEADS.map(|lead| {
         let body = opportunity_of("evt_1", lead);
         http(around(&body, &documented(SECRET, EPOCH.as_secs(), body.as_bytes())))
@@ -658,7 +659,7 @@ fn any_three_faults_break_nothing() {
 }
 
 #[test]
-fn oracles_detect_every_flaw() {
+fn checks_detect_every_flaw() {
     for flaw in [
         LeaseIgnored,
         DoneAtClaim,
@@ -671,6 +672,6 @@ fn oracles_detect_every_flaw() {
         NoRedrive,
     ] {
         let violations = explore_all(flaw, 2).violations;
-        assert!(!violations.is_empty(), "{flaw:?} goes unseen");
+        assert!(!violations.is_empty(), "{flaw:?} should break a promise");
     }
 }

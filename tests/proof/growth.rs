@@ -1,8 +1,9 @@
-//! The cost of an event depends neither on the number of rows in the table nor on the number that
-//! is pending. The cost of a listing depends only on the number that is pending.
+//! The cost of an event depends neither on the number of rows in the table nor on the number of
+//! pending rows. The cost of a listing depends only on the number of pending rows.
 //!
 //! The rows are copies, under other ids, of a row that the ledger wrote. The engine's bulk import
-//! stores them. The real ledger then claims and completes deliveries among them, over the network.
+//! stores the copies. The real ledger then claims and completes deliveries among them, over the
+//! network.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -36,18 +37,19 @@ use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// Rows that a listing reads at a time.
+/// The number of rows that a listing reads at a time.
 const PAGE: usize = 1000;
 
-/// As in `template.yaml`.
+/// The timeouts in `template.yaml`.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const REDRIVE_TIMEOUT: Duration = Duration::from_secs(72);
 
-/// A call to AWS inside a region, generously.
+/// The time of a call to AWS, more than inside a region.
 const ROUND_TRIP: Duration = Duration::from_millis(10);
 
-/// What the engine charged for the calls of a client, in the order of their answers, and the pages
-/// that its queries asked for. The ledger asks again for a page that takes long.
+/// The units that the engine charged for a client's calls, in the order of the answers, and the
+/// pages that its queries requested. The pages are a set, because the ledger requests a slow page
+/// again.
 #[derive(Debug, Clone, Default)]
 struct Meter {
     units: Arc<Mutex<Vec<f64>>>,
@@ -96,14 +98,14 @@ impl Intercept for Meter {
         let output = context.output_or_error().ok();
         let update = output.and_then(|output| output.downcast_ref::<UpdateItemOutput>()?.consumed_capacity());
         let query = output.and_then(|output| output.downcast_ref::<QueryOutput>()?.consumed_capacity());
-        // A refusal does not say what it was charged.
+        // The answer to a refused write does not contain the charge.
         let units = update.or(query).and_then(|capacity| capacity.capacity_units()).unwrap_or_default();
         self.units.lock().unwrap().push(units);
         Ok(())
     }
 }
 
-/// A table to fill, and the ledger on it.
+/// A table to fill, and a ledger that uses it.
 struct Table {
     database: Database,
     dynamodb: DynamoDb,
@@ -123,20 +125,20 @@ impl Table {
         Self { database, dynamodb, ledger, meter, dice: Rng::with_seed(1), published: 0, pending: 0 }
     }
 
-    /// An event's id in SendPilot's form, of its own, and from anywhere in the time that the rows cover.
+    /// Returns a new event id in SendPilot's form, with a random time.
     fn event_id(&mut self) -> String {
         let random: String = (0..9).map(|_| self.dice.lowercase()).collect();
         format!("evt_{}_{random}", 1_708_456_789_123 + self.dice.u64(0..10_000_000_000))
     }
 
-    /// The row of an event's delivery, as the engine keeps it.
+    /// Returns the row of an event's delivery, as the engine stores it.
     fn row(&self, event_id: &str) -> Item {
         let key = [("deliveryId".to_owned(), AttributeValue::S(delivery_id(event_id).as_str().into()))];
         let request = GetItemRequest { table_name: TABLE.into(), key: key.into(), ..GetItemRequest::default() };
         self.database.get_item(request).unwrap().item.unwrap()
     }
 
-    /// Claims an event's delivery, and completes it; how long each took.
+    /// Claims and completes an event's delivery. Returns the time of each.
     async fn relay(&self, event_id: &str) -> [Duration; 2] {
         let wanted = ClaimRequest::Delivery(opportunity_delivery(event_id));
         let began = Instant::now();
@@ -153,14 +155,14 @@ impl Table {
         [claiming, began.elapsed()]
     }
 
-    /// Claims an event's delivery until then, for an attempt that does no more.
+    /// Claims an event's delivery until `lease_until`, and leaves it pending.
     async fn abandon(&self, event_id: &str, lease_until: Timestamp) {
         let attempt = Attempt { lease_until, ..attempt() };
         let claimed = self.ledger.claim(ClaimRequest::Delivery(opportunity_delivery(event_id)), attempt).await.unwrap();
         assert!(claimed.claim.is_ok(), "{claimed:?}");
     }
 
-    /// What is charged for a claim, a completion, a claim of what another attempt has left behind, and a release.
+    /// Returns the charge for a claim, a completion, a takeover and a release.
     async fn units(&mut self) -> [f64; 4] {
         let [done, left] = [self.event_id(), self.event_id()];
         self.meter.take();
@@ -175,7 +177,7 @@ impl Table {
         units.try_into().unwrap()
     }
 
-    /// Fills the table up to so many rows that are published.
+    /// Adds published rows to the table until there are `rows`.
     async fn publish_until(&mut self, rows: usize) {
         if rows > self.published {
             let event_id = self.event_id();
@@ -185,7 +187,7 @@ impl Table {
         }
     }
 
-    /// Fills the table up to so many rows that are pending, with a lease that ends then.
+    /// Adds pending rows to the table until there are `rows`. Their leases end at `lease_until`.
     async fn abandon_until(&mut self, rows: usize, lease_until: Timestamp) {
         if rows > self.pending {
             let event_id = self.event_id();
@@ -195,7 +197,7 @@ impl Table {
         }
     }
 
-    /// Copies an event's row under so many other ids.
+    /// Copies an event's row under `count` other ids.
     fn copy(&mut self, event_id: &str, mut count: usize) {
         const AT_ONCE: usize = 10_000;
         let row = self.row(event_id);
@@ -209,7 +211,7 @@ impl Table {
     }
 }
 
-/// The row as it would be for another event that differs in nothing but its id.
+/// Returns the row of an event that differs only in its id.
 fn copied(row: &Item, event_id: &str, other: &str) -> Item {
     let mut row = row.clone();
     let id = delivery_id(other);
@@ -227,7 +229,7 @@ fn delivery_id(event_id: &str) -> DeliveryId {
     DeliveryId::alert(Some("ws_abc123xyz"), event_id)
 }
 
-/// As the ledger spreads them, or a copy would not be as the ledger writes it.
+/// Returns the shard that the ledger would write into the row of this delivery.
 fn shard(id: &DeliveryId) -> u8 {
     Sha256::digest(id.as_str())[0] % PENDING_SHARDS
 }
@@ -242,7 +244,7 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// What events cost: how long a claim and a completion take, sorted, and the units of each.
+/// The cost of events: the sorted times of claims and completions, and the units of each.
 struct Cost {
     claims: Vec<Duration>,
     completions: Vec<Duration>,
@@ -256,21 +258,21 @@ async fn cost(table: &mut Table, events: usize) -> Cost {
         let [claim, completion] = table.relay(&event_id).await;
         claims.push(claim);
         completions.push(completion);
-        units = table.meter.take().try_into().expect("one call each");
+        units = table.meter.take().try_into().expect("a claim and a completion should be one call each");
     }
     claims.sort();
     completions.sort();
     Cost { claims, completions, units }
 }
 
-/// In milliseconds.
+/// Returns a percentile in milliseconds.
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     sorted[sorted.len() * percent / 100].as_secs_f64() * 1000.0
 }
 
-/// What one listing brought and cost.
+/// The result and the cost of one listing.
 struct Listing {
-    /// In each shard.
+    /// The number of rows in each shard.
     rows: [usize; PENDING_SHARDS as usize],
     first: Duration,
     all: Duration,
@@ -291,10 +293,10 @@ async fn listing(table: &Table) -> Listing {
     Listing { rows: counts, first: first.unwrap_or(all), all, pages, units }
 }
 
-/// A redrive over what the table has pending: the real function, in a process of its own.
+/// A run of the real redrive, in its own process, over the table's pending deliveries.
 struct Run {
     report: Value,
-    /// From the event to the first takeover: by then it has listed everything.
+    /// The time until the first takeover. The listing is complete by then.
     listed: Duration,
     took: Duration,
     pages: usize,
@@ -305,7 +307,7 @@ async fn redrive(table: &Table) -> Run {
     let aws = Aws::with_fate(&table.dynamodb.url, |_, _| Some(Fault::Delayed(ROUND_TRIP))).await;
     let mut redrive = Lambda::start_redrive(&aws, REDRIVE_TIMEOUT).await;
     let began = Instant::now();
-    let Said::Response(report) = redrive.invoke(&json!({})).await else { panic!("the run failed") };
+    let Said::Response(report) = redrive.invoke(&json!({})).await else { panic!("the redrive failed") };
     let took = began.elapsed();
     let peak_kb = redrive.peak_memory();
     redrive.kill().await;
@@ -315,7 +317,7 @@ async fn redrive(table: &Table) -> Run {
     Run { report, listed: takeover, took, pages: lists.map(|call| &call.page).collect::<HashSet<_>>().len(), peak_kb }
 }
 
-/// What the real function calls for an opportunity, and when it comes again.
+/// Returns the real function's calls for an opportunity, and for its duplicate.
 async fn calls_of_an_alert(table: &mut Table) -> [Vec<String>; 2] {
     let aws = Aws::before(&table.dynamodb.url).await;
     let mut webhook = Lambda::start(environment(&aws), TIMEOUT).await;
@@ -366,7 +368,7 @@ async fn a_write_is_charged_for_the_row_and_the_index() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_rows_cost_an_event_nothing() {
+async fn an_event_costs_the_same_with_thousands_of_rows() {
     const FEW: usize = 100;
     const MANY: usize = 50 * FEW;
     /// Two pages in each shard.
@@ -378,34 +380,42 @@ async fn thousands_of_rows_cost_an_event_nothing() {
     let among_few = cost(&mut table, EVENTS).await;
     let calls = calls_of_an_alert(&mut table).await;
     assert_eq!(calls, [vec!["claim", "publish", "complete"], vec!["claim"]]);
-    assert_eq!(listing(&table).await.pages, usize::from(PENDING_SHARDS), "nothing is pending");
+    assert_eq!(
+        listing(&table).await.pages,
+        usize::from(PENDING_SHARDS),
+        "an empty listing should read one page per shard"
+    );
 
     table.publish_until(MANY).await;
     table.abandon_until(PENDING, now().after(Duration::from_secs(3600))).await;
     let among_many = cost(&mut table, EVENTS).await;
     assert_eq!(calls_of_an_alert(&mut table).await, calls);
     assert_eq!(among_many.units, among_few.units);
-    // Ten times, because this machine may be busy with something else meanwhile. A scan would make it fifty times.
+    // A limit of ten times allows for a busy machine. A scan would take fifty times as long.
     for (few, many) in [(&among_few.claims, &among_many.claims), (&among_few.completions, &among_many.completions)] {
         let [few, many] = [few, many].map(|times| percentile(times, 50));
-        assert!(many < 10.0 * few, "{few} ms among {FEW} rows, {many} ms among {MANY}");
+        assert!(many < 10.0 * few, "{few} ms with {FEW} rows, {many} ms with {MANY}");
     }
 
     let listing = listing(&table).await;
     assert_eq!(listing.rows.iter().sum::<usize>(), PENDING);
-    // After a page that is full there is one more.
+    // A full page is followed by one more page.
     let pages: usize = listing.rows.iter().map(|rows| rows / PAGE + 1).sum();
     assert_eq!(listing.pages, pages);
     let run = redrive(&table).await;
-    assert_eq!((&run.report["scanned"], &run.report["published"]), (&json!(PENDING), &json!(0)), "all are in hand");
+    assert_eq!(
+        (&run.report["scanned"], &run.report["published"]),
+        (&json!(PENDING), &json!(0)),
+        "every delivery is claimed, so none should be published"
+    );
     assert_eq!(run.pages, listing.pages);
 }
 
-/// Where the tables of the big tests are. They take gigabytes.
+/// Returns a database on disk, because the tables of the long tests take gigabytes.
 fn on_disk() -> (tempfile::TempDir, Database) {
     let folder = tempfile::tempdir().unwrap();
     let database = Database::new(folder.path().join("table").to_str().unwrap()).unwrap();
-    // What is measured is the search, not how long the disk takes to make it last.
+    // Bulk loading skips durable writes, because the test measures only the search.
     database.enable_bulk_loading().unwrap();
     (folder, database)
 }
@@ -413,11 +423,11 @@ fn on_disk() -> (tempfile::TempDir, Database) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes and gigabytes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
-async fn millions_of_rows_cost_an_event_nothing() {
+async fn an_event_costs_the_same_with_millions_of_rows() {
     let _processors = PROCESSORS.lock().await;
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
-    println!("      rows      GB   claim: half of them, 99 in 100, units   completion: the same");
+    println!("      rows      GB     claim: median,    99th, units  completion: median,    99th, units");
     for rows in [10_000, 100_000, 1_000_000, 2_000_000] {
         table.publish_until(rows).await;
         let Cost { claims, completions, units } = cost(&mut table, 2000).await;
@@ -437,17 +447,15 @@ async fn millions_of_rows_cost_an_event_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: `make growth`"]
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
-async fn a_hundred_thousand_pending_deliveries() {
+async fn measures_a_hundred_thousand_pending_deliveries() {
     let _processors = PROCESSORS.lock().await;
     let (_folder, database) = on_disk();
     let mut table = Table::over(database).await;
     table.publish_until(10_000).await;
+    println!("Listing and claim directly at the engine. A run of the redrive, with {ROUND_TRIP:?} per call to AWS.");
     println!(
-        "listing and claim, straight from the engine; a run of the redrive, with {ROUND_TRIP:?} for each call to AWS"
-    );
-    println!(
-        "   pending   first row        all   pages   units   claim: half, 99 in 100   the run: listed   over   \
-         published   still pending   most memory"
+        "   pending   first row        all   pages   units   claim: median,   99th   the run: listed   ended   \
+         published   still pending   peak memory"
     );
     for rows in [0, 1_000, 10_000, 100_000] {
         table.abandon_until(rows, now()).await;
@@ -455,7 +463,7 @@ async fn a_hundred_thousand_pending_deliveries() {
         assert_eq!(listed.iter().sum::<usize>(), rows);
         let Cost { claims, .. } = cost(&mut table, 1000).await;
         let run = redrive(&table).await;
-        let peak = run.peak_kb.map_or("not known".into(), |kb| format!("{:.1} MB", kb as f64 / 1024.0));
+        let peak = run.peak_kb.map_or("unknown".into(), |kb| format!("{:.1} MB", kb as f64 / 1024.0));
         println!(
             "{rows:>10}{:>9.1} ms{:>8.1} ms{:>8}{:>8}{:>14.2} ms{:>8.2} ms{:>16.2} s{:>5.1} s{:>12}{:>16}{peak:>14}",
             first.as_secs_f64() * 1000.0,

@@ -1,10 +1,10 @@
-//! Mixed events over several processes of the real function, with a real DynamoDB engine:
-//! opportunities, duplicates of them, other changes of status, and forgeries. Each opportunity is
-//! alerted once, whichever process gets it.
+//! Mixed events over several processes of the real function, with a real DynamoDB engine. The
+//! events are opportunities, duplicates, other changes of status, and forgeries. Each opportunity
+//! is alerted once, even if several processes get it.
 //!
 //! Each call to AWS takes [`ROUND_TRIP`], as it would inside a region. More processes wait for more
-//! calls at the same time, so throughput grows with them. Processes, engine and senders share the
-//! processors of this machine.
+//! calls at the same time, so throughput grows with their number. Processes, engine and senders
+//! share the processors of this machine.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -25,8 +25,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq)]
 enum Event {
     Opportunity(String),
-    /// Of an opportunity that was sent before, perhaps only just.
-    Repetition(String),
+    /// A duplicate of an opportunity that was sent before, perhaps just before.
+    Duplicate(String),
     OtherStatus(String),
     Forgery,
 }
@@ -34,7 +34,7 @@ enum Event {
 impl Event {
     fn payload(&self) -> Value {
         match self {
-            Self::Opportunity(id) | Self::Repetition(id) => signed_now(&opportunity(id)),
+            Self::Opportunity(id) | Self::Duplicate(id) => signed_now(&opportunity(id)),
             Self::OtherStatus(id) => signed_now(&change(id, "REPLY_RECEIVED")),
             Self::Forgery => payload("forged"),
         }
@@ -42,21 +42,21 @@ impl Event {
 
     fn may_be_answered(&self, status: u64) -> bool {
         match self {
-            Self::Opportunity(_) | Self::Repetition(_) => matches!(status, 200 | 409),
+            Self::Opportunity(_) | Self::Duplicate(_) => matches!(status, 200 | 409),
             Self::OtherStatus(_) => status == 200,
             Self::Forgery => status == 401,
         }
     }
 }
 
-/// The same ones every time.
+/// Returns the same events in every run.
 fn events(count: usize) -> Vec<Event> {
     let mut dice = Rng::with_seed(1);
     let (mut events, mut opportunities) = (Vec::new(), Vec::new());
     for number in 0..count {
         let id = format!("evt_{number}");
         events.push(match dice.u32(0..100) {
-            0..20 if !opportunities.is_empty() => Event::Repetition(dice.choice(&opportunities).cloned().unwrap()),
+            0..20 if !opportunities.is_empty() => Event::Duplicate(dice.choice(&opportunities).cloned().unwrap()),
             20..55 => Event::OtherStatus(id),
             55..60 => Event::Forgery,
             _ => {
@@ -77,7 +77,7 @@ async fn measure(processes: usize, count: usize) -> Measured {
     let dynamodb = DynamoDb::start().await;
     let aws = Aws::with_fate(&dynamodb.url, |_, _| Some(Fault::Delayed(ROUND_TRIP))).await;
     let fleet = Fleet::new(Function::Webhook, processes, &aws, TIMEOUT);
-    // So that all are there, and warm, when it begins.
+    // Starts all processes before the measurement.
     stream::iter(0..processes)
         .for_each_concurrent(None, async |_| drop(fleet.invoke(&payload("forged"), TIMEOUT).await))
         .await;
@@ -103,7 +103,7 @@ async fn measure(processes: usize, count: usize) -> Measured {
         _ => None,
     });
     let opportunities: BTreeSet<_> = opportunities.collect();
-    assert_eq!(alerts, Vec::from_iter(opportunities), "each once, none lost");
+    assert_eq!(alerts, Vec::from_iter(opportunities), "each opportunity should be alerted once");
     assert_eq!(dynamodb.pending().await, []);
     times.sort();
     Measured { per_second, times }
@@ -112,7 +112,7 @@ async fn measure(processes: usize, count: usize) -> Measured {
 #[expect(clippy::print_stdout, reason = "the figures are for people to read")]
 async fn check(sizes: &[usize], count: usize) {
     let _processors = PROCESSORS.lock().await;
-    println!("processes  events  per second  growth     half of them    99 in 100");
+    println!("processes  events  per second  growth           median         99th");
     let mut alone = None;
     for &processes in sizes {
         let Measured { per_second, times } = measure(processes, count).await;

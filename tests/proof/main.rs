@@ -1,5 +1,5 @@
 //! Model checking, every fault at every call, chaos, load and growth. The long runs are ignored by
-//! default: `make model`, `make chaos`, `make load` and `make growth`.
+//! default. `make model`, `make chaos`, `make load` and `make growth` start them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod chaos;
@@ -13,6 +13,6 @@ mod support;
 
 use tokio::sync::Mutex;
 
-/// Locked by tests that keep every processor busy, and by tests that measure time, which would measure
-/// the other tests instead.
+/// Locked by tests that keep every processor busy, and by tests that measure time. Without the
+/// lock, they would measure each other.
 static PROCESSORS: Mutex<()> = Mutex::const_new(());

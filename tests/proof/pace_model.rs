@@ -1,29 +1,29 @@
-//! The slots of [`pace`](opportunity_alerts::delivery::pace) in every interleaving: a model of
-//! several attempts, each of which has an alert of its own to publish. Below it, properties of the
-//! slots.
+//! A model of the slots of [`pace`](opportunity_alerts::delivery::pace) in every interleaving.
+//! Several attempts each have their own alert to publish. Property tests of the slots follow the
+//! model.
 //!
-//! The model decides by production's own functions: [`may_take_slot`], in one step with its effect
-//! as in a conditional write, and those of [`AlertRate`] and [`Slot`]. Around them, it walks the
-//! ways of `Relay::wait_for_slot`:
+//! The model decides by production's own functions: [`may_take_slot`] and the functions of
+//! [`AlertRate`] and [`Slot`]. The check of a slot and its effect are one step, as in a conditional
+//! write. Around them, the model follows `Relay::wait_for_slot`:
 //!
 //! - **Attempts.** Webhooks and redrives begin at any time, side by side. Each asks for the slot in
 //!   which it begins. If the slot belongs to another attempt, it asks for the next one. An attempt
 //!   takes no slot that starts after its reach. A redrive's reach is one second longer than a
 //!   webhook's, as in production.
-//! - **Faults.** A request takes effect and nobody hears the answer. Or it takes effect at any
+//! - **Faults.** A request takes effect, but its answer is lost. Or the request takes effect at any
 //!   later time, or never. Its sender then asks for the same slot again, at once or at any later
-//!   time. To hear an answer late is the same as to ask again late, because the row has not changed
-//!   since. An attempt can stop while its publish is due, for any time. It can die or give up at
-//!   any point.
-//! - **Time.** It passes in steps of half a slot. An attempt without a fault does at once what it
-//!   can do, so only a fault makes an attempt late. All others are in time.
+//!   time. A late answer is the same as a late second request, because the row has not changed
+//!   since. An attempt can stop for any time while its publish is due. It can die or give up at any
+//!   point.
+//! - **Time.** Time passes in steps of half a slot. An attempt without a fault takes each step as
+//!   soon as possible, so only a fault makes an attempt late. All other attempts are in time.
 //!
-//! Assumed: clocks agree, no owner is used twice, and a slot's row stays while anybody may still
-//! ask for it. A publish starts when the attempt looks whether its slot is usable. If two clocks
-//! differ, the window in the promises is longer by the difference.
+//! The model assumes that clocks agree and that no owner is used twice. A slot's row stays while a
+//! request for it may still arrive. A publish starts when the attempt checks whether its slot is
+//! usable. If two clocks differ, the window in the promises is longer by the difference.
 //!
-//! The other protocols are what one might write instead. The checker finds which promise each of
-//! them breaks.
+//! The other protocols are plausible alternatives. The checker finds the promise that each of them
+//! breaks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,12 +42,12 @@ use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use stateright::{Model, Property};
 
-const A: &str = "A, no slot is used by two publishes";
-const B: &str = "B, no second sees more than twice the rate";
-const C: &str = "C, of attempts in time, no second sees more than one above the rate";
-const D: &str = "D, an attempt in time finds no slot only if others have all in its reach";
-const E: &str = "E, a redrive in time gets a slot, whatever webhooks take";
-const F: &str = "F, of two attempts in time, the one that begins earlier has the earlier slot";
+const A: &str = "A, no two publishes use the same slot";
+const B: &str = "B, no second has more publishes than twice the rate";
+const C: &str = "C, attempts in time publish at most one more than the rate in a second";
+const D: &str = "D, an attempt in time finds no slot only if others have every slot in its reach";
+const E: &str = "E, a redrive in time gets a slot, even if webhooks take all that they reach";
+const F: &str = "F, attempts in time get slots in the order in which they begin";
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Protocol {
@@ -65,24 +65,24 @@ enum Protocol {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// When time begins: a whole second.
+/// The start of time, at a whole second.
 const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
-/// The most of each, at one rate.
+/// The highest number of attempts and faults, at one rate.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     rate: u64,
     webhooks: usize,
     redrives: usize,
     faults: usize,
-    /// How long before its slot's start a webhook begins at most, in milliseconds.
+    /// The longest time from the start of a webhook's attempt to its slot, in milliseconds.
     reach: u64,
-    /// When the last attempt begins, in milliseconds.
+    /// The latest start of an attempt, in milliseconds.
     last: u64,
 }
 
-/// The sizes at which the real protocol keeps every promise in `make test`. The second has slots of
-/// half a second, so that a slot can be used while later slots are.
+/// The sizes at which the real protocol keeps every promise in `make test`. The second size has
+/// slots of half a second, because a slot can then be used while later slots are used.
 const SMALL: [Size; 2] = [
     Size { rate: 1, webhooks: 3, redrives: 1, faults: 1, reach: 1000, last: 1000 },
     Size { rate: 2, webhooks: 3, redrives: 1, faults: 1, reach: 1250, last: 750 },
@@ -108,23 +108,24 @@ const BROKEN: [Broken; 10] = [
     (OneOwner, A, NO_FAULT),
     // Deletes the row when the slot ends, although the slot can still be used.
     (ForgetSlotAtItsEnd, A, SMALL[1]),
-    // Keeps the pace in each process by itself.
+    // Keeps the pace separately in each process.
     (EachForItself, B, NO_FAULT),
-    // Publishes without looking at the time again.
+    // Publishes without checking the time again.
     (TrustLateAnswer, B, Size { redrives: 0, faults: 2, ..FOUR }),
     // Takes one of `rate` places in a calendar second, and publishes at once.
     (CountPerSecond, C, Size { rate: 2, webhooks: 4, redrives: 0, faults: 0, reach: 1250, last: 1000 }),
-    // Is refused its own slot if it asks again.
+    // Refuses an attempt its own slot if the attempt asks again.
     (NotAgainForItsOwner, D, FOUR),
-    // Takes no slot in advance, but asks again when the next one starts. Newer attempts overtake …
+    // Takes no slot in advance, but asks again at the start of the next slot. A newer attempt can
+    // overtake.
     (PollCurrentSlot, F, NO_FAULT),
-    // … until the attempt's time is over.
+    // Newer attempts can overtake until an attempt's time is over.
     (PollCurrentSlot, E, Size { last: 2000, ..NO_FAULT }),
     // Gives a redrive no more time than a webhook.
     (RedriveReachesNoFurther, E, NO_FAULT),
 ];
 
-/// If answers are late, places in a calendar second do not even bound the pace to twice the rate.
+/// If answers are late, a count per calendar second does not even limit the pace to twice the rate.
 const COUNTS_LATE: Broken =
     (CountPerSecond, B, Size { rate: 2, webhooks: 5, redrives: 0, faults: 1, reach: 1250, last: 1250 });
 
@@ -136,14 +137,14 @@ enum Kind {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Step {
-    /// It asks for this slot. It has done so since `since`, if it heard no answer.
+    /// The attempt asks for this slot. If it heard no answer, it has asked since `since`.
     Ask {
         slot: Slot,
         since: Timestamp,
     },
-    /// It has read that this slot is free. Only if it looks before it takes.
+    /// The attempt has read that this slot is free. Only `LookThenTake` has this step.
     Take(Slot),
-    /// It has this slot and waits for its start.
+    /// The attempt has this slot and waits for the slot's start.
     Wait {
         slot: Slot,
         since: Timestamp,
@@ -152,9 +153,9 @@ enum Step {
         slot: Slot,
         at: Timestamp,
     },
-    /// It found no slot in its reach, and has released its claim.
+    /// The attempt found no slot in its reach, and has released its claim.
     NoSlot,
-    /// It is dead, or heard no answer before its time was over.
+    /// The attempt is dead, or heard no answer before its time was over.
     Gone,
 }
 
@@ -165,9 +166,9 @@ struct Attempt {
     kind: Kind,
     began: Timestamp,
     step: Step,
-    /// A fault lets time pass before its next step.
+    /// A fault lets time pass before the attempt's next step.
     stopped: bool,
-    /// Time has passed although there was a step to do.
+    /// Time has passed although the attempt had a step to do.
     late: bool,
 }
 
@@ -187,7 +188,7 @@ impl Attempt {
         }
     }
 
-    /// The slot that it has and will use, as far as it knows, or has used.
+    /// Returns the slot that the attempt has used, or knows that it has.
     fn has(&self) -> Option<Slot> {
         match self.step {
             Step::Wait { slot, .. } | Step::Published { slot, .. } => Some(slot),
@@ -199,16 +200,16 @@ impl Attempt {
 #[derive(Debug, Clone, PartialEq)]
 struct World {
     now: Timestamp,
-    /// The rows: who has which slot.
+    /// The rows: the attempt that has each slot.
     slots: BTreeMap<Slot, usize>,
     attempts: Vec<Attempt>,
-    /// What may yet arrive, and from whom.
+    /// The requests that may still arrive, with their senders.
     in_flight: Vec<(usize, Slot)>,
     faults: usize,
 }
 
-/// The checker takes worlds with the same hash for the same world. So the hash ignores the order of
-/// the attempts, and the past of an attempt that is over and has published nothing.
+/// The checker takes worlds with the same hash for the same world. The hash ignores the order of
+/// the attempts, and the past of an attempt that ended without a publish.
 impl Hash for World {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let role = |(who, attempt): (usize, &Attempt)| {
@@ -231,7 +232,7 @@ impl World {
         self.attempts.iter().any(what)
     }
 
-    /// The attempts that no fault has made late.
+    /// Returns the attempts that no fault has made late.
     fn in_time(&self) -> impl Iterator<Item = &Attempt> + Clone {
         self.attempts.iter().filter(|attempt| !attempt.late)
     }
@@ -241,21 +242,21 @@ impl World {
     }
 }
 
-/// Returns the highest number of publishes in any window of one second. It is enough to look at the
-/// windows that begin with a publish.
+/// Returns the highest number of publishes in any window of one second. Only windows that begin
+/// with a publish matter.
 fn most_in_a_second<'a>(attempts: impl Iterator<Item = &'a Attempt> + Clone) -> u64 {
     let times = attempts.filter_map(|attempt| Some(attempt.published()?.1));
     let within = |from: Timestamp| times.clone().filter(|at| from <= *at && at.since(from) < SECOND).count() as u64;
     times.clone().map(within).max().unwrap_or_default()
 }
 
-/// How a request for a slot ends. To hear the answer is the only one that is not a fault.
+/// The end of a request for a slot. Everything except `Hear` is a fault.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Hear,
-    /// It takes effect now, but the sender does not know.
+    /// The request takes effect now, but its answer is lost.
     Unheard,
-    /// It takes effect later, or never.
+    /// The request takes effect later, or never.
     Delay,
 }
 
@@ -264,12 +265,12 @@ enum Action {
     Tick,
     Begin(Kind),
     Ask(usize, Slot, Fate),
-    /// It writes that it has the slot, without a condition.
+    /// The attempt writes the slot's row without a condition.
     Take(usize, Slot),
     ArriveLate(usize, Slot),
-    /// It publishes if its slot is usable.
+    /// The attempt publishes if its slot is usable.
     Start(usize),
-    /// It does nothing although its slot has started, and goes on at any later time.
+    /// The attempt does nothing although its slot has started. It continues at any later time.
     Stop(usize),
     Die(usize),
 }
@@ -299,7 +300,7 @@ struct Burst {
     size: Size,
     rate: AlertRate,
     owners: Vec<Owner>,
-    /// The only one to check, if one is named.
+    /// The only promise to check, if there is one.
     promise: Option<&'static str>,
 }
 
@@ -311,14 +312,14 @@ impl Burst {
     }
 
     fn tick(&self) -> Duration {
-        SECOND / 2 / u32::try_from(self.size.rate).expect("a small rate")
+        SECOND / 2 / u32::try_from(self.size.rate).expect("the rate should be small")
     }
 
     fn owner(&self, who: usize) -> &Owner {
         &self.owners[if self.protocol == OneOwner { 0 } else { who }]
     }
 
-    /// The latest start of a slot that an attempt takes.
+    /// Returns the latest start of a slot that an attempt may take.
     fn reach(&self, kind: Kind, began: Timestamp) -> Timestamp {
         let webhook = began.after(Duration::from_millis(self.size.reach));
         match kind {
@@ -327,7 +328,7 @@ impl Burst {
         }
     }
 
-    /// Asks for this slot next, if it is in reach.
+    /// Makes the attempt ask for this slot next, if the slot is in reach.
     fn seek(&self, attempt: &mut Attempt, slot: Slot, now: Timestamp) {
         attempt.step = match slot.start() > self.reach(attempt.kind, attempt.began) {
             true => Step::NoSlot,
@@ -344,7 +345,7 @@ impl Burst {
         }
     }
 
-    /// The table. Returns whether the attempt has the slot.
+    /// Applies a request to the table. Returns whether the attempt has the slot.
     fn take_effect(&self, world: &mut World, who: usize, slot: Slot) -> bool {
         let may_take = self.may_take(world, who, slot);
         if may_take && self.protocol != LookThenTake {
@@ -381,7 +382,7 @@ impl Burst {
     }
 
     fn start(&self, attempt: &mut Attempt, now: Timestamp) {
-        let Step::Wait { slot, since } = attempt.step else { unreachable!("it has a slot") };
+        let Step::Wait { slot, since } = attempt.step else { unreachable!("only an attempt with a slot starts") };
         attempt.stopped = false;
         if slot.is_usable(now) || self.protocol == TrustLateAnswer {
             attempt.step = Step::Published { slot, at: now };
@@ -390,7 +391,7 @@ impl Burst {
         }
     }
 
-    /// Whether the attempt has a step to do now.
+    /// Returns whether the attempt has a step to do now.
     fn is_due(&self, attempt: &Attempt, now: Timestamp) -> bool {
         match attempt.step {
             Step::Ask { slot, .. } => self.protocol != PollCurrentSlot || slot.start() <= now,
@@ -401,7 +402,6 @@ impl Burst {
         }
     }
 
-    /// Time passes.
     fn pass(&self, world: &mut World) {
         let later = world.now.after(self.tick());
         for attempt in &mut world.attempts {
@@ -420,7 +420,7 @@ impl Burst {
         world.now = later;
     }
 
-    /// All slots that an attempt can take.
+    /// Returns all slots that an attempt can take.
     fn in_reach(&self, attempt: &Attempt) -> impl Iterator<Item = Slot> {
         let reach = self.reach(attempt.kind, attempt.began);
         let slots = std::iter::successors(Some(self.rate.slot_at(attempt.began)), |slot| Some(self.rate.next(*slot)));
@@ -551,7 +551,7 @@ impl Model for Burst {
             Property::always(D, |m: &Self, w: &World| m.keeps_d(w)),
             Property::always(E, |m: &Self, w: &World| m.keeps_e(w)),
             Property::always(F, |m: &Self, w: &World| m.keeps_f(w)),
-            // What must be able to happen, or the above would say little.
+            // If these cases could not happen, the promises would prove little.
             Property::sometimes("can be as fast as B allows", |m: &Self, w: &World| {
                 most_in_a_second(w.attempts.iter()) == 2 * m.size.rate
             }),
@@ -567,7 +567,7 @@ impl Model for Burst {
             Property::sometimes("can come too late for one slot and publish in another", |_, w: &World| {
                 w.attempts.iter().enumerate().any(|(who, a)| a.published().is_some() && w.slots_of(who) > 1)
             }),
-            Property::sometimes("can publish in time in spite of a fault", |_, w: &World| {
+            Property::sometimes("can publish in time despite a fault", |_, w: &World| {
                 w.any(|a| !a.late && a.published().is_some()) && w.faults > 0
             }),
             Property::sometimes("can take a slot and die", |_, w: &World| {
@@ -584,20 +584,21 @@ fn explore(protocol: Protocol, promise: Option<&'static str>, size: Size) -> Opt
     model::explore(&title, Burst::new(protocol, size, promise))
 }
 
-/// The real protocol keeps every promise at every size; each of the others breaks one.
+/// Checks that the real protocol keeps every promise at every size, and that each other protocol
+/// breaks a promise.
 #[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
 fn check(sizes: &[Size], broken: &[Broken]) {
     let _processors = PROCESSORS.blocking_lock();
     println!("\n{:<24}{:>5}{:>9}{:>7}{:>9}  verdict", "protocol", "rate", "worlds", "depth", "time");
     for &size in sizes {
         if let Some((name, _)) = explore(Real, None, size) {
-            let (_, way) = explore(Real, Some(name), size).expect("it is found again");
+            let (_, way) = explore(Real, Some(name), size).expect("the second search should find it too");
             panic!("{}", breach(Real, name, &way));
         }
     }
     let explored = broken.iter().map(|&(protocol, promise, size)| (protocol, explore(protocol, Some(promise), size)));
     for (protocol, wrong) in explored.collect::<Vec<_>>() {
-        let (name, way) = wrong.unwrap_or_else(|| panic!("{protocol:?} keeps what it should break"));
+        let (name, way) = wrong.unwrap_or_else(|| panic!("{protocol:?} should break a promise"));
         println!("{}", breach(protocol, name, &way));
     }
 }
@@ -613,7 +614,7 @@ fn full_model_holds() {
     check(&FULL, &[COUNTS_LATE]);
 }
 
-/// The model's redrives reach one second further than its webhooks. So do those of the template.
+/// The model assumes this of the timeouts in the template.
 #[tokio::test(start_paused = true)]
 async fn a_redrive_reaches_one_second_further_than_a_webhook() {
     let invocation = |function: &str| {
@@ -621,8 +622,12 @@ async fn a_redrive_reaches_one_second_further_than_a_webhook() {
         Invocation::new("request-1", START.after(Duration::from_secs(timeout)), START, [0; 8])
     };
     let webhook = invocation("WebhookFunction").schedule().pace_by;
-    let redrive = invocation("RedriveFunction").part(0, DELIVERY_TIME).expect("time for a delivery").schedule().pace_by;
-    assert!(redrive - webhook >= SECOND, "webhooks could take every slot that a redrive reaches");
+    let redrive = invocation("RedriveFunction")
+        .part(0, DELIVERY_TIME)
+        .expect("there should be time for a delivery")
+        .schedule()
+        .pace_by;
+    assert!(redrive - webhook >= SECOND, "webhooks could take every slot in a redrive's reach");
 }
 
 /// Returns the slot's bounds, in milliseconds.
@@ -634,7 +639,7 @@ fn rates() -> impl Strategy<Value = u64> {
     1..=AlertRate::MAX
 }
 
-/// Any moment, and often one beside a second's or a slot's bound.
+/// Generates any moment, and often a moment next to the bound of a second or a slot.
 fn moments() -> impl Strategy<Value = u64> {
     let realistic = START.as_millis()..2 * START.as_millis();
     prop_oneof![any::<u64>(), realistic, (0..10_000_u64), (0..10_000_u64).prop_map(|early| u64::MAX - early)]
@@ -651,7 +656,8 @@ proptest! {
         prop_assert_eq!(rate.slot_at(slot.start()), slot);
     }
 
-    /// At the end of time there is no later slot. The same slot again is refused, as it is taken.
+    /// At the end of time there is no later slot. A request for the same slot is refused, because
+    /// the slot is taken.
     #[test]
     fn the_next_slot_is_later_and_adjoins(rate in rates(), now in moments()) {
         let rate = AlertRate::new(rate).expect("a rate");
@@ -669,7 +675,7 @@ proptest! {
         prop_assert_eq!(begin.start().as_millis(), second * 1000);
         let slots = std::iter::successors(Some(begin), |slot| Some(rate.next(*slot)));
         let end = Timestamp::from_millis((second + 1) * 1000);
-        // A rule that never leaves the second must fail, not hang.
+        // A wrong rule that never leaves the second should fail the test, not hang it.
         let slots = slots.take(2 * AlertRate::MAX as usize).take_while(|slot| slot.start() < end);
         prop_assert_eq!(slots.count() as u64, per_second);
     }

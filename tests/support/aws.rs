@@ -1,5 +1,5 @@
-//! A front before AWS. It forwards DynamoDB's calls to an engine, plays SNS and Secrets Manager,
-//! records every call and publish, and injects faults.
+//! A proxy in front of AWS. It forwards DynamoDB's calls to an engine, emulates SNS and Secrets
+//! Manager, records every call and publish, and injects faults.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,24 +10,24 @@ use testkit::aws::{self, output, publish_refused, refused};
 use testkit::http::{Answer, Bytes, HeaderMap, Parts, Server, answer, broken};
 use tokio::sync::Semaphore;
 
-/// What befalls a call.
+/// A fault that a call meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It never takes effect, and is never answered.
+    /// The call never takes effect, and is never answered.
     HeldBefore,
-    /// It takes effect, and is never answered.
+    /// The call takes effect, and is never answered.
     HeldAfter,
-    /// It takes effect, and is answered so much later.
+    /// The call takes effect, and the answer is delayed by this time.
     Delayed(Duration),
-    /// It is refused with this status.
+    /// The call is refused with this status.
     Refused(u16),
-    /// It is refused because there are too many.
+    /// The call is throttled.
     Throttled,
-    /// It takes effect, and is answered with this status.
+    /// The call takes effect, but the answer is this error status.
     Denied(u16),
-    /// It never takes effect, and the connection breaks instead of an answer.
+    /// The call never takes effect, and the connection breaks instead of an answer.
     Lost,
-    /// It takes effect, and the connection breaks instead of an answer.
+    /// The call takes effect, and the connection breaks instead of an answer.
     AnswerLost,
 }
 
@@ -41,39 +41,44 @@ impl Fault {
     }
 }
 
-/// One call, as it came and went.
+/// A recorded call.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// `UpdateItem` is told apart as `claim`, `takeover`, `quiet`, `slot`, `debounce`, `complete`,
-    /// `discard`, `release`, `GetSecretValue` as
-    /// `current`, `previous`; `Query` is `list`, `Publish` is `publish`. Of a delivery to the lead status stream, each is
-    /// `status claim` and so on.
+    /// The name of the call. The prefix `status ` marks a delivery to the lead status stream, as in
+    /// `status claim`.
+    ///
+    /// - `UpdateItem`: `claim`, `takeover`, `quiet` (locks a debounce), `slot`, `debounce`,
+    ///   `complete`, `discard` or `release`.
+    /// - `Query`: `list`.
+    /// - `Publish`: `publish`.
+    /// - `GetSecretValue`: `current` or `previous`.
     pub operation: String,
-    /// The id of the event whose delivery it is about; of the stream's, with `#status` behind it; of a debounce lock, the
-    /// lead's; of a listing, none.
+    /// The event id of the delivery, with the suffix `#status` for the lead status stream. For a
+    /// debounce lock, the lead's id; for a listing, empty.
     pub event: String,
-    /// The page that a listing asks for: its shard, and the delivery after which it begins. A page
-    /// that takes long is asked for again.
+    /// The page that a listing requests: its shard, and the delivery after which it begins. The
+    /// ledger requests a slow page again.
     pub page: String,
-    /// The attempt that made it. Of a publish, the one that was granted the claim last in the same process.
+    /// The attempt that made the call. For a publish, the last attempt in the same process whose
+    /// claim was granted.
     pub owner: String,
-    /// What a release gives as its reason.
+    /// The reason that a release records.
     pub reason: String,
     pub at: Instant,
-    /// The fault that the call met.
     pub fault: Option<Fault>,
     pub took_effect: bool,
     pub heard: bool,
 }
 
-/// What befalls the calls for which no fault is planned: by the call, and the number of such calls before it.
+/// Chooses the fault of a call for which no test has planned a fault. The number counts the earlier
+/// calls of the same operation and event.
 type Fate = Box<dyn Fn(&Call, usize) -> Option<Fault> + Send + Sync>;
 
 #[derive(Clone)]
 pub struct Aws {
     pub url: String,
     shared: Arc<Shared>,
-    /// Ends when the last clone of this front is dropped.
+    /// Stops when the last clone of this proxy is dropped.
     _server: Arc<Server>,
 }
 
@@ -92,11 +97,11 @@ struct Shared {
 #[derive(Default)]
 struct Journal {
     calls: Vec<Call>,
-    /// How many of them have been taken.
+    /// The number of calls that `take_calls` has returned.
     taken: usize,
-    /// By operation and event.
+    /// The number of calls by operation and event.
     counts: HashMap<(String, String), usize>,
-    /// By process and event: who has been granted the claim last.
+    /// The owner of the last granted claim, by process and event.
     holders: HashMap<(String, String), String>,
 }
 
@@ -105,7 +110,7 @@ impl Aws {
         Self::with_fate(engine, |_, _| None).await
     }
 
-    /// A front at which `fate` rules, where no test has said what is to be.
+    /// Returns a proxy at which `fate` chooses the faults that no test has planned.
     pub async fn with_fate(engine: &str, fate: impl Fn(&Call, usize) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared {
             engine: engine.into(),
@@ -119,7 +124,7 @@ impl Aws {
             held: Semaphore::new(0),
         });
         let front = shared.clone();
-        // A task of its own: what has arrived takes effect, though its sender be dead.
+        // A separate task, because a call that has arrived takes effect even if its sender is dead.
         let detached = move |parts, body| {
             let answered = tokio::spawn(answered(front.clone(), parts, body));
             async { answered.await.unwrap() }
@@ -128,27 +133,28 @@ impl Aws {
         Self { url: format!("http://{}", server.address()), shared, _server: Arc::new(server) }
     }
 
-    /// The next call of this operation meets this fault. The operations are named as in [`Call`].
+    /// Plans this fault for the next call of this operation. [`Call`] lists the operations.
     pub fn next(&self, operation: &str, fault: Fault) {
         self.shared.faults.lock().unwrap().push((operation.into(), fault));
     }
 
-    /// Forgets the faults that nobody has met.
+    /// Removes the planned faults that no call has met.
     pub fn clear(&self) {
         self.shared.faults.lock().unwrap().clear();
     }
 
-    /// Refuses every publish with this text in it, until told otherwise.
+    /// Refuses every publish that contains this text, until the next call of this function.
     pub fn refuse(&self, text: Option<&str>) {
         *self.shared.poison.lock().unwrap() = text.map(str::to_owned);
     }
 
-    /// Makes this the current version of the one secret that there is, and the current one the previous one.
+    /// Stores this value as the secret's current version. The current version becomes the previous
+    /// one.
     pub fn put_secret(&self, value: &str) {
         self.put_version(json!({ "SecretString": value }));
     }
 
-    /// The same, for a value that need be no string.
+    /// Stores a value that need not be a string.
     pub fn put_version(&self, value: Value) {
         self.shared.versions.lock().unwrap().push(value);
     }
@@ -158,17 +164,17 @@ impl Aws {
         self.shared.held.acquire().await.unwrap().forget();
     }
 
-    /// The operations called so far.
+    /// Returns the operations of all calls so far.
     pub fn calls(&self) -> Vec<String> {
         self.journal().into_iter().map(|call| call.operation).collect()
     }
 
-    /// All calls so far.
+    /// Returns all calls so far.
     pub fn journal(&self) -> Vec<Call> {
         self.shared.journal.lock().unwrap().calls.clone()
     }
 
-    /// The operations called since the last time.
+    /// Returns the operations of all calls since the last call of this function.
     pub fn take_calls(&self) -> Vec<String> {
         let mut journal = self.shared.journal.lock().unwrap();
         let now = journal.calls.len();
@@ -176,12 +182,12 @@ impl Aws {
         journal.calls[since..].iter().map(|call| call.operation.clone()).collect()
     }
 
-    /// The event ids of the alerts that went out, in order.
+    /// Returns the event ids of the published alerts, in order.
     pub fn alerts(&self) -> Vec<String> {
         self.published_as("publish")
     }
 
-    /// The event ids of the messages to the lead status stream that went out, in order.
+    /// Returns the event ids of the messages published to the lead status stream, in order.
     pub fn statuses(&self) -> Vec<String> {
         self.published_as("status publish")
     }
@@ -191,19 +197,20 @@ impl Aws {
         self.published().iter().filter(of_this_kind).map(|publish| event_id(&publish["Message"])).collect()
     }
 
-    /// The parameters of every publish that took effect.
+    /// Returns the parameters of every publish that took effect.
     pub fn published(&self) -> Vec<HashMap<String, String>> {
         self.shared.published.lock().unwrap().clone()
     }
 }
 
-/// Processes are told apart by the path under which they know this front.
+/// Answers a call. The path of its URL identifies the process, because each process has its own
+/// path.
 async fn answered(shared: Arc<Shared>, Parts { uri, headers, .. }: Parts, body: Bytes) -> Answer {
     let process = uri.path().to_owned();
     if process.ends_with("/ping") {
         return answer(200, "text/plain", "healthy");
     }
-    let sent = aws::Call::read(&headers, &body).expect("a call of the functions");
+    let sent = aws::Call::read(&headers, &body).expect("the call should be one that the functions make");
     let (number, operation, fault) = shared.arrived(&process, read(&sent));
     if fault.is_some_and(Fault::keeps_from_taking_effect) {
         return answer_of(&shared, fault, &operation, nothing(200)).await;
@@ -272,12 +279,12 @@ async fn hold(shared: &Shared) -> Answer {
     std::future::pending().await
 }
 
-/// An answer without content.
+/// Returns an answer without content.
 fn nothing(status: u16) -> Answer {
     answer(status, "text/plain", "")
 }
 
-/// As DynamoDB and SNS say it.
+/// Returns the throttling answer of DynamoDB or SNS.
 fn throttled(operation: &str) -> Answer {
     if operation.ends_with("publish") {
         return publish_refused("Throttling");
@@ -299,7 +306,7 @@ enum Write {
 }
 
 impl Write {
-    /// Tells an `UpdateItem` by the attributes that it sets, and by the state that it sets.
+    /// Identifies an `UpdateItem` by the attributes and the state that it sets.
     fn read(input: &Value) -> Self {
         let set = assigned(input);
         let state = set.get("state").map(|value| input["ExpressionAttributeValues"][value]["S"].as_str().unwrap());
@@ -335,7 +342,7 @@ fn assigned(input: &Value) -> HashMap<String, String> {
     let words = input["UpdateExpression"].as_str().unwrap().split_whitespace();
     let clause = words.skip_while(|word| *word != "SET").skip(1);
     let clause: Vec<_> = clause.take_while(|word| !matches!(*word, "ADD" | "REMOVE" | "DELETE")).collect();
-    // A comma inside of a function's parentheses separates no assignments.
+    // A comma inside a function's parentheses does not separate assignments.
     let assignments = clause.join(" ").split(", ").fold(Vec::<String>::new(), |mut assignments, part| {
         match assignments.last_mut().filter(|last| last.matches('(').count() > last.matches(')').count()) {
             Some(last) => *last = format!("{last}, {part}"),
@@ -366,7 +373,7 @@ fn read(sent: &aws::Call) -> Call {
                 "GetSecretValue" => match input["VersionStage"].as_str() {
                     Some("AWSCURRENT") => "current",
                     Some("AWSPREVIOUS") => "previous",
-                    _ => panic!("another version of the secret: {input}"),
+                    _ => panic!("unknown version of the secret: {input}"),
                 },
                 other => other,
             };
@@ -384,12 +391,12 @@ fn read(sent: &aws::Call) -> Call {
     Call { operation, event, page, owner, reason, at: Instant::now(), fault: None, took_effect: false, heard: false }
 }
 
-/// Alerts alone have a body per protocol.
+/// Returns the operation of a publish. Only alerts have a body per protocol.
 fn publish_operation(parameters: &HashMap<String, String>) -> &'static str {
     if parameters.contains_key("MessageStructure") { "publish" } else { "status publish" }
 }
 
-/// Of what is published with this `Message`.
+/// Returns the event id in a published `Message`.
 pub fn event_id(message: &str) -> String {
     let message: Value = serde_json::from_str(message).unwrap();
     let event = message["default"].as_str().map_or(message.clone(), |event| serde_json::from_str(event).unwrap());
@@ -405,7 +412,7 @@ fn publish(shared: &Shared, parameters: HashMap<String, String>) -> Answer {
     aws::published(&published.len().to_string())
 }
 
-/// The last version of the secret, or the one before.
+/// Returns the last version of the secret, or the version before it.
 fn version(shared: &Shared, from_the_end: usize) -> Answer {
     let versions = shared.versions.lock().unwrap();
     match versions.len().checked_sub(from_the_end) {

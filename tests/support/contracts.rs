@@ -7,25 +7,26 @@ use std::path::{Path, PathBuf};
 use jsonschema::{Draft, Retrieve, Uri, Validator};
 use serde_json::{Value, json};
 
-/// Where the documents of today are. Under `released/` are those of each release.
+/// The folder of the current documents. Its folder `released/` has those of each release.
 pub const CONTRACTS: &str = "docs/contracts";
 
-/// A document, whether JSON or YAML.
+/// Reads a JSON or YAML document.
 pub fn document(path: impl AsRef<Path>) -> Value {
     yaml_serde::from_str(&fs::read_to_string(path.as_ref()).unwrap()).unwrap()
 }
 
-/// A document of today.
+/// Reads a current document.
 pub fn today(name: &str) -> Value {
     document(Path::new(CONTRACTS).join(name))
 }
 
-/// What the schema at this reference says, which begins with a file of this folder. Of today's contracts, with [`CONTRACTS`].
+/// Returns a validator for the schema at this reference, which begins with a file of this folder.
+/// For the current contracts, the folder is [`CONTRACTS`].
 pub fn schema(folder: impl AsRef<Path>, reference: &str) -> Validator {
     validator(folder, json!({ "$ref": reference }))
 }
 
-/// What a schema says whose references begin with a file of this folder.
+/// Returns a validator for a schema whose references begin with a file of this folder.
 pub fn validator(folder: impl AsRef<Path>, schema: Value) -> Validator {
     jsonschema::options()
         .with_draft(Draft::Draft202012)
@@ -36,12 +37,12 @@ pub fn validator(folder: impl AsRef<Path>, schema: Value) -> Validator {
         .unwrap()
 }
 
-/// What is wrong with a value, a flaw a line; nothing, if nothing is.
+/// Returns the flaws of a value, one per line. The text is empty if the value is valid.
 pub fn flaws(validator: &Validator, value: &Value) -> String {
     validator.iter_errors(value).map(|error| format!("{}: {error}\n", error.instance_path())).collect()
 }
 
-/// The part of a document that a pointer leads to, through references within the document.
+/// Returns the part of a document at a pointer, and follows references within the document.
 pub fn part<'a>(document: &'a Value, pointer: &str) -> &'a Value {
     let part = document.pointer(pointer).unwrap_or_else(|| panic!("{pointer}"));
     match part["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, Refusal, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, Refusal,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::Relay;
@@ -49,16 +49,16 @@ pub struct Script {
     pub claiming: Claiming,
     pub publishing: Publishing,
     pub settling: Settling,
-    /// `claim`, `publish`, `complete`, `release`, in the order of the calls.
+    /// The names of the calls, in order: `claim`, `publish`, `complete`, `release`.
     pub calls: Mutex<Vec<&'static str>>,
 }
 
-/// Lines that nobody reads.
+/// Returns a telemetry that drops its log lines.
 pub fn telemetry() -> Telemetry {
     Telemetry::new("function".into(), |_| ())
 }
 
-/// The way over both, with a retention of a day, no debounce and no pace.
+/// Returns a relay with a retention of a day, no debounce and no pace.
 pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
     Relay {
         ledger,
@@ -70,7 +70,7 @@ pub fn relay<L, T>(ledger: L, topic: T) -> Relay<L, T> {
     }
 }
 
-/// When the other attempt's lease ends, where the script finds one in progress.
+/// The end of the other attempt's lease, if the script finds the delivery in progress.
 pub const LEASE_OF_ANOTHER: Timestamp = Timestamp::from_millis(1_708_770_609_001);
 
 impl Script {
@@ -86,10 +86,10 @@ impl Script {
         self.calls.lock().unwrap().clone()
     }
 
-    async fn settle(&self) -> Result<(), SettleError> {
+    async fn settle(&self) -> Result<(), FinishError> {
         match self.settling {
             Settling::IsRecorded => Ok(()),
-            Settling::IsNotMine => Err(SettleError::Overtaken),
+            Settling::IsNotMine => Err(FinishError::Overtaken),
             Settling::Fails => Err(LedgerError::Failed("settle", "throttled".into()).into()),
             Settling::Hangs => pending().await,
         }
@@ -118,8 +118,8 @@ impl Ledger for &Script {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, _: &Claim, _: Slot) -> Result<bool, LedgerError> {
@@ -127,22 +127,22 @@ impl Ledger for &Script {
         Ok(true)
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
         self.called("debounce");
         self.settle().await
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
         self.called("discard");
         self.settle().await
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), FinishError> {
         self.called("complete");
         self.settle().await
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), SettleError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), FinishError> {
         self.called("release");
         self.settle().await
     }

@@ -1,4 +1,4 @@
-//! A real DynamoDB engine on a loopback port: one database per test, with the table of
+//! A real DynamoDB engine on a loopback port. Each test gets a database with the table of
 //! `template.yaml`.
 
 use std::collections::HashMap;
@@ -29,7 +29,7 @@ impl DynamoDb {
         Self::serving(dynoxide::Database::memory().unwrap()).await
     }
 
-    /// The same, over a database that the test can also reach without the wire.
+    /// Starts an engine over a database that the test can also access directly.
     pub async fn serving(database: dynoxide::Database) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -58,7 +58,7 @@ impl DynamoDb {
         pages.send().collect::<Result<_, _>>().await.unwrap()
     }
 
-    /// What the sparse index holds.
+    /// Returns the rows in the sparse index.
     pub async fn pending(&self) -> Vec<Item> {
         self.client.scan().table_name(TABLE).index_name("pending").send().await.unwrap().items.unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! A function as Lambda runs it: several processes with one event each, and a new process for each
-//! that died.
+//! A function as Lambda runs it: several processes with one event each. A new process replaces each
+//! process that died.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -21,7 +21,6 @@ pub struct Fleet {
     function: Function,
     aws: Aws,
     timeout: Duration,
-    /// Further variables in the environment of each process.
     more: Vec<(&'static str, String)>,
     idle: Mutex<Vec<Lambda>>,
     places: Semaphore,
@@ -29,7 +28,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Up to `size` processes, whose invocations have this timeout.
+    /// Returns a function with up to `size` processes, whose invocations have this timeout.
     pub fn new(function: Function, size: usize, aws: &Aws, timeout: Duration) -> Self {
         Self {
             function,
@@ -47,7 +46,8 @@ impl Fleet {
         Self { more, ..self }
     }
 
-    /// Has one of the processes handle an event, and kills it at its timeout, or after `life` if that is less.
+    /// Sends an event to one of the processes. Kills the process at its timeout, or after `life` if
+    /// that is shorter.
     pub async fn invoke(&self, payload: &Value, life: Duration) -> Said {
         let _place = self.places.acquire().await.unwrap();
         let idle = self.idle.lock().unwrap().pop();
@@ -66,7 +66,7 @@ impl Fleet {
         said
     }
 
-    /// The request ids of the invocations that came to no end.
+    /// Returns the request ids of the killed invocations.
     pub fn killed(&self) -> HashSet<String> {
         self.killed.lock().unwrap().clone()
     }

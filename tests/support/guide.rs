@@ -12,8 +12,8 @@ pub fn text() -> String {
     pages.iter().map(|page| fs::read_to_string(page).unwrap() + "\n").collect()
 }
 
-/// Returns the commands that begin with `start`, with continued lines joined. A block that is not
-/// marked as `console` shows the output of a program, and no command of the guide.
+/// Returns the commands that begin with `start`, with continued lines joined. Only blocks marked as
+/// `console` contain commands; other blocks show a program's output.
 pub fn commands(start: &str) -> Vec<String> {
     let text = text();
     let mut guide = String::new();

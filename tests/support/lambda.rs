@@ -1,4 +1,4 @@
-//! A real binary under a Lambda Runtime API: one event at a time, killed when a test says so.
+//! A real binary under a Lambda Runtime API. It gets one event at a time, and a test can kill it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,22 +12,22 @@ use tokio::process::Command;
 use super::aws::Aws;
 use super::dynamodb::TABLE;
 
-/// What the function said of an event.
+/// The function's response to an event.
 #[derive(Debug, PartialEq)]
 pub enum Said {
     Response(Value),
     Error(Value),
-    /// Nothing: it is dead.
+    /// The process died without a response.
     Nothing,
 }
 
 pub struct Lambda {
     function: testkit::lambda::Lambda,
-    /// Of the last invocation.
+    /// The request id of the last invocation.
     pub request_id: String,
 }
 
-/// The environment of a local run, in which the secret stands itself.
+/// Returns the environment of a local run, in which a variable holds the signing secret.
 pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
     let mut environment = deployed_environment(aws);
     environment.retain(|(name, _)| *name != "WEBHOOK_SECRET_ID");
@@ -35,8 +35,8 @@ pub fn environment(aws: &Aws) -> Vec<(&'static str, String)> {
     environment
 }
 
-/// The environment that `template.yaml` gives the function, except that alerts are not paced. Each
-/// process knows AWS under a path of its own.
+/// Returns the environment that `template.yaml` gives the function, except that alerts are not
+/// paced. Each process gets its own path in the URL of AWS, which identifies the process.
 pub fn deployed_environment(aws: &Aws) -> Vec<(&'static str, String)> {
     static PROCESSES: AtomicU32 = AtomicU32::new(0);
     let process = PROCESSES.fetch_add(1, Ordering::Relaxed);
@@ -53,7 +53,7 @@ pub fn deployed_environment(aws: &Aws) -> Vec<(&'static str, String)> {
 }
 
 impl Lambda {
-    /// Starts the webhook function; `timeout` is what each invocation is told it has.
+    /// Starts the webhook function. Each invocation gets `timeout` as its time limit.
     pub async fn start(environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
         Self::run(env!("CARGO_BIN_EXE_webhook"), environment, timeout).await
     }
@@ -81,18 +81,18 @@ impl Lambda {
         Self { function, request_id: String::new() }
     }
 
-    /// Hands the function an event, and waits for what it says.
+    /// Sends the function an event, and waits for the response.
     pub async fn invoke(&mut self, payload: &Value) -> Said {
         self.invoke_raw(&payload.to_string()).await
     }
 
-    /// The same, for a payload that no JSON library would write.
+    /// Sends the function a payload that no JSON library would write, and waits for the response.
     pub async fn invoke_raw(&mut self, payload: &str) -> Said {
         self.hand_over(payload).await;
         self.heard().await
     }
 
-    /// The same, but the function is killed if it has said nothing when this time is over.
+    /// Sends the function an event, and kills the function if it has not responded after this time.
     pub async fn invoke_for(&mut self, time: Duration, payload: &Value) -> Said {
         match tokio::time::timeout(time, self.invoke(payload)).await {
             Ok(said) => said,
@@ -103,26 +103,25 @@ impl Lambda {
         }
     }
 
-    /// Stops it as Lambda does between two invocations: it does not notice.
+    /// Freezes the process, as Lambda does between two invocations.
     pub fn freeze(&self) {
         self.function.signal(Signal::SIGSTOP).unwrap();
     }
 
-    /// Lets it go on.
     pub fn thaw(&self) {
         self.function.signal(Signal::SIGCONT).unwrap();
     }
 
-    /// Hands the function an event.
+    /// Sends the function an event, and does not wait for the response.
     pub async fn begin(&mut self, payload: &Value) {
         self.hand_over(&payload.to_string()).await;
     }
 
-    /// What it answers to the event that it was handed.
+    /// Waits for the response to the event that `begin` sent.
     pub async fn said(&mut self) -> Value {
         match self.heard().await {
             Said::Response(response) => response,
-            said => panic!("no answer, but {said:?}"),
+            said => panic!("expected an answer, got {said:?}"),
         }
     }
 
@@ -137,34 +136,34 @@ impl Lambda {
         if answer.succeeded { Said::Response(body) } else { Said::Error(body) }
     }
 
-    /// The status and the body of its answer to an event.
+    /// Sends the function an event, and returns the status and the body of the answer.
     pub async fn answer(&mut self, payload: &Value) -> (u64, Value) {
         match self.invoke(payload).await {
             Said::Response(response) => {
                 let body = serde_json::from_str(response["body"].as_str().unwrap()).unwrap();
                 (response["statusCode"].as_u64().unwrap(), body)
             }
-            said => panic!("no answer, but {said:?}"),
+            said => panic!("expected an answer, got {said:?}"),
         }
     }
 
-    /// The most memory that it has had at once, in KiB, where Linux says so.
+    /// Returns the process's peak memory in KiB, on Linux.
     pub fn peak_memory(&self) -> Option<u64> {
         self.function.peak_memory()
     }
 
-    /// SIGKILL, as at a timeout.
+    /// Kills the process by SIGKILL, as Lambda does at a timeout.
     pub async fn kill(mut self) {
         self.function.kill().await.unwrap();
     }
 
-    /// Waits for its end, and returns its exit status and what it wrote.
+    /// Waits until the process ends, and returns its exit status and its output.
     pub async fn ended(self) -> (Option<i32>, String) {
         let (status, output) = self.function.end().await.unwrap();
         (status.code(), output)
     }
 
-    /// Ends it, and returns what it wrote.
+    /// Kills the process, and returns its output.
     pub async fn log(mut self) -> String {
         self.function.kill().await.unwrap();
         self.ended().await.1

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
-/// A promise and the way to its breach, or what must be able to happen and never does.
+/// A promise with the actions that break it, or a required possibility that never happens.
 pub type Wrong<M> = (&'static str, Vec<<M as Model>::Action>);
 
-/// Explores every world, or up to the first breach of a promise. Prints a line of the table.
+/// Explores every world, or stops at the first broken promise. Prints one row of the table.
 #[expect(clippy::print_stdout, reason = "the verdicts are for people to read")]
 pub fn explore<M>(title: &str, model: M) -> Option<Wrong<M>>
 where
@@ -19,7 +19,8 @@ where
 {
     let properties = model.properties();
     let began = Instant::now();
-    // Only one thread with one property keeps strictly to the breadth, and finds the shortest way.
+    // With one property and one thread, the search is strictly breadth-first, so it finds the
+    // shortest way.
     let threads = if properties.len() == 1 { 1 } else { 2 };
     let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let wrong = properties.iter().find_map(|property| {
@@ -39,7 +40,7 @@ where
     wrong
 }
 
-/// Describes the way to the breach of a promise.
+/// Describes the actions that break a promise.
 pub fn breach(protocol: impl Debug, name: &str, way: &[impl Display]) -> String {
     let steps: String = way.iter().zip(1..).map(|(action, number)| format!("\n  {number:>2}. {action}")).collect();
     format!("\n{protocol:?} breaks {name}:{steps}")

@@ -21,7 +21,7 @@ pub fn secrets() -> Secrets {
     Secrets::parse(SECRET).unwrap()
 }
 
-/// The names of all request files, sorted.
+/// Returns the names of all request files, sorted.
 pub fn files() -> Vec<String> {
     let entries = std::fs::read_dir("events").unwrap().map(|entry| entry.unwrap().path());
     let requests = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -30,36 +30,36 @@ pub fn files() -> Vec<String> {
     names
 }
 
-/// A request file as Lambda gets it.
+/// Returns a request file as Lambda gets it.
 pub fn payload(name: &str) -> Value {
     let text = std::fs::read_to_string(format!("events/{name}.json")).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-/// A request file as the handler gets it, and the time at which it arrived.
+/// Returns a request file as the handler gets it, and the time at which it arrived.
 pub fn file(name: &str) -> (Request, Timestamp) {
     let payload = payload(name);
     let now = Timestamp::from_millis(payload["requestContext"]["timeEpoch"].as_u64().unwrap());
     (http(payload), now)
 }
 
-/// The way of a payload through the gateway.
+/// Converts a payload of API Gateway into the handler's request.
 pub fn http(payload: Value) -> Request {
     let payload: Payload = serde_json::from_value(payload).unwrap();
     payload.try_into().unwrap()
 }
 
-/// An API Gateway payload around a body and its signature headers.
+/// Returns an API Gateway payload with this body and these signature headers.
 pub fn around(body: &str, headers: &[(String, String)]) -> Value {
     sendpilot::payload(body, headers).unwrap()
 }
 
-/// An opportunity with this event id.
+/// Returns an opportunity with this event id.
 pub fn opportunity(event_id: &str) -> String {
     change(event_id, "OPPORTUNITY")
 }
 
-/// Returns the delivery of the alert of the sample opportunity, under this event id.
+/// Returns the delivery of the sample opportunity's alert, under this event id.
 pub fn opportunity_delivery(event_id: &str) -> Delivery {
     let body = opportunity(event_id).into_bytes();
     let headers = headers(&documented(SECRET, 1_708_770_605, &body));
@@ -72,32 +72,32 @@ pub fn opportunity_of(event_id: &str, lead_id: &str) -> String {
     opportunity(event_id).replace("lead_abc123", lead_id)
 }
 
-/// A change to this status.
+/// Returns a change to this status.
 pub fn change(event_id: &str, status: &str) -> String {
     sendpilot::change(event_id, status).to_string()
 }
 
-/// Signature headers of the Svix / Standard Webhooks scheme, under either family of names.
+/// Returns signature headers of the Svix / Standard Webhooks scheme, under either family of names.
 pub fn standard(family: &str, secret: &str, id: &str, seconds: u64, body: &[u8]) -> Vec<(String, String)> {
     sendpilot::standard(family, secret, id, seconds, body).unwrap()
 }
 
-/// The sample opportunity as event `evt_1`, signed now.
+/// Returns the sample opportunity as event `evt_1`, signed now.
 pub fn event() -> Value {
     signed_now(&opportunity("evt_1"))
 }
 
-/// The body of the answer to that event.
+/// Returns the body of the answer to [`event`].
 pub fn said(outcome: &str) -> Value {
     json!({"outcome": outcome, "eventId": "evt_1"})
 }
 
-/// A payload signed now, with the sample secret.
+/// Returns a payload signed now with the sample secret.
 pub fn signed_now(body: &str) -> Value {
     signed_now_with(SECRET, body)
 }
 
-/// A payload signed now, with this secret.
+/// Returns a payload signed now with this secret.
 pub fn signed_now_with(secret: &str, body: &str) -> Value {
     sendpilot::signed_now(secret, "msg_1", body).unwrap()
 }
@@ -120,7 +120,7 @@ pub fn delivery(event_id: &str, content: &str) -> Delivery {
     }
 }
 
-/// A claim on it, as a ledger would hand it out.
+/// Returns a claim on this event's delivery, as a ledger would grant it.
 pub fn claim_of(event_id: &str, owner: Owner) -> Claim {
     let Delivery { id, message, debounce_key, .. } = delivery(event_id, event_id);
     Claim::new(id, message, debounce_key, owner)

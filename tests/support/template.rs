@@ -36,18 +36,18 @@ pub fn resolved(template: &Value, value: &Value, given: &[(&str, &str)]) -> Stri
         "And" => argument.as_sequence().unwrap().iter().all(holds).to_string(),
         "Or" => argument.as_sequence().unwrap().iter().any(holds).to_string(),
         "GetAtt" => argument.as_str().unwrap().to_owned(),
-        other => panic!("{other} is not known here"),
+        other => panic!("this helper does not support {other}"),
     }
 }
 
-/// The resource with this logical id.
+/// Returns the resource with this logical id.
 pub fn resource(id: &str) -> Value {
     let resource = load()["Resources"][id].clone();
-    assert!(!resource.is_null(), "no {id} in template.yaml");
+    assert!(!resource.is_null(), "template.yaml has no resource {id}");
     resource
 }
 
-/// The properties of every resource of this type, by logical id.
+/// Returns the properties of every resource of this type, by logical id.
 pub fn resources_of(kind: &str) -> BTreeMap<String, Value> {
     let template = load();
     let resources = template["Resources"].as_mapping().unwrap().iter();
@@ -55,7 +55,7 @@ pub fn resources_of(kind: &str) -> BTreeMap<String, Value> {
     of_kind.map(|(id, resource)| (id.as_str().unwrap().to_owned(), resource["Properties"].clone())).collect()
 }
 
-/// Returns the statements of the policies that a role always has, whatever the parameters are.
+/// Returns the statements of the policies that a role has with any parameters.
 pub fn unconditional_statements(role: &Value) -> Vec<&Value> {
     let policies = role["Properties"]["Policies"].as_sequence().unwrap();
     policies.iter().filter(|policy| policy.is_mapping()).flat_map(statements).collect()
@@ -86,12 +86,15 @@ pub fn statements(part: &Value) -> Vec<&Value> {
 pub fn saved_queries() -> BTreeMap<String, Value> {
     let name = |query: &Value| {
         let name = yaml_serde::to_string(&query["Name"]).unwrap();
-        name.trim().strip_prefix("!Sub ${AWS::StackName}/").expect("a folder of the stack's").to_owned()
+        name.trim()
+            .strip_prefix("!Sub ${AWS::StackName}/")
+            .expect("the query should be in the stack's folder")
+            .to_owned()
     };
     resources_of("AWS::Logs::QueryDefinition").into_values().map(|query| (name(&query), query)).collect()
 }
 
-/// A function's properties, those of `Globals` among them as SAM merges them.
+/// Returns a function's properties, merged with those of `Globals` as by SAM.
 pub fn function(id: &str) -> Value {
     merged(&load()["Globals"]["Function"], &resource(id)["Properties"])
 }

@@ -1,4 +1,4 @@
-//! A DynamoDB engine and the front before AWS, for a test of the functions over the wire.
+//! A DynamoDB engine and the proxy in front of AWS, for a test of the functions over the network.
 
 use super::aws::{Aws, Call, Fault};
 use super::dynamodb::DynamoDb;
@@ -13,7 +13,7 @@ impl World {
         Self::with_fate(|_, _| None).await
     }
 
-    /// Returns a world in which `fate` decides which calls to AWS fail.
+    /// Returns a world in which `fate` chooses the fault of each call to AWS.
     pub async fn with_fate(fate: impl Fn(&Call, usize) -> Option<Fault> + Send + Sync + 'static) -> Self {
         let dynamodb = DynamoDb::start().await;
         let aws = Aws::with_fate(&dynamodb.url, fate).await;

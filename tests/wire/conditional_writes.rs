@@ -4,8 +4,8 @@ use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::delivery::ledger::{
-    ClaimRequest, ClaimResult, Ledger, LedgerError, MayClaim, MaySettle, Receipt, Refusal, Row, SettleError, State,
-    may_claim, may_settle, may_take_slot,
+    ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayClaim, MayFinish, Receipt, Refusal, Row, State,
+    may_claim, may_finish, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
@@ -17,8 +17,9 @@ fn me() -> Owner {
     Owner::new("me", [0; 8])
 }
 
-/// Returns every row that the rules can tell apart, and no row. A row has any state, and is mine or
-/// another's. Its lease is over, ends now, or lasts. It has no content, the same, or other content.
+/// Returns no row, and every row that the rules can tell apart. A row has any state, and my owner
+/// or another. Its lease has ended, ends now, or is unexpired. Its content is absent, the same, or
+/// other.
 fn rows() -> Vec<Option<Row>> {
     let mut rows = vec![None];
     for state in [State::Pending, State::Published, State::Debounced, State::Discarded] {
@@ -53,7 +54,7 @@ fn item(row: &Row) -> Item {
     attributes.into_iter().chain(content).collect()
 }
 
-/// A table with this row and no other.
+/// Returns a table with only this row.
 async fn table(row: Option<&Row>) -> DynamoDb {
     let dynamodb = DynamoDb::start().await;
     if let Some(row) = row {
@@ -75,13 +76,13 @@ async fn claim_and_takeover_agree_with_the_rule() {
                 (Err(LedgerError::Gone), MayClaim::Yes) => by_key && row.is_none(),
                 (Ok(Ok(_)), MayClaim::Yes) => !by_key || row.is_some(),
                 (Ok(Ok(_)), MayClaim::Mine) => true,
-                (Ok(Err(Refusal::OtherContent)), MayClaim::No(Refusal::OtherContent)) => !by_key,
+                (Ok(Err(Refusal::BodyMismatch)), MayClaim::No(Refusal::BodyMismatch)) => !by_key,
                 (Ok(Err(refusal)), MayClaim::No(expected)) => *refusal == expected,
                 _ => false,
             };
             assert!(agree, "{row:?}, by key: {by_key}: {claim:?}");
             let left = dynamodb.rows().await.len();
-            assert_eq!(left, usize::from(row.is_some() || !by_key), "a takeover makes no row");
+            assert_eq!(left, usize::from(row.is_some() || !by_key), "a takeover should create no row");
         }
     }
 }
@@ -89,10 +90,10 @@ async fn claim_and_takeover_agree_with_the_rule() {
 #[tokio::test]
 async fn complete_discard_and_release_agree_with_the_rule() {
     for row in rows() {
-        let expected = may_settle(row.as_ref(), &me());
-        let is_settled = |result: Result<(), SettleError>| match result {
-            Ok(()) => expected != MaySettle::Overtaken,
-            Err(error) => expected == MaySettle::Overtaken && matches!(error, SettleError::Overtaken),
+        let expected = may_finish(row.as_ref(), &me());
+        let is_settled = |result: Result<(), FinishError>| match result {
+            Ok(()) => expected != MayFinish::Overtaken,
+            Err(error) => expected == MayFinish::Overtaken && matches!(error, FinishError::Overtaken),
         };
         let before = row.as_ref().map(|row| item(row)["state"].clone());
         let state = async |dynamodb: &DynamoDb| dynamodb.rows().await.first().map(|row| row["state"].clone());
@@ -100,12 +101,12 @@ async fn complete_discard_and_release_agree_with_the_rule() {
         let dynamodb = table(row.as_ref()).await;
         let receipt = Receipt { message_id: "m".into(), published_at: NOW, expires_at: NOW };
         assert!(is_settled(dynamodb.ledger().complete(&claim_of("evt", me()), &receipt).await), "{row:?}");
-        let after = if expected == MaySettle::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
+        let after = if expected == MayFinish::Yes { Some(S("PUBLISHED".into())) } else { before.clone() };
         assert_eq!(state(&dynamodb).await, after, "{row:?}");
 
         let dynamodb = table(row.as_ref()).await;
         assert!(is_settled(dynamodb.ledger().discard(&claim_of("evt", me()), "off", NOW).await), "{row:?}");
-        let after = if expected == MaySettle::Yes { Some(S("DISCARDED".into())) } else { before.clone() };
+        let after = if expected == MayFinish::Yes { Some(S("DISCARDED".into())) } else { before.clone() };
         assert_eq!(state(&dynamodb).await, after, "{row:?}");
 
         let dynamodb = table(row.as_ref()).await;

@@ -1,30 +1,31 @@
-//! TLS connections to AWS. The function opens them before the first alert needs them, and keeps
-//! them while it is frozen. It replaces dead ones, and SendPilot does not notice.
+//! TLS connections to AWS. The function opens connections before the first alert needs them, and
+//! keeps them while it is frozen. It replaces dead connections, and SendPilot does not notice.
 
 use std::time::Duration;
 
 use crate::support::aws::Aws;
 use crate::support::lambda::{Lambda, deployed_environment, environment};
-use crate::support::line::Line;
 use crate::support::requests::{SECRET, change, opportunity, signed_now};
+use crate::support::tls_proxy::TlsProxy;
 use crate::support::world::World;
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-struct Lines {
+struct Connections {
     world: World,
-    dynamodb: Line,
-    sns: Line,
+    dynamodb: TlsProxy,
+    sns: TlsProxy,
     function: Lambda,
 }
 
-impl Lines {
-    /// With the secret in Secrets Manager (`deployed_environment`), or given (`environment`).
+impl Connections {
+    /// Starts a function that reads its secret from Secrets Manager (`deployed_environment`) or
+    /// from a variable (`environment`).
     async fn new(environment: fn(&Aws) -> Vec<(&'static str, String)>) -> Self {
         let world = World::new().await;
         world.aws.put_secret(SECRET);
-        let (dynamodb, sns) = (Line::to(&world.aws).await, Line::to(&world.aws).await);
+        let (dynamodb, sns) = (TlsProxy::to(&world.aws).await, TlsProxy::to(&world.aws).await);
         let mut trusted = std::fs::read(dynamodb.trusted()).unwrap();
         trusted.extend(std::fs::read(sns.trusted()).unwrap());
         std::fs::write(sns.trusted(), trusted).unwrap();
@@ -54,24 +55,24 @@ impl Lines {
 
 #[tokio::test]
 async fn the_first_alert_finds_open_connections() {
-    let mut lines = Lines::new(deployed_environment).await;
-    lines.dynamodb.opens(1).await;
-    lines.sns.opens(1).await;
-    // Open, they are not yet free.
+    let mut connections = Connections::new(deployed_environment).await;
+    connections.dynamodb.opens(1).await;
+    connections.sns.opens(1).await;
+    // An open connection is not usable at once.
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(lines.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
-    lines.alerts("evt_2").await;
-    assert_eq!(lines.world.aws.calls(), ["current", "previous", "claim", "publish", "complete"]);
-    assert_eq!(lines.opened(), (1, 1), "one each was enough");
+    assert_eq!(connections.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
+    connections.alerts("evt_2").await;
+    assert_eq!(connections.world.aws.calls(), ["current", "previous", "claim", "publish", "complete"]);
+    assert_eq!(connections.opened(), (1, 1), "one connection per service should be enough");
 }
 
 #[tokio::test]
-async fn without_a_stored_secret_an_alert_opens_the_first() {
-    let mut lines = Lines::new(environment).await;
-    assert_eq!(lines.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
-    assert_eq!(lines.opened(), (0, 0));
-    lines.alerts("evt_2").await;
-    assert_eq!(lines.opened(), (1, 1));
+async fn without_a_stored_secret_the_first_alert_opens_connections() {
+    let mut connections = Connections::new(environment).await;
+    assert_eq!(connections.outcome(&change("evt_1", "REPLY_RECEIVED")).await, (200, "ignored".into()));
+    assert_eq!(connections.opened(), (0, 0));
+    connections.alerts("evt_2").await;
+    assert_eq!(connections.opened(), (1, 1));
 }
 
 #[tokio::test]
@@ -79,7 +80,7 @@ async fn an_unreachable_service_does_not_stop_the_start() {
     let world = World::new().await;
     world.aws.put_secret(SECRET);
     let mut environment = deployed_environment(&world.aws);
-    // Ports on which nobody listens.
+    // Nothing listens on this port.
     environment.push(("AWS_ENDPOINT_URL_DYNAMODB", "https://localhost:9".into()));
     environment.push(("AWS_ENDPOINT_URL_SNS", "https://localhost:9".into()));
     let mut function = Lambda::start(environment, TIMEOUT).await;
@@ -88,41 +89,41 @@ async fn an_unreachable_service_does_not_stop_the_start() {
 }
 
 #[tokio::test]
-async fn kept_while_the_function_is_frozen() {
-    let mut lines = Lines::new(deployed_environment).await;
-    lines.alerts("evt_0").await;
-    let opened = lines.opened();
+async fn keeps_connections_while_the_function_is_frozen() {
+    let mut connections = Connections::new(deployed_environment).await;
+    connections.alerts("evt_0").await;
+    let opened = connections.opened();
     for number in 1..5 {
-        lines.function.freeze();
+        connections.function.freeze();
         tokio::time::sleep(Duration::from_millis(50)).await;
-        lines.function.thaw();
-        lines.alerts(&format!("evt_{number}")).await;
+        connections.function.thaw();
+        connections.alerts(&format!("evt_{number}")).await;
     }
-    assert_eq!(lines.opened(), opened);
+    assert_eq!(connections.opened(), opened);
 }
 
 #[tokio::test]
 async fn connections_closed_in_a_freeze_cost_no_alert() {
-    let mut lines = Lines::new(deployed_environment).await;
-    lines.alerts("evt_0").await;
+    let mut connections = Connections::new(deployed_environment).await;
+    connections.alerts("evt_0").await;
     for number in 1..=20 {
-        lines.function.freeze();
-        lines.dynamodb.cut().await;
-        lines.sns.cut().await;
-        // The event is there before the function knows that anything has ended.
-        lines.function.begin(&signed_now(&opportunity(&format!("evt_{number}")))).await;
-        lines.function.thaw();
-        assert_eq!(lines.function.said().await["statusCode"], 200, "evt_{number}");
+        connections.function.freeze();
+        connections.dynamodb.cut().await;
+        connections.sns.cut().await;
+        // The event arrives before the function can notice that its connections are closed.
+        connections.function.begin(&signed_now(&opportunity(&format!("evt_{number}")))).await;
+        connections.function.thaw();
+        assert_eq!(connections.function.said().await["statusCode"], 200, "evt_{number}");
     }
     let alerts: Vec<_> = (0..=20).map(|number| format!("evt_{number}")).collect();
-    assert_eq!(lines.world.aws.alerts(), alerts, "each once");
+    assert_eq!(connections.world.aws.alerts(), alerts, "each alert should be published once");
 }
 
 #[tokio::test]
-async fn replaces_a_silent_connection_to_the_ledger() {
-    let mut lines = Lines::new(deployed_environment).await;
-    lines.alerts("evt_1").await;
-    lines.dynamodb.silence().await;
-    lines.alerts("evt_2").await;
-    assert_eq!(lines.world.aws.alerts(), ["evt_1", "evt_2"]);
+async fn replaces_a_dead_connection_to_the_ledger() {
+    let mut connections = Connections::new(deployed_environment).await;
+    connections.alerts("evt_1").await;
+    connections.dynamodb.mute().await;
+    connections.alerts("evt_2").await;
+    assert_eq!(connections.world.aws.alerts(), ["evt_1", "evt_2"]);
 }

@@ -1,5 +1,5 @@
-//! Debounced alerts. Of all alerts on one lead and status, one is published within the period,
-//! however many arrive at once. A fault never suppresses all of them.
+//! Debounced alerts. Within the period, one alert on a lead and status is published, even if many
+//! arrive at once. A fault never suppresses all of them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayAlert, Refusal, may_alert,
+    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayPublish, Refusal, may_publish,
 };
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
@@ -69,7 +69,7 @@ async fn one_of_fifty_concurrent_events_alerts() {
     let (world, mut outcomes) = (&world, Vec::new());
     for batch in 0..5 {
         let answers = join_all((0..10).map(|number| async move {
-            // Ten processes that start at once share the processors.
+            // Ten processes start at once and share the processors, so they need more time.
             let mut function = world.debouncing_within(TIMEOUT * 4).await;
             function.answer(&on(&format!("evt_{batch}_{number}"), "lead_1", "OPPORTUNITY")).await
         }));
@@ -80,19 +80,19 @@ async fn one_of_fifty_concurrent_events_alerts() {
     assert_eq!(world.aws.alerts().len(), 1);
 }
 
-/// Otherwise the redrive would take up the debounced alert, perhaps after the debounce lock.
+/// Without the retry, the redrive could publish the debounced alert after the end of the period.
 #[tokio::test]
 async fn retries_a_throttled_debounce() {
     let world = World::new().await;
     let mut function = world.debouncing().await;
     assert_eq!(function.answer(&on("evt_1", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
-    // Nine throttles are three repetitions, because the SDK tries three times for each.
+    // Nine throttled calls are three retries, because the SDK tries three times for each.
     (0..9).for_each(|_| world.aws.next("debounce", Fault::Throttled));
     assert_eq!(function.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "debounced");
     assert!(world.dynamodb.pending().await.is_empty());
 }
 
-/// The first one's publish fails: the second may rest all the same, because the first is claimed.
+/// A failed alert may suppress another, because the failed alert is claimed.
 #[tokio::test]
 async fn the_redrive_publishes_a_failed_alert_that_debounced_another() {
     let world = World::new().await;
@@ -102,12 +102,12 @@ async fn the_redrive_publishes_a_failed_alert_that_debounced_another() {
     assert_eq!(function.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "debounced");
     assert_eq!(world.aws.alerts(), [""; 0]);
     let mut redrive = Lambda::start_redrive_with(&world.aws, vec![("DEBOUNCE_MINUTES", "5".into())], TIMEOUT).await;
-    let Said::Response(report) = redrive.invoke(&json!({})).await else { panic!("no report") };
+    let Said::Response(report) = redrive.invoke(&json!({})).await else { panic!("expected a report") };
     assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(0)), "{report}");
     assert_eq!(world.aws.alerts(), ["evt_1"]);
 }
 
-/// Nobody has the word without a claim: killed before its own claim took effect, the first one silences nobody.
+/// The first attempt is killed before its claim takes effect, so its alert suppresses no other.
 #[tokio::test]
 async fn an_unclaimed_event_debounces_nothing() {
     let world = World::new().await;
@@ -119,9 +119,10 @@ async fn an_unclaimed_event_debounces_nothing() {
     assert_eq!(world.debouncing().await.answer(&on("evt_2", "lead_1", "OPPORTUNITY")).await.1["outcome"], "alerted");
 }
 
-/// Without an answer about the period nobody is silenced, and nobody is told 2xx.
+/// If the result of the debounce lock is unknown, the alert is not suppressed, and the answer is
+/// 503.
 #[tokio::test]
-async fn alerts_later_if_the_debounce_is_unknown() {
+async fn alerts_later_if_the_lock_is_unknown() {
     for (call, fault) in [("quiet", Fault::Refused(400)), ("quiet", Fault::HeldAfter)] {
         let world = World::new().await;
         let mut function = world.debouncing().await;
@@ -134,7 +135,7 @@ async fn alerts_later_if_the_debounce_is_unknown() {
 }
 
 #[tokio::test]
-async fn the_write_agrees_with_the_rule() {
+async fn the_conditional_write_agrees_with_the_rule() {
     let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
     let [mine, anothers] = ["evt", "another"].map(|event| DeliveryId::alert(Some("ws"), event));
     for holder in [None, Some(&mine), Some(&anothers)] {
@@ -153,43 +154,44 @@ async fn the_write_agrees_with_the_rule() {
             let claim = claim_of("evt", Owner::new("me", [0; 8]));
             let (now, then) = (Timestamp::from_millis(1000), Timestamp::from_millis(61_000));
             let answer = dynamodb.ledger().lock_debounce(&claim, &period, now, then).await.unwrap();
-            assert_eq!(answer, may_alert(row.as_ref(), &mine, now), "{row:?}");
+            assert_eq!(answer, may_publish(row.as_ref(), &mine, now), "{row:?}");
             let left = &dynamodb.rows().await[0];
-            let expected = if answer == MayAlert::Yes { (mine.as_str(), "61000") } else { (anothers.as_str(), "1001") };
+            let expected =
+                if answer == MayPublish::Yes { (mine.as_str(), "61000") } else { (anothers.as_str(), "1001") };
             assert_eq!(
                 (left["holder"].as_s().unwrap().as_str(), left["quietUntil"].as_n().unwrap().as_str()),
                 expected
             );
-            assert!(answer != MayAlert::Yes || left["expiresAt"] == N("62".into()), "{left:?}");
+            assert!(answer != MayPublish::Yes || left["expiresAt"] == N("62".into()), "{left:?}");
         }
     }
 }
 
-/// Takes what it is told to take, and remembers when.
+/// The bodies of the published alerts, with the time of each publish.
 #[derive(Default)]
-struct Told(Mutex<Vec<(Timestamp, String)>>);
+struct Alerts(Mutex<Vec<(Timestamp, String)>>);
 
 struct At<'a> {
-    told: &'a Told,
+    alerts: &'a Alerts,
     now: Timestamp,
     works: bool,
 }
 
 impl Topic for At<'_> {
     async fn publish(&self, message: &Message) -> Result<String, TopicError> {
-        let Message::Alert { body, .. } = message else { panic!("no alert") };
+        let Message::Alert { body, .. } = message else { panic!("expected an alert") };
         if !self.works {
             return Err(TopicError::Failed("not now".into()));
         }
-        self.told.0.lock().unwrap().push((self.now, body.clone()));
+        self.alerts.0.lock().unwrap().push((self.now, body.clone()));
         Ok("message".into())
     }
 }
 
-/// One attempt at the delivery of an event, as from the webhook or as from the redrive.
+/// Makes one attempt at the delivery of an event, as the webhook function or as the redrive.
 async fn attempt(
     dynamodb: &DynamoDb,
-    told: &Told,
+    alerts: &Alerts,
     event: usize,
     now: Timestamp,
     works: bool,
@@ -197,7 +199,7 @@ async fn attempt(
 ) -> Delivered {
     let relay = Relay {
         ledger: dynamodb.ledger(),
-        topic: At { told, now, works },
+        topic: At { alerts, now, works },
         retention: MINUTE * 60,
         debounce: Some(MINUTE * 5),
         pacer: None,
@@ -214,22 +216,22 @@ async fn attempt(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
-    /// Three events on one lead, attempts at any of them in any order and at any distance, while the topic works or does not;
-    /// then the redrive, until nothing is pending.
+    /// Attempts at three events on one lead come in any order, at any time, while the topic works
+    /// or fails. Then the redrive runs until nothing is pending.
     #[test]
     fn any_fault_leaves_one_alert_per_period(
         attempts in proptest::collection::vec((0usize..3, 20u64..400, any::<bool>()), 1..12)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (dynamodb, told) = (DynamoDb::start().await, Told::default());
+            let (dynamodb, alerts) = (DynamoDb::start().await, Alerts::default());
             let mut now = START;
             let mut events = std::collections::BTreeSet::new();
             for (event, seconds, works) in attempts {
                 now = now.after(Duration::from_secs(seconds));
-                let relayed = attempt(&dynamodb, &told, event, now, works, false).await;
+                let relayed = attempt(&dynamodb, &alerts, event, now, works, false).await;
                 if matches!(relayed.outcome, Outcome::Debounced { .. }) {
-                    // Silence is only for who has an alert: one that is out, or one that waits in its row.
+                    // The alert that suppressed this one must be published or pending.
                     let rows = dynamodb.rows().await;
                     let holder = rows.iter().find_map(|row| row.get("holder")).unwrap();
                     let holder = rows.iter().find(|row| &row["deliveryId"] == holder).unwrap();
@@ -240,17 +242,17 @@ proptest! {
             for _ in 0..3 {
                 for event in &events {
                     now = now.after(MINUTE);
-                    match attempt(&dynamodb, &told, *event, now, true, true).await.outcome {
+                    match attempt(&dynamodb, &alerts, *event, now, true, true).await.outcome {
                         Outcome::Published { .. } | Outcome::Debounced { .. } | Outcome::Refused(Refusal::Done) => {}
                         other => panic!("{other:?}"),
                     }
                 }
             }
             assert!(dynamodb.pending().await.is_empty());
-            let told = told.0.into_inner().unwrap();
-            assert!(!told.is_empty());
-            for pair in told.windows(2) {
-                assert!(pair[1].0.since(pair[0].0) >= MINUTE * 5, "{told:?}");
+            let alerts = alerts.0.into_inner().unwrap();
+            assert!(!alerts.is_empty());
+            for pair in alerts.windows(2) {
+                assert!(pair[1].0.since(pair[0].0) >= MINUTE * 5, "{alerts:?}");
             }
         });
     }

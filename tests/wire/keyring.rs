@@ -24,10 +24,10 @@ use testkit::sendpilot::OTHER;
 
 const START_OF_ALL: Timestamp = Timestamp::from_millis(1_708_770_600_000);
 const PLACEHOLDER: &str = r#"{"secrets":[]}"#;
-/// What a test takes, where time is told to stand.
+/// A margin for the real time that a test takes, because the time of requests stands still.
 const MOMENT: Duration = Duration::from_secs(1);
 const FETCH: [&str; 2] = ["current", "previous"];
-/// A value that is refused because of the comment beside the secret.
+/// A value that is refused because it has a comment beside the secret.
 const COMMENTED: &str = "# SendPilot production\nwhsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 
 thread_local! {
@@ -35,7 +35,7 @@ thread_local! {
     static LINES: RefCell<Vec<Value>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The receiver over a real client of Secrets Manager, at a time that a test sets.
+/// The webhook with a real client of Secrets Manager, at a time that a test sets.
 struct World {
     aws: Aws,
     webhook: Webhook<&'static Script, &'static Script>,
@@ -43,7 +43,7 @@ struct World {
 }
 
 impl World {
-    /// Whose secret has had these values.
+    /// Returns a world whose secret has had these values.
     async fn with(values: &[&str]) -> Self {
         Self::before(Aws::before("nowhere").await, values).await
     }
@@ -73,7 +73,7 @@ impl World {
         self.now = self.now.after(time);
     }
 
-    /// Status and body of the answer to a request, and its `Retry-After`.
+    /// Returns the status, the body and the `Retry-After` of the answer to a request.
     async fn answer(&self, payload: Value) -> (u16, Value, Option<u64>) {
         let invocation = Invocation::new("request-1", self.now.after(Duration::from_secs(10)), self.now, [0; 8]);
         let response = self.webhook.respond(&http(payload), &invocation).await;
@@ -81,7 +81,7 @@ impl World {
         (response.status().as_u16(), serde_json::from_str(response.body()).unwrap(), retry_after)
     }
 
-    /// The status of the answer to an event signed with this secret.
+    /// Returns the status of the answer to an event signed with this secret.
     async fn event_by(&self, secret: &str) -> u16 {
         let body = opportunity("evt_1");
         self.answer(around(&body, &standard("svix", secret, "msg_1", self.now.as_secs(), body.as_bytes()))).await.0
@@ -101,18 +101,18 @@ impl World {
         answers.try_into().unwrap()
     }
 
-    /// Returns how often each request since the last call counted `SecretUnreadable`.
+    /// Returns the value of `SecretUnreadable` of each request since the last call of this
+    /// function.
     fn counted(&self) -> Vec<Option<u64>> {
         LINES.take().iter().map(|line| line["SecretUnreadable"].as_u64()).collect()
     }
 
-    /// The calls since the last time.
+    /// Returns the calls to AWS since the last call of this function.
     fn calls(&self) -> Vec<String> {
         self.aws.take_calls()
     }
 }
 
-/// The nth of many secrets.
 fn secret(number: u8) -> String {
     format!("whsec_{}", data_encoding::BASE64.encode(&[number; 24]))
 }
@@ -128,18 +128,18 @@ async fn accepts_every_event_of_a_rotation() {
     for secret in [SECRET, OTHER, SECRET, OTHER] {
         assert_eq!(world.event_by(secret).await, 200);
     }
-    assert_eq!(world.calls(), FETCH, "at the first event signed with the new one");
+    assert_eq!(world.calls(), FETCH, "at the first event signed with the new secret");
     world.pass(Duration::from_secs(86_400));
     for _ in 0..3 {
         assert_eq!(world.event_by(OTHER).await, 200);
     }
-    assert_eq!(world.calls(), FETCH, "because what was known was old");
+    assert_eq!(world.calls(), FETCH, "because the known secrets were old");
 }
 
 #[tokio::test]
 async fn a_withdrawn_secret_expires() {
     let mut world = World::with(&[SECRET]).await;
-    // Put twice, so that it is the previous one, too.
+    // Stored twice, because it must be the previous version too.
     world.aws.put_secret(OTHER);
     world.aws.put_secret(OTHER);
     world.pass(MAX_AGE - MOMENT);
@@ -174,7 +174,7 @@ async fn fetches_only_if_an_unknown_secret_may_have_signed() {
         standard("svix", OTHER, "msg_1", now, bytes),
         standard("webhook", OTHER, "msg_1", now - MAX_SKEW.as_secs(), bytes),
         documented(OTHER, now - 77 * 60, bytes),
-        // A header that leads nowhere does not hide the one that might.
+        // A malformed header does not hide the usable one.
         [standard("svix", OTHER, "msg.1", now, bytes), documented(OTHER, now, bytes)].concat(),
     ] {
         assert_eq!(world.answer(around(&body, &hopeful)).await.0, 401, "{hopeful:?}");
@@ -183,26 +183,26 @@ async fn fetches_only_if_an_unknown_secret_may_have_signed() {
 }
 
 #[tokio::test]
-async fn forgeries_delay_a_rotation_by_at_most_a_pause() {
+async fn forgeries_delay_a_rotation_by_at_most_one_interval() {
     let mut world = World::with(&[SECRET]).await;
     for _ in 1..MAX_FETCHES {
         assert_eq!(world.event_by(OTHER).await, 401);
-        // Or the next one, if it took less, would ask for its fetch at an earlier time than this one did.
+        // Without this pause, a faster request could ask for its fetch at an earlier time.
         world.pass(MOMENT);
     }
     world.aws.put_secret(OTHER);
-    assert_eq!(world.event_by(OTHER).await, 200, "one was left");
+    assert_eq!(world.event_by(OTHER).await, 200, "one fetch should be left");
     world.calls();
     for _ in 0..100 {
         assert_eq!(world.event_by(&secret(1)).await, 401);
     }
     assert_eq!(world.calls(), [""; 0]);
     world.aws.put_secret(&secret(1));
-    assert_eq!(world.event_by(&secret(1)).await, 401, "there is none left");
-    assert_eq!(world.event_by(OTHER).await, 200, "what is known does not suffer");
+    assert_eq!(world.event_by(&secret(1)).await, 401, "no fetch should be left");
+    assert_eq!(world.event_by(OTHER).await, 200, "forgeries should not affect known secrets");
     world.pass(REFILL_INTERVAL + MOMENT);
     assert_eq!(world.event_by(&secret(1)).await, 200);
-    // Nor does a clock that is set back keep the bucket shut.
+    // A clock that is set back does not keep the bucket empty.
     world.aws.put_secret(&secret(2));
     world.now = START_OF_ALL;
     assert_eq!(world.event_by(&secret(2)).await, 401);
@@ -211,7 +211,7 @@ async fn forgeries_delay_a_rotation_by_at_most_a_pause() {
 }
 
 #[tokio::test]
-async fn without_a_usable_secret_answers_503_and_says_why() {
+async fn without_a_usable_secret_answers_503_with_the_reason() {
     let text = |value: &str| Some(json!({ "SecretString": value }));
     let shape = r#"is JSON, but not {"secrets":["whsec_..."]}"#;
     for (version, detail) in [
@@ -231,8 +231,8 @@ async fn without_a_usable_secret_answers_503_and_says_why() {
         (text("\u{feff}whsec_s3cr3t!"), "secret number 1 holds a byte order mark"),
         (text(COMMENTED), "version AWSCURRENT: secret number 1 does not start with whsec_"),
         (Some(json!({ "SecretBinary": "czNjcjN0" })), "is binary"),
-        // What the SDK cannot read.
-        (Some(json!({ "SecretString": { "s3cr3t": 1 } })), "does not give out"),
+        // The SDK cannot parse this answer.
+        (Some(json!({ "SecretString": { "s3cr3t": 1 } })), "does not return"),
     ] {
         let aws = Aws::before("nowhere").await;
         version.clone().into_iter().for_each(|version| aws.put_version(version));
@@ -248,7 +248,7 @@ async fn without_a_usable_secret_answers_503_and_says_why() {
         while world.answer(around(&body, &[])).await.2 != Some(REFILL_INTERVAL.as_secs()) {}
         world.calls();
         world.aws.put_secret(SECRET);
-        assert_eq!(world.event_by(SECRET).await, 503, "out of fetches");
+        assert_eq!(world.event_by(SECRET).await, 503, "no fetch should be left");
         assert_eq!(world.calls(), [""; 0]);
         world.pass(REFILL_INTERVAL + MOMENT);
         assert_eq!(world.event_by(SECRET).await, 200, "{version:?}");
@@ -263,7 +263,7 @@ async fn reads_every_form_of_a_value() {
         json!({ "secrets": [SECRET] }).to_string(),
         format!(" {}", json!({ "secrets": [OTHER, SECRET], "note": "x" })),
         json!({ "secrets": SECRET }).to_string(),
-        // The form in which the console's Key/value tab stores a pair.
+        // The console's Key/value tab stores a pair in this form.
         json!({ "WEBHOOK_SECRET": SECRET }).to_string(),
     ] {
         assert_eq!(World::with(&[&value]).await.event_by(SECRET).await, 200, "{value}");
@@ -271,14 +271,13 @@ async fn reads_every_form_of_a_value() {
 }
 
 #[tokio::test]
-async fn no_word_of_a_refused_value_is_used() {
+async fn uses_no_word_of_a_refused_value() {
     for value in [COMMENTED, "production # changeme", "changeme", "#", "whsec_AA==", "correct-horse-staple\n#"] {
         // The bad value is the previous version, the current version, and the only one.
         for values in [vec![value, OTHER], vec![OTHER, value], vec![value]] {
             let mut world = World::with(&values).await;
             for word in value.split_whitespace().filter(|word| *word != SECRET) {
-                // A stranger's signature causes a fetch out of turn, and that fetch changes
-                // nothing.
+                // A stranger's signature causes an early fetch, which changes nothing.
                 for (status, said) in world.events_by_key(word.as_bytes()).await {
                     assert_eq!((status, &said["outcome"]), (503, &json!("unavailable")), "{word} of {values:?}");
                 }
@@ -287,7 +286,7 @@ async fn no_word_of_a_refused_value_is_used() {
                 assert_eq!(status, 503, "{values:?}");
             }
             world.pass(MAX_AGE);
-            assert_eq!(world.event_by(SECRET).await, 503, "nor is the secret itself");
+            assert_eq!(world.event_by(SECRET).await, 503, "the secret beside the bad word should not be used either");
         }
     }
 }
@@ -310,8 +309,7 @@ async fn a_badly_pasted_secret_never_causes_401() {
         "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf".to_owned(),
         json!({ "WEBHOOK_SECRET": OTHER, "API_KEY": "x" }).to_string(),
     ] {
-        // The bad value is the first secret, comes by a rotation after the start, or by one before
-        // it.
+        // The bad value is the first secret, or comes by a rotation after or before the start.
         let mut first = World::with(&[PLACEHOLDER, &pasted]).await;
         let mut unseen = World::with(&[SECRET]).await;
         unseen.aws.put_secret(&pasted);
@@ -332,7 +330,7 @@ async fn a_badly_pasted_secret_never_causes_401() {
             if let Some(earlier) = earlier {
                 assert_eq!(world.event_by(earlier).await, 200, "{pasted:?}");
             }
-            // Once the secret is stored correctly, the event gets in as soon as a fetch is allowed.
+            // Once the secret is stored correctly, the next allowed fetch accepts the event.
             world.aws.put_secret(OTHER);
             world.pass(REFILL_INTERVAL + MOMENT);
             assert_eq!(world.event_by(OTHER).await, 200, "{pasted:?}");
@@ -361,7 +359,7 @@ async fn an_unusable_current_version_never_causes_401() {
         assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 503]);
         assert_eq!(world.counted(), [Some(1); 2], "{refused}");
         world.aws.clear();
-        // The good value is stored twice, so no version is refused any more.
+        // The good value is stored twice, so no version is refused.
         world.aws.put_secret(OTHER);
         world.aws.put_secret(OTHER);
         world.pass(REFILL_INTERVAL + MOMENT);
@@ -371,7 +369,7 @@ async fn an_unusable_current_version_never_causes_401() {
 }
 
 #[tokio::test]
-async fn an_unusable_previous_version_costs_events_nothing() {
+async fn an_unusable_previous_version_affects_no_known_secret() {
     let mut world = World::with(&[COMMENTED, OTHER]).await;
     assert_eq!(world.calls(), FETCH, "at the start");
     let body = opportunity("evt_1");
@@ -381,7 +379,7 @@ async fn an_unusable_previous_version_costs_events_nothing() {
         world.pass(Duration::from_secs(2));
     }
     assert_eq!((world.calls(), world.counted()), (vec![], vec![None; 200]));
-    // The previous version is refused, and the signature may be by the secret in that version.
+    // The previous version is refused, and the signature may be by the previous version's secret.
     let signature = standard("svix", SECRET, "msg_1", world.now.as_secs(), body.as_bytes());
     for _ in 0..2 * MAX_FETCHES {
         let (status, said, retry_after) = world.answer(around(&body, &signature)).await;
@@ -389,11 +387,11 @@ async fn an_unusable_previous_version_costs_events_nothing() {
         assert!(said["detail"].as_str().unwrap().contains("version AWSPREVIOUS: secret number 1 does not"), "{said}");
         assert!(retry_after.is_some());
     }
-    assert_eq!(world.calls(), FETCH.repeat(MAX_FETCHES as usize), "no more than for any other stranger");
+    assert_eq!(world.calls(), FETCH.repeat(MAX_FETCHES as usize), "the limit should be the same as for any stranger");
     assert_eq!(world.counted(), [Some(1); 2 * MAX_FETCHES as usize]);
     world.pass(MAX_AGE + MOMENT);
     assert_eq!([world.event_by(OTHER).await, world.event_by(OTHER).await], [200, 200]);
-    assert_eq!(world.calls(), FETCH, "as with a good one");
+    assert_eq!(world.calls(), FETCH, "an unusable previous version should cause no further fetches");
     // The good value is stored once more, so it is the previous version too.
     world.aws.put_secret(OTHER);
     assert_eq!(world.event_by(SECRET).await, 401);
@@ -420,7 +418,7 @@ async fn one_unusable_version_leaves_the_other() {
 #[tokio::test]
 async fn a_failed_fetch_keeps_the_secrets_and_is_retried() {
     let mut world = World::with(&[SECRET]).await;
-    // Out of reach, and then spoilt twice over.
+    // First a fetch fails, and then both versions are unusable.
     world.pass(MAX_AGE + MOMENT);
     world.aws.next("current", Fault::Refused(400));
     assert_eq!(world.event_by(SECRET).await, 200);
@@ -428,7 +426,7 @@ async fn a_failed_fetch_keeps_the_secrets_and_is_retried() {
     world.aws.put_secret("{");
     assert_eq!(world.event_by(SECRET).await, 200);
     assert_eq!(world.event_by(OTHER).await, 503);
-    // A rotation of which one half cannot be read, whichever it is.
+    // A rotation of which only the current version can be read.
     world.pass(MAX_AGE + MOMENT);
     world.aws.put_secret(SECRET);
     world.aws.put_secret(OTHER);
@@ -436,7 +434,7 @@ async fn a_failed_fetch_keeps_the_secrets_and_is_retried() {
     assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 200]);
     world.calls();
     assert_eq!([world.event_by(OTHER).await, world.event_by(SECRET).await], [200, 200]);
-    assert_eq!(world.calls(), [""; 0], "it was read when it was tried again");
+    assert_eq!(world.calls(), [""; 0], "the retried fetch should have read both versions");
 }
 
 #[tokio::test]
@@ -469,7 +467,7 @@ async fn gives_up_a_hanging_secrets_manager_in_time() {
     }
     aws.clear();
     assert_eq!(function.answer(&signed_now_with(SECRET, &opportunity("evt_1"))).await.0, 200);
-    // With a secret in hand, an event that needs another look still alerts.
+    // With a known secret, an event that causes a fetch still alerts.
     aws.put_secret(OTHER);
     aws.next("current", Fault::HeldBefore);
     aws.next("previous", Fault::HeldBefore);
@@ -515,7 +513,8 @@ async fn no_output_shows_a_secret() {
     }
 }
 
-/// Prints what ten thousand forged requests cost, each well formed, fresh, and signed by a stranger.
+/// Prints the cost of ten thousand forged requests. Each is well formed, fresh, and signed by a
+/// stranger.
 #[tokio::test]
 async fn ten_thousand_forgeries_cost_a_few_calls() {
     const FORGERIES: u32 = 10_000;
@@ -534,7 +533,7 @@ async fn ten_thousand_forgeries_cost_a_few_calls() {
     let calls = aws.take_calls();
     let fetches = calls.iter().filter(|call| FETCH.contains(&call.as_str())).count();
     println!(
-        "{FORGERIES} forged requests in {took:.1?}: {} us each; {fetches} calls of Secrets Manager, {} of anything else",
+        "{FORGERIES} forged requests in {took:.1?}: {} us each, {fetches} calls to Secrets Manager, {} other calls",
         took.as_micros() / u128::from(FORGERIES),
         calls.len() - fetches,
     );

@@ -1,5 +1,5 @@
-//! The ledger on a real DynamoDB engine: claim, takeover, completion, release, and fifty claims at
-//! once.
+//! The ledger on a real DynamoDB engine: claim, takeover, completion, release, and fifty concurrent
+//! claims.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, Ledger, Receipt, Refusal, SettleError};
+use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, FinishError, Ledger, Receipt, Refusal};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
 use opportunity_alerts::message::{Delivery, Message};
@@ -27,7 +27,7 @@ async fn claim(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Result
 async fn win(ledger: &DynamoDbLedger, event: &str, attempt: Attempt) -> Claim {
     match claim(ledger, event, attempt).await {
         Ok(claim) => claim,
-        refused => panic!("not granted, but {refused:?}"),
+        refused => panic!("the claim should be granted, not {refused:?}"),
     }
 }
 
@@ -79,7 +79,7 @@ async fn the_first_claim_writes_all_that_a_redrive_needs() {
 }
 
 #[tokio::test]
-async fn nobody_else_claims_during_a_lease() {
+async fn a_lease_excludes_other_attempts() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     let _held = win(&ledger, "evt_1", attempt(1, START)).await;
@@ -101,8 +101,8 @@ async fn the_next_attempt_takes_over_an_expired_lease() {
     assert_eq!((&row["attempts"], &row["firstSeenAt"]), (&number(2), &number(START.as_millis())));
     assert_eq!(row["leaseUntil"], number(later.after(LEASE).as_millis()));
 
-    // What the stale owner does now changes nothing.
-    assert!(matches!(ledger.complete(&stale, &receipt(later)).await, Err(SettleError::Overtaken)));
+    // The old owner can no longer change the row.
+    assert!(matches!(ledger.complete(&stale, &receipt(later)).await, Err(FinishError::Overtaken)));
     assert_eq!(dynamodb.row(taken.delivery_id()).await.unwrap(), row);
     ledger.complete(&taken, &receipt(later)).await.unwrap();
 }
@@ -136,7 +136,7 @@ async fn a_released_delivery_stays_pending_and_is_free_at_once() {
     let row = dynamodb.row(&id).await.unwrap();
     assert_eq!((&row["state"], &row["leaseUntil"]), (&S("PENDING".into()), &number(soon.as_millis())));
     assert_eq!(row["lastError"], S("e".repeat(500)));
-    assert!(!row.contains_key("expiresAt"), "what is pending never expires");
+    assert!(!row.contains_key("expiresAt"), "a pending row should never expire");
     assert_eq!(dynamodb.pending().await[0]["lastError"], row["lastError"]);
     let _again = win(&ledger, "evt_1", attempt(2, soon)).await;
 }
@@ -149,10 +149,10 @@ async fn a_stranger_can_neither_complete_nor_release() {
     let row = dynamodb.row(claimed.delivery_id()).await.unwrap();
     for event in ["evt_1", "evt_unknown"] {
         let forged = || claim_of(event, Owner::new("stranger", [9; 8]));
-        assert!(matches!(ledger.complete(&forged(), &receipt(START)).await, Err(SettleError::Overtaken)));
-        assert!(matches!(ledger.release(&forged(), START, "no").await, Err(SettleError::Overtaken)));
+        assert!(matches!(ledger.complete(&forged(), &receipt(START)).await, Err(FinishError::Overtaken)));
+        assert!(matches!(ledger.release(&forged(), START, "no").await, Err(FinishError::Overtaken)));
     }
-    assert_eq!(dynamodb.rows().await, [row], "nothing changed, and nothing came to be");
+    assert_eq!(dynamodb.rows().await, [row], "the table should not change");
 }
 
 #[tokio::test]
@@ -174,16 +174,16 @@ async fn every_claim_reports_the_attempts() {
         async |wanted: ClaimRequest, owner, now| ledger.claim(wanted, attempt(owner, now)).await.unwrap().attempts;
     let event = || ClaimRequest::Delivery(delivery("evt_1", "evt_1"));
     assert_eq!(attempts(event(), 1, START).await, Some(1), "won");
-    assert_eq!(attempts(event(), 1, START).await, Some(1), "asked again");
+    assert_eq!(attempts(event(), 1, START).await, Some(1), "sent again");
     assert_eq!(attempts(event(), 2, START).await, Some(1), "in progress");
     let by_key = ClaimRequest::Pending(delivery("evt_1", "").id);
-    assert_eq!(attempts(by_key, 3, START.after(LEASE)).await, Some(2), "taken over by its key");
+    assert_eq!(attempts(by_key, 3, START.after(LEASE)).await, Some(2), "taken over by key");
     assert_eq!(attempts(event(), 4, START.after(LEASE * 2)).await, Some(3), "taken over");
     ledger.complete(&claim_of("evt_1", attempt(4, START).owner), &receipt(START)).await.unwrap();
     assert_eq!(attempts(event(), 5, START).await, Some(3), "published");
 }
 
-/// In every state of the first fact, its row and its message stay unchanged.
+/// In every state, the first fact's row and message stay unchanged.
 #[tokio::test]
 async fn other_content_never_takes_over_a_row() {
     let dynamodb = DynamoDb::start().await;
@@ -191,8 +191,8 @@ async fn other_content_never_takes_over_a_row() {
     let refused = async |owner, now, state: &str| {
         let before = dynamodb.rows().await;
         let other = ClaimRequest::Delivery(delivery("evt_1", "other content"));
-        let standing = ledger.claim(other, attempt(owner, now)).await.unwrap().claim;
-        assert!(matches!(standing, Err(Refusal::OtherContent)), "{state}: {standing:?}");
+        let claim = ledger.claim(other, attempt(owner, now)).await.unwrap().claim;
+        assert!(matches!(claim, Err(Refusal::BodyMismatch)), "{state}: {claim:?}");
         assert_eq!(dynamodb.rows().await, before, "{state}");
     };
     let claimed = win(&ledger, "evt_1", attempt(1, START)).await;
@@ -206,7 +206,7 @@ async fn other_content_never_takes_over_a_row() {
     assert!(matches!(claim(&ledger, "evt_1", attempt(7, START)).await, Err(Refusal::Done)));
 }
 
-/// Since the first claim, the configuration or the text of the event may have changed.
+/// The configuration or the text of the event may have changed since the first claim.
 #[tokio::test]
 async fn every_attempt_gets_the_first_claims_message() {
     let dynamodb = DynamoDb::start().await;
@@ -236,7 +236,7 @@ async fn every_attempt_gets_the_first_claims_message() {
     assert_eq!(row["attempts"], number(4));
 }
 
-/// DynamoDB takes no key of more than 2,048 bytes.
+/// DynamoDB accepts keys of at most 2,048 bytes.
 #[tokio::test]
 async fn the_longest_ids_make_a_valid_key() {
     let dynamodb = DynamoDb::start().await;
@@ -254,7 +254,7 @@ async fn the_longest_ids_make_a_valid_key() {
         let claimed = ledger.claim(ClaimRequest::Delivery(delivery), attempt(1, START)).await.unwrap();
         let Ok(claim) = claimed.claim else { panic!() };
         ledger.lock_debounce(&claim, &quiet, START, START.after(LEASE)).await.unwrap();
-        // No other lead, status or kind has the same key.
+        // No other lead, status or kind shares the key.
         let others = [
             DebounceKey::status(Some(&part), &part, "OPPORTUNITY"),
             DebounceKey::status(Some(&part), "lead_1", &part),

@@ -1,6 +1,6 @@
-//! No second sees more alerts than an email subscription survives, whatever the number of
-//! processes. The tests cover the slots in the table, the wait of an attempt, the redrive's rate,
-//! and real processes.
+//! No second has more alerts than an email subscription accepts, with any number of processes. The
+//! tests cover the slots in the table, the wait of an attempt, the redrive's rate, and real
+//! processes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, SettleError, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay, Unpublished};
@@ -39,7 +39,7 @@ fn rate(per_second: u64) -> AlertRate {
     AlertRate::new(per_second).unwrap()
 }
 
-/// Returns the most moments in any window of one second.
+/// Returns the highest number of moments in any window of one second.
 fn most_in_a_second(moments: &[Duration]) -> usize {
     let mut moments = moments.to_vec();
     moments.sort();
@@ -64,10 +64,10 @@ async fn a_slot_has_one_owner_who_may_ask_again() {
     let slot = rate(5).slot_at(START);
     assert!(ledger.take_slot(&first, slot).await.unwrap());
     assert!(!ledger.take_slot(&second, slot).await.unwrap());
-    assert!(ledger.take_slot(&first, slot).await.unwrap(), "the answer was lost");
+    assert!(ledger.take_slot(&first, slot).await.unwrap(), "the owner should get its slot again after a lost answer");
     assert!(ledger.take_slot(&second, rate(5).next(slot)).await.unwrap());
     assert_eq!(dynamodb.rows().await.len(), 2);
-    assert_eq!(dynamodb.pending().await, [], "a slot is not a delivery");
+    assert_eq!(dynamodb.pending().await, [], "a slot should not be a pending delivery");
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn the_row_of_a_slot_has_its_start_and_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_of_fifty_gets_the_slot() {
+async fn one_of_fifty_concurrent_attempts_gets_a_slot() {
     let dynamodb = DynamoDb::start().await;
     for round in 0..20 {
         let slot = rate(5).slot_at(START.after(SECOND * round));
@@ -101,12 +101,12 @@ async fn one_of_fifty_gets_the_slot() {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Answers {
     After(Duration),
-    /// All at the same time, if they were asked before this time.
+    /// All answers to earlier requests come at this time.
     NotBefore(Duration),
     Error,
 }
 
-/// Slots that all attempts share, and a topic that notes when each publish starts.
+/// Slots that all attempts share, and a topic that records the start of each publish.
 #[derive(Clone)]
 struct Shared {
     began: Instant,
@@ -119,7 +119,7 @@ struct State {
     slots: BTreeMap<Slot, Owner>,
     asked: usize,
     released: Vec<String>,
-    /// Since the beginning.
+    /// Each published body, with the time since the start.
     published: Vec<(String, Duration)>,
     backlog: BTreeSet<String>,
 }
@@ -170,8 +170,8 @@ impl Ledger for Shared {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
@@ -192,20 +192,20 @@ impl Ledger for Shared {
         Ok(taken)
     }
 
-    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, _: &Receipt) -> Result<(), FinishError> {
         self.state().backlog.remove(claim.delivery_id().as_str());
         Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), SettleError> {
+    async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), FinishError> {
         self.state().released.push(error.to_owned());
         Ok(())
     }
@@ -251,7 +251,7 @@ async fn concurrent_alerts_take_successive_slots() {
     assert_eq!(shared.moments(), [5, 200, 400, 600, 800].map(Duration::from_millis));
 }
 
-/// In half of its ten seconds, an attempt reaches 26 slots.
+/// An attempt reaches 26 slots in half of its ten seconds.
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_reaches_no_free_slot_releases_at_once() {
     let shared = Shared::new(FAST);
@@ -270,12 +270,12 @@ async fn an_attempt_that_reaches_no_free_slot_releases_at_once() {
     for (relayed, after) in refused {
         assert!(matches!(relayed.outcome, Outcome::Unpublished { cause: Unpublished::NoSlot, released: Ok(()) }));
         assert!(relayed.outcome.found_no_slot() && relayed.outcome.is_claimed());
-        assert!(after < SECOND, "it holds an execution of Lambda's for {after:?}");
+        assert!(after < SECOND, "it should not occupy Lambda for {after:?}");
     }
     assert!(shared.state().released.iter().all(|error| error.contains("ALERTS_PER_SECOND")));
     let moments = shared.moments();
     assert!(most_in_a_second(&moments) <= 6, "{moments:?}");
-    assert!(moments.iter().all(|at| *at <= SECOND * 5), "too little time would be left to publish");
+    assert!(moments.iter().all(|at| *at <= SECOND * 5), "later publishes would have too little time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,7 +287,8 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
         Message::Status { body: "{}".into(), attributes: BTreeMap::new(), group: group.clone(), deduplication: group };
     let change = Delivery { message, ..delivery("evt_2", "evt_2") };
     let invocation = shared.invocation("evt_2", SECOND * 10);
-    // The double grants only alerts, so a real ledger grants the claim of the stream's message.
+    // The double grants only claims on alerts, so a real ledger grants the claim on the stream's
+    // message.
     let dynamodb = DynamoDb::start().await;
     let relay = Relay { pacer: AlertRate::new(5).map(Pacer::new), ..relay(dynamodb.ledger(), shared.clone()) };
     assert!(matches!(
@@ -298,8 +299,8 @@ async fn without_a_pace_and_for_the_stream_no_slot_is_taken() {
     assert_eq!(dynamodb.rows().await.len(), 1);
 }
 
-/// An answer that comes more than a second after the start of its slot is too late for the slot.
-/// The next slot is as far ahead as the ledger is slow.
+/// An answer is too late for its slot if it comes more than a second after the slot's start. The
+/// attempt then asks for a slot that is later by the ledger's delay.
 #[tokio::test(start_paused = true)]
 async fn a_ledger_slower_than_a_second_stops_no_alert() {
     let shared = Shared::new(Answers::After(Duration::from_millis(1700)));
@@ -309,7 +310,7 @@ async fn a_ledger_slower_than_a_second_stops_no_alert() {
 
 /// Fifteen attempts get the slots of three seconds, and all answers come at the same time.
 #[tokio::test(start_paused = true)]
-async fn slots_that_are_granted_late_make_no_burst() {
+async fn slots_granted_late_cause_no_burst() {
     let shared = Shared::new(Answers::NotBefore(SECOND * 3));
     let attempts = (0..15).map(|number| {
         let shared = shared.clone();
@@ -334,7 +335,8 @@ async fn without_a_slot_the_next_attempt_alerts() {
     for (answers, failure) in [
         (Answers::Error, "pacing failed: the ledger could not take a slot: throttled"),
         (Answers::After(SECOND * 60), "pacing failed: the ledger did not answer in time"),
-        // Every slot is over when the answer comes. No other alert has it, so an alarm must count this.
+        // Every slot is over when the answer comes. No other alert has it, so this must count as a
+        // failure.
         (Answers::After(Duration::from_millis(2600)), "pacing failed: the ledger did not answer in time"),
     ] {
         let shared = Shared::new(answers);
@@ -346,7 +348,7 @@ async fn without_a_slot_the_next_attempt_alerts() {
     }
 }
 
-/// While its clock was an hour ahead, the process asked for a slot.
+/// The process asked for a slot while its clock was an hour ahead.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_back_stops_no_alert() {
     let shared = Shared::new(FAST);
@@ -361,7 +363,7 @@ async fn a_clock_that_is_set_back_stops_no_alert() {
         ));
     }
     assert_eq!(shared.moments(), [5, 200].map(Duration::from_millis));
-    assert_eq!(shared.state().asked, 2, "a slot that the process has asked for");
+    assert_eq!(shared.state().asked, 2, "the process should not ask for the same slot again");
 }
 
 // ── The redrive ──────────────────────────────────────────────────────────────────────────────────
@@ -389,7 +391,7 @@ async fn a_backlog_of_a_thousand_drains_at_the_configured_rate() {
         let shared = Shared::new(FAST);
         drain(&shared, per_second, 1000).await;
         let moments = shared.moments();
-        // The double has no leases, so two runs side by side can publish the same alert.
+        // The double has no leases, so two concurrent runs can publish the same alert.
         let alerts: BTreeSet<_> = shared.state().published.iter().map(|(body, _)| body.clone()).collect();
         assert_eq!(alerts.len(), 1000);
         let took = moments.iter().max().unwrap().as_secs_f64();
@@ -408,9 +410,9 @@ async fn a_redrive_asks_for_each_slot_once() {
     assert_eq!((state.asked, state.slots.len()), (200, 200));
 }
 
-/// New alerts come three times as fast as they may be published, for ten minutes.
+/// For ten minutes, new alerts come three times as fast as the pace.
 #[tokio::test(start_paused = true)]
-async fn new_alerts_do_not_starve_what_is_pending() {
+async fn new_alerts_do_not_starve_pending_ones() {
     let shared = Shared::new(FAST);
     let new = async {
         let coming = (0..10 * 60 * 15).map(|number| {
@@ -437,7 +439,7 @@ async fn new_alerts_do_not_starve_what_is_pending() {
 
 // ── Over the wire ────────────────────────────────────────────────────────────────────────────────
 
-/// The environment with this rate, or with none.
+/// Returns the environment with this rate, or without a rate.
 fn at_rate(world: &World, per_second: Option<u64>) -> Vec<(&'static str, String)> {
     let mut environment = environment(&world.aws);
     environment.retain(|(name, _)| *name != "ALERTS_PER_SECOND");
@@ -445,7 +447,7 @@ fn at_rate(world: &World, per_second: Option<u64>) -> Vec<(&'static str, String)
     environment
 }
 
-/// Returns when each publish arrived at SNS, since the first one.
+/// Returns the arrival of each publish at SNS, since the first arrival.
 fn arrivals(world: &World) -> Vec<Duration> {
     let journal = world.aws.journal();
     let publishes: Vec<_> = journal.iter().filter(|call| call.operation == "publish").map(|call| call.at).collect();
@@ -471,9 +473,9 @@ async fn an_alert_takes_four_calls_with_a_pace_and_three_without() {
     }
 }
 
-/// Without a rate in the environment, so at the default.
+/// The environment has no rate, so the default applies.
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_at_once_over_ten_processes_keep_the_pace() {
+async fn fifty_concurrent_alerts_over_ten_processes_keep_the_pace() {
     let world = World::new().await;
     let events: Mutex<Vec<_>> = Mutex::new((0..50).map(|number| format!("evt_{number}")).collect());
     let (world, events) = (&world, &events);
@@ -489,7 +491,7 @@ async fn fifty_at_once_over_ten_processes_keep_the_pace() {
     let arrivals = arrivals(world);
     assert_eq!(arrivals.len(), 50);
     assert!(most_in_a_second(&arrivals) <= EMAIL_LIMIT, "{arrivals:?}");
-    // 49 slots of 0.2 s lie between the first alert and the last, if none is left out.
+    // If no slot is left out, 49 slots of 0.2 s lie between the first alert and the last.
     let took = arrivals.iter().max().unwrap();
     assert!((SECOND * 9..SECOND * 20).contains(took), "{took:?}");
 }

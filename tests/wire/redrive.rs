@@ -1,6 +1,6 @@
-//! The redrive on a real DynamoDB engine and a stub SNS: what it publishes, what it leaves, and
-//! what it reports. It runs as a process if it is killed or meets another redrive, and in this
-//! process if hours must pass.
+//! The redrive on a real DynamoDB engine and a stub SNS: its publishes, the deliveries that it
+//! leaves pending, and its report. The redrive runs as a process if a test kills it or runs two at
+//! once. If hours must pass, it runs in the test's own process.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ use futures_util::future::join;
 use futures_util::stream::{self, Stream};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, Ledger, LedgerError, MayAlert, Pending, Receipt, SettleError,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
@@ -29,12 +29,12 @@ use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redri
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
 
-/// As in `template.yaml`.
+/// The timeout in `template.yaml`.
 const TIMEOUT: Duration = Duration::from_secs(72);
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl World {
-    /// A delivery whose first attempt died `ago`, as its lease ended.
+    /// Creates a delivery whose first attempt died. Its lease ended `ago`.
     async fn abandoned(&self, event: &str, ago: Duration) -> DeliveryId {
         self.abandoned_as(delivery(event), ago).await
     }
@@ -57,7 +57,7 @@ impl World {
         Lambda::start_redrive_with(&self.aws, vec![("STATUS_TOPIC_ARN", format!("{TOPIC}-status"))], timeout).await
     }
 
-    /// One run, in this process, that begins at a time of the test's choosing.
+    /// Runs the redrive in this process, at any time.
     async fn run(&self, now: Timestamp) -> Result<Report, Incomplete> {
         self.run_at(Urgency::Patient, now).await
     }
@@ -116,7 +116,7 @@ fn change(event: &str) -> Delivery {
 }
 
 /// Returns the log line of the last run.
-async fn line_of_run(redrive: Lambda) -> Value {
+async fn log_line(redrive: Lambda) -> Value {
     let log = redrive.log().await;
     let mut lines = log.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines.find(|line| line["message"] == "redrive").unwrap()
@@ -125,11 +125,11 @@ async fn line_of_run(redrive: Lambda) -> Value {
 fn report(said: Said) -> Value {
     match said {
         Said::Response(report) => report,
-        said => panic!("no report, but {said:?}"),
+        said => panic!("expected a report, got {said:?}"),
     }
 }
 
-fn all_out(count: u64) -> Value {
+fn all_published(count: u64) -> Value {
     json!({"scanned": count, "published": count, "duplicates": 0, "stillPending": 0, "oldestPendingAgeSeconds": 0})
 }
 
@@ -139,7 +139,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn publishes_what_a_killed_webhook_left() {
+async fn publishes_the_delivery_of_a_killed_webhook() {
     let world = World::new().await;
     let timeout = Duration::from_secs(1);
     let mut webhook = Lambda::start(environment(&world.aws), timeout).await;
@@ -152,7 +152,7 @@ async fn publishes_what_a_killed_webhook_left() {
     let too_early = report(redrive.invoke(&json!({})).await);
     assert_eq!((&too_early["stillPending"], &too_early["published"]), (&json!(1), &json!(0)));
     tokio::time::sleep(timeout + LEASE_MARGIN).await;
-    assert_eq!(redrive.invoke(&json!({"from": "a schedule"})).await, Said::Response(all_out(1)));
+    assert_eq!(redrive.invoke(&json!({"from": "a schedule"})).await, Said::Response(all_published(1)));
     assert_eq!(world.aws.alerts(), ["evt_1"]);
     let publish = &world.aws.published()[0];
     let row = world.row_of(&DeliveryId::alert(Some("ws_abc123xyz"), "evt_1")).await;
@@ -195,7 +195,7 @@ async fn one_poisoned_delivery_stops_no_other() {
     let first = report(redrive.invoke(&json!({})).await);
     assert_eq!((&first["scanned"], &first["published"], &first["stillPending"]), (&json!(101), &json!(100), &json!(1)));
     let age = first["oldestPendingAgeSeconds"].as_u64().unwrap();
-    assert!((132..150).contains(&age), "from its first claim on: {age}");
+    assert!((132..150).contains(&age), "the age should count from the first claim: {age}");
     assert_eq!(world.aws.alerts().len(), 100);
     let row = world.row_of(&poisoned).await;
     assert_eq!((&row["state"], &row["attempts"]), (&S("PENDING".into()), &N("2".into())));
@@ -221,10 +221,11 @@ async fn backs_off_but_never_gives_up() {
         attempts = now;
     }
     let gaps: Vec<_> = tried_at.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    // A release comes some milliseconds after the minute's beginning, so that a wait of a minute is over in the next but one.
+    // A release comes some milliseconds after the start of a run, so a wait of one minute skips one
+    // run.
     assert_eq!(gaps[..8], [1, 1, 1, 1, 2, 3, 5, 9]);
     assert!(gaps[8..].len() >= 5 && gaps[8..].iter().all(|gap| *gap == 15), "{gaps:?}");
-    // Who has mended the topic need not wait, nor need SendPilot, if it should come again.
+    // An operator who has fixed the topic need not wait. A retry by SendPilot does not wait either.
     world.run_at(Urgency::AtOnce, begun.after(MINUTE * 119)).await.unwrap();
     assert_eq!(world.row_of(&id).await["attempts"], N((attempts + 1).to_string()));
     let attempt = Attempt {
@@ -248,7 +249,7 @@ async fn two_redrives_publish_each_delivery_once() {
     let [one, other] = [report(one), report(other)];
     let published = [&one, &other].map(|report| report["published"].as_u64().unwrap());
     assert_eq!(published[0] + published[1], 1000, "{one} {other}");
-    assert!(published.iter().all(|published| *published > 0), "both had work to do: {one} {other}");
+    assert!(published.iter().all(|published| *published > 0), "both should publish: {one} {other}");
     let alerts = sorted(world.aws.alerts());
     assert_eq!(alerts.len(), 1000);
     assert!(alerts.windows(2).all(|pair| pair[0] != pair[1]));
@@ -256,7 +257,7 @@ async fn two_redrives_publish_each_delivery_once() {
 }
 
 #[tokio::test]
-async fn the_longest_overdue_is_first() {
+async fn publishes_the_longest_overdue_first() {
     let world = World::new().await;
     let count = u32::try_from(6 * ALERT_WORKERS).unwrap();
     for number in 0..count {
@@ -272,13 +273,13 @@ async fn the_longest_overdue_is_first() {
 }
 
 #[tokio::test]
-async fn claims_nothing_that_it_has_no_time_for() {
+async fn claims_only_what_it_has_time_for() {
     let world = World::new().await;
     let count = ALERT_WORKERS * 10;
     for number in 0..count {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
     }
-    // Each delivery has 500 ms.
+    // The publishes are slow, because each delivery has only 500 ms.
     for _ in 0..count {
         world.aws.next("publish", Fault::Delayed(Duration::from_millis(250)));
     }
@@ -286,7 +287,7 @@ async fn claims_nothing_that_it_has_no_time_for() {
     let mut redrive = Lambda::start_redrive(&world.aws, timeout).await;
     let begun = std::time::Instant::now();
     let first = report(redrive.invoke(&json!({})).await);
-    assert!(begun.elapsed() < timeout, "Lambda would have killed it");
+    assert!(begun.elapsed() < timeout, "it should end before Lambda kills the process");
     assert_eq!(first["published"].as_u64().unwrap() + first["stillPending"].as_u64().unwrap(), count as u64, "{first}");
     assert!(first["stillPending"].as_u64().unwrap() >= ALERT_WORKERS as u64, "{first}");
     world.aws.clear();
@@ -295,7 +296,7 @@ async fn claims_nothing_that_it_has_no_time_for() {
     assert_eq!(world.aws.alerts().len(), count);
 }
 
-/// With the template's 72 seconds, each publish that hangs takes 9 seconds.
+/// With the template's timeout of 72 seconds, each hanging publish takes 9 seconds.
 #[tokio::test]
 async fn a_hanging_stream_delays_no_alert() {
     let world = World::new().await;
@@ -308,7 +309,7 @@ async fn a_hanging_stream_delays_no_alert() {
     let begun = std::time::Instant::now();
     redrive.begin(&json!({})).await;
     while world.aws.alerts().is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(3), "the alert waits for the stream");
+        assert!(begun.elapsed() < Duration::from_secs(3), "the alert should not wait for the stream");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let report = redrive.said().await;
@@ -317,17 +318,17 @@ async fn a_hanging_stream_delays_no_alert() {
     let mut calls = world.aws.calls();
     calls.retain(|call| call.ends_with("publish"));
     let before = calls.iter().position(|call| call == "publish").unwrap();
-    assert!(before <= STREAM_WORKERS, "the alert waits for one of {before} publishes");
+    assert!(before <= STREAM_WORKERS, "the alert should not wait for {before} publishes");
     let tried = calls.len() - 1;
-    assert!(tried < STREAM_WORKERS + MAX_TIMEOUTS as usize, "{tried} publishes were waited for");
-    let line = line_of_run(redrive).await;
+    assert!(tried < STREAM_WORKERS + MAX_TIMEOUTS as usize, "the run should not wait for {tried} publishes");
+    let line = log_line(redrive).await;
     assert_eq!((&line["stoppedEarly"], &line["level"]), (&json!("stream"), &json!("WARN")), "{line}");
 
     world.aws.clear();
     let mut next = world.with_stream(TIMEOUT).await;
     let report = self::report(next.invoke(&json!({})).await);
     assert_eq!((&report["published"], &report["stillPending"]), (&json!(80), &json!(0)), "{report}");
-    let line = line_of_run(next).await;
+    let line = log_line(next).await;
     assert_eq!((&line["stoppedEarly"], &line["level"]), (&json!(null), &json!("INFO")), "{line}");
 }
 
@@ -345,13 +346,13 @@ async fn hanging_alerts_delay_no_stream_message() {
     let report = report(redrive.invoke(&json!({})).await);
     assert_eq!((&report["published"], &report["stillPending"]), (&json!(20), &json!(20)), "{report}");
     let tried = world.aws.calls().iter().filter(|call| *call == "publish").count();
-    assert!(tried < ALERT_WORKERS + MAX_TIMEOUTS as usize, "{tried} publishes were waited for");
-    assert_eq!(line_of_run(redrive).await["stoppedEarly"], json!("alerts"));
+    assert!(tried < ALERT_WORKERS + MAX_TIMEOUTS as usize, "the run should not wait for {tried} publishes");
+    assert_eq!(log_line(redrive).await["stoppedEarly"], json!("alerts"));
     let untouched = world.dynamodb.pending().await.iter().filter(|row| row["attempts"] == N("1".into())).count();
-    assert_eq!(untouched, 20 - tried, "what is left to the next run is not claimed");
+    assert_eq!(untouched, 20 - tried, "deliveries left to the next run should not be claimed");
 }
 
-/// A topic that refuses immediately takes none of the run's time.
+/// A topic that refuses immediately costs the run no time.
 #[tokio::test]
 async fn tries_every_delivery_on_a_refusing_topic() {
     let world = World::new().await;
@@ -362,7 +363,7 @@ async fn tries_every_delivery_on_a_refusing_topic() {
     let mut redrive = world.with_stream(TIMEOUT).await;
     assert_eq!(report(redrive.invoke(&json!({})).await)["stillPending"], json!(20));
     assert_eq!(world.aws.calls().iter().filter(|call| *call == "status publish").count(), 20);
-    assert_eq!(line_of_run(redrive).await["stoppedEarly"], json!(null));
+    assert_eq!(log_line(redrive).await["stoppedEarly"], json!(null));
 }
 
 #[tokio::test]
@@ -371,7 +372,7 @@ async fn reports_the_pending_age_per_topic() {
     let now = now();
     let ages = |report: &Report| (report.oldest_pending_age_seconds, report.oldest_stream_pending_age_seconds);
     assert_eq!(ages(&world.run(now).await.unwrap()), (0, None));
-    // Attempts that are still running have claimed both, so the run leaves both alone.
+    // Unexpired claims keep the run from publishing.
     let held = async |delivery: Delivery, since: Duration| {
         let id = world.abandoned_as(delivery, since - Duration::from_secs(12)).await;
         world.set(&id, "leaseUntil", Some(N(now.after(MINUTE).as_millis().to_string()))).await;
@@ -382,7 +383,7 @@ async fn reports_the_pending_age_per_topic() {
     held(change("evt_2"), 60 * MINUTE).await;
     held(change("evt_3"), 5 * MINUTE).await;
     let (alerts, stream) = ages(&world.run(now).await.unwrap());
-    assert!((110..=120).contains(&alerts), "a row of the stream makes no alert old: {alerts}");
+    assert!((110..=120).contains(&alerts), "a delivery to the stream should not affect the age of alerts: {alerts}");
     assert!((3590..=3600).contains(&stream.unwrap()), "{stream:?}");
 }
 
@@ -405,7 +406,8 @@ fn the_last_part_of_a_key_marks_a_stream_delivery() {
     }
 }
 
-/// A ledger that lists rows of the stream and then one alert, with a topic that takes only alerts.
+/// A ledger that lists deliveries to the stream and then one alert, with a topic that accepts only
+/// alerts.
 struct Backlog {
     stream: usize,
 }
@@ -424,27 +426,27 @@ impl Ledger for &Backlog {
         _: &DebounceKey,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
-        Ok(MayAlert::Yes)
+    ) -> Result<MayPublish, LedgerError> {
+        Ok(MayPublish::Yes)
     }
 
     async fn take_slot(&self, _: &Claim, _: Slot) -> Result<bool, LedgerError> {
         Ok(true)
     }
 
-    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, _: &Claim, _: &Receipt) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, _: &Claim, _: &DeliveryId, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, _: &Claim, _: &str, _: Timestamp) -> Result<(), FinishError> {
         Ok(())
     }
 
-    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), SettleError> {
+    async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), FinishError> {
         Ok(())
     }
 
@@ -492,7 +494,7 @@ async fn a_row_without_a_message_stops_no_other() {
 }
 
 #[tokio::test]
-async fn publishes_what_it_can_list_and_reports_the_rest() {
+async fn publishes_listed_deliveries_and_reports_an_incomplete_listing() {
     let world = World::new().await;
     for number in 0..40 {
         world.abandoned(&format!("evt_{number}"), MINUTE).await;
@@ -501,13 +503,13 @@ async fn publishes_what_it_can_list_and_reports_the_rest() {
     for _ in 0..opportunity_alerts::aws::ATTEMPTS {
         world.aws.next("list", Fault::Refused(400));
     }
-    let Said::Error(error) = redrive.invoke(&json!({})).await else { panic!("no error") };
+    let Said::Error(error) = redrive.invoke(&json!({})).await else { panic!("expected an error") };
     let message = error["errorMessage"].as_str().unwrap();
     assert!(message.starts_with("the listing of what is pending is incomplete: the ledger could not list"), "{error}");
-    let out = world.aws.alerts().len();
-    assert!((1..40).contains(&out), "{out}");
+    let published = world.aws.alerts().len();
+    assert!((1..40).contains(&published), "{published}");
     let rest = report(redrive.invoke(&json!({})).await);
-    assert_eq!(rest["published"].as_u64().unwrap() as usize, 40 - out);
+    assert_eq!(rest["published"].as_u64().unwrap() as usize, 40 - published);
     assert_eq!(world.aws.alerts().len(), 40);
     let log = redrive.log().await;
     assert!(log.contains("the ledger could not list") && !log.contains("SdkBody"), "{log}");
@@ -517,7 +519,7 @@ async fn publishes_what_it_can_list_and_reports_the_rest() {
 async fn reports_published_but_unrecorded_as_both() {
     let world = World::new().await;
     world.abandoned("evt_1", MINUTE).await;
-    // The completion fails until its deadline. A delivery has a quarter of the run.
+    // The completion fails until its deadline.
     (0..99).for_each(|_| world.aws.next("complete", Fault::Refused(500)));
     let mut redrive = Lambda::start_redrive(&world.aws, Duration::from_secs(4)).await;
     let report = report(redrive.invoke(&json!({})).await);
@@ -534,7 +536,7 @@ async fn a_slow_table_leaves_nothing_pending() {
     let world = World::with_fate(slow).await;
     world.abandoned("evt_1", MINUTE).await;
     let mut redrive = world.process().await;
-    assert_eq!(redrive.invoke(&json!({})).await, Said::Response(all_out(1)));
+    assert_eq!(redrive.invoke(&json!({})).await, Said::Response(all_published(1)));
     assert_eq!(world.aws.alerts(), ["evt_1"]);
 }
 
@@ -544,12 +546,12 @@ async fn a_lost_answer_to_a_takeover_costs_nothing() {
     world.abandoned("evt_1", MINUTE).await;
     let mut redrive = world.process().await;
     world.aws.next("takeover", Fault::AnswerLost);
-    assert_eq!(redrive.invoke(&json!({})).await, Said::Response(all_out(1)));
+    assert_eq!(redrive.invoke(&json!({})).await, Said::Response(all_published(1)));
     assert_eq!(world.aws.calls().iter().filter(|call| *call == "takeover").count(), 2);
     assert_eq!(world.aws.alerts(), ["evt_1"]);
 }
 
-/// DynamoDB reads no more than 1 MB for one page, however few rows that are.
+/// DynamoDB ends a page after 1 MB, even if it has only a few rows.
 #[tokio::test]
 async fn reads_every_page_of_the_listing() {
     let world = World::new().await;
@@ -558,7 +560,7 @@ async fn reads_every_page_of_the_listing() {
         world.set(&id, "pending", Some(S("3".into()))).await;
         world.set(&id, "lastError", Some(S("x".repeat(300_000)))).await;
     }
-    assert_eq!(world.process().await.invoke(&json!({})).await, Said::Response(all_out(10)));
+    assert_eq!(world.process().await.invoke(&json!({})).await, Said::Response(all_published(10)));
     let lists = world.aws.calls().iter().filter(|call| *call == "list").count();
     assert!(lists > usize::from(PENDING_SHARDS) + 1, "{lists}");
 }

@@ -1,5 +1,5 @@
-//! One event with two deliveries: the real binaries with the lead status stream on. One topic is
-//! unreachable, another attempt has one delivery, or the function is killed.
+//! One event with two deliveries: the real binaries with the lead status stream on. A topic is
+//! unreachable, another attempt has claimed a delivery, or the function is killed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ impl World {
         self.dynamodb.row(&id).await.map_or("none".into(), |row| row["state"].as_s().unwrap().clone())
     }
 
-    /// Returns the report of one run that takes up every pending delivery at once.
+    /// Runs the redrive without backoff, and returns its report.
     async fn redriven(&self, stream: &str) -> Value {
         match self.redrive(stream).await.invoke(&json!({"now": true})).await {
             Said::Response(report) => report,
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// Of the alert, and of the message to the stream.
+    /// Returns the states of the alert and of the message to the stream.
     async fn states(&self) -> [String; 2] {
         let workspace = Some("ws_abc123xyz");
         [
@@ -80,7 +80,7 @@ async fn a_failing_stream_topic_stops_no_alert() {
 /// If the stream's topic fails in any way, SendPilot still gets 200 and never sends the event
 /// again. The redrive publishes the message.
 #[tokio::test]
-async fn the_redrive_publishes_what_a_broken_stream_refused() {
+async fn the_redrive_publishes_messages_that_the_stream_refused() {
     let case = async |fault: Fault, status: &str, outcome: &str, alert: &str| {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;
@@ -113,7 +113,7 @@ async fn a_message_of_a_dying_attempt_is_published() {
         world.aws.next("status publish", Fault::HeldBefore);
         first.begin(&event).await;
         world.aws.held().await;
-        // By then the alert is published and completed.
+        // The alert has time to be published and completed.
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(second.answer(&event).await, (200, said(outcome)));
         first.kill().await;
@@ -126,7 +126,7 @@ async fn a_message_of_a_dying_attempt_is_published() {
 
 /// Without a row, only SendPilot knows of the message.
 #[tokio::test]
-async fn an_unclaimed_message_is_answered_503() {
+async fn answers_503_if_the_message_is_not_claimed() {
     let case = async |(fault, status, outcome): (Fault, &str, &str)| {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;
@@ -168,7 +168,7 @@ async fn alert_and_message_do_not_wait_for_each_other() {
     }
     let begun = std::time::Instant::now();
     assert_eq!(function.answer(&event()).await.0, 200);
-    // One after the other, they would take four times so long.
+    // In sequence, they would take four times as long.
     assert!(begun.elapsed() < slow * 3, "{:?}", begun.elapsed());
 }
 
@@ -185,7 +185,7 @@ async fn a_hanging_stream_call_delays_no_alert() {
     }
 }
 
-/// Its executions are the account's, and alerts need them.
+/// A waiting function occupies one of the account's concurrent executions, which alerts need.
 #[tokio::test]
 async fn gives_up_a_hanging_stream_topic_early() {
     let world = World::new().await;
@@ -201,28 +201,30 @@ async fn gives_up_a_hanging_stream_topic_early() {
 }
 
 #[tokio::test]
-async fn the_redrive_finishes_what_a_killed_webhook_left() {
+async fn the_redrive_finishes_the_deliveries_of_a_killed_webhook() {
     for (call, left) in [("status publish", "status"), ("publish", "alert")] {
         let world = World::new().await;
         let mut function = world.streaming(STREAM).await;
         world.aws.next(call, Fault::HeldBefore);
         function.begin(&event()).await;
         world.aws.held().await;
-        // Time for the other delivery to come to its end.
+        // The other delivery has time to end.
         tokio::time::sleep(Duration::from_millis(500)).await;
         function.kill().await;
         tokio::time::sleep(TIMEOUT + LEASE_MARGIN).await;
-        let Said::Response(report) = world.redrive(STREAM).await.invoke(&json!({})).await else { panic!("no report") };
+        let Said::Response(report) = world.redrive(STREAM).await.invoke(&json!({})).await else {
+            panic!("expected a report")
+        };
         assert_eq!((&report["published"], &report["stillPending"]), (&json!(1), &json!(0)), "{left}: {report}");
         assert_eq!((world.aws.alerts(), world.aws.statuses()), (vec!["evt_1".into()], vec!["evt_1".into()]), "{left}");
         assert_eq!(world.states().await, ["PUBLISHED", "PUBLISHED"], "{left}");
     }
 }
 
-/// Nobody waits for the message any more. A row that stayed pending would hide another row that
-/// somebody waits for.
+/// The message has no subscriber any more. If its row stayed pending, it would hide rows that
+/// matter.
 #[tokio::test]
-async fn discards_what_is_pending_for_a_stream_turned_off() {
+async fn discards_pending_messages_to_a_stream_turned_off() {
     let world = World::new().await;
     let id = DeliveryId::status(Some("ws_abc123xyz"), "evt_1");
     let days_30 = Duration::from_secs(30 * 86_400);
@@ -240,7 +242,7 @@ async fn discards_what_is_pending_for_a_stream_turned_off() {
 
     let begun = SystemTime::now();
     let mut redrive = world.redrive("").await;
-    let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("no report") };
+    let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("expected a report") };
     let expected = json!({
         "scanned": 1, "published": 0, "discarded": 1, "duplicates": 0, "stillPending": 0,
         "oldestPendingAgeSeconds": 0, "oldestStreamPendingAgeSeconds": 0,
@@ -251,12 +253,12 @@ async fn discards_what_is_pending_for_a_stream_turned_off() {
     assert!(row["lastError"].as_s().unwrap().contains("the lead status stream is off"), "{row:?}");
     let expires: u64 = row["expiresAt"].as_n().unwrap().parse().unwrap();
     let expected = Timestamp::from(begun).after(days_30).as_secs();
-    assert!((expected..expected + 60).contains(&expires), "as a published row does: {expires}");
+    assert!((expected..expected + 60).contains(&expires), "it should expire like a published row: {expires}");
     assert_eq!(world.dynamodb.pending().await, []);
 
-    // No later run finds the row. SendPilot's repetition is a duplicate, even with the stream on
+    // No later run finds the row. A retry by SendPilot is a duplicate, even if the stream is on
     // again.
-    let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("no report") };
+    let Said::Response(report) = redrive.invoke(&json!({"now": true})).await else { panic!("expected a report") };
     assert_eq!(report["scanned"], 0, "{report}");
     let log = redrive.log().await;
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -278,7 +280,7 @@ async fn without_the_stream_an_ignored_change_costs_no_call() {
     assert_eq!(world.aws.calls(), [""; 0]);
 }
 
-/// The parameters of a publish, and its attributes by name.
+/// Returns the message attributes of a publish, by name.
 fn attributes(publish: &HashMap<String, String>) -> BTreeMap<String, String> {
     let part = |number: usize, part: &str| publish.get(&format!("MessageAttributes.entry.{number}.{part}"));
     (1..)
@@ -308,7 +310,7 @@ async fn every_status_is_streamed_with_attributes() {
             let message: Value = serde_json::from_str(&publish["Message"]).unwrap();
             assert_eq!(message["type"], "sendpilot.lead.status_changed");
             assert_eq!(publish["MessageGroupId"], "lead_abc123");
-            // Which a standard topic refuses.
+            // A standard topic refuses this parameter.
             assert!(!publish.contains_key("MessageDeduplicationId"));
             assert!(!publish.contains_key("MessageStructure") && !publish.contains_key("Subject"));
             let expected = [
@@ -353,7 +355,7 @@ async fn a_fifo_stream_gets_a_deduplication_id() {
     assert_eq!(publish["MessageDeduplicationId"], sha256_hex(b"ws_abc123xyz#evt_1#status"));
 }
 
-/// A redrive sends what the webhook function would have: nothing but the row tells it.
+/// The redrive knows only the row, but publishes the same message as the webhook function.
 #[tokio::test]
 async fn a_redriven_message_is_the_same() {
     let world = World::new().await;

@@ -13,19 +13,19 @@ use opportunity_alerts::message::key::DeliveryId;
 use serde_json::json;
 use yaml_serde::Value;
 
-/// The actions behind the calls of a function, and the resource of the template that each is made on.
+/// Returns the IAM actions of a function's calls, each with its resource in the template.
 fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     let grant = |call: &String| match call.as_str() {
         "claim" | "takeover" | "complete" | "release" => ("dynamodb:UpdateItem", "!GetAtt DeliveriesTable.Arn"),
         "list" => ("dynamodb:Query", "!Sub ${DeliveriesTable.Arn}/index/pending"),
         "publish" => ("sns:Publish", "!Ref AlertsTopic"),
-        "current" | "previous" => ("secretsmanager:GetSecretValue", "what WEBHOOK_SECRET_ID names"),
-        other => panic!("an action that nobody granted: {other}"),
+        "current" | "previous" => ("secretsmanager:GetSecretValue", "the secret in WEBHOOK_SECRET_ID"),
+        other => panic!("unknown call: {other}"),
     };
     calls.iter().map(grant).map(|(action, on)| (action.to_owned(), on.to_owned())).collect()
 }
 
-/// Returns what statements allow: each action with its resource.
+/// Returns the actions that statements allow, each with its resource.
 fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
     let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
     let mut allowed = BTreeSet::new();
@@ -33,7 +33,7 @@ fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
         let on = match &statement["Resource"] {
-            on if on == webhook_secret => "what WEBHOOK_SECRET_ID names".to_owned(),
+            on if on == webhook_secret => "the secret in WEBHOOK_SECRET_ID".to_owned(),
             on => yaml_serde::to_string(on).unwrap().trim().to_owned(),
         };
         let actions = match &statement["Action"] {
@@ -45,7 +45,8 @@ fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
     allowed
 }
 
-/// Returns what a role allows. With the stream on, this includes what separate policies add.
+/// Returns the actions that a role allows. With the stream on, they include those of separate
+/// policies.
 fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
     let itself = resource(role);
     assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
@@ -60,7 +61,7 @@ fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
     granted
 }
 
-/// Returns the grants for what Lambda itself does in the function's name.
+/// Returns the grants that Lambda itself needs to run the function.
 fn by_lambda(grants: &[(&str, &str)]) -> BTreeSet<(String, String)> {
     grants.iter().map(|(action, on)| ((*action).to_owned(), format!("!GetAtt {on}.Arn"))).collect()
 }
@@ -123,7 +124,7 @@ async fn only_a_completed_row_expires() {
     function.answer(&signed_now(&opportunity("evt_1"))).await;
     let row = dynamodb.row(&id).await.unwrap();
     let [expires, published] = [ttl, "publishedAt"].map(|name| row[name].as_n().unwrap().parse::<u64>().unwrap());
-    assert_eq!(expires, (published + 30 * 86_400_000) / 1000, "in seconds, as DynamoDB wants it");
+    assert_eq!(expires, (published + 30 * 86_400_000) / 1000, "DynamoDB expects seconds");
     for retained in ["DeletionPolicy", "UpdateReplacePolicy"] {
         assert_eq!(table[retained].as_str(), Some("Retain"));
     }

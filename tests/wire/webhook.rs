@@ -1,5 +1,5 @@
 //! The webhook binary under a Lambda Runtime API, with a real DynamoDB engine and a stub SNS behind
-//! a front that injects faults: its answers, the rows it leaves, and what is published in the end.
+//! a proxy that injects faults: its answers, its rows, and its publishes.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::message::key::DeliveryId;
 use serde_json::{Value, json};
 
-/// What the function is told that it has. Short, because a test waits for the lease of a dead one.
+/// The function's time limit. It is short, because tests wait for the leases of killed functions.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
         self.aws.alerts()
     }
 
-    /// Gives the function an event, and kills it once the call is held.
+    /// Sends the function an event, and kills the function while the call is held.
     async fn kill_at(&self, call: &str, fault: Fault) {
         let mut function = self.function().await;
         self.aws.next(call, fault);
@@ -62,12 +62,12 @@ async fn an_alert_costs_three_calls_and_a_duplicate_one() {
 }
 
 #[tokio::test]
-async fn publishes_what_the_row_holds() {
+async fn publishes_the_message_in_the_row() {
     let world = World::new().await;
     world.function().await.answer(&event()).await;
     let publish = &world.aws.published()[0];
     assert_eq!(publish["TopicArn"], crate::support::lambda::TOPIC);
-    assert!(!publish.keys().any(|key| key.starts_with("MessageAttributes")), "SNS would drop them");
+    assert!(!publish.keys().any(|key| key.starts_with("MessageAttributes")), "SNS would drop message attributes");
     for (parameter, value) in world.row().await["message"].as_m().unwrap() {
         assert_eq!(&publish[parameter], value.as_s().unwrap(), "{parameter}");
     }
@@ -107,18 +107,18 @@ async fn killed_after_completion_does_not_alert_again() {
 #[tokio::test]
 async fn without_the_topic_answers_503_and_the_retry_alerts() {
     let world = World::new().await;
-    // A port on which nobody listens: SNS is not there at all.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nothing listens on this port.
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut function =
-        Lambda::start_with(&world.aws, vec![("AWS_ENDPOINT_URL_SNS", format!("http://{nobody}"))], TIMEOUT).await;
-    let Said::Response(response) = function.invoke(&event()).await else { panic!("no answer") };
+        Lambda::start_with(&world.aws, vec![("AWS_ENDPOINT_URL_SNS", format!("http://{unused}"))], TIMEOUT).await;
+    let Said::Response(response) = function.invoke(&event()).await else { panic!("expected an answer") };
     assert_eq!((&response["statusCode"], &response["headers"]["retry-after"]), (&json!(503), &json!("5")));
     let row = world.row().await;
     assert_eq!(world.state().await, "PENDING");
     assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the message"), "{row:?}");
     let (lease, seen): (u64, u64) =
         (row["leaseUntil"].as_n().unwrap().parse().unwrap(), row["firstSeenAt"].as_n().unwrap().parse().unwrap());
-    assert!(lease < seen + 3000, "released");
+    assert!(lease < seen + 3000, "the claim should be released");
     assert_eq!(world.function().await.answer(&event()).await, (200, said("alerted")));
     assert_eq!(world.alerts(), ["evt_1"]);
     assert_eq!(world.row().await["attempts"].as_n().unwrap(), "2");
@@ -137,7 +137,7 @@ async fn without_the_table_answers_503_and_the_retry_alerts() {
 }
 
 #[tokio::test]
-async fn asks_a_silent_table_again() {
+async fn retries_a_table_that_does_not_answer() {
     for call in ["claim", "complete"] {
         let world = World::new().await;
         let mut function = Lambda::start(environment(&world.aws), Duration::from_secs(10)).await;
@@ -158,9 +158,9 @@ async fn a_lost_answer_to_a_claim_or_a_completion_costs_nothing() {
     }
 }
 
-/// The SDK's own tries end within 0.2 seconds, so the throttling outlasts them.
+/// The throttling outlasts the SDK's own tries, which end within 0.2 seconds.
 #[tokio::test]
-async fn retries_a_throttled_completion_and_doubles_nothing() {
+async fn retries_a_throttled_completion_without_a_second_alert() {
     for throttled in [Duration::from_millis(150), Duration::from_millis(600), Duration::from_secs(2)] {
         let since = OnceLock::new();
         let world = World::with_fate(move |call, _| {
@@ -175,7 +175,7 @@ async fn retries_a_throttled_completion_and_doubles_nothing() {
     }
 }
 
-/// Each answer takes longer than the function waits before it sends a request again.
+/// Each answer takes longer than the time after which the function sends a request again.
 #[tokio::test]
 async fn a_slow_table_stops_no_alert() {
     let slow = |call: &Call, _| (call.operation != "publish").then_some(Fault::Delayed(Duration::from_millis(1300)));
@@ -188,8 +188,8 @@ async fn a_slow_table_stops_no_alert() {
     }
 }
 
-/// SendPilot's retries have a new time. They may also have a counter, another order or other
-/// spacing.
+/// SendPilot's retries have a new time. They may also have a counter, another order of fields, or
+/// other spacing.
 #[tokio::test]
 async fn a_retry_with_other_bytes_and_time_is_a_duplicate() {
     let world = World::new().await;
@@ -207,7 +207,7 @@ async fn a_retry_with_other_bytes_and_time_is_a_duplicate() {
     assert!(!function.log().await.contains("bodyMismatch"));
 }
 
-/// Some senders use one id, such as "undefined", for everything.
+/// Some senders use the same id, such as "undefined", for every event.
 #[tokio::test]
 async fn two_leads_under_one_event_id_are_both_alerted_once() {
     let world = World::new().await;
@@ -230,7 +230,7 @@ async fn two_leads_under_one_event_id_are_both_alerted_once() {
     assert_eq!(row["state"].as_s().unwrap(), "PUBLISHED");
 }
 
-/// Nothing keeps a sender from an id that looks like ours.
+/// A sender can use an id that looks like our own ids.
 #[tokio::test]
 async fn a_colliding_event_id_loses_no_lead() {
     let world = World::new().await;
@@ -242,7 +242,7 @@ async fn a_colliding_event_id_loses_no_lead() {
     };
     alerted("evt_1", "lead_1").await;
     let own = alerted("evt_1", "lead_2").await.0;
-    // The same under another id, whose own id somebody else has already.
+    // Now the id that we would make for another event is already in use.
     let taken = own.replace("evt_1", "evt_2");
     for (event_id, lead) in [(&*taken, "lead_3"), ("evt_2", "lead_1"), ("evt_2", "lead_2")] {
         assert_eq!(alerted(event_id, lead).await.1, lead, "{event_id}");
@@ -252,7 +252,7 @@ async fn a_colliding_event_id_loses_no_lead() {
     assert_eq!((again.0, &again.1["outcome"]), (200, &json!("duplicate")));
 }
 
-/// Returns the id and the lead of an alert, as a program reads it.
+/// Returns the event id and the lead in an alert's message for programs.
 fn read(message: &str) -> (String, String) {
     let bodies: Value = serde_json::from_str(message).unwrap();
     let event: Value = serde_json::from_str(bodies["default"].as_str().unwrap()).unwrap();
@@ -280,7 +280,7 @@ async fn concurrent_events_under_one_id_lose_no_lead() {
     assert_eq!(published, ["lead_0", "lead_1", "lead_2"]);
 }
 
-/// Between two attempts, somebody deploys another pipeline and SendPilot changes the letter case.
+/// Between two attempts, the pipeline changes, and SendPilot uses another letter case.
 #[tokio::test]
 async fn every_publish_of_a_delivery_is_identical() {
     let world = World::new().await;
@@ -297,14 +297,18 @@ async fn every_publish_of_a_delivery_is_identical() {
     assert_eq!(published[0], published[1]);
 }
 
-/// The one window of the promise.
+/// This is the only case in which an alert may be published twice.
 #[tokio::test]
 async fn a_lost_publish_answer_alerts_again_under_the_same_id() {
     let world = World::new().await;
     let mut function = world.function().await;
     world.aws.next("publish", Fault::AnswerLost);
     assert_eq!(function.answer(&event()).await.0, 503);
-    assert_eq!((world.alerts().len(), world.state().await.as_str()), (1, "PENDING"), "not repeated on a guess");
+    assert_eq!(
+        (world.alerts().len(), world.state().await.as_str()),
+        (1, "PENDING"),
+        "a publish with an unknown result should not be retried"
+    );
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));
     assert_eq!((world.alerts(), world.state().await.as_str()), (vec!["evt_1".into(), "evt_1".into()], "PUBLISHED"));
 }
@@ -326,7 +330,7 @@ async fn retries_a_publish_that_sns_rejected() {
 }
 
 #[tokio::test]
-async fn waits_for_a_slow_topic_and_asks_once() {
+async fn waits_for_a_slow_topic_and_publishes_once() {
     let world = World::new().await;
     let mut function = Lambda::start(environment(&world.aws), Duration::from_secs(10)).await;
     world.aws.next("publish", Fault::Delayed(Duration::from_secs(5)));
@@ -341,7 +345,7 @@ async fn gives_up_a_hanging_topic_in_time() {
     world.aws.next("publish", Fault::HeldBefore);
     let begun = std::time::Instant::now();
     assert_eq!(function.answer(&event()).await.0, 503);
-    assert!(begun.elapsed() < TIMEOUT, "Lambda would have killed it");
+    assert!(begun.elapsed() < TIMEOUT, "it should end before Lambda kills the process");
     assert_eq!(function.answer(&event()).await, (200, said("alerted")));
     assert_eq!(world.alerts(), ["evt_1"]);
 }
@@ -392,7 +396,7 @@ async fn a_foreign_payload_does_not_end_the_process() {
 #[tokio::test]
 async fn logs_what_an_operator_needs_and_nothing_personal() {
     let world = World::new().await;
-    // At this level the SDK and the runtime would write whole bodies.
+    // At this level, the SDK and the runtime would log whole bodies.
     let mut function = Lambda::start_with(&world.aws, vec![("AWS_LAMBDA_LOG_LEVEL", "TRACE".into())], TIMEOUT).await;
     let lone = r#"{"headers":{"x":"\ud83d linkedin"},"rawPath":7}"#;
     let other = opportunity_of("evt_1", "lead_2");

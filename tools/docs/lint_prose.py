@@ -11,6 +11,7 @@ import tokenize
 from collections import Counter
 from io import StringIO
 from pathlib import Path
+from textwrap import dedent
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 100  # columns of a comment
@@ -18,12 +19,14 @@ WORDS = 25  # words of a sentence
 
 # Words and phrases of another century, or with a plainer one beside them.
 TURNS = re.compile(
-    r"\b(mend(s|ed|ing)?|anew|who(m|so)?ever|whatsoever|is none|are none|is no(?= (string|number|list|object)\b)|so many"
-    r"|in hand|for ever|can not|stands? in|but for|reckon(s|ed)?|of its own accord|thereof|hence|thus|ere|naught|nought"
-    r"|one's own|somebody's|as a rule|to and fro|for want of|lest|wherein|whereby|therein|thereby|hitherto|herewith"
-    r"|what is out|(is|are|be) told|e-mails?)\b",
+    r"\b(mend(s|ed|ing)?|anew|who(m|so)?ever|whatsoever|(is|are) none|is no(?= (string|number|list|object)\b)|so many"
+    r"|in hand|for ever|can not|stands? in|but for|reckon(s|ed)?|of its own accord|hence|thus|ere|naught|nought|lest"
+    r"|one's own|somebody's|to and fro|for want of|(where|there)(in|by|of)|hitherto|herewith|what is out|e-mails?"
+    r"|(is|are) told)\b",
     re.IGNORECASE,
 )
+# A clause as the subject, where a concrete noun should stand. Headings and questions may begin so.
+SUBJECT = re.compile(r"(what|who|whoever|whatever)\b(?!.*\?$)", re.IGNORECASE)
 CODE = {".rs": "//", ".py": "#", ".yaml": "#", ".yml": "#", ".toml": "#", "": "#"}
 # Not ours, or a record of what was said then.
 SKIPPED = ("LICENSE", "tools/docs/asyncapi-specs/", "Cargo.lock", "tools/requirements", ".gitignore", ".gitattributes")
@@ -35,7 +38,7 @@ def tracked():
 
 
 def _markdown(text):
-    """Yields the paragraphs of a page, with the number of their first line. A row of a table is one paragraph a cell."""
+    """Yields the paragraphs of a page, with the number of their first line. Each cell of a table is one."""
     paragraph, start, fence = [], 0, None
     for number, line in enumerate([*text.splitlines(), ""], 1):
         bare = line.strip()
@@ -48,7 +51,9 @@ def _markdown(text):
             for cell in re.split(r"(?<!\\)\|", bare.strip("|")):
                 yield number, cell.strip()
             continue
-        begins = re.match(r"([-*]|\d+\.) +|#+ +", bare)
+        begins = re.match(r"([-*]|\d+\.) +", bare)
+        if re.match(r"#+ ", bare):
+            bare = ""
         if paragraph and (not bare or begins or bare.startswith("<!--")):
             yield start, " ".join(paragraph)
             paragraph = []
@@ -78,6 +83,13 @@ def _docstrings(text):
             yield node.body[0].lineno, said
 
 
+def _descriptions(text):
+    """Yields the descriptions of a template, which customers read: those of its parameters, outputs and alarms."""
+    for found in re.finditer(r"^( *)(?:Alarm)?Description: (?:!Sub)?(.*(?:\n\1 .*)*)", text, re.MULTILINE):
+        start = text.count("\n", 0, found.start(2)) + 1
+        yield start + (not found[2].partition("\n")[0].strip()), found[2].strip()
+
+
 def paragraphs(file, text):
     """Yields all prose of a file, by paragraph, with the number of the first line."""
     suffix = Path(file).suffix
@@ -87,8 +99,10 @@ def paragraphs(file, text):
         blocks = list(_comments(text, CODE[suffix]))
         if suffix == ".py":
             blocks += _docstrings(text)
+        if suffix == ".yaml":
+            blocks += _descriptions(text)
         for start, block in blocks:
-            for number, paragraph in _markdown(block):
+            for number, paragraph in _markdown(dedent(block)):
                 yield start + number - 1, paragraph
 
 
@@ -109,7 +123,7 @@ def _wide(file, text):
     else:
         return
     for number, line in lines:
-        if len(line) > WIDTH and " " in line.lstrip(" /!#-*>0123456789.")[: WIDTH - 10]:
+        if len(line) > WIDTH and max(map(len, line.split())) < WIDTH * 3 // 4:
             yield number
 
 
@@ -123,12 +137,14 @@ def sentences(paragraph):
 
 def flaws(file, text):
     """Returns what breaks a rule in a file: the number of the line, the rule, and the words."""
-    found = [(number, "width", f"over {WIDTH} columns") for number in (() if file == "CHANGELOG.md" else _wide(file, text))]
+    found = [(number, "width", f"over {WIDTH} columns") for number in _wide(file, text)]
     for number, paragraph in paragraphs(file, text):
         plain = re.sub(r"`[^`]*`", "", paragraph)
         found += [(number, "turn", match[0]) for match in TURNS.finditer(plain)]
         for sentence in sentences(paragraph):
-            words = len(re.findall(r"[\w'’.,/:%-]*\w[\w'’./:%-]*", sentence))
+            words = len(re.findall(r"\S*\w\S*", sentence))
+            if words > 3 and SUBJECT.match(sentence):
+                found.append((number, "subject", sentence))
             if words > WORDS:
                 found.append((number, "length", f"{words} words: {sentence}"))
     return sorted(found)

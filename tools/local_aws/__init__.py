@@ -1,1 +1,4 @@
-"""The project on a local AWS: build, deploy, demonstrate. It imports `ops`, never the reverse."""
+"""Builds, deploys and demonstrates the project on a local AWS.
+
+This package imports `ops`. `ops` never imports this package, because a release has only `ops`.
+"""

@@ -1,16 +1,16 @@
-"""The calls to AWS that a request made, as the function's log has them."""
+"""Reads from the function's log which AWS calls a request made."""
 
 import time
 
 from ops.logs import Log
 from ops.stack import NAME, log_group
 
-# The steps of a delivery, each of which is one call, by the member of the line that has its time.
+# The steps of a delivery, by the field of the log line that has the step's time. Each is one call.
 STEPS = {"ClaimTime": "claim", "PaceTime": "slot", "PublishTime": "publish", "CompleteTime": "complete"}
 
 
 def calls_of(event_id: str, patience: float = 5) -> list[str]:
-    """Returns the calls of the request that published an event's alert, in order. Waits for the log."""
+    """Returns the calls that published an event's alert, in order. Waits for the log line."""
     log = Log({"webhook": log_group(NAME, "webhook")}, since=0)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:

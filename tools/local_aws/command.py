@@ -1,4 +1,4 @@
-"""The frame of the commands `make run`, `make demo` and `make journey`."""
+"""Runs the commands `make run`, `make demo` and `make journey`, and handles their end."""
 
 import argparse
 import os
@@ -17,16 +17,17 @@ from ops.__main__ import Parser, port
 def run_command(do: Callable[[], bool]) -> None:
     """Runs a command, and exits with 0 if `do` returns True, else with 1.
 
-    Any signal that ends the command takes everything down in order, and so does the end of `make`.
+    Any signal that ends the command shuts everything down in order. The end of `make` does the
+    same.
     """
     for number in FATAL:
-        # A background job of a script ignores Ctrl-C otherwise. `nohup` wants SIGHUP ignored.
+        # Without this, a script's background job ignores Ctrl-C. `nohup` relies on ignoring SIGHUP.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
     end_with_parent(int(os.environ.get("PARENT", os.getppid())))
     if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 it stays open to the end
-    # Names come from outside, and a terminal may not have their characters.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 it stays open until the program ends
+    # Names come from outside, and the terminal may not support their characters.
     sys.stdout.reconfigure(errors="backslashreplace")
     try:
         sys.exit(0 if do() else 1)
@@ -35,26 +36,26 @@ def run_command(do: Callable[[], bool]) -> None:
     except KeyboardInterrupt:
         sys.exit("\nStopped.")
     except (BotoCoreError, ClientError) as error:
-        sys.exit(f"The local AWS does not work: {error}")
+        sys.exit(f"The local AWS failed: {error}")
     except OSError as error:
-        # Python would try once more at its exit to write what is left.
+        # At exit, Python would try again to write the rest of the buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1 if isinstance(error, BrokenPipeError) else f"It had to end: {error}")
+        sys.exit(1 if isinstance(error, BrokenPipeError) else f"The command had to stop: {error}")
 
 
 def _end(*_):
-    """Ends the command. A second signal would only disturb the clean-up, which takes some seconds at most."""
+    """Ends the command, and ignores further signals during the clean-up."""
     for number in FATAL:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """Returns a parser of the arguments that all have."""
+    """Returns a parser of the arguments that all three commands have."""
     parser = Parser(description=description)
-    parser.add_argument("--stay", action="store_true", help="stay up until Ctrl-C")
-    parser.add_argument("--verbose", action="store_true", help="show all that is sent, answered and published")
+    parser.add_argument("--stay", action="store_true", help="keep running until Ctrl-C")
+    parser.add_argument("--verbose", action="store_true", help="show every request, answer and message in full")
     parser.add_argument(
-        "--port", type=lambda text: int(port(text)), help="the port of the webhook; without it, a free one"
+        "--port", type=lambda text: int(port(text)), help="the port of the webhook (default: a free port)"
     )
     return parser

@@ -1,6 +1,6 @@
-"""`make demo`: sends four requests to the service on a local AWS, shows the answers and the alert, and judges them.
+"""`make demo`: sends four requests to a local AWS, and checks the answers and the alert.
 
-`make run` does the same, and stays up.
+`make run` does the same, and keeps running.
 """
 
 import argparse
@@ -23,54 +23,59 @@ from ops.running import ROOT
 from ops.secret_value import said, secrets_in
 from ops.signature import SAMPLE_SECRET
 
-# What happens, the sample that is sent, and the answer that is expected.
+# A description, the sample to send, and the expected answer.
 SCENES = (
     ("A lead becomes an opportunity", "opportunity", "200 alerted"),
     ("SendPilot sends the same event again", "opportunity", "200 duplicate"),
     ("A lead replies, which needs no alert", "reply-received", "200 ignored"),
-    ("Somebody forges an opportunity", "forged", "401 unauthorized"),
+    ("Someone forges an opportunity", "forged", "401 unauthorized"),
 )
 NEXT = """
 Next:
-  make run              the same, and stays up for what you send: make send EVENT=opportunity LEAD=lead_42
-  make journey          a lead goes through every status, with the lead status stream
-  make demo V=1         all that was sent, answered and published
-  docs/deploy.md        how to deploy it to AWS
+  make run              the same, and keeps running for your events: make send EVENT=opportunity LEAD=lead_42
+  make journey          sends a lead through every status, with the lead status stream
+  make demo V=1         shows every request, answer and message in full
+  docs/deploy.md        says how to deploy to AWS
 """
 
 
 def main():
     parser = command.parser(__doc__)
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameters of the template")
-    parser.add_argument("--template", type=Path, help="that of an unpacked release; without it, this source is built")
+    parser.add_argument(
+        "--template", type=Path, help="the template of an unpacked release (default: build this source)"
+    )
     given = parser.parse_args()
-    # Out of the environment, which everything that builds would inherit.
+    # Removed from the environment, which every build process would inherit.
     secret = os.environ.pop("WEBHOOK_SECRET", SAMPLE_SECRET)
     command.run_command(lambda: run(given, secret if given.stay else SAMPLE_SECRET))
 
 
 def run(given: argparse.Namespace, secret: str) -> bool:
-    """Runs the demo, and stays up if that was asked for. Returns whether all was as expected."""
+    """Runs the demo, and with `--stay` keeps running. Returns whether the checks passed."""
     changed = parameters.given(given.parameters, given.template or ROOT / "template.yaml")
     signer = first(secret)
     with Run(given.port) as local, service(local, given.template, secret, **changed) as deployed:
         alerts = Inbox(deployed.topic_arn)
         stream = Inbox(deployed.stream_arn) if deployed.stream_arn else None
         if changed:
-            # They may change what is answered and alerted.
+            # Other parameters may cause other answers and alerts than the demo expects.
             print(f"\nWith {', '.join(f'{name}={value}' for name, value in changed.items())}")
-            as_it_should = True
+            passed = True
         else:
-            as_it_should = demonstrate(deployed, alerts, signer, given.verbose)
+            passed = demonstrate(deployed, alerts, signer, given.verbose)
         if given.stay:
             stay(deployed, local, alerts, stream, given.verbose)
         else:
             print(NEXT, end="")
-    return as_it_should
+    return passed
 
 
 def first(value: str) -> str:
-    """Returns the first secret in a value, if the functions take that value."""
+    """Returns the first secret in a value.
+
+    Raises Failed if the functions would refuse the value.
+    """
     try:
         return secrets_in(value)[0]
     except ValueError as fault:
@@ -78,7 +83,7 @@ def first(value: str) -> str:
 
 
 def demonstrate(deployed: Service, alerts: Inbox, secret: str, everything: bool) -> bool:
-    """Sends the requests, shows the answers and the alert, and returns whether all are as expected."""
+    """Sends the requests, prints the answers and the alert, and returns whether all are right."""
     samples = {name: request.sample(name).renewed() for _, name, _ in SCENES}
     print()
     faults, sent = [], {}

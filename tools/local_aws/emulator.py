@@ -11,21 +11,21 @@ from pathlib import Path
 
 from local_aws.lifeline import Lifeline
 from local_aws.progress import Failed
-from ops.running import know_only
+from ops.running import use_only_aws_at
 
 STARTUP = 60  # seconds; it takes two
 MINISTACK = Path(sys.executable).with_name("ministack")
 
 
 class Emulator:
-    """A context with a local AWS, which is the only AWS that this process and its children know meanwhile."""
+    """A context with a local AWS, the only AWS of this process and its children meanwhile."""
 
     def __init__(self, logs: Path):
-        """`logs` is the folder for its log, and for those of the commands that build and deploy to it."""
+        """`logs` is the folder for the logs of the local AWS, of builds and of deployments."""
         self.logs = logs
         port = _free_port()
         self.endpoint = f"http://127.0.0.1:{port}"
-        # A function inherits the environment of the emulator, so this one has nothing of the user's.
+        # Functions inherit this environment, so it must not contain the user's variables.
         environment = {
             "PATH": os.environ["PATH"],
             "GATEWAY_PORT": str(port),
@@ -34,7 +34,7 @@ class Emulator:
             # Without these, ministack serves MQTT and SFTP too, at fixed ports, on all interfaces.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            # Functions have their roles, and policies are enforced.
+            # ministack then gives functions their roles, and enforces policies.
             "AUTH": "true",
             # Without this, functions would call the real AWS.
             "AWS_ENDPOINT_URL": self.endpoint,
@@ -49,7 +49,7 @@ class Emulator:
             self.__exit__()
             raise
         self._environment = dict(os.environ)
-        know_only(self.endpoint)
+        use_only_aws_at(self.endpoint)
         os.environ.update(self._sam_environment())
         return self
 
@@ -77,7 +77,7 @@ class Emulator:
     def _sam_environment(self):
         sam = self.scratch / "sam"
         sam.mkdir()
-        # Without this, sam asks the package index for its newest version after every command.
+        # Without this, sam asks the package index for sam's newest version after every command.
         (sam / "metadata.json").write_text(json.dumps({"lastVersionCheck": time.time()}))
         return {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.5", "__SAM_CLI_APP_DIR": str(sam)}
 

@@ -1,6 +1,5 @@
 """An alert as people see it: its email, its chat card and its SMS, as text."""
 
-import html
 import json
 import re
 from textwrap import indent
@@ -15,10 +14,10 @@ def email(row: dict) -> str:
 
 
 def card(row: dict) -> str:
-    """Returns the chat card of an alert. In the card, a line is `*name:*` and a value in a code span."""
+    """Returns the chat card of an alert, without its markup: `*label*` and code spans."""
     content = json.loads(bodies(row)["https"])["content"]
-    facts = re.sub(r"^\*(.+?:)\* `(.*)`$", r"\1 \2", content["description"], flags=re.MULTILINE)
-    return html.unescape(f"{content['title']}\n{facts}").replace("\n\n", "\n")
+    text = f"{content['title']}\n{content['description']}".replace("\n\n", "\n")
+    return re.sub(r"`([^`]*)`|\*([^*\n]+)\*", r"\1\2", text)
 
 
 def faces(row: dict, everything: bool) -> str:

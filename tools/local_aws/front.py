@@ -1,7 +1,7 @@
-"""The address of a local run: passes SendPilot's requests on to the deployed API, and nothing else.
+"""Serves a local run's address, and passes only SendPilot's requests on to the deployed API.
 
-A tunnel makes this address public. The local AWS is at another port, because anyone who reaches that port controls
-this machine.
+A tunnel makes this address public. The local AWS has another port, because anyone who reaches that
+port controls this machine.
 """
 
 import logging
@@ -21,9 +21,9 @@ PATH = "/webhooks/sendpilot"
 # API Gateway's limit, in bytes
 # (https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html).
 LARGEST = 10 * 1024 * 1024
-# The headers that the function may read. Others could steer the local AWS.
+# The headers that the function may read. Other headers could control the local AWS.
 PASSED = re.compile(r"content-type|user-agent|(svix|webhook)-.*", re.IGNORECASE)
-# The server sets these itself.
+# This server sets these headers itself.
 OWN = {"connection", "content-length", "transfer-encoding", "date", "server"}
 
 
@@ -32,19 +32,22 @@ class _Handler(WSGIRequestHandler):
 
 
 class Front:
-    """A context with a server at `url`. It answers 503 until `target`, the URL of the deployed webhook, is set."""
+    """A context with a server at `url`.
+
+    The server answers 503 until `target`, the URL of the deployed webhook, is set.
+    """
 
     def __init__(self, port: int | None = None):
         try:
             self._socket = socket.create_server(("127.0.0.1", port or 0))
         except OSError as error:
             raise Failed(
-                f"Port {port} cannot be used: {os.strerror(error.errno)}. Choose another one, or leave PORT out."
+                f"Port {port} cannot be used: {os.strerror(error.errno)}. Choose another port, or leave PORT out."
             ) from None
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}{PATH}"
         self.target = None
-        logging.getLogger("werkzeug").disabled = True  # it would log every request of a stranger
+        logging.getLogger("werkzeug").disabled = True  # it would print every request
         self._server = make_server(
             "127.0.0.1", self.port, self._answer, threaded=True, request_handler=_Handler, fd=self._socket.fileno()
         )
@@ -68,9 +71,9 @@ class Front:
         return answer(environment, start)
 
     def _forward(self, request):
-        # API Gateway takes one slash at the end for none.
+        # API Gateway ignores one slash at the end.
         if (request.method, request.path.removesuffix("/")) != ("POST", PATH):
-            return Response("There is only POST " + PATH + " here.\n", 404)
+            return Response(f"Only POST {PATH} exists here.\n", 404)
         if self.target is None:
             return Response("The local run is not deployed yet.\n", 503)
         request.max_content_length = LARGEST

@@ -1,6 +1,7 @@
-"""Builds the functions by `sam build`, as for a real deployment, but for this machine and faster.
+"""Builds the functions by `sam build`, like a real deployment, for this machine and faster.
 
-`make deployed-build` compiles them and the consumers in `examples/`, so that the tests find them compiled.
+`make deployed-build` runs this module as a program. It compiles the functions and the consumers in
+`examples/` before the tests need them.
 """
 
 import os
@@ -15,30 +16,31 @@ from ops.running import ROOT, RUNS
 
 LOCK = RUNS / "build.lock"
 
-# A local run does not need small binaries, and a release build spends half of its time on their size.
+# A local run does not need small binaries. A release build spends half of its time on their size.
 FASTER = {
     "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0",
     "CARGO_PROFILE_RELEASE_LTO": "off",
     "CARGO_PROFILE_RELEASE_CODEGEN_UNITS": "256",
-    # In a folder of its own, because these builds and those of other profiles would replace each other.
+    # A separate folder, because builds with other settings would replace these builds.
     "CARGO_TARGET_DIR": str(ROOT / "target" / "local-aws"),
 }
 
 
 def architecture() -> str:
-    """Returns Lambda's name of this machine's architecture."""
+    """Returns Lambda's name for this machine's architecture."""
     if sys.platform != "linux":
-        raise Failed("The local AWS runs the function as a Linux program: use WSL, a container or a virtual machine")
+        raise Failed("The local AWS runs the functions as Linux programs. Use WSL, a container or a virtual machine.")
     return "arm64" if platform.machine() == "aarch64" else "x86_64"
 
 
 def build(directory: Path, logs: Path, template: Path = ROOT / "template.yaml") -> Path:
     """Builds into `directory`, and returns the built template."""
     overrides = ["--parameter-overrides", f"Architecture={architecture()}"]
-    import fcntl  # Windows has none, and `architecture` has just refused it
+    import fcntl  # Windows has no fcntl, and `architecture` has just refused Windows
 
     with LOCK.open("w") as lock:
-        # One build at a time, because sam copies the programs from the one place where all builds put them.
+        # One build at a time, because all builds write the programs to the same place, from which
+        # sam copies them.
         fcntl.flock(lock, fcntl.LOCK_EX)
         run_sam("build", ["--template-file", str(template), "--build-dir", str(directory), *overrides], logs, FASTER)
     return directory / "template.yaml"

@@ -1,4 +1,4 @@
-"""A queue that is subscribed to a topic, and the messages that arrive in it."""
+"""Subscribes a queue to a topic, and receives the messages."""
 
 import json
 import time
@@ -17,14 +17,14 @@ class Message:
     message_id: str
     subject: str | None  # messages of the lead status stream have none
     text: str  # the body for programs, as it arrived
-    event: dict  # the same, parsed: a CloudEvent. Empty if it is not a JSON object
+    event: dict  # the parsed body: a CloudEvent, or empty if the body is not a JSON object
     attributes: dict[str, str]
     group: str | None  # the message group of a FIFO topic
-    arrived: float  # when it reached the queue, in seconds since the Unix epoch
+    arrived: float  # in the queue, in seconds since the Unix epoch
 
 
 class Inbox:
-    """A queue with a subscription to a topic, from the moment of its creation. For a FIFO topic, a FIFO queue."""
+    """A queue that is subscribed to a topic: a FIFO queue for a FIFO topic."""
 
     def __init__(self, topic_arn: str, filter_policy: dict | None = None):
         self._sqs = boto3.client("sqs")
@@ -46,8 +46,8 @@ class Inbox:
             ],
         }
         self._sqs.set_queue_attributes(QueueUrl=self._url, Attributes={"Policy": json.dumps(policy)})
-        # The doctor demands one for every subscription. It stays empty, because the inbox takes
-        # everything.
+        # The doctor requires a dead-letter queue for every subscription. This one stays empty,
+        # because the inbox accepts every message.
         dead_letters = f"dead-letters-{name}"
         self._sqs.create_queue(QueueName=dead_letters, Attributes=kind)
         redrive = {"deadLetterTargetArn": attributes["QueueArn"].replace(name, dead_letters)}
@@ -65,7 +65,7 @@ class Inbox:
             self._sqs.delete_queue(QueueUrl=url)
 
     def receive(self, wait: int = 0) -> list[Message]:
-        """Returns the messages that are there or come within `wait` seconds, each once."""
+        """Returns the messages that are in the queue or arrive within `wait` seconds, each once."""
         asked = {
             "MaxNumberOfMessages": 10,
             "WaitTimeSeconds": wait,
@@ -78,9 +78,10 @@ class Inbox:
         return messages
 
     def collect(self, expected: int, patience: float = 10, silence: float = 0.2) -> list[Message]:
-        """Returns the messages that come until `expected` are there, and in the `silence` after, when none should come.
+        """Returns the messages until `expected` have arrived, and those of the `silence` after.
 
-        The silence can be short: ministack answers a publish after it has put the message into the queues.
+        In the silence, no message should arrive. A short silence is enough: ministack puts a
+        message into the queues before it answers the publish.
         """
         messages = []
         deadline = time.monotonic() + patience

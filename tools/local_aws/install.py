@@ -1,7 +1,8 @@
-"""Installs pinned tools into a virtual environment, unless they are there. Uses the standard library alone.
+"""Installs pinned tools into a virtual environment, if they are missing or out of date.
 
-Two that start together install once. The end of `make` ends the installation, and nothing of it stays in the folder for
-temporary files.
+This module runs before anything is installed, so it needs only the standard library. If two
+processes start together, only one of them installs. The end of `make` ends the installation, and
+removes its temporary files.
 """
 
 import os
@@ -35,14 +36,14 @@ def is_installed(venv: Path, lock: Path) -> bool:
 
 
 def install(venv: Path, lock: Path) -> None:
-    """Installs the tools of a lock. The lock names them all, so pip has nothing to resolve."""
+    """Installs the tools of a lock, which names every package, so pip resolves nothing."""
     python = venv / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     commands = [
         [sys.executable, "-m", "venv", "--clear", venv],
         [*pip, "--no-deps", "--no-compile", "--require-hashes", "-r", lock],
     ]
-    with step(f"Installing the tools of {lock.with_suffix('.txt')} into {venv} (once; about a minute)"):
+    with step(f"Installing the tools of {lock.with_suffix('.txt')} into {venv} (once, about a minute)"):
         for command in commands:
             log = LOGS / "install.log"
             with Lifeline([str(word) for word in command], dict(os.environ), log, Path.cwd()) as process:

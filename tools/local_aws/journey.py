@@ -1,4 +1,4 @@
-"""`make journey`: sends a lead through every status, with the lead status stream, and shows who gets what."""
+"""`make journey`: sends a lead through every status, and shows which subscriber gets what."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from ops.running import ROOT
 
 CONTRACT = ROOT / "docs" / "contracts" / "lead-status-changed.schema.json"
 UNLISTED = "ON_HOLIDAY"  # a status that SendPilot's documentation does not list
-# SendPilot's own example of a mapping. Every other status is unknown.
+# The stages of SendPilot's own example. Every other status has the stage `unknown`.
 STAGES = {
     "PENDING": "new",
     "CONNECTION_SENT": "contacted",
@@ -28,27 +28,27 @@ STAGES = {
     "DONE": "closed_won",
     UNLISTED: "unknown",
 }
-# Subscribers, and the filter of each.
+# The subscribers of the stream, each with its filter policy.
 SUBSCRIBERS = {
     "archive": None,
     "lost leads": {"newStatus": ["NOT_INTERESTED"]},
     "sales": {"crmStage": ["qualified", "closed_won"]},
 }
-ATTRIBUTES = ("previousStatus", "crmStage")  # those that change on the way
+ATTRIBUTES = ("previousStatus", "crmStage")  # these change from message to message
 LEGEND = """
 Each row is one change of a lead's status that was sent to the webhook.
-  answer       what the webhook answered: "streamed" if the stream got the change, "alerted" if people got it too
-  alerts       how many alerts the topic for people got
-  archive      how many messages a queue got that subscribes to the whole lead status stream
-  lost leads   the same, with the filter newStatus = NOT_INTERESTED
-  sales        the same, with the filter crmStage = qualified or closed_won
-The other columns are two of the message attributes, by which a subscriber can filter. StatusPipeline sets the stages.
+  answer       the webhook's answer: "streamed" if the stream got the change, "alerted" if people got an alert too
+  alerts       the number of alerts on the alerts topic
+  archive      the number of messages in a queue that subscribes to the whole lead status stream
+  lost leads   the same for a queue with the filter newStatus = NOT_INTERESTED
+  sales        the same for a queue with the filter crmStage = qualified or closed_won
+The last two columns are message attributes that a subscriber can filter by. StatusPipeline sets the stages.
 """
 
 
 @dataclass
 class Step:
-    """One change of status, and the messages that it caused."""
+    """One change of status, and the messages that the change caused."""
 
     status: str
     event_id: str
@@ -65,12 +65,15 @@ def main():
     parser = command.parser(__doc__)
     given = parser.parse_args()
     if given.verbose and not given.stay:
-        parser.error("V=1 (--verbose) shows more of what comes later, so it needs STAY=yes (--stay)")
+        parser.error("V=1 (--verbose) affects only messages that arrive later, so it needs STAY=yes (--stay)")
     command.run_command(lambda: run(given))
 
 
 def run(given: argparse.Namespace) -> bool:
-    """Runs the journey, and stays up if that was asked for. Returns whether everybody got what they should."""
+    """Runs the journey, and with `--stay` keeps running.
+
+    Returns whether every step was as expected.
+    """
     with Run(given.port) as local, service(local, StatusStream="standard") as deployed:
         steps = travel(deployed)
         faults = faults_of(steps)
@@ -79,22 +82,22 @@ def run(given: argparse.Namespace) -> bool:
         if given.stay:
             stay(deployed, local, Inbox(deployed.topic_arn), Inbox(deployed.stream_arn), given.verbose)
         else:
-            print("\nTo stay up and send more: make journey STAY=yes. To let SendPilot's stages be yours:")
+            print("\nTo keep it running and send more events: make journey STAY=yes. To use your own stages:")
             print("make run StatusStream=standard StatusPipeline=OPPORTUNITY=sql,DONE=won")
     return not faults
 
 
 def statuses() -> list[str]:
-    """Returns SendPilot's statuses, in its order, and one that it does not list.
+    """Returns SendPilot's statuses in SendPilot's order, and one unlisted status.
 
-    A Rust test holds the contract's examples to the statuses in the code.
+    A Rust test compares the contract's examples with the statuses in the code.
     """
     definitions = json.loads(CONTRACT.read_text("utf-8"))["$defs"]
     return [*definitions["LeadStatusChanged"]["properties"]["newStatus"]["examples"], UNLISTED]
 
 
 def travel(deployed: Service) -> list[Step]:
-    """Sends a lead through all statuses, and returns a step for each."""
+    """Sends a lead through all statuses, and returns one step for each status."""
     alerts = Inbox(deployed.topic_arn)
     inboxes = {name: Inbox(deployed.stream_arn, policy) for name, policy in SUBSCRIBERS.items()}
     lead, previous, sent = request.fresh("lead"), None, []
@@ -103,16 +106,16 @@ def travel(deployed: Service) -> list[Step]:
         answer = event.post(deployed.webhook_url)
         sent.append((status, event.event_id(), f"{answer.status} {answer.outcome()}"))
         previous = status
-    out = of_event(alerts.collect(expected=1))
+    alerted = of_event(alerts.collect(expected=1))
     got = {"archive": of_event(inboxes["archive"].collect(expected=len(sent)))}
-    # The archive gets every message, so the other messages are there by now.
+    # The archive gets every message, so the other queues have their messages by now.
     got |= {name: of_event(inbox.collect(expected=0)) for name, inbox in inboxes.items() if name not in got}
     return [
         Step(
             status,
             event_id,
             answer,
-            out.pop(event_id, []),
+            alerted.pop(event_id, []),
             {name: by_id.pop(event_id, []) for name, by_id in got.items()},
         )
         for status, event_id, answer in sent
@@ -120,7 +123,7 @@ def travel(deployed: Service) -> list[Step]:
 
 
 def faults_of(steps: list[Step]) -> list[str]:
-    """Returns what differs from what everybody should get: an alert of an opportunity, and what each filter takes."""
+    """Returns every difference from the one alert and the messages that pass each filter."""
     faults = []
     for step in steps:
         stage = STAGES[step.status]
@@ -155,7 +158,7 @@ def of_event(messages: list[Message]) -> dict[str, list[Message]]:
 
 
 def table(steps: list[Step]) -> str:
-    """Returns a table for people: who got which status, with which attributes."""
+    """Returns the steps as a table: the answer, the numbers of messages and the attributes."""
     lines = [("newStatus", "answer", "alerts", *SUBSCRIBERS, *ATTRIBUTES)]
     for step in steps:
         counts = map(len, (step.alerts, *step.received.values()))

@@ -1,9 +1,10 @@
-"""Runs a command that never outlives its caller: no process and no temporary file stays behind.
+"""Runs a command that never outlives its caller, and removes its temporary files.
 
-A small process (this file, run as a program) starts the command and reads a pipe that only the caller holds. The pipe
-closes when the caller closes it, and when the caller dies for any reason. Then that process ends the command.
+A small process (this file, run as a program) starts the command and reads a pipe that only the
+caller holds. The pipe closes when the caller closes it or dies for any reason. The small process
+then ends the command.
 
-`end_with_parent` does the same for the caller itself: it ends when `make` ends.
+`end_with_parent` does the same for the caller itself, which ends when `make` ends.
 """
 
 import os
@@ -18,22 +19,22 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
-GRACE = 5  # seconds between the request to end and the kill
-WATCH = 0.2  # seconds between two looks at the parent
+GRACE = 5  # seconds between SIGTERM and SIGKILL
+WATCH = 0.2  # seconds between two checks of the parent
 FATAL = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Lifeline:
-    """A running command, and `scratch`, a temporary directory that is removed when the command ends.
+    """A running command, and `scratch`, a temporary directory that ends with the command.
 
-    The command runs in `directory`, or else in the temporary directory.
+    The command runs in `directory`, or by default in the temporary directory.
     """
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, directory: Path | None = None):
         self.log = log
         self.scratch = Path(tempfile.mkdtemp(prefix="local-aws-"))
         with log.open("wb") as output:
-            # In a session of its own, so that Ctrl-C reaches only the caller, which ends things in their order.
+            # In a new session, Ctrl-C reaches only the caller, which ends all commands in order.
             self._process = subprocess.Popen(
                 [sys.executable, Path(__file__).resolve(), self.scratch, *command],
                 cwd=directory or self.scratch,
@@ -50,10 +51,10 @@ class Lifeline:
     def __exit__(self, *_):
         self._process.stdin.close()
         if self._process.wait() < 0:
-            # A signal ended the process that should end the command. The command is in its group.
+            # A signal killed the small process. The command is still in that process's group.
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        # Once more, because another command may have written there meanwhile.
+        # The small process removed it, but another command may have written there since.
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def running(self) -> bool:
@@ -65,7 +66,7 @@ class Lifeline:
 
 
 def end_with_parent(parent: int) -> None:
-    """Sends SIGTERM to this process when its parent ends, or when `make`, its parent, was told to end."""
+    """Sends SIGTERM to this process when its parent ends, or when its parent `make` is ending."""
 
     def watch():
         while os.getppid() == parent and not _is_ending_make(parent):
@@ -76,10 +77,11 @@ def end_with_parent(parent: int) -> None:
 
 
 def _is_ending_make(process):
-    """Returns whether a process is `make` in its handler of a fatal signal.
+    """Returns whether a process is `make` and a fatal signal is ending it.
 
-    `make` hands on SIGTERM alone. After another signal it waits for its children in the handler, where that signal is
-    blocked and not caught any more (`fatal_error_signal` in its commands.c).
+    `make` passes only SIGTERM on to its children. After another signal, `make` waits for its
+    children in the signal's handler. There the signal is blocked, and no longer caught
+    (`fatal_error_signal` in make's commands.c).
     """
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -94,20 +96,20 @@ def _is_ending_make(process):
 
 def _hold(scratch, *command):
     for number in FATAL:
-        # The command would inherit SIG_IGN, but not a handler that does nothing.
+        # The command would inherit SIG_IGN, but it does not inherit a handler.
         signal.signal(number, lambda *_: None)
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    # Nobody writes to the pipe, so it becomes readable only when it closes.
+    # Nothing writes to the pipe, so it becomes readable only when it closes.
     while child.poll() is None and not select.select([sys.stdin], [], [], 0.1)[0]:
         pass
     status = child.returncode
-    # The whole group, because ministack does not end the functions that it has started.
+    # The whole group, because ministack does not end its functions.
     os.killpg(0, signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         child.wait(GRACE)
     shutil.rmtree(scratch, ignore_errors=True)
     if status is None:
-        os.killpg(0, signal.SIGKILL)  # the rest of the group, with this process
+        os.killpg(0, signal.SIGKILL)  # the rest of the group, including this process
     sys.exit(status)
 
 

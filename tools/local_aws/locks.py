@@ -1,4 +1,4 @@
-"""Locks between processes, which end with the process that holds them."""
+"""Locks between processes. The kernel releases a lock when its process ends."""
 
 import fcntl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Holds a lock. Waits until nobody else holds it."""
+    """Waits until no other process holds the lock, and holds the lock."""
     lock.parent.mkdir(exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

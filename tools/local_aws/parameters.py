@@ -1,4 +1,4 @@
-"""The template's parameters, and what may be given to a local run."""
+"""Checks the template's parameters that are given to a local run."""
 
 import difflib
 import re
@@ -8,16 +8,16 @@ import yaml
 
 from local_aws.progress import Failed
 
-# Parameters that a local run cannot use, and the reason.
+# The parameters that a local run does not accept, each with the reason.
 FIXED = {
-    "Architecture": "it is that of this machine",
-    "WebhookSecretArn": "the local AWS has no secret but the stack's; SECRET=<whsec_...> sets its value",
-    "EncryptionKeyArn": "the local AWS has no such key",
+    "Architecture": "a local run uses this machine's architecture",
+    "WebhookSecretArn": "the local AWS has only the stack's own secret; SECRET=<whsec_...> sets its value",
+    "EncryptionKeyArn": "the local AWS has no encryption keys",
 }
 
 
 class _Template(yaml.SafeLoader):
-    """Reads a template, with nothing in the place of CloudFormation's functions."""
+    """Reads a template. Each of CloudFormation's functions becomes None."""
 
 
 _Template.add_multi_constructor("!", lambda *_: None)
@@ -32,7 +32,10 @@ def declared(template: Path) -> dict[str, dict]:
 
 
 def given(arguments: list[str], template: Path) -> dict[str, str]:
-    """Returns parameters that were given as Name=value. Refuses by name what the template does not take."""
+    """Returns the parameters that were given as Name=value.
+
+    Raises Failed, with the parameter's name, if the template or a local run does not accept one.
+    """
     if not arguments:
         return {}
     parameters = declared(template)
@@ -44,10 +47,10 @@ def given(arguments: list[str], template: Path) -> dict[str, str]:
             meant = [one for one in parameters if one.lower() in near]
             raise Failed(
                 f"{name} is not a parameter of {template.name}{f'; did you mean {meant[0]}?' if meant else '.'}\n"
-                f"It has: {', '.join(one for one in parameters if one not in FIXED)}."
+                f"Its parameters are: {', '.join(one for one in parameters if one not in FIXED)}."
             )
         if name in FIXED:
-            raise Failed(f"{name} cannot be given here: {FIXED[name]}.")
+            raise Failed(f"{name} cannot be set in a local run: {FIXED[name]}.")
         if fault := _fault(parameters[name], value):
             raise Failed(f"{name}={value}: {fault}")
         values[name] = value

@@ -1,6 +1,6 @@
-"""Says at once what a local run lacks, before anything is installed or built.
+"""Checks this machine for a local run, before anything is installed or built.
 
-It runs under the Python of the machine, so it needs the standard library alone.
+This module runs under the machine's own Python, so it needs only the standard library.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MACHINES = {"x86_64": 62, "aarch64": 183}
 
 
 class Lacking(Exception):
-    """The reason why the run cannot work, and what to do."""
+    """The reason why a local run cannot work, and what to do."""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--template", type=Path, help="a built template; without it, this source is to be built")
-    parser.add_argument("--rust-only", action="store_true", help="look only for what compiles the source")
+    parser.add_argument("--template", type=Path, help="a built template (default: this source is built)")
+    parser.add_argument("--rust-only", action="store_true", help="check only the compilers")
     given = parser.parse_args()
     try:
         if not given.rust_only:
@@ -46,24 +46,30 @@ def main():
 
 def _check_machine():
     if sys.version_info < PYTHON:
-        raise Lacking("Python {}.{} or newer is needed, as `python3` or by PYTHON=<command>.".format(*PYTHON))
+        raise Lacking(
+            "Python {}.{} or newer is needed. Install it as `python3`, or give its command by PYTHON=<command>.".format(
+                *PYTHON
+            )
+        )
     if sys.platform != "linux":
         raise Lacking("The local AWS runs the functions as Linux programs. Use WSL, a container or a virtual machine.")
     if platform.machine() not in MACHINES:
-        raise Lacking(f"Lambda has no processor like this machine's, {platform.machine()}.")
+        raise Lacking(f"Lambda does not have this machine's architecture, {platform.machine()}. Use x86_64 or arm64.")
 
 
 def _check_clone():
     for folder in (ROOT, ROOT / ".local-aws"):
         if folder.exists() and not os.access(folder, os.W_OK):
-            raise Lacking(f"{folder} cannot be written, and that is where the tools, builds and logs go.")
+            raise Lacking(
+                f"{folder} is not writable. Tools, builds and logs go there, so use a clone that you may write."
+            )
 
 
 def _check_scratch():
-    """Checks that programs run from the folder for temporary files, where the local AWS puts the functions."""
+    """Checks that programs can run from the folder for temporary files, as the functions do."""
     given = os.environ.get("TMPDIR")
     if given and not Path(given).is_dir():
-        raise Lacking(f"TMPDIR={given} is not a folder. Set it to one that you may write.")
+        raise Lacking(f"TMPDIR={given} is not a folder. Set TMPDIR to a folder that you may write.")
     try:
         folder = Path(tempfile.mkdtemp(prefix="local-aws-"))
     except OSError as error:
@@ -82,7 +88,7 @@ def _check_scratch():
         ) from None
     except OSError as error:
         raise Lacking(
-            f"{folder.parent}, the folder for temporary files, cannot be used: {error}. Set TMPDIR."
+            f"{folder.parent}, the folder for temporary files, cannot be used: {error}. Set TMPDIR to another folder."
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,20 +98,20 @@ def _check_compilers():
     needed = re.search(r'^channel = "(\d+)\.(\d+)', (ROOT / "rust-toolchain.toml").read_text(), re.MULTILINE)
     version = ".".join(needed.groups())
     if not shutil.which("cargo") or not shutil.which("rustc"):
-        raise Lacking(f"Rust {version} is needed, and cargo is not on the PATH: https://rustup.rs")
-    # rustup installs the toolchain that rust-toolchain.toml names, and shows how that goes.
-    told = subprocess.run(["rustc", "--version"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    found = re.match(r"rustc (\d+)\.(\d+)", told.stdout)
-    if told.returncode or not found:
-        raise Lacking(f"Rust {version} is needed, and `rustc --version` failed: https://rustup.rs")
+        raise Lacking(f"Rust {version} is needed, but cargo is not on the PATH. Install Rust: https://rustup.rs")
+    # rustup installs the toolchain that rust-toolchain.toml names, and prints its progress.
+    printed = subprocess.run(["rustc", "--version"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    found = re.match(r"rustc (\d+)\.(\d+)", printed.stdout)
+    if printed.returncode or not found:
+        raise Lacking(f"Rust {version} is needed, but `rustc --version` failed. Install Rust: https://rustup.rs")
     if tuple(map(int, found.groups())) < tuple(map(int, needed.groups())):
-        raise Lacking(f"Rust {version} is needed, and this is {told.stdout.strip()}: https://rustup.rs")
+        raise Lacking(f"Rust {version} is needed, but this is {printed.stdout.strip()}. Update Rust: https://rustup.rs")
     if not shutil.which("cc"):
-        raise Lacking("A C compiler is needed, which links what Rust compiles. On Debian or Ubuntu: apt install gcc")
+        raise Lacking("A C compiler is needed to link Rust programs. On Debian or Ubuntu: apt install gcc")
 
 
 def _check_built(template: Path):
-    """Checks that a template is there and that its functions are built for this machine."""
+    """Checks that a template exists and that its functions are built for this machine."""
     built = "Give the template.yaml of an unpacked release, or .aws-sam/build/template.yaml after `sam build`."
     try:
         text = template.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Shows each step while it runs, and the time that it took."""
+"""Prints each step while it runs, and the time that the step took."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ END_OF_LOG = 60  # lines
 
 
 class Failed(Exception):
-    """A step failed. The end of `log`, if there is one, has the reason."""
+    """A step failed. If there is a `log`, the message ends with its last lines."""
 
     def __init__(self, what: str, log: Path | None = None):
         if log:
@@ -22,7 +22,7 @@ class Failed(Exception):
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Prints one line: the text, a sign of life every ten seconds, and in the end the time that the step took."""
+    """Prints one line: the text, a sign of life every ten seconds, and the time it took."""
     began = time.monotonic()
     over = threading.Event()
 
@@ -33,7 +33,7 @@ def step(text: str) -> Iterator[None]:
     print(f"{text} ...", end="", flush=True)
     life = threading.Thread(target=show_life, daemon=True)
     life.start()
-    outcome = "given up"
+    outcome = "stopped"
     try:
         yield
         outcome = "done"

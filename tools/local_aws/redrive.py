@@ -1,4 +1,4 @@
-"""The deployed redrive: runs by hand, and its schedule."""
+"""Invokes the deployed redrive, and changes its schedule."""
 
 import json
 
@@ -6,7 +6,7 @@ import boto3
 
 
 class Redrive:
-    """One redrive function, and the schedule that invokes it."""
+    """One redrive function and its schedule."""
 
     def __init__(self, function_name: str):
         self._lambda = boto3.client("lambda")

@@ -1,4 +1,4 @@
-"""One local run: its address, its folder, and how others see that it is up."""
+"""One local run: its address, its folder, and the file by which the tools find the run."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ from ops.running import ADDRESSES, LOCK, RUNS, is_held
 
 
 class Run:
-    """A context with an address at a port of the loopback interface, and the folder `.local-aws/run-PORT`.
+    """A context with an address on the loopback interface, and the folder `.local-aws/run-PORT`.
 
-    The folder has the run's logs. A run that fails leaves it, and the next run removes it.
+    The folder has the run's logs. If the run fails, the folder stays until the next run removes it.
     """
 
     def __init__(self, port: int | None = None):
@@ -25,7 +25,7 @@ class Run:
             with exclusive(RUNS / "runs.lock"):
                 _remove_ended_runs()
                 self.logs.mkdir(parents=True)
-                # The process holds the lock until it ends, however it ends.
+                # The process holds the lock until it ends, even if it is killed.
                 undo.enter_context(exclusive(self.logs / LOCK))
             self._undo = undo.pop_all()
         return self
@@ -37,9 +37,9 @@ class Run:
         self._undo.close()
 
     def announce(self, endpoint: str) -> None:
-        """Lets the tools find this run. `endpoint` is the URL of its AWS."""
+        """Makes this run visible to the tools. `endpoint` is the URL of its local AWS."""
         addresses = {"webhook_url": self.front.url, "endpoint": endpoint}
-        # In one step, so that no tool reads half of it.
+        # A rename is atomic, so no tool reads half of the file.
         draft = self.logs / f"{ADDRESSES}.draft"
         draft.write_text(json.dumps(addresses), "utf-8")
         draft.rename(self.logs / ADDRESSES)
@@ -48,4 +48,5 @@ class Run:
 def _remove_ended_runs():
     for folder in RUNS.glob("run-*"):
         if folder.is_dir() and not is_held(folder / LOCK):
-            shutil.rmtree(folder, ignore_errors=True)  # a tool may remove an address at the same time
+            # A tool may remove the same run's addresses at this moment.
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The deployed signing secret."""
+"""Reads and changes the deployed signing secret."""
 
 import boto3
 
@@ -15,5 +15,5 @@ class Secret:
         return self._client.get_secret_value(SecretId=self.arn)["SecretString"]
 
     def put(self, value: str) -> None:
-        """Puts a value, for the first time or as a rotation."""
+        """Stores a value. The value before becomes the previous version."""
         self._client.put_secret_value(SecretId=self.arn, SecretString=value)

@@ -1,4 +1,4 @@
-"""The whole service, deployed to a local AWS."""
+"""Deploys the whole service to a local AWS."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,19 +29,19 @@ class Service:
     secret: Secret
 
     def redeploy(self, **parameters) -> None:
-        """Deploys it once more, with these parameters. Does nothing if they are those of the last deployment."""
+        """Deploys the service again, unless it already has these parameters."""
         if parameters == self.parameters:
             return
-        with step(f"Deploying once more, with {parameters or 'the defaults'}"):
+        with step(f"Deploying again, with {parameters or 'the defaults'}"):
             self.stream_arn = stack.redeploy(self.emulator, **parameters).stream_arn
         self.parameters = parameters
 
 
 @contextmanager
 def service(run: Run, template: Path | None = None, secret: str = SAMPLE_SECRET, **parameters) -> Iterator[Service]:
-    """Builds, unless `template` is a built one, and deploys to a local AWS that ends with the context.
+    """Builds the service, and deploys it at the run's address. The local AWS ends with the context.
 
-    The service has the address of the run.
+    If `template` is given, it is a built template, and nothing is built.
     """
     with Emulator(run.logs) as emulator:
         if template is None:
@@ -53,7 +53,7 @@ def service(run: Run, template: Path | None = None, secret: str = SAMPLE_SECRET,
 
 
 def deploy(emulator: Emulator, template: Path, secret_value: str = SAMPLE_SECRET, **parameters) -> Service:
-    """Deploys a built template. Returns the service, which has this signing secret."""
+    """Deploys a built template, stores the signing secret, and returns the service."""
     with step("Deploying template.yaml to the local AWS"):
         deployed = stack.deploy(template, emulator, **parameters)
     deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)

@@ -1,4 +1,4 @@
-"""Deploys the template to the local AWS, by the same commands as to the real one."""
+"""Deploys the template to the local AWS, by the same commands as to AWS."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from local_aws.progress import Failed
 from ops.running import REGION
 from ops.stack import NAME, outputs
 
-# The defaults of the template. Without them, an update would keep the values of the deployment before.
+# The template's defaults. Without them, an update would keep the values of the last deployment.
 DEFAULTS = {
     "StatusStream": "off",
     "StatusPipeline": "",
@@ -34,9 +34,9 @@ NEEDED = {
     "RedriveFunctionName",
     "WebhookSecretArn",
 }
-ALARM_EMAIL = "operations@example.com"  # ministack sends no mail
+ALARM_EMAIL = "operations@example.com"  # ministack sends no email
 
-# ministack does not know these types, and a deployment with one of them fails.
+# ministack does not support these types, and a deployment with one of them fails.
 UNKNOWN = "|".join(
     (
         "AWS::Logs::QueryDefinition",
@@ -60,13 +60,13 @@ class Stack:
 
 def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
     """Deploys a built template with these parameters."""
-    # sam reads a file as it is. Of an argument, it would take some characters for its own. JSON is
-    # YAML too.
+    # sam reads values in a file literally, but interprets some characters in an argument. JSON is
+    # also YAML.
     overrides = emulator.scratch / "parameters.yaml"
     overrides.write_text(json.dumps(_values(parameters)), "utf-8")
-    # `sam deploy --guided` writes its user's own stack into samconfig.toml, so these are arguments.
+    # The user's samconfig.toml may name another stack, so these are arguments.
     where = ["--stack-name", NAME, "--region", REGION, "--no-confirm-changeset", "--no-progressbar"]
-    # The paths in a template are relative to its folder, so the adapted one stands beside it.
+    # The paths in a template are relative to its folder, so the adapted template must be there too.
     adapted = template.with_name(f"adapted-{uuid4()}.yaml")
     try:
         adapted.write_text(as_ministack_takes_it(template.read_text("utf-8")), "utf-8")
@@ -76,12 +76,12 @@ def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
         files = ["--template-file", str(adapted), "--parameter-overrides", f"file://{overrides}"]
         run_sam("deploy", [*where, *files], emulator.logs)
     finally:
-        adapted.unlink(missing_ok=True)  # it ends with the local AWS
+        adapted.unlink(missing_ok=True)
     return _completed(emulator)
 
 
 def redeploy(emulator: Emulator, **parameters) -> Stack:
-    """Updates the stack to these parameters, and to the defaults of all others."""
+    """Updates the stack to these parameters. All other parameters get their defaults."""
     cloudformation = boto3.client("cloudformation")
     given = [{"ParameterKey": name, "ParameterValue": value} for name, value in _values(parameters).items()]
     capabilities = ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"]
@@ -98,7 +98,7 @@ def _values(parameters: dict) -> dict[str, str]:
 
 
 def _completed(emulator: Emulator) -> Stack:
-    """Does what ministack leaves out of a deployment, and returns the outputs."""
+    """Completes a deployment by the parts that ministack leaves out, and returns the outputs."""
     _create_routes()
     deployed = outputs(NAME)
     if missing := sorted(NEEDED - deployed.keys()):
@@ -123,8 +123,9 @@ def _completed(emulator: Emulator) -> Stack:
 def as_ministack_takes_it(template: str) -> str:
     """Adapts the text of a template to ministack.
 
-    A resource of an unknown type becomes one that does nothing. An alarm on metric math becomes an alarm on its first
-    metric. Nothing here uses TLS, so policies that refuse requests without TLS refuse requests with TLS instead.
+    A resource of an unknown type becomes one without effect. An alarm on metric math becomes an
+    alarm on its first metric. The local AWS has no TLS, so policies that deny requests without TLS
+    must instead deny requests with TLS.
     """
     nothing = "Type: AWS::CloudFormation::WaitConditionHandle"
     known = re.sub(rf"Type: ({UNKNOWN})$", nothing, template, flags=re.MULTILINE)
@@ -142,7 +143,7 @@ def _first_metric(metrics):
 
 
 def _create_routes():
-    """Creates the routes of the HTTP API. SAM writes them as an OpenAPI body, which ministack ignores."""
+    """Creates the HTTP API's routes, because ministack ignores the OpenAPI body that SAM writes."""
     cloudformation = boto3.client("cloudformation")
     gateway = boto3.client("apigatewayv2")
     lambdas = boto3.client("lambda")
@@ -176,15 +177,15 @@ def _create_routes():
 
 
 def _make_fifo(topic_arn):
-    """Makes the topic a FIFO topic. Of a topic in a template, ministack reads only the name."""
+    """Makes the topic a FIFO topic, because ministack reads only a topic's name in a template."""
     boto3.client("sns").set_topic_attributes(TopicArn=topic_arn, AttributeName="FifoTopic", AttributeValue="true")
 
 
 def _confirm(*topic_arns):
-    """Makes the template's email subscriptions look as if somebody who was logged in had confirmed them.
+    """Makes the template's email subscriptions look confirmed by a user with AWS credentials.
 
-    ministack confirms each subscription by itself, and records that only for one that the API made. So this
-    subscribes the addresses again.
+    ministack confirms each subscription itself. It records an authenticated confirmation only for
+    subscriptions that an API call made, so this function subscribes the addresses again.
     """
     sns = boto3.client("sns")
     for topic_arn in topic_arns:

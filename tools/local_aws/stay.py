@@ -1,4 +1,4 @@
-"""Stays up, and shows what subscribers get, as it comes."""
+"""Keeps a local run up, and prints subscribers' messages as they arrive."""
 
 import time
 from textwrap import indent
@@ -16,23 +16,23 @@ from ops.signature import SAMPLE_SECRET
 
 USES = """
 Up at {url}
-It takes what is signed with {secret}.
+The webhook accepts events that are signed with {secret}.
 
 In another terminal:
-  make send EVENT=opportunity LEAD=lead_42{run}   another opportunity; events/README.md lists the samples
-  make send EVENT=opportunity N=20{run}           twenty at once
-  make logs{run}                                  the functions' log, as it comes
-  make doctor{run}                                whether all is well, two minutes from now
+  make send EVENT=opportunity LEAD=lead_42{run}   sends another opportunity; events/README.md lists the samples
+  make send EVENT=opportunity N=20{run}           sends twenty at once
+  make logs{run}                                  prints the functions' log lines as they arrive
+  make doctor{run}                                checks that all is well; wait two minutes first
 
-Each alert shows here as it comes. Ctrl-C takes all of it down.
+Each alert appears here when it arrives. Ctrl-C stops and removes everything.
 """
 
 
 def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, everything: bool) -> None:
-    """Shows alerts and messages of the lead status stream as they come, until Ctrl-C."""
+    """Prints alerts and messages of the lead status stream as they arrive, until Ctrl-C."""
     run.announce(deployed.emulator.endpoint)
     known = deployed.secret.value() == SAMPLE_SECRET
-    secret = "the sample secret, as `make send` signs" if known else "the secret that you gave"
+    secret = "the sample secret, which `make send` uses" if known else "the secret that you gave"
     which = f" RUN={run.front.port}" if len(running()) > 1 else ""
     print(USES.format(url=run.front.url, secret=secret, run=which), flush=True)
     try:
@@ -42,7 +42,7 @@ def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, every
             for message in stream.receive() if stream else ():
                 print(f"{_now()}  Lead status stream: {change(message)}", flush=True)
     except BotoCoreError:
-        pass  # nobody answers any more
+        pass  # the local AWS has ended, as reported below
     except KeyboardInterrupt:
         print("\nStopped.")
         return
@@ -50,19 +50,19 @@ def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, every
 
 
 def show_alert(alert: Message, deployed: Service, everything: bool) -> None:
-    """Prints the email, or everything. The alert's row in the table has the exact publish request."""
+    """Prints an alert's email, or everything, from the publish request in the alert's row."""
     row = deployed.deliveries.with_alert(alert.text)
     if row is None:
-        print(f"{_now()}  Somebody else published to the alerts topic: {printable(alert.text)}", flush=True)
+        print(f"{_now()}  Another publisher's message on the alerts topic: {printable(alert.text)}", flush=True)
         return
     shown = faces(row, everything) if everything else f"{indent(email(row), '    ')}\n"
     print(f"{_now()}  An alert\n\n{shown}", flush=True)
 
 
 def change(message: Message) -> str:
-    """Returns what a message of the stream says, in one line."""
+    """Returns a message of the stream in one line."""
     if message.event.get("type") != "sendpilot.lead.status_changed":
-        return f"somebody else published {printable(message.text)}"
+        return f"another publisher's message: {printable(message.text)}"
     data = message.event["data"]
     words = f"{data['leadId']} {data.get('previousStatus') or '(none)'} -> {data['newStatus']} ({data['crmStage']})"
     return printable(words)

@@ -1,4 +1,4 @@
-"""The rows of a deployed table."""
+"""Reads the deliveries table of a stack."""
 
 import json
 from typing import Optional
@@ -7,9 +7,10 @@ import boto3
 
 
 class Deliveries:
-    """The rows of one table, as the functions wrote them: one per alert and per message of the lead status stream.
+    """The rows of one table: one per alert, and one per message of the lead status stream.
 
-    The same table has a row for each debounce lock and each slot, without a state and a message.
+    The table also has a row for each debounce lock and each slot. Those rows have no state and no
+    message.
     """
 
     def __init__(self, table_name: str):
@@ -20,12 +21,12 @@ class Deliveries:
         return self._table.get_item(Key={"deliveryId": delivery_id}, ConsistentRead=True).get("Item")
 
     def pending(self) -> list[dict]:
-        """Returns the rows of the sparse index."""
+        """Returns the pending deliveries, from the sparse index."""
         return self._scan(IndexName="pending")
 
     def matching(self, expression: str, values: dict) -> list[dict]:
         """Returns the rows that match a filter. DynamoDB reads, and bills, the whole table."""
-        # Both are reserved words of DynamoDB.
+        # `state` and `owner` are reserved words of DynamoDB.
         names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
         named = {"ExpressionAttributeNames": names} if names else {}
         return self._scan(ConsistentRead=True, FilterExpression=expression, ExpressionAttributeValues=values, **named)
@@ -40,7 +41,10 @@ class Deliveries:
             page = self._table.scan(ExclusiveStartKey=page["LastEvaluatedKey"], **asked)
 
     def with_alert(self, text: str) -> Optional[dict]:
-        """Returns the row of an alert, given the text that programs get, or None. The claim writes it first."""
+        """Returns the row of the alert whose text for programs this is, or None.
+
+        A claim writes the row before anything publishes the alert.
+        """
         alerts = self._scan(ConsistentRead=True, FilterExpression="attribute_exists(message.Subject)")
         return next((row for row in alerts if bodies(row)["default"] == text), None)
 

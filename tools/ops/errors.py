@@ -1,4 +1,7 @@
-"""The errors that end a command, and what a person can do about them. It needs no boto3."""
+"""The errors that end a command, and what to do about them.
+
+`send` must work without boto3, so this module does not import it.
+"""
 
 import traceback
 from pathlib import Path
@@ -9,13 +12,13 @@ class Refused(Exception):
 
 
 def what_to_do(error: Exception) -> str:
-    """Says what to do about an error that nobody expected.
+    """Returns what to do about an unexpected error.
 
-    Settings of AWS that cannot be used cause errors of all kinds in botocore, which reads them.
+    Unusable AWS settings cause errors of many types in botocore.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if any("botocore" in Path(frame.filename).parts for frame in frames):
         return "Check the AWS settings of your shell: the variables that begin with AWS_, and the files in ~/.aws."
-    if isinstance(error, OSError):  # such as a full disk, whose own text says it all
+    if isinstance(error, OSError):  # such as a full disk, whose own text says enough
         return ""
-    return f"This is a defect of this program, in {Path(frames[-1].filename).name}, line {frames[-1].lineno}."
+    return f"This is a bug in this program, in {Path(frames[-1].filename).name}, line {frames[-1].lineno}."

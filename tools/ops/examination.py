@@ -1,4 +1,4 @@
-"""The checks of the doctor: each says what is wrong with a deployed stack, and how to fix it."""
+"""The checks of the doctor. Each reports what is wrong with a stack, and how to fix it."""
 
 import json
 import shlex
@@ -13,7 +13,7 @@ from ops import request
 from ops.deliveries import Deliveries
 from ops.errors import what_to_do
 from ops.pending import age, is_for_stream
-from ops.refusal import GONE, LOG_IN, advice, missing_permission
+from ops.refusal import DEPLOY_OR_LOG_IN, GONE, advice, missing_permission
 from ops.running import MAY_HAVE_ENDED
 from ops.secret_value import NoSecret, secrets_in
 from ops.signature import SAMPLE_SECRET
@@ -33,11 +33,13 @@ OUTPUTS = {
 }
 DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
 OLD = timedelta(minutes=15)  # the longest that the redrive waits between two attempts
-RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics come some minutes late
+RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics arrive some minutes late
 
-DEPLOY = "Deploy the template as it is now: sam build && sam deploy"
-RESTART = "End `make run` by Ctrl-C and start it again, which deploys everything again."
-EMAIL = ("email", "email-json")  # their mails have a link that ends the subscription
+AGAIN = "Run the doctor again."
+
+DEPLOY = "Deploy the current template: sam build && sam deploy"
+RESTART = "Stop `make run` with Ctrl-C and start it again. It then deploys everything again."
+EMAIL = ("email", "email-json")  # each email has a link that ends the subscription
 
 
 @dataclass
@@ -45,12 +47,12 @@ class Finding:
     """The result of one check."""
 
     verdict: str
-    what: str  # one line, which never holds a secret
+    what: str  # one line, never with a secret
     remedy: str = ""  # lines
 
 
 class _CantTell(Exception):
-    """A check lacks something, and `remedy` says where to get it."""
+    """A check cannot run. `remedy` says how to make it possible."""
 
     def __init__(self, what, remedy):
         super().__init__(what)
@@ -58,10 +60,11 @@ class _CantTell(Exception):
 
 
 class Examination:
-    """One examination of one stack, at the moment `now`.
+    """One examination of one stack, at the time `now`.
 
-    The examination changes nothing in the stack. It sends a forged event and an event that needs no alert. With
-    `alert`, it also sends an event whose alert reaches all subscribers, those of the lead status stream included.
+    The examination changes nothing in the stack. It sends a forged event and an event that needs no
+    alert. With `alert`, it also sends an event that reaches all subscribers of the alerts and of
+    the lead status stream.
     """
 
     def __init__(
@@ -73,9 +76,9 @@ class Examination:
         is_local: bool = False,
         port: Optional[str] = None,
     ):
-        """`webhook` is the URL of the webhook, if it differs from the stack's output, as on a local AWS.
+        """`webhook` is the webhook's URL if it differs from the stack's output, as on a local AWS.
 
-        `is_local` says that the stack is that of `make run`. `port` is the run's, if the user had to name it.
+        `is_local` means the stack of `make run`, and `port` its port if the user had to name it.
         """
         self._stack_name = stack
         self._now = now
@@ -89,7 +92,10 @@ class Examination:
         self._secrets = []
 
     def findings(self) -> Iterator[Finding]:
-        """Yields each finding as soon as it is made. No check stops another, but without a stack there are none."""
+        """Yields each finding at once.
+
+        A failed check stops no other check, except if the stack is missing.
+        """
         yield self._finding("stack", self._check_stack)
         if self._stack is None:
             return
@@ -119,25 +125,25 @@ class Examination:
         except BotoCoreError as error:
             finding = Finding(CANT_TELL, str(error), advice(error, self._local))
         except request.NoAnswer as error:
-            finding = Finding(CANT_TELL, f"no answer: {error}", MAY_HAVE_ENDED if self._local else "Run this again.")
-        except Exception as error:  # no defect of one check stops another check
+            finding = Finding(CANT_TELL, f"no answer: {error}", MAY_HAVE_ENDED if self._local else AGAIN)
+        except Exception as error:  # a bug in one check must not stop the others
             finding = Finding(CANT_TELL, f"{type(error).__name__}: {error}", what_to_do(error))
         return replace(finding, what=f"{title}: {finding.what}")
 
     def _finding_on_refusal(self, error):
-        """Returns the finding that follows from AWS's refusal of a call."""
+        """Returns the finding about a call that AWS refused."""
         code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         if what_to_do := advice(error, self._local):
             return Finding(CANT_TELL, f"{code}: {message}", what_to_do)
         if GONE.search(code):
             return Finding(WRONG, f"{error.operation_name}: {message}", self._put_back())
-        return Finding(CANT_TELL, f"{error.operation_name}: {code}: {message}", "Run this again.")
+        return Finding(CANT_TELL, f"{error.operation_name}: {code}: {message}", AGAIN)
 
     def _put_back(self):
-        """Returns the commands of a drift-aware change set, which keeps each parameter as it is.
+        """Returns the commands of a drift-aware change set, which keeps the stack's parameters.
 
         <https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/drift-aware-change-sets.html>
-        It does not make a deleted email subscription again:
+        Such a change set does not restore a deleted email subscription:
         <https://github.com/aws-cloudformation/cloudformation-coverage-roadmap/issues/2455>
         """
         if self._local:
@@ -148,17 +154,16 @@ class Examination:
         kept = " ".join(f"ParameterKey={key},UsePreviousValue=true" for key in parameters_of(self._stack))
         create = "--deployment-mode REVERT_DRIFT --use-previous-template --capabilities CAPABILITY_IAM"
         lines = [
-            "A plain `sam deploy` does not see what was changed by hand. A drift-aware change set finds it and puts",
-            "it back:",
+            "`sam deploy` does not notice manual changes. A drift-aware change set finds and reverts them:",
             f"  aws cloudformation create-change-set {name} --change-set-type UPDATE {create}"
             + (f" --parameters {kept}" if kept else ""),
-            "If there is nothing to put back, the next command fails:",
+            "If there is nothing to revert, the next command fails:",
             f"  aws cloudformation wait change-set-create-complete {name}",
             f"  aws cloudformation describe-change-set {name}",
-            "If it lists what is missing, and nothing that you want to keep as it is:",
+            "If the change set lists the missing parts, and changes nothing that you want to keep, execute it:",
             f"  aws cloudformation execute-change-set {name}",
             f"  aws cloudformation wait stack-update-complete --stack-name {shlex.quote(stack)}",
-            "It does not restore an email subscription. Run the doctor again, which says how to subscribe.",
+            "The change set does not restore email subscriptions. Run the doctor again to see how to subscribe.",
         ]
         return "\n".join(lines)
 
@@ -174,7 +179,7 @@ class Examination:
         return parameters_of(self._stack).get(name) or default
 
     def _tool(self, command):
-        """Returns how to call another command, for the same stack."""
+        """Returns the command line of another command for the same stack."""
         if self._local:
             return f"make {command}" + (f" RUN={self._port}" if self._port else "")
         return f"python3 ops.pyz {command} {shlex.quote(self._stack_name)}"
@@ -191,19 +196,22 @@ class Examination:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
-            remedy = RESTART if self._local else f"Deploy it, or give the right name. {LOG_IN}"
-            return Finding(WRONG, f"there is no {self._stack_name} here", remedy)
+            remedy = RESTART if self._local else DEPLOY_OR_LOG_IN
+            return Finding(WRONG, f"there is no stack {self._stack_name} here", remedy)
         self._stack = stack
         self._outputs = outputs_of(stack)
         status = stack["StackStatus"]
         if status not in DONE and status.endswith("_IN_PROGRESS"):
-            return Finding(CANT_TELL, f"{self._stack_name} is {status}", "Run this again when that is over.")
+            return Finding(
+                CANT_TELL, f"{self._stack_name} is {status}", "Run the doctor again when CloudFormation is done."
+            )
         if status not in DONE:
             events = _command("aws cloudformation describe-stack-events --stack-name {}", self._stack_name)
-            remedy = f"Fix what failed, and deploy again. The reason is in:{events}"
+            remedy = f"Fix the cause, and deploy again. These events show the cause:{events}"
             return Finding(WRONG, f"the last deploy of {self._stack_name} did not succeed: {status}", remedy)
         if missing := sorted(OUTPUTS - self._outputs.keys()):
-            what = f"{self._stack_name} is of an older template, or of another: it lacks {', '.join(missing)}"
+            lacking = ", ".join(missing)
+            what = f"{self._stack_name} was deployed from an older template or another one: it lacks {lacking}"
             return Finding(WRONG, what, self._deploy())
         return Finding(OK, f"{self._stack_name} is {status}")
 
@@ -212,32 +220,32 @@ class Examination:
         try:
             answer = request.sample("forged").renewed().post(url)
         except request.NoAnswer as error:
-            removed = f"If other sites answer, the API was removed.\n{self._put_back()}"
+            removed = f"If other websites answer, the API was removed.\n{self._put_back()}"
             remedy = MAY_HAVE_ENDED if self._local else removed
             return Finding(WRONG, f"{url} does not answer: {error}", remedy)
         if answer.outcome():
             self._to_forged = answer
             return Finding(OK, f"{url} answers")
-        what = f"{url} answers {answer.status}, but not by the function"
+        what = f"{url} answers {answer.status}, but the answer is not from the webhook function"
         if answer.status == 429:
             return Finding(
                 WRONG,
                 what,
-                f"Throttled. The log /aws/vendedlogs/apigateway/{self._stack_name} shows who calls it.",
+                "API Gateway throttles the requests. This log group shows the senders' addresses: "
+                f"/aws/vendedlogs/apigateway/{self._stack_name}",
             )
         if answer.status >= 500:
-            return Finding(
-                WRONG, what, f"The function did not start, crashed, or was throttled. Its log:{self._logs('webhook')}"
-            )
+            remedy = f"The function did not start, crashed, or was throttled. Read its log:{self._logs('webhook')}"
+            return Finding(WRONG, what, remedy)
         if self._local:
             return Finding(WRONG, what, RESTART)
-        # AWS does not document whether a drift-aware change set sees a route, which is part of the
-        # API's `Body`.
+        # AWS does not document whether a drift-aware change set notices a deleted route, because a
+        # route is part of the API's `Body`.
         api = shlex.quote(self._resource("WebhookApi"))
         integration = f"aws apigatewayv2 get-integrations --api-id {api} --query 'Items[0].IntegrationId' --output text"
         route = f'--route-key "POST /webhooks/sendpilot" --target "integrations/$({integration})"'
         remedy = (
-            "If only its route was removed, this makes it again:\n"
+            "If only the API's route was removed, this command restores the route:\n"
             f"  aws apigatewayv2 create-route --api-id {api} {route}\n"
             f"If more was removed:\n{self._put_back()}"
         )
@@ -245,8 +253,8 @@ class Examination:
 
     def _check_secret(self):
         secret = self._output("WebhookSecretArn")
-        # `read` keeps the secret out of the history of the shell.
-        put = "Put the one there that SendPilot shows:" + _command(
+        # `read` keeps the secret out of the shell's history.
+        put = "Store the signing secret that SendPilot shows:" + _command(
             "read -rs WEBHOOK_SECRET && aws secretsmanager put-secret-value --secret-id {} "
             '--secret-string "$WEBHOOK_SECRET"',
             secret,
@@ -256,58 +264,57 @@ class Examination:
         except ClientError as error:
             code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
             if code == "ResourceNotFoundException":
-                return Finding(WRONG, message, f"{put}\nIf there is no such secret any more:\n{self._put_back()}")
+                return Finding(
+                    WRONG, message, f"{put}\nIf this command fails because the secret was deleted:\n{self._put_back()}"
+                )
             if code == "InvalidRequestException":
                 restore = _command("aws secretsmanager restore-secret --secret-id {}", secret)
-                return Finding(WRONG, message, f"If it is marked for deletion:{restore}")
+                return Finding(WRONG, message, f"If the secret is scheduled for deletion, restore it:{restore}")
             raise
         try:
             secrets = secrets_in(value.get("SecretString"))
         except NoSecret as error:
-            return Finding(WRONG, f"{error}, and without one the function answers 503", put)
+            return Finding(WRONG, f"{error}, so the function answers 503", put)
         except ValueError as error:
             return Finding(WRONG, str(error), put)
         self._secrets = secrets
         if fault := _fault_of_previous(secret):
             remedy = (
-                "Meanwhile the function answers 503 instead of 401 to a signature that no usable secret made. Put the\n"
-                "current value once more, so that it is the previous version too. If the old secret still signs, put\n"
-                f"both secrets in one value, with white space between them.{put.partition(':')[2]}"
+                "Until this is fixed, a signature that matches no usable secret gets 503 instead of 401. Store the\n"
+                "current value once more: it then becomes the previous version too. If SendPilot still signs with the\n"
+                f"old secret, store both secrets in one value, with white space between them.{put.partition(':')[2]}"
             )
             return Finding(WRONG, f"the previous version cannot be used: {fault}", remedy)
         if SAMPLE_SECRET in secrets and not self._local:
-            return Finding(WRONG, "the sample secret of this repository, with which anybody can sign", put)
+            return Finding(WRONG, "is the sample secret of this repository, so anyone can sign events with it", put)
         if not all(one.startswith("whsec_") for one in secrets):
-            remedy = "The function takes it as it is. If SendPilot's dashboard shows the same one, all is well."
-            return Finding(CANT_TELL, "does not begin with whsec_, as SendPilot's do", remedy)
-        return Finding(OK, f"{len(secrets)}, of the right shape")
+            remedy = "The function uses the value as it is. If SendPilot shows the same value, all is well."
+            return Finding(CANT_TELL, "does not begin with whsec_, unlike SendPilot's secrets", remedy)
+        return Finding(OK, f"{len(secrets)} stored, in the right format")
 
     def _check_forged_event(self):
         answer = self._answer_to_forged()
         if answer.status == 401:
-            return Finding(OK, "refused, with 401")
+            return Finding(OK, "rejected with 401")
         if 200 <= answer.status < 300:
-            remedy = (
-                f"Anybody gets in: another function answers there, or another version of this one. {self._deploy()}"
-            )
-            return Finding(WRONG, f"accepted, with {answer.status}", remedy)
-        return Finding(
-            CANT_TELL, f"neither refused nor accepted: {_said(answer)}", "See the secret and the signed event."
-        )
+            remedy = f"Another function answers at the URL, or another version of this function. {self._deploy()}"
+            return Finding(WRONG, f"accepted with {answer.status}, so anyone can send events", remedy)
+        what = f"neither rejected nor accepted: {_said(answer)}"
+        return Finding(CANT_TELL, what, "Look at the findings about the secret and the signed event.")
 
     def _check_signed_event(self):
         for number, secret in enumerate(self._signers(), 1):
-            # An event of this type needs no alert. It counts as a genuine event, and changes no other metric.
+            # An event of this type needs no alert, and counts only as a genuine, ignored event.
             event = request.sample("message-sent").renewed()
             answer = event.post(self._webhook, secret)
             if (answer.status, answer.outcome()) != (200, "ignored"):
-                return self._finding_on_answer(answer, f"signed by secret {number}: ")
-        return Finding(OK, "accepted, with 200 ignored: it needs no alert")
+                return self._finding_on_answer(answer, f"signed with secret {number}: ")
+        return Finding(OK, "accepted with 200 ignored, because this event needs no alert")
 
     def _check_alert(self):
         status = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")[0].strip()
         event = request.sample("opportunity").renewed("evt_doctor")
-        # A new lead, so that no earlier alert debounces this one, and a change from another status.
+        # A new lead, because an earlier alert could debounce this one. The status must change.
         event = event.with_data(leadId=request.fresh("lead_doctor"), newStatus=status, previousStatus="DOCTOR")
         answer = event.post(self._webhook, self._signers()[0])
         if (answer.status, answer.outcome()) != (200, "alerted"):
@@ -318,10 +325,10 @@ class Examination:
             row = Deliveries(self._output("DeliveriesTableName")).row(f"{delivery}#{kind}") or {}
             if row.get("state") != "PUBLISHED":
                 logs = self._logs("webhook")
-                remedy = f"The publish is not recorded, so the redrive publishes it again. The reason is in:{logs}"
+                remedy = f"The publish is not recorded, so the redrive repeats it. The log shows the reason:{logs}"
                 return Finding(WRONG, f"{delivery}#{kind} is {row.get('state', 'not in the table')}", remedy)
             out[kind] = f"{delivery}#{kind} is PUBLISHED, as message {row['messageId']}"
-        return Finding(OK, f"{'; '.join(out.values())}; see it arrive")
+        return Finding(OK, f"{'; '.join(out.values())}; check that the alert arrives")
 
     def _answer_to_forged(self):
         if self._to_forged is None:
@@ -337,14 +344,15 @@ class Examination:
     def _finding_on_answer(self, answer, by=""):
         what = f"{by}{_said(answer)}"
         if (answer.json() or {}).get("reason") == "stale":
-            return Finding(CANT_TELL, what, "Set the clock of this machine.")
+            return Finding(CANT_TELL, what, "The clock of this machine is wrong. Set the clock.")
         if answer.status == 401:
             remedy = (
-                "The function knows other secrets than the stack's. If you have just put this one, run this again in\n"
-                f"some minutes. If that does not help, the function's variables were changed.\n{self._put_back()}"
+                "The function does not use the stack's secret. If you have just stored this secret, run the doctor\n"
+                "again in some minutes. If that does not help, someone changed the function's environment variables.\n"
+                f"{self._put_back()}"
             )
             return Finding(WRONG, what, remedy)
-        return Finding(WRONG, what, f"The reason is in:{self._logs('webhook')}")
+        return Finding(WRONG, what, f"The log shows the reason:{self._logs('webhook')}")
 
     def _logs(self, function):
         if self._local:
@@ -357,14 +365,14 @@ class Examination:
         email = self._parameter(email_parameter)
         missing = email and email.lower() not in {one["Endpoint"].lower() for one in listed}
         if not missing and not listed:
-            remedy = f"Subscribe somebody. It asks for an email address:{self._subscribe(topic, 'email')}"
-            return Finding(WRONG, "there is none: nobody would hear", remedy)
+            remedy = f"Subscribe an address. The command asks for the address:{self._subscribe(topic, 'email')}"
+            return Finding(WRONG, "there are none, so messages to this topic reach nobody", remedy)
         if not missing or any(not one["SubscriptionArn"].startswith("arn:") for one in listed):
             return self._finding_on_subscriptions(topic, listed)
         remedy = (
-            "Nobody confirmed it in 48 hours, or somebody followed the link under a mail that ends it. Mail scanners\n"
-            f"do that too. While {email_parameter} stays the same, a deploy does not subscribe it again. Subscribe it\n"
-            "by hand:"
+            "Nobody confirmed the subscription within 48 hours, or someone followed the unsubscribe link in an\n"
+            f"email. Mail scanners follow links too. While {email_parameter} stays the same, a deploy does not\n"
+            "subscribe the address again. Subscribe the address by hand:"
             f"{self._subscribe(topic, 'email', email)}\n{_still_named(email_parameter)}"
         )
         return Finding(WRONG, f"{email} ({email_parameter}) is not subscribed", remedy)
@@ -374,42 +382,45 @@ class Examination:
         listed = subscriptions(topic)
         if not listed:
             remedy = (
-                "Subscribe what needs every change of status, or deploy with StatusStream=off. It asks for the ARN of\n"
-                f"a queue:{self._subscribe(topic, 'sqs')}"
+                "Subscribe a queue, or deploy with StatusStream=off. The command asks for the ARN of the queue:"
+                f"{self._subscribe(topic, 'sqs')}"
             )
-            return Finding(WRONG, "there is none: every change is published, and nothing gets it", remedy)
+            return Finding(WRONG, "there are none, so published changes of status reach nobody", remedy)
         return self._finding_on_subscriptions(topic, listed)
 
     def _finding_on_subscriptions(self, topic, listed):
-        """Returns the finding on subscriptions that are there.
+        """Returns the finding about the subscriptions of a topic.
 
-        Each must be confirmed and have a dead-letter queue. Somebody who was logged in must have
-        confirmed each email subscription, or the link under each of its mails ends it.
+        Each must be confirmed and have a dead-letter queue. A user with AWS credentials must have
+        confirmed each email subscription. Otherwise the link in each email ends the subscription.
         """
         of, refusal = [], None
         for one in listed:
             try:
                 of.append((one, attributes(one)))
             except ClientError as error:
-                # A subscription that may not be looked at hides no other one. AWS does not document
-                # whether the owner of a topic may look at a subscription of another account.
+                # The other subscriptions must still be checked. AWS does not document whether the
+                # owner of a topic may read a subscription of another account.
                 if not missing_permission(error):
                     raise
                 refusal = error
         if waiting := [one for one, found in of if found is None]:
             again = self._subscribe(topic, waiting[0]["Protocol"], waiting[0])
-            remedy = f"SNS deletes it 48 hours after the request. This sends its owner another message:{again}"
+            remedy = (
+                "SNS deletes an unconfirmed subscription after 48 hours. This command sends another confirmation\n"
+                f"request:{again}"
+            )
             return Finding(WRONG, f"not confirmed: {', '.join(map(described, waiting))}", remedy)
-        mails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
-        ends = {one["SubscriptionArn"] for one, authenticated in mails if authenticated == "false"}
+        emails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
+        ends = {one["SubscriptionArn"] for one, authenticated in emails if authenticated == "false"}
         endable = [(one, found) for one, found in of if one["SubscriptionArn"] in ends]
         losing = [one for one, found in of if "deadLetterTargetArn" not in found.get("RedrivePolicy", "")]
         what, remedies = [], []
         if endable:
             these = ", ".join(described(one) for one, _ in endable)
-            what.append(f"can be ended by anybody who gets one of its mails: {these}")
+            what.append(f"the unsubscribe link in each email works without a login: {these}")
             remedies += self._protect(topic, endable)
-        # Those that have to be subscribed again get the queue with that.
+        # The new subscription of an endable one gets the queue at once.
         if losing := [one for one in losing if one["SubscriptionArn"] not in ends]:
             what.append(f"without a dead-letter queue: {', '.join(map(described, losing))}")
             remedies += self._attach(topic, losing)
@@ -417,25 +428,27 @@ class Examination:
             return Finding(WRONG, "; ".join(what), "\n".join(remedies))
         if refusal:
             raise refusal
-        if unknown := [one for one, authenticated in mails if authenticated != "true"]:
-            what = f"it is not known whether anybody can end them: {', '.join(map(described, unknown))}"
-            return Finding(CANT_TELL, what, "SNS does not say ConfirmationWasAuthenticated of these subscriptions.")
+        if unknown := [one for one, authenticated in emails if authenticated != "true"]:
+            these = ", ".join(map(described, unknown))
+            what = f"SNS does not say whether the unsubscribe link works without a login: {these}"
+            return Finding(CANT_TELL, what, "SNS does not return ConfirmationWasAuthenticated for these subscriptions.")
         protocols = sorted({one["Protocol"] for one in listed})
         return Finding(OK, f"{len(listed)}, all confirmed: {', '.join(protocols)}")
 
     def _protect(self, topic, endable):
-        """Yields how to make a subscription that only somebody who is logged in can end.
+        """Yields how to replace subscriptions by ones that need a login to be ended.
 
-        SNS decides that at the confirmation. AWS documents no way to change it later.
+        The confirmation decides who can end a subscription. AWS documents no way to change that
+        later.
         <https://docs.aws.amazon.com/sns/latest/api/API_ConfirmSubscription.html>
         """
         yield (
-            "The link under each mail ends it. Mail scanners follow links, and so may anybody to whom a mail was\n"
-            "forwarded. Only a new confirmation changes that. So end the subscription, and subscribe again."
+            "The link in each email ends the subscription. Mail scanners follow links, and anyone who gets a\n"
+            "forwarded email can. Only a new confirmation changes that, so unsubscribe and subscribe again."
         )
         if topic == self._outputs.get("AlertsTopicArn"):
             since = "SINCE=2h" if self._local else "--since 2h"
-            yield f"Afterwards, `{self._tool('resend')} {since}` sends the alerts that it missed in the last two hours."
+            yield f"Afterwards, `{self._tool('resend')} {since}` resends the alerts of the last two hours."
         for one, found in endable:
             yield _command("aws sns unsubscribe --subscription-arn {}", one["SubscriptionArn"])[1:]
             yield self._subscribe(topic, one["Protocol"], one, found)[1:]
@@ -444,16 +457,16 @@ class Examination:
                     yield _still_named(parameter)
 
     def _attach(self, topic, losing):
-        """Yields how to give subscriptions a dead-letter queue.
+        """Yields how to attach a dead-letter queue to subscriptions.
 
         <https://docs.aws.amazon.com/sns/latest/dg/sns-configure-dead-letter-queue.html>
         """
         queue, make_queue = self._dead_letters(topic)
-        yield f"What SNS cannot deliver to it is lost. With a dead-letter queue, it is kept:{make_queue}"
+        yield f"If SNS cannot deliver a message, it is lost. A dead-letter queue keeps the message:{make_queue}"
         for one in losing:
-            # The queue has to be in the account and region of the subscription.
+            # The queue must be in the account and region of the subscription.
             if one["Owner"] != topic.split(":")[4]:
-                yield f"The account {one['Owner']} has to give {described(one)} a queue of its own."
+                yield f"The account {one['Owner']} must attach a queue of its own to {described(one)}."
                 continue
             yield _command(
                 "aws sns set-subscription-attributes --subscription-arn {} --attribute-name RedrivePolicy "
@@ -463,14 +476,15 @@ class Examination:
             )[1:]
 
     def _subscribe(self, topic, protocol, whom=None, found=None):
-        """Returns the commands that subscribe an address, or that of a listed subscription.
+        """Returns the commands that subscribe `whom`, an address or a listed subscription.
 
-        A subscription that takes the place of one with the attributes `found` keeps its filter and
-        its dead-letter queue. Without an address, the commands ask for it. The token in the link of
-        SNS's mail confirms an email subscription, so that no link can end the subscription later.
+        `found` has the attributes of a subscription to replace: the new subscription gets the same
+        filter and dead-letter queue. Without an address, the commands ask for the address. They
+        confirm an email subscription by the token in SNS's email, so no link can end the
+        subscription later.
         """
         endpoint = whom if isinstance(whom, str) else None
-        # The address of an http(s) endpoint may hold a password, so it is not shown.
+        # The address of an http(s) endpoint may contain a password, so it is not printed.
         if isinstance(whom, dict) and protocol not in ("http", "https"):
             endpoint = whom["Endpoint"]
         queue, commands = self._dead_letters(topic)
@@ -494,14 +508,14 @@ class Examination:
             'aws sns confirm-subscription --authenticate-on-unsubscribe true --topic-arn {} --token "${{TOKEN%%&*}}"'
         )
         return (
-            f"{commands}\nDo not follow the link in the mail that comes (look in the junk folder too). Copy its\n"
-            f"address, and paste it when this asks for it:{_command(f'{token} && {confirm}', topic)}"
+            f"{commands}\nAn email arrives, perhaps in the junk folder. Do not follow the link in it. Copy the link's\n"
+            f"address, run this command, and paste the address:{_command(f'{token} && {confirm}', topic)}"
         )
 
     def _dead_letters(self, topic):
-        """Returns the ARN of the dead-letter queue for a topic's subscriptions, and how to make it.
+        """Returns the dead-letter queue for a topic's subscriptions: its ARN, and how to create it.
 
-        Subscriptions of a FIFO topic take a FIFO queue, and the stack has none:
+        Subscriptions of a FIFO topic need a FIFO queue, which the stack does not have:
         <https://docs.aws.amazon.com/sns/latest/dg/sns-dead-letter-queues.html>
         """
         _, partition, _, region, account, _ = topic.split(":")
@@ -527,8 +541,10 @@ class Examination:
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
-            remedy = f"Enable it in the console, under Amazon EventBridge, Schedules, or:\n{self._put_back()}"
-            return Finding(WRONG, f"{name} is {schedule['State']}: what is pending waits for SendPilot", remedy)
+            remedy = f"Enable the schedule in the console of Amazon EventBridge Scheduler, or:\n{self._put_back()}"
+            return Finding(
+                WRONG, f"{name} is {schedule['State']}, so only SendPilot's retries publish pending deliveries", remedy
+            )
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
 
     def _check_runs(self):
@@ -538,8 +554,8 @@ class Examination:
         except (BotoCoreError, ClientError) as error:
             runs, unavailable = None, error
         if not runs:
-            # CloudWatch counts late, ministack not at all, and the shell may be allowed one and not
-            # the other.
+            # CloudWatch counts late, and ministack does not count. The shell may have a permission
+            # for only one of the two.
             try:
                 runs = self._logged_runs()
             except (BotoCoreError, ClientError):
@@ -549,13 +565,14 @@ class Examination:
             return Finding(OK, f"{runs} in the last {_minutes(RECENT)}")
         deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
         if self._now - deployed.timestamp() < RECENT.total_seconds():
-            again = "Run this again in two minutes. The redrive runs every minute."
-            return Finding(CANT_TELL, "none is seen yet, but the stack is new", again)
+            again = "Run the doctor again in two minutes. The redrive runs every minute."
+            return Finding(CANT_TELL, "none is recorded yet, but the stack is new", again)
         run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
         remedy = (
-            f"If its schedule is enabled: is the function's reserved concurrency 0? Its log:{self._logs('redrive')}"
+            "If the schedule is enabled, check that the function's reserved concurrency is not 0. Then read the log:"
+            f"{self._logs('redrive')}\nThis command runs the redrive once:{run}"
         )
-        return Finding(WRONG, f"none in the last {_minutes(RECENT)}", f"{remedy}\nOne run by hand:{run}")
+        return Finding(WRONG, f"none in the last {_minutes(RECENT)}", remedy)
 
     def _counted_runs(self):
         """Returns the number of recent runs that CloudWatch has counted."""
@@ -571,7 +588,7 @@ class Examination:
         return int(sum(point["Sum"] for point in counted["Datapoints"]))
 
     def _logged_runs(self):
-        """Returns 'some' if a recent run has left a line in the log, else None."""
+        """Returns 'some' if a recent run has left a log line, else None."""
         since = int((self._now - RECENT.total_seconds()) * 1000)
         lines = pages(
             "logs", "filter_log_events", "events", logGroupName=self._resource("RedriveLogs"), startTime=since
@@ -581,16 +598,16 @@ class Examination:
     def _check_pending(self):
         rows = Deliveries(self._output("DeliveriesTableName")).pending()
         old = []
-        for of_stream, kind in ((False, "alerts"), (True, "messages of the stream")):
+        for of_stream, kind in ((False, "alerts"), (True, "messages of the lead status stream")):
             ages = [age(row, self._now) for row in rows if is_for_stream(row) == of_stream]
             ages = [one for one in ages if one > OLD]
             if ages:
                 old.append(f"{kind}: {len(ages)} for more than {_minutes(OLD)}, the oldest for {max(ages)}")
         if old:
             listing = self._tool("pending")
-            remedy = f"If you fix the last error of each, the redrive publishes it. This lists them:\n  {listing}"
+            remedy = f"Fix the last error of each delivery. The redrive then publishes it. To list all:\n  {listing}"
             return Finding(WRONG, "; ".join(old), remedy)
-        return Finding(OK, f"nothing for more than {_minutes(OLD)}; {len(rows)} in all")
+        return Finding(OK, f"{len(rows)}, none for more than {_minutes(OLD)}")
 
     def _check_dead_letters(self):
         url = self._output("DeadLettersUrl")
@@ -639,7 +656,10 @@ class Examination:
 
 
 def _fault_of_previous(secret):
-    """Returns why the function refuses the previous version. None if it is usable, absent or empty."""
+    """Returns why the function refuses the previous version, or None if there is no fault.
+
+    A missing or empty previous version is not a fault.
+    """
     try:
         value = client("secretsmanager").get_secret_value(SecretId=secret, VersionStage="AWSPREVIOUS")
         secrets_in(value.get("SecretString"))
@@ -654,14 +674,14 @@ def _fault_of_previous(secret):
 
 
 def _still_named(parameter):
-    """Says what deploys do to a subscription that replaces that of the template.
+    """Returns how deploys treat a subscription that replaces the template's.
 
-    CloudFormation knows a subscription by its ARN, and acts on it only if its properties change:
+    CloudFormation identifies a subscription by its ARN, and acts only if the properties change:
     <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sns-subscription.html>
     """
     return (
-        f"The stack still names the subscription that ended. Deploys leave the new one alone while {parameter} stays\n"
-        "the same. If you change it, end the new one by hand."
+        f"Deploys do not touch the new subscription while {parameter} stays the same. If you change {parameter},\n"
+        "end the new subscription by hand, because the stack knows only the old one."
     )
 
 
@@ -675,7 +695,7 @@ def _said_by(alarm):
 
 
 def _command(form, *values):
-    """A line of its own, to copy into a shell."""
+    """Returns a command on a line of its own, to paste into a shell."""
     return f"\n  {form.format(*map(shlex.quote, values))}"
 
 

@@ -1,4 +1,4 @@
-"""Moments that a person gives, such as 2h or 2026-11-25T18:00:00Z."""
+"""Parses times that a user types, such as 2h or 2026-11-25T18:00:00Z."""
 
 import re
 from datetime import datetime, timezone
@@ -14,7 +14,8 @@ FORMS = "a time span such as 90m, 2h or 3d, or a time with its offset from UTC s
 def moment(text: str, now: float) -> int:
     """Returns the moment that a text such as 2h or 2026-11-25T18:00:00Z means.
 
-    Moments, `now` too, are in milliseconds since the Unix epoch.
+    `now` and the result are in milliseconds since the Unix epoch. Raises Refused for any other
+    text.
     """
     if span := re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text, re.ASCII):
         since = int(now) - int(span[1]) * UNITS[span[2]]
@@ -31,9 +32,9 @@ def moment(text: str, now: float) -> int:
 
 
 def with_offset(text: str) -> Optional[datetime]:
-    """Returns the time that a text names, or None if it names none, or one without its offset from UTC."""
+    """Returns the time in a text, or None if the text is not a time with its offset from UTC."""
     try:
-        # Python 3.10 does not know the Z.
+        # Python 3.10 and older do not parse the Z.
         time = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
         time.timestamp()
         time.astimezone(timezone.utc)

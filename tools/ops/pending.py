@@ -1,4 +1,4 @@
-"""The command `pending`: lists what a stack has not published yet."""
+"""The command `pending`: lists the pending deliveries of a stack."""
 
 import argparse
 import time
@@ -7,21 +7,21 @@ from decimal import Decimal
 
 from ops.deliveries import Deliveries
 from ops.display import printable
-from ops.running import use_what_runs
+from ops.running import use_local_run
 from ops.stack import described, output_of
 
 
 def run(given: argparse.Namespace) -> int:
     """Prints the list, and returns the exit status."""
     if not given.stack:
-        use_what_runs(given.run)
+        use_local_run(given.run)
     rows = Deliveries(output_of(described(given.stack), "DeliveriesTableName")).pending()
     print(listing(rows, time.time()))
     return 0
 
 
 def listing(rows: list[dict], now: float) -> str:
-    """Returns the rows of the sparse index as a table for people: alerts first, then the stream, the oldest first."""
+    """Returns the table that `pending` prints: alerts first, then the stream, each oldest first."""
     if not rows:
         return "Nothing is pending."
     lines = [("AGE", "ATTEMPTS", "DELIVERY", "LAST ERROR")]
@@ -34,16 +34,16 @@ def listing(rows: list[dict], now: float) -> str:
 
 
 def is_for_stream(row: dict) -> bool:
-    """Returns whether a row is a message of the lead status stream. The last part of its key says so."""
+    """Returns whether a row is a message of the lead status stream, from the end of its key."""
     return row["deliveryId"].split("#")[-1] == "status"
 
 
 def age(row: dict, now: float) -> timedelta:
-    """Returns the time since the first claim. The two clocks may differ."""
+    """Returns the time since the first claim, at least 0: the function's clock may be ahead."""
     return timedelta(seconds=min(max(0, int(now - _since(row) / 1000)), 10**9))
 
 
 def _since(row):
-    """Returns when a row was first claimed, in milliseconds. A row may have been edited by hand."""
+    """Returns when a row was first claimed, in milliseconds, even if someone edited the row."""
     since = row.get("firstSeenAt")
     return float(since if isinstance(since, Decimal) else row["leaseUntil"])

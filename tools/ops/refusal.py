@@ -1,4 +1,4 @@
-"""The meaning of AWS's refusal of a call, and of a call that could not be made."""
+"""Explains failed calls to AWS, and what to do about them."""
 
 import re
 from typing import Optional
@@ -23,20 +23,21 @@ NOT_LOGGED_IN = re.compile(
 GONE = re.compile(r"NotFound|NonExistentQueue|QueueDoesNotExist")
 
 LOG_IN = (
-    "Log your shell in to the account and the region of the stack; `aws sts get-caller-identity` shows the account."
+    "Log your shell in to the account and the region of the stack. `aws sts get-caller-identity` shows the account."
 )
+DEPLOY_OR_LOG_IN = f"Deploy the stack, or correct its name. {LOG_IN}"
 HINTS = (
-    (NoRegionError, "Set it: export AWS_DEFAULT_REGION=<the region of the stack>."),
+    (NoRegionError, "Set the region: export AWS_DEFAULT_REGION=<the region of the stack>."),
     (InvalidRegionError, "Set AWS_DEFAULT_REGION to the region of the stack."),
     (ProfileNotFound, "Set AWS_PROFILE to a profile that `aws configure list-profiles` lists."),
     (ConfigParseError, "Fix the file, or set AWS_CONFIG_FILE to another one."),
-    (ConnectionError, "Check the network, and that the region is the stack's."),
-    (HTTPClientError, "Check the network, and that the region is the stack's."),
+    (ConnectionError, "Check the network, and check that your shell uses the stack's region."),
+    (HTTPClientError, "Check the network, and check that your shell uses the stack's region."),
 )
 
 
 def explained(error: Exception, local: bool) -> str:
-    """Says on one line why a call failed, and what to do. `local` says that the call was to a local AWS."""
+    """Returns one line: why a call failed, and what to do. `local` means a call to a local AWS."""
     what = str(error)
     if isinstance(error, ClientError):
         what = f"{error.operation_name}: {error.response['Error']['Code']}: {error.response['Error']['Message']}"
@@ -44,7 +45,7 @@ def explained(error: Exception, local: bool) -> str:
 
 
 def advice(error: Exception, local: bool) -> str:
-    """Says what to do about a call that failed. Returns an empty text if nothing is known."""
+    """Returns what to do about a failed call, or an empty text if nothing is known."""
     if isinstance(error, ClientError):
         if action := missing_permission(error):
             return f"Grant {action} to the identity that your shell is logged in as."
@@ -53,13 +54,13 @@ def advice(error: Exception, local: bool) -> str:
         return MAY_HAVE_ENDED if local else LOG_IN
     if local:
         return MAY_HAVE_ENDED
-    # Any other error comes before a request, such as that of a shell that is not logged in.
+    # Any other BotoCoreError happens before a request, for example without credentials.
     default = LOG_IN if isinstance(error, BotoCoreError) else ""
     return next((hint for kind, hint in HINTS if isinstance(error, kind)), default)
 
 
 def missing_permission(error: ClientError) -> Optional[str]:
-    """Returns the action that the caller may not use, or None if AWS refused for another reason."""
+    """Returns the action that the caller lacks, or None if AWS refused for another reason."""
     code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
     if code == "KMSAccessDenied":  # SNS's code; its message quotes KMS
         named = re.search(r"kms:\w+", message)

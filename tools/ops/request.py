@@ -1,4 +1,4 @@
-"""A request of SendPilot's, read from a file and posted as if SendPilot sent it now."""
+"""Reads SendPilot's requests from files, and posts them as if SendPilot sent them now."""
 
 import base64
 import binascii
@@ -22,11 +22,11 @@ from ops.errors import Refused
 from ops.running import ROOT
 from ops.signature import SAMPLE_SECRET, SVIX, UNSIGNED, form_of, fresh_secret, sign
 
-# The samples whose point is a wrong signature. `send` signs every other file with a secret that the
+# These samples test a wrong signature. `send` signs every other file with a secret that the
 # receiver knows.
 FORGED, NOT_SIGNED = "forged", "unsigned"
-LARGEST_FILE = 16 * 1024 * 1024  # bytes; the function takes a body of 256 KiB
-LARGEST_ANSWER = 1024 * 1024  # bytes; the function's have some hundreds
+LARGEST_FILE = 16 * 1024 * 1024  # bytes; the function accepts a body of 256 KiB
+LARGEST_ANSWER = 1024 * 1024  # bytes; the function answers with some hundreds
 TIMEOUT = 30  # seconds
 
 
@@ -41,7 +41,7 @@ class Request:
     body: bytes
     headers: dict
     form: str  # of the signature
-    genuine: bool  # whether a secret that the receiver knows is to sign it
+    genuine: bool  # whether `post` signs it with a secret that the receiver knows
     message_id: str
 
     def is_utf8(self) -> bool:
@@ -53,7 +53,7 @@ class Request:
         return True
 
     def event(self) -> dict:
-        """Returns the event, or an empty one if the body is not a JSON object in UTF-8."""
+        """Returns the event, or an empty dict if the body is not a JSON object in UTF-8."""
         try:
             return json_object(self.body.decode("utf-8-sig")) or {}
         except UnicodeDecodeError:
@@ -65,27 +65,27 @@ class Request:
         return found if isinstance(found, str) else None
 
     def with_event_id(self, event_id: str) -> "Request":
-        """Returns another event, in another message. An event without an id gets none."""
+        """Returns the event with this id, in a new message. An event without an id gets no id."""
         changed = self if self.event_id() is None else self.with_text("eventId", event_id)
         return replace(changed, message_id=fresh("msg"))
 
     def with_text(self, name: str, value: str) -> "Request":
-        """Returns the event with this text as a member, or as a member of `data` if the name is `data.NAME`.
+        """Returns the event with this text as the member `name`, which may be `data.NAME`.
 
-        All other bytes stay, because the point of some events is how they are written. Raises Refused if the body has
-        no place for the member.
+        All other bytes stay, because some samples test an unusual notation. Raises Refused if the
+        body has no place for the member.
         """
         if not self.event():
-            raise Refused(f"The body of this event is not a JSON object, so it cannot get another {name}.")
+            raise Refused(f"The body of this event is not a JSON object, so {name} cannot be set.")
         text = self.body.decode()
         start = text.index("{")
         *outer, inner = name.split(".")
         for member in outer:
             found = [at for one, at, _ in members(text, start) if one == member]
             if not found or text[found[-1]] != "{":
-                raise Refused(f"This event has no object `{member}`, so it cannot get another {name}.")
+                raise Refused(f"This event has no object `{member}`, so {name} cannot be set.")
             start = found[-1]
-        # JSON may have a name twice. Then both get the value, whichever the receiver reads.
+        # JSON may have a name twice, and the receiver may read either value.
         places = [(at, end) for one, at, end in members(text, start) if one == inner]
         for at, end in reversed(places):
             text = text[:at] + json.dumps(value) + text[end:]
@@ -95,23 +95,23 @@ class Request:
         return replace(self, body=text.encode())
 
     def with_data(self, **members: Any) -> "Request":
-        """Returns the event with these members of `data`. None takes a member out."""
+        """Returns the event with these members of `data`. None removes a member."""
         event = json.loads(self.body)
         event["data"] = {name: value for name, value in {**event["data"], **members}.items() if value is not None}
         return replace(self, body=json.dumps(event).encode())
 
     def at(self, moment: datetime) -> "Request":
-        """Returns the event as one of this moment. An event without a time gets none."""
+        """Returns the event with this time. An event without a time gets no time."""
         if not isinstance(self.event().get("timestamp"), str):
             return self
         return self.with_text("timestamp", timestamp(moment))
 
     def renewed(self, prefix: str = "evt") -> "Request":
-        """Returns another event of the same content that happens now: with a new id, and the present time."""
+        """Returns an event with the same content, a new id and the present time."""
         return self.with_event_id(fresh(prefix)).at(datetime.now(timezone.utc))
 
     def post(self, url: str, secret: str = SAMPLE_SECRET) -> "Answer":
-        """Signs the request with the present time, and sends it."""
+        """Signs the request with the present time, and sends the request."""
         if not self.genuine:
             secret = fresh_secret()
         signature = sign(self.form, secret, self.message_id, int(time.time()), self.body)
@@ -131,12 +131,12 @@ class Answer:
         return json_object(self.body)
 
     def outcome(self) -> Optional[str]:
-        """Returns the function's outcome of the request, or None if the gateway answered without the function."""
+        """Returns the function's outcome, or None if API Gateway answered without the function."""
         return (self.json() or {}).get("outcome")
 
 
 def json_object(text: Union[str, bytes]) -> Optional[dict]:
-    """Returns the JSON object in a text, or None if the text is anything else, or nested too deeply for Python."""
+    """Returns the JSON object in a text, or None for any other or too deeply nested text."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -145,9 +145,9 @@ def json_object(text: Union[str, bytes]) -> Optional[dict]:
 
 
 def members(text: str, start: int) -> Iterator[tuple[str, int, int]]:
-    """Yields the members of the JSON object that starts there: the name, and where the value starts and ends.
+    """Yields each member of the JSON object at `start`: name, and start and end of its value.
 
-    The text is known to be JSON.
+    The text must be valid JSON.
     """
     decoder, space = json.JSONDecoder(), re.compile(r"[ \t\n\r]*")
     at = space.match(text, start + 1).end()
@@ -168,7 +168,7 @@ def sample_names() -> list[str]:
 
 
 def sample(name: str) -> Request:
-    """Returns the request in `events/<name>.json`, of which `ops.pyz` has a copy."""
+    """Returns the request in `events/<name>.json`. `ops.pyz` has a copy of that folder."""
     return parsed((_samples() / f"{name}.json").read_bytes(), name)
 
 
@@ -178,7 +178,7 @@ def _samples():
 
 
 def read(path: Union[str, Path]) -> Request:
-    """Returns the request in a file. Raises Refused if the file has none."""
+    """Returns the request in a file. Raises Refused if the file does not hold a request."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -193,11 +193,11 @@ def read(path: Union[str, Path]) -> Request:
 
 
 def parsed(content: bytes, name: str) -> Request:
-    """Returns the request in the content of a file with this name, without its ending.
+    """Returns the request in the content of a file. `name` is the file's name without its ending.
 
-    A JSON object with a `requestContext` is a whole request, as API Gateway invokes the function (see `events/`). It
-    is signed in the form of its own headers. Everything else is a bare payload, which is signed in the form of Svix.
-    Raises Refused if a whole request lacks something.
+    A JSON object with a `requestContext` is a whole request, as API Gateway passes it to the
+    function (see `events/`). Its own headers determine the form of the signature. Any other content
+    is a bare payload, which gets Svix headers. Raises Refused if a whole request lacks a part.
     """
     if not content:
         raise Refused("is empty, so there is nothing to send.")
@@ -211,13 +211,13 @@ def parsed(content: bytes, name: str) -> Request:
     body, headers = _body(event), _headers(event)
     form = form_of(headers)
     kept = {name: headers[name] for name in ("content-type", "user-agent") if name in headers}
-    # A file without a signature does not say which form it wants.
+    # A file without a signature does not determine a form.
     form = SVIX if form == UNSIGNED else form
     return _signed_as(name, Request(body, kept, form, True, headers.get(f"{form}-id") or fresh("msg")))
 
 
 def _signed_as(name, request):
-    """Returns the request, signed as a file with this name is to be."""
+    """Returns the request with the kind of signature that the sample's name requires."""
     if name == NOT_SIGNED:
         return replace(request, form=UNSIGNED)
     return replace(request, genuine=name != FORGED)
@@ -263,21 +263,27 @@ def fault_of_url(url: str) -> Optional[str]:
     except UnicodeError:
         named = False
     if not named:
-        return "names no host that there can be"
+        return "has no valid host name"
     if "@" in parts.netloc:
-        return "has a user name; the function takes none"
+        return "has a user name, which the function does not accept"
     return None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Returns a redirect as the answer that it is. To follow it would send a GET without the event."""
+    """Returns a redirect as the answer.
+
+    urllib would follow the redirect by a GET without the event.
+    """
 
     def redirect_request(self, *_):
         return None
 
 
 def exchange(method: str, url: str, body: Optional[bytes] = None, headers: Optional[dict] = None) -> Answer:
-    """Sends an HTTP request. Returns the answer, whatever its status. Raises NoAnswer if the server gives no answer."""
+    """Sends an HTTP request, and returns the answer, even if its status is an error.
+
+    Raises NoAnswer if the server does not answer.
+    """
     try:
         request = urllib.request.Request(url, body, headers or {}, method=method)
         try:
@@ -293,11 +299,11 @@ def exchange(method: str, url: str, body: Optional[bytes] = None, headers: Optio
 
 
 def fresh(prefix: str) -> str:
-    """Returns a new id in the form of SendPilot's."""
+    """Returns a new id in SendPilot's form."""
     tail = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(9))
     return f"{prefix}_{time.time_ns() // 1_000_000}_{tail}"
 
 
 def timestamp(moment: datetime) -> str:
-    """Returns a moment in the form of SendPilot's."""
+    """Returns a moment in SendPilot's form."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,6 +1,6 @@
 """The command `resend`: publishes stored alerts again, with the same ids and bytes.
 
-Everybody who is subscribed now gets them.
+All current subscribers get the alerts, including subscribers that got them before.
 """
 
 import argparse
@@ -21,34 +21,34 @@ from ops.deliveries import Deliveries, bodies
 from ops.display import printable
 from ops.errors import Refused
 from ops.moments import moment
-from ops.pace import DEFAULT, Pace, WrongClock
+from ops.pace import DEFAULT_RATE, Pace, WrongClock
 from ops.refusal import NOT_LOGGED_IN, explained, missing_permission
-from ops.running import use_what_runs
+from ops.running import use_local_run
 from ops.stack import described, output_of, outputs_of, parameters_of
 from ops.subscribers import confirmed, subscriptions
 
-GIVE_ONE = "Give either --since 2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or --event ID, and not both."
-# A row without a readable time of publishing is found too, so that it can be reported.
+GIVE_ONE = "Give either --since 2h (m, h or d, or a time such as 2026-11-25T18:00:00Z) or --event ID, but not both."
+# Rows without a readable `publishedAt` match too, because the command reports them.
 SINCE = (
     "publishedAt >= :since OR (#state <> :published AND firstSeenAt >= :since) "
     "OR (#state = :published AND NOT attribute_type(publishedAt, :number))"
 )
-# A long part of a key is stored as its hash. `is_of` looks into the message then.
+# A long part of a key is stored as its hash. Then `is_of` reads the id in the message.
 OF_EVENT = "contains(deliveryId, :id) OR contains(deliveryId, :hashed)"
-MAX_OWN_IDS = 4  # of the facts under one event id, as in `src/webhook/handler.rs`
+MAX_OWN_IDS = 4  # further facts with the same event id, as in `src/webhook/handler.rs`
 LEFT_OUT = {
     "PENDING": "pending, which the redrive publishes",
-    "DEBOUNCED": "debounced, because another alert was published for the same lead",
+    "DEBOUNCED": "debounced, because another alert was published for the same lead and status",
     "DISCARDED": "discarded, because the stream was turned off",
 }
-UNKNOWN = "It is not known whether it took effect."
+UNKNOWN = "It is not known whether SNS published the message."
 ALERT = {"Subject": str, "Message": str, "MessageStructure": str}
 STATUS = {"Message": str, "MessageAttributes": dict, "MessageGroupId": str, "MessageDeduplicationId": str}
 
 
 @dataclass
 class Found:
-    """The rows that a scan of the table found."""
+    """The result of a scan of the table."""
 
     sendable: list  # rows, the oldest first
     left_out: dict  # numbers of rows, by state
@@ -56,13 +56,13 @@ class Found:
 
 
 def run(given: argparse.Namespace) -> int:
-    """Publishes what was asked for again, and returns the exit status."""
+    """Publishes the selected alerts again, and returns the exit status."""
     try:
         since = moment(given.since, time.time() * 1000) if given.since else None
         if (since is None) == (not given.event):
             raise Refused(GIVE_ONE)
         if not given.stack:
-            use_what_runs(given.run)
+            use_local_run(given.run)
         return Resend(given.stack, given.stream).run(since, given.event, given.yes)
     except WrongClock as reason:
         raise Refused(str(reason)) from None
@@ -72,7 +72,7 @@ def run(given: argparse.Namespace) -> int:
 
 
 class Resend:
-    """One stack, and one of its two topics."""
+    """Resends the messages of one topic of a stack."""
 
     def __init__(self, stack_name: Optional[str], stream: bool = False):
         stack = described(stack_name)
@@ -80,32 +80,35 @@ class Resend:
         self._kind, self._noun = ("status", "message") if stream else ("alert", "alert")
         self._table_name = output_of(stack, "DeliveriesTableName")
         if stream and "StatusTopicArn" not in outputs_of(stack):
-            raise Refused(f"The lead status stream of {stack['StackName']} is off, so there is no topic to publish to.")
+            raise Refused(
+                f"The lead status stream of {stack['StackName']} is off, so there is no topic for its messages."
+            )
         self._topic = output_of(stack, "StatusTopicArn" if stream else "AlertsTopicArn")
         # Only alerts are paced.
-        self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT)
-        # A publish without an answer may have reached the topic. A retry would publish it twice.
+        self._rate = 0 if stream else int(parameters_of(stack).get("AlertsPerSecond") or DEFAULT_RATE)
+        # If SNS does not answer, the message may be published. A retry could publish it twice.
         self._sns = boto3.client(
             "sns", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 1})
         )
 
     def run(self, since: Optional[int], event: Optional[str], yes: bool) -> int:
-        """Finds the rows, shows them, asks, and publishes. Returns the exit status."""
+        """Finds the rows, prints them, asks, and publishes them. Returns the exit status."""
         found = self.find(since, event)
         self._show(found)
         if not found.sendable:
             print(f"There is no published {self._noun} to send again.")
             return 1 if event or found.unreadable else 0
-        self._assert_somebody_hears()
+        self._assert_subscribed()
         self._show_pace(len(found.sendable))
         if not yes:
             self._ask(len(found.sendable))
         return self._send(found.sendable) or (1 if found.unreadable else 0)
 
     def find(self, since: Optional[int], event: Optional[str]) -> Found:
-        """Finds what was published to the topic since then, or for the event.
+        """Finds the deliveries that were published since then, or for the event.
 
-        A scan reads, and DynamoDB bills, the whole table: there is no index of published rows.
+        The scan reads the whole table, and DynamoDB bills that, because no index has published
+        rows.
         """
         deliveries = Deliveries(self._table_name)
         if event:
@@ -139,35 +142,40 @@ class Resend:
         for delivery, fault in sorted(found.unreadable.items()):
             print(f"Cannot be sent: {printable(delivery)}: {fault}.")
 
-    def _assert_somebody_hears(self):
+    def _assert_subscribed(self):
         try:
-            hearing = [one for one in subscriptions(self._topic) if confirmed(one)]
+            confirmed_ones = [one for one in subscriptions(self._topic) if confirmed(one)]
         except ClientError as error:
             if not (action := missing_permission(error)):
                 raise
-            print(f"Your shell may not use {action}, so it is not known who is subscribed to the topic.")
+            print(f"Your shell may not use {action}, so the topic's subscribers are not known.")
             return
-        if not hearing:
+        if not confirmed_ones:
             raise Refused(
-                f"The topic {self._topic} has no confirmed subscription, so nobody would get them. Subscribe somebody "
-                "first; the command `doctor` says how."
+                f"The topic {self._topic} has no confirmed subscription, so nobody would get the {self._noun}s. First "
+                "subscribe an address. The command `doctor` says how."
             )
-        protocols = ", ".join(sorted({one["Protocol"] for one in hearing}))
-        print(f"Confirmed subscriptions: {len(hearing)} ({protocols}).")
-        print(f"All of them get each {self._noun}, also those that got it before.")
+        protocols = ", ".join(sorted({one["Protocol"] for one in confirmed_ones}))
+        print(f"Confirmed subscriptions: {len(confirmed_ones)} ({protocols}).")
+        print(f"Every subscriber gets every {self._noun}, including {self._noun}s that it got before.")
         if self._topic.endswith(".fifo"):
-            print("A FIFO topic takes a message that it got less than five minutes ago, and delivers it to nobody.")
+            print("A FIFO topic accepts a message that it got less than five minutes ago, but delivers it to nobody.")
 
     def _show_pace(self, number):
-        """Says how long the pace makes it take. A publish itself takes some hundredths of a second."""
+        """Prints how long the resend takes.
+
+        A publish itself takes only some hundredths of a second.
+        """
         if self._rate and number > 1:
             seconds = -(-(number - 1) // self._rate)
             lasting = f"{seconds} s" if seconds < 120 else f"{seconds // 60} min"
-            print(f"The pace is {self._rate} alerts a second (AlertsPerSecond), so it takes about {lasting}.")
+            print(f"The pace is {self._rate} alerts a second (AlertsPerSecond), so the resend takes about {lasting}.")
 
     def _ask(self, number):
         if not sys.stdin.isatty():
-            raise Refused("Nothing was sent: there is no terminal to ask on. --yes sends without a question.")
+            raise Refused(
+                "Nothing was sent: there is no terminal to ask for confirmation. To send without it, add --yes."
+            )
         these = f"this {self._noun}" if number == 1 else f"these {number} {self._noun}s"
         try:
             answer = input(f"Send {these} again? [y/N] ")
@@ -178,7 +186,7 @@ class Resend:
             raise Refused("Nothing was sent.")
 
     def _send(self, rows):
-        """Publishes each, and reports it at once. Returns the exit status."""
+        """Publishes each row's message, and prints each result at once. Returns the exit status."""
         pace = Pace(self._table_name, self._rate)
         published, failed, delivery = 0, 0, None
         try:
@@ -191,17 +199,17 @@ class Resend:
                 except (BotoCoreError, ClientError) as error:
                     failed += 1
                     print(f"FAILED     {delivery}: {said(error, self._local)}", flush=True)
-                    if isinstance(error, ClientError) and hopeless(error):
+                    if isinstance(error, ClientError) and affects_every_publish(error):
                         break
                     continue
                 published += 1
                 print(f"published  {delivery} as message {message_id}", flush=True)
         except KeyboardInterrupt:
-            unknown = f" Whether the topic took {delivery} is not known." if delivery else ""
+            unknown = f" It is not known whether SNS published {delivery}." if delivery else ""
             print(f"\nStopped. {self._sum(published, rows)}{unknown}")
             return 130
         except (BotoCoreError, ClientError, WrongClock) as error:
-            # Without a slot, the pace cannot be kept.
+            # Without a slot, no further alert may be published.
             print(f"Stopped: {error if isinstance(error, WrongClock) else said(error, self._local)}")
             failed += 1
         print(self._sum(published, rows))
@@ -213,7 +221,10 @@ class Resend:
         return f"{published} of {len(rows)} {self._noun}s {'was' if published == 1 else 'were'} published again.{rest}"
 
     def _publish(self, message):
-        """Makes the request of `src/delivery/topic/sns.rs` from a row. Returns SNS's id of the message."""
+        """Sends a row's publish request as `src/delivery/topic/sns.rs` does.
+
+        Returns SNS's message id.
+        """
         request = {name: message[name] for name in (STATUS if self._kind == "status" else ALERT)}
         if not self._topic.endswith(".fifo"):
             request.pop("MessageDeduplicationId", None)
@@ -221,7 +232,7 @@ class Resend:
 
 
 def fault_of(row: dict, kind: str) -> Optional[str]:
-    """Returns why a row that is not left out cannot be sent. None if it can."""
+    """Returns why a row cannot be sent, or None if it can be sent."""
     if row.get("state") != "PUBLISHED":
         return f"its state is {printable(str(row.get('state')))}, which this version does not know"
     if not isinstance(row.get("publishedAt"), Decimal):
@@ -238,7 +249,7 @@ def fault_of(row: dict, kind: str) -> Optional[str]:
 def is_of(row: dict, event: str) -> bool:
     """Returns whether a row belongs to the event.
 
-    A second fact with the same event id has the id `{event}~{hash}`: see `src/webhook/handler.rs`.
+    A second fact with the same event id has the id `{event}~{hash}` (`src/webhook/handler.rs`).
     """
     suffix = f"~{str(row.get('contentSha256', ''))[:16]}"
     ids = [event + suffix * times for times in range(MAX_OWN_IDS + 1)]
@@ -246,7 +257,7 @@ def is_of(row: dict, event: str) -> bool:
     parts = row["deliveryId"].split("#")
     if len(parts) == 3:
         return parts[1] in in_keys
-    # A very long key is hashed as a whole. The message has the id as it is, or escaped as in a key.
+    # A very long key is hashed as a whole. Its message has the id, plain or escaped as in a key.
     try:
         body = row["message"]["Message"]
         return json.loads(body if parts[-1] == "status" else bodies(row)["default"])["id"] in ids + in_keys
@@ -265,7 +276,7 @@ def key_part(part: str) -> str:
 
 
 def at(row: dict) -> str:
-    """Returns when a row's message was published, for people."""
+    """Returns when a row's message was published, in readable form."""
     try:
         return f"{datetime.fromtimestamp(int(row['publishedAt']) // 1000, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
     except (OverflowError, OSError, ValueError):
@@ -273,7 +284,7 @@ def at(row: dict) -> str:
 
 
 def said(error: Exception, local: bool) -> str:
-    """Says why a publish failed, what to do, and whether it may have taken effect all the same."""
+    """Returns why a publish failed, what to do, and whether SNS may have published the message."""
     what = explained(error, local)
     if isinstance(error, ClientError):
         is_unknown = error.response["ResponseMetadata"].get("HTTPStatusCode", 0) >= 500
@@ -282,6 +293,6 @@ def said(error: Exception, local: bool) -> str:
     return printable(f"{what} {UNKNOWN}" if is_unknown else what)
 
 
-def hopeless(error: ClientError) -> bool:
-    """Returns whether every other publish would be refused for the same reason."""
+def affects_every_publish(error: ClientError) -> bool:
+    """Returns whether AWS would refuse every other publish for the same reason."""
     return bool(missing_permission(error) or NOT_LOGGED_IN.search(error.response["Error"]["Code"]))

@@ -1,6 +1,7 @@
-"""The rules of a stored signing secret, which are those of the functions.
+"""The rules of a stored signing secret, the same as in the functions.
 
-Tests check both against `tests/support/secrets.json`.
+Tests check both against `tests/support/secrets.json`, so every error text must be the functions'
+too.
 """
 
 import base64
@@ -8,9 +9,9 @@ import json
 import re
 from typing import Optional
 
-SHORTEST = 16  # bytes behind whsec_, or characters without whsec_; Standard Webhooks asks for 24 bytes
+MIN_LENGTH = 16  # bytes after whsec_, or characters without it; Standard Webhooks asks for 24 bytes
 WHITE_SPACE = " \t\n\f\r"  # separates secrets; only ASCII white space does
-# Characters outside printable ASCII, by what they are called: the content of a class in a regular expression.
+# Kinds of characters outside printable ASCII, each as the content of a regular expression's class.
 FOREIGN = {
     "a byte order mark": "\ufeff",
     "an invisible character outside ASCII": "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f"
@@ -23,7 +24,7 @@ FOREIGN = {
 
 
 class NoSecret(ValueError):
-    """The value is empty, as the template creates it. In a previous version that is no fault."""
+    """The value is empty, as the template creates it. An empty previous version is not a fault."""
 
 
 class _Object(list):
@@ -33,7 +34,8 @@ class _Object(list):
 def secrets_in(text: Optional[str]) -> list[str]:
     """Returns the secrets in a stored value.
 
-    Raises ValueError with the reason if the function refuses the value. No reason quotes the value.
+    Raises ValueError with the reason if the function refuses the value. The reason never quotes the
+    value.
     """
     if text is None:
         raise ValueError("is binary; put it as text")
@@ -44,22 +46,25 @@ def secrets_in(text: Optional[str]) -> list[str]:
         raise NoSecret("holds no secret")
     prefixed = any(word.startswith("whsec_") for word in words)
     for number, word in enumerate(words, 1):
-        if fault := _accident_in(word) or _fault_of(word, prefixed):
+        if fault := _copying_fault(word) or _format_fault(word, prefixed):
             raise ValueError(f"secret number {number} {fault}")
     return words
 
 
 def said(reason: ValueError) -> str:
-    """Returns the reason why a value is refused as half a sentence. Most values are one secret."""
+    """Returns the reason as a clause. Most values are one secret, so the number 1 is left out."""
     said = re.sub("^secret number 1 ", "it ", str(reason))
     return said if said.startswith(("it ", "secret ")) else f"it {said}"
 
 
 def _text_in_json(text):
-    """Returns the text of `secrets`, a string or a list of strings. Without it, that of the only member, a string."""
+    """Returns the text of the member `secrets`, or else of the only member.
+
+    `secrets` is a string or a list of strings. An only member with another name must be a string.
+    """
     try:
         members = json.loads(text, object_pairs_hook=_Object)
-        # Refuses what the function's JSON parser refuses too: NaN, and half of a surrogate pair.
+        # The function's JSON parser refuses NaN and half of a surrogate pair.
         json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
         members = None
@@ -77,8 +82,8 @@ def _text_in_json(text):
     )
 
 
-def _accident_in(word):
-    """Returns what somebody copied with a secret or instead of it, or None."""
+def _copying_fault(word):
+    """Returns what was copied along with a secret or instead of a secret, or None."""
     foreign = next((character for character in word if not "!" <= character <= "~"), None)
     lower = word.lower()
     if foreign is not None:
@@ -105,21 +110,21 @@ def _accident_in(word):
 
 
 def _kind_of(foreign):
-    """Returns the kind of a character outside printable ASCII. Most are invisible, so the message names the kind."""
+    """Returns the kind of a character outside printable ASCII. Most of them are invisible."""
     return next(
         (kind for kind, characters in FOREIGN.items() if re.match(f"[{characters}]", foreign)),
         "a character outside ASCII",
     )
 
 
-def _fault_of(secret, prefixed):
-    """Returns why a word without a copying accident is not a secret, or None if it is one.
+def _format_fault(secret, prefixed):
+    """Returns why a word without a copying accident is not a secret, or None if it is a secret.
 
     `prefixed` says whether a word of the value starts with whsec_.
     """
     if secret.startswith("whsec_"):
         try:
-            if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= SHORTEST:
+            if len(_strictly_decoded(secret.removeprefix("whsec_"))) >= MIN_LENGTH:
                 return None
         except ValueError:
             return (
@@ -135,7 +140,7 @@ def _fault_of(secret, prefixed):
             "does not start with whsec_, but another word does; remove comments, labels, and white space inside a "
             "secret"
         )
-    if len(secret) < SHORTEST:
+    if len(secret) < MIN_LENGTH:
         return "is too short, with fewer than 16 characters; copy the whole secret from SendPilot"
     return None
 

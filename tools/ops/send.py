@@ -1,4 +1,4 @@
-"""The command `send`: signs an event from a file as SendPilot would, and posts it, once or many times."""
+"""The command `send`: signs an event as SendPilot would, and posts the event once or many times."""
 
 import argparse
 import os
@@ -14,17 +14,17 @@ from ops import request
 from ops.display import answer_line, printable, request_line, short, show_answer, show_request
 from ops.errors import Refused
 from ops.moments import with_offset
-from ops.running import MAY_HAVE_ENDED, use_what_runs
+from ops.running import MAY_HAVE_ENDED, use_local_run
 from ops.secret_value import said, secrets_in
 
 MAX_AT_ONCE = 100  # connections
 NO_ANSWER = "no answer"
-RETRIED = "503 asks SendPilot to send an event again. AlertsPerSecond paces alerts, so a burst can cause it."
-NOT_UTF8 = "The body is not UTF-8. The local AWS changes such bytes, so their signature does not hold there."
+RETRIED = "503 asks SendPilot to send the event again. AlertsPerSecond paces alerts, so a burst can cause 503."
+NOT_UTF8 = "The body is not UTF-8. The local AWS changes such bytes, so the signature does not match there."
 
 
 def run(given: argparse.Namespace) -> int:
-    """Sends the event, shows it and what came back, and returns the exit status."""
+    """Sends the event, prints the request and the answer, and returns the exit status."""
     try:
         if given.url is not None and (fault := request.fault_of_url(given.url)):
             raise Refused(f"The URL {given.url} {fault}.")
@@ -58,7 +58,7 @@ def _found(file):
         return request.sample(file)
     try:
         there = file and Path(file).exists()
-    except (OSError, ValueError):  # no path at all
+    except (OSError, ValueError):  # not a valid path
         there = False
     if not there:
         raise Refused(f"There is no sample and no file {file!r}. The samples are: {', '.join(names)}.")
@@ -66,7 +66,7 @@ def _found(file):
 
 
 def _changed(event, given):
-    """Returns the event with what the command line overrides."""
+    """Returns the event with the values from the command line."""
     if given.event_id not in (None, "keep"):
         event = event.with_text("eventId", _text("--event-id", given.event_id))
         event = replace(event, message_id=request.fresh("msg"))
@@ -96,15 +96,18 @@ def _receiver(given):
     """Returns the URL of the receiver, and a secret that the receiver knows."""
     secret = _given_secret()
     if given.url is None:
-        url = use_what_runs(given.run)
+        url = use_local_run(given.run)
         return url, secret or _local_secret()
     if not secret:
-        raise Refused("First set the environment variable WEBHOOK_SECRET to the signing secret of that deployment.")
+        raise Refused("First set the environment variable WEBHOOK_SECRET to the signing secret of the deployed stack.")
     return given.url, secret
 
 
 def _given_secret():
-    """Returns the first secret of the environment, or None. Other users can see arguments, so there is no option."""
+    """Returns the first secret in WEBHOOK_SECRET, or None.
+
+    There is no option for the secret, because other users can see arguments.
+    """
     given = os.environ.get("WEBHOOK_SECRET")
     try:
         return None if given is None else secrets_in(given)[0]
@@ -114,7 +117,7 @@ def _given_secret():
 
 def _local_secret():
     """Returns the first secret of the stack of `make run`."""
-    # A deployed stack needs no boto3 to send to.
+    # Imported here, because `send --url` must work without boto3.
     from ops.stack import described, output_of
     from ops.subscribers import client
 
@@ -127,7 +130,7 @@ def _local_secret():
 
 
 def _announcement(events, given):
-    """Returns the line about what is sent."""
+    """Returns the line about the events that are sent."""
     if given.times is None:
         return request_line(events[0], given.file)
     if given.event_id is not None:
@@ -137,9 +140,9 @@ def _announcement(events, given):
 
 
 def _post(events, url, secret):
-    """Posts the events at once. Yields for each, as soon as it is known, the event, the answer and the seconds.
+    """Posts the events at once. Yields event, answer and seconds as each answer arrives.
 
-    Instead of the answer there is the reason why there is none.
+    If an event gets no answer, the NoAnswer takes the place of the answer.
     """
     waiting, done = queue.SimpleQueue(), queue.SimpleQueue()
     for event in events:
@@ -159,7 +162,7 @@ def _post(events, url, secret):
             done.put((event, answer, time.monotonic() - before))
 
     for _ in range(min(len(events), MAX_AT_ONCE)):
-        # A daemon, so that Ctrl-C waits for no answer.
+        # A daemon thread, because Ctrl-C must not wait for answers.
         threading.Thread(target=work, daemon=True).start()
     for _ in events:
         event, answer, seconds = done.get()
@@ -169,7 +172,7 @@ def _post(events, url, secret):
 
 
 def _show(results, given):
-    """Prints each answer, and of many also the sum. Returns the exit status."""
+    """Prints each answer, and the counts with --times. Returns the exit status."""
     where, ended = (given.url, "") if given.url else ("the local webhook", f" {MAY_HAVE_ENDED}")
     statuses, counts, began = set(), Counter(), time.monotonic()
     for event, answer, seconds in results:

@@ -1,11 +1,11 @@
-"""SendPilot's signature, in each of the three forms that SendPilot may use."""
+"""Signs requests in each of the three forms that SendPilot may use."""
 
 import base64
 import hashlib
 import hmac
 import secrets
 
-# The public secret of the Standard Webhooks test vectors. All files in `events/` are signed with it.
+# The public secret of the Standard Webhooks test vectors. It signs all files in `events/`.
 SAMPLE_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
 SVIX = "svix"  # svix-id, svix-timestamp, svix-signature
@@ -27,7 +27,7 @@ def sign(form: str, secret: str, message_id: str, timestamp: int, body: bytes) -
 
 
 def fresh_secret() -> str:
-    """Returns a new secret in the form of SendPilot's."""
+    """Returns a new secret in SendPilot's form."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
 
 
@@ -37,14 +37,14 @@ def form_of(headers: dict[str, str]) -> str:
         return SVIX
     if "webhook-signature" not in headers:
         return UNSIGNED
-    # Both forms use this header, with different grammars.
+    # STANDARD and DOCUMENTED use the same header, with different grammars.
     return DOCUMENTED if "t=" in headers["webhook-signature"] else STANDARD
 
 
 def key(secret: str) -> bytes:
     """Returns the key that Svix and Standard Webhooks make of a secret.
 
-    The key is the bytes behind the prefix or, without the prefix, the whole secret.
+    The key is the decoded part after the prefix or, without the prefix, the whole secret.
     """
     if not secret.startswith("whsec_"):
         return secret.encode()
@@ -52,4 +52,4 @@ def key(secret: str) -> bytes:
     try:
         return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except ValueError:
-        raise ValueError("what follows whsec_ in the secret is not base64") from None
+        raise ValueError("the part of the secret after whsec_ is not base64") from None

@@ -5,11 +5,11 @@ from typing import Optional
 from botocore.exceptions import ClientError
 
 from ops.errors import Refused
-from ops.refusal import LOG_IN
+from ops.refusal import DEPLOY_OR_LOG_IN
 from ops.running import MAY_HAVE_ENDED
 from ops.subscribers import client
 
-NAME = "sendpilot-opportunity-alerts"  # of the stack, where nobody says otherwise
+NAME = "sendpilot-opportunity-alerts"  # the default name of the stack
 
 
 def outputs(stack_name: str) -> dict[str, str]:
@@ -18,9 +18,9 @@ def outputs(stack_name: str) -> dict[str, str]:
 
 
 def described(stack_name: Optional[str]) -> dict:
-    """Returns a deployed stack as CloudFormation describes it, or the one of `make run` if there is no name.
+    """Returns CloudFormation's description of a stack, by default of the stack of `make run`.
 
-    Raises Refused if there is none.
+    Raises Refused if the stack does not exist.
     """
     try:
         return client("cloudformation").describe_stacks(StackName=stack_name or NAME)["Stacks"][0]
@@ -28,8 +28,8 @@ def described(stack_name: Optional[str]) -> dict:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         if not stack_name:
-            raise Refused(f"The local AWS has no {NAME}. {MAY_HAVE_ENDED}") from None
-        raise Refused(f"There is no {stack_name} here. Deploy it, or give the right name. {LOG_IN}") from None
+            raise Refused(f"The local AWS has no stack {NAME}. {MAY_HAVE_ENDED}") from None
+        raise Refused(f"There is no stack {stack_name} here. {DEPLOY_OR_LOG_IN}") from None
 
 
 def outputs_of(stack: dict) -> dict[str, str]:
@@ -38,7 +38,10 @@ def outputs_of(stack: dict) -> dict[str, str]:
 
 
 def output_of(stack: dict, name: str) -> str:
-    """Returns one output of a described stack. Raises Refused if there is none."""
+    """Returns one output of a described stack.
+
+    Raises Refused if the stack does not have the output.
+    """
     try:
         return outputs_of(stack)[name]
     except KeyError:

@@ -1,4 +1,4 @@
-"""The subscriptions of a topic."""
+"""Reads the subscriptions of a topic."""
 
 from collections.abc import Iterator
 from typing import Optional
@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 
 def client(service: str):
-    """Returns a client whose timeouts suit a person who waits for the answer."""
+    """Returns a client with timeouts for a user who waits at a terminal."""
     return boto3.client(service, config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 3}))
 
 
@@ -21,19 +21,19 @@ def pages(service: str, operation: str, items: str, **asked) -> Iterator[dict]:
 
 
 def subscriptions(topic: str) -> list[dict]:
-    """Returns a topic's subscriptions, without those that ended.
+    """Returns a topic's subscriptions, except deleted ones.
 
-    A subscription that ended stays listed for some days, with "Deleted" for its ARN.
+    SNS lists a deleted subscription for some days, with "Deleted" as its ARN.
     """
     listed = pages("sns", "list_subscriptions_by_topic", "Subscriptions", TopicArn=topic)
     return [one for one in listed if one["SubscriptionArn"] != "Deleted"]
 
 
 def attributes(subscription: dict) -> Optional[dict[str, str]]:
-    """Returns the attributes, or None while the subscription waits for confirmation.
+    """Returns the attributes, or None if the subscription is not confirmed yet.
 
-    SNS lists such a subscription as PendingConfirmation. ministack lists it with its ARN, and only
-    the attributes say that it waits.
+    SNS lists an unconfirmed subscription with the ARN PendingConfirmation. ministack lists its real
+    ARN, and only the attributes show that it is not confirmed.
     """
     arn = subscription["SubscriptionArn"]
     if not arn.startswith("arn:"):
@@ -43,7 +43,7 @@ def attributes(subscription: dict) -> Optional[dict[str, str]]:
 
 
 def confirmed(subscription: dict) -> bool:
-    """Returns whether a subscription gets messages. Returns True if that cannot be seen."""
+    """Returns whether a subscription is confirmed, or True if the caller may not see that."""
     try:
         return attributes(subscription) is not None
     except ClientError:
@@ -56,7 +56,7 @@ def described(subscription: dict) -> str:
 
 
 def address(subscription: dict) -> str:
-    """Returns the endpoint. Of a URL, returns only the host: what follows is often a password."""
+    """Returns the endpoint. Of a URL, only the host, because its path may be a password."""
     if subscription["Protocol"] not in ("http", "https"):
         return subscription["Endpoint"]
     url = urlsplit(subscription["Endpoint"])

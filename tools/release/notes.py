@@ -1,6 +1,6 @@
-"""Prints the changelog's section of the version that a tag names.
+"""Prints the changelog's section for a tag's version.
 
-Fails if tag, Cargo.toml and CHANGELOG.md do not agree.
+Fails if the tag, Cargo.toml and CHANGELOG.md do not agree.
 """
 
 import re
@@ -10,20 +10,20 @@ import source
 
 
 def notes(tag: str, version: str, changelog: str) -> str:
-    """Returns the changelog's section of that version, without its heading."""
+    """Returns the changelog's section of a version, without its heading."""
     if tag != f"v{version}":
         raise SystemExit(f"The tag is {tag}, but Cargo.toml says {version}")
     found = re.search(rf"^## \[{re.escape(version)}\].*\n(?s:(.*?))(?=^## |^\[|\Z)", changelog, re.MULTILINE)
     if not found or not found[1].strip():
-        raise SystemExit(f"CHANGELOG.md says nothing of {version}")
+        raise SystemExit(f"CHANGELOG.md has no section with entries for {version}")
     return found[1].strip()
 
 
 def _version() -> str:
-    # Cargo would install the pinned compiler first, in the one job of the workflow that may write.
+    # Cargo would first install the pinned compiler, in the only job of the workflow that may write.
     found = re.search(r'^version = "(.*)"', (source.ROOT / "Cargo.toml").read_text("utf-8"), re.MULTILINE)
     if not found:
-        raise SystemExit("Cargo.toml states no version")
+        raise SystemExit("Cargo.toml has no version")
     return found[1]
 
 

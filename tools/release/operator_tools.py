@@ -1,4 +1,4 @@
-"""Packs tools/ops and the samples in events/ into one file that Python runs: ops.pyz.
+"""Packs tools/ops and the samples in events/ into ops.pyz, one file that Python runs.
 
 The same source gives the same bytes, in a clone and in a release.
 """
@@ -13,7 +13,7 @@ OPS = ROOT / "tools" / "ops"
 EVENTS = ROOT / "events"
 PROGRAM = "from ops.__main__ import main\n\nmain()\n"
 INTERPRETER = b"#!/usr/bin/env python3\n"
-OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip can say
+OLDEST = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 
 
 def ops_pyz() -> bytes:
@@ -23,11 +23,11 @@ def ops_pyz() -> bytes:
     files |= {f"ops/events/{sample.name}": sample.read_bytes() for sample in EVENTS.glob("*.json")}
     packed = io.BytesIO()
     packed.write(INTERPRETER)
-    # Not compressed, so that the bytes are the same under every version of zlib.
+    # Uncompressed, because compressed bytes may differ between versions of zlib.
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_STORED) as archive:
         for path, content in sorted(files.items()):
             entry = zipfile.ZipInfo(path, OLDEST)
-            entry.create_system = 3  # Unix: the mode is to be read as one of Unix
+            entry.create_system = 3  # Unix, so unzip reads the mode as a Unix mode
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, content)
     return packed.getvalue()

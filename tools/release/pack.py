@@ -1,6 +1,7 @@
-"""Packs what `sam build` made for one architecture into a release: a zip that `sam deploy` deploys, and its SHA-256.
+"""Packs the output of `sam build` for one architecture into a release.
 
-The same build gives the same bytes.
+A release is a zip that `sam deploy` can deploy, and the zip's SHA-256. The same build gives the
+same bytes.
 """
 
 import argparse
@@ -32,10 +33,13 @@ def main():
 
 
 def pack(build: Path, architecture: str, texts: dict[str, bytes], at: int, name: Path) -> Path:
-    """Writes `name`.zip, in which everything is in one folder and as old as `at`, and `name`.zip.sha256."""
+    """Writes `name`.zip and `name`.zip.sha256.
+
+    In the zip, all files are in one folder and dated `at`.
+    """
     programs = {str(program.relative_to(build)): program.read_bytes() for program in build.glob("*/bootstrap")}
     if not programs:
-        raise SystemExit(f"{build} has no function in it")
+        raise SystemExit(f"{build} has no function")
     programs["ops.pyz"] = ops_pyz()
     texts = {**texts, "template.yaml": for_one(architecture, (build / "template.yaml").read_text("utf-8")).encode()}
     name.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +48,7 @@ def pack(build: Path, architecture: str, texts: dict[str, bytes], at: int, name:
         for files, mode in ((texts, TEXT), (programs, PROGRAM)):
             for path, content in sorted(files.items()):
                 entry = zipfile.ZipInfo(f"{name.name}/{path}", time.gmtime(at)[:6])
-                entry.create_system = 3  # Unix: the mode is to be read as one of Unix
+                entry.create_system = 3  # Unix, so unzip reads the mode as a Unix mode
                 entry.external_attr = mode << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, content)
@@ -54,7 +58,7 @@ def pack(build: Path, architecture: str, texts: dict[str, bytes], at: int, name:
 
 
 def for_one(architecture: str, template: str) -> str:
-    """Returns a template that refuses every other architecture than that of its functions."""
+    """Returns the template with only the architecture of its functions allowed."""
     template = yaml_parse(template)
     template["Parameters"]["Architecture"].update(
         Default=architecture,

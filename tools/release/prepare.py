@@ -1,6 +1,7 @@
-"""Makes the edits that a release of a version needs, and checks that they agree. It neither commits, tags nor pushes.
+"""Makes the edits that a release of a version needs, and checks that they agree.
 
-Refuses a version that is malformed or not newer, an "Unreleased" section without entries, and a tree with changes.
+The program does not commit, tag or push. It refuses a malformed or older version, an "Unreleased"
+section without entries, and a working tree with changes.
 """
 
 import datetime
@@ -13,8 +14,8 @@ import source
 from notes import notes
 
 CONTRACTS = Path("docs/contracts")
-# Each version that this repository says: a file, and a pattern whose group `version` is it. Cargo.lock may only
-# change where it names our own packages.
+# Each place with this project's version: a file, and a pattern whose group `version` matches the
+# version. In Cargo.lock, only the versions of our own packages may change.
 STATED = (
     ("Cargo.toml", r'^\[package\]\nname = "[\w-]+"\nversion = "(?P<version>[^"]+)"'),
     ("Cargo.toml", r'^sendpilot-events = \{ version = "(?P<version>[^"]+)"'),
@@ -29,14 +30,14 @@ UNRELEASED = re.compile(r"^## \[Unreleased\]\n(?s:(.*?))(?=^## |\Z)", re.MULTILI
 
 
 def parsed(version: str) -> tuple[int, ...]:
-    """Returns the three numbers of a version, which compare as versions do."""
+    """Returns the three numbers of a version, which compare like versions."""
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version):
         raise SystemExit(f"VERSION={version} is not of the form MAJOR.MINOR.PATCH, as in 1.4.0")
     return tuple(int(number) for number in version.split("."))
 
 
 def stated(root: Path) -> list[tuple[str, str]]:
-    """Returns each file that states the version, with what it states."""
+    """Returns each file that states the version, with that version."""
     return [(path, _place(root, path, pattern)["version"]) for path, pattern in STATED]
 
 
@@ -46,22 +47,22 @@ def released(changelog: str) -> list[str]:
 
 
 def refuse(version: str, current: str, changelog: str) -> None:
-    """Exits if this version cannot follow on what was released, or if there is nothing to release."""
+    """Exits if a version cannot follow the released ones, or if there is nothing to release."""
     wanted = parsed(version)
     newest = max(map(parsed, released(changelog)), default=None)
-    # The version of Cargo.toml may still be unreleased, and can then be this one.
+    # The version in Cargo.toml may be unreleased. A release may then have the same version.
     if wanted < parsed(current) or (newest and wanted <= newest):
         before = ".".join(map(str, max(parsed(current), newest or (0,))))
         raise SystemExit(f"{version} is not newer than {before}")
     if (source.ROOT / CONTRACTS / "released" / version).exists():
-        raise SystemExit(f"{CONTRACTS}/released/{version} exists already")
+        raise SystemExit(f"{CONTRACTS}/released/{version} already exists")
     section = UNRELEASED.search(changelog)
     if not section or not re.search(r"^- ", section[1], re.MULTILINE):
         raise SystemExit('CHANGELOG.md has no entry in its section "Unreleased"')
 
 
 def prepare(root: Path, version: str, today: datetime.date) -> None:
-    """Writes the version into every place that states it, and makes the copies of the schemas that a release leaves."""
+    """Writes the version everywhere, dates the changelog, and copies the schemas of the release."""
     for path, pattern in STATED:
         found = _place(root, path, pattern)
         text = found.string
@@ -78,7 +79,7 @@ def prepare(root: Path, version: str, today: datetime.date) -> None:
 def _place(root, path, pattern):
     found = list(re.finditer(pattern, (root / path).read_text("utf-8"), re.MULTILINE))
     if len(found) != 1:
-        raise SystemExit(f"{path} states its version {len(found)} times where {pattern} looks for it; it must be once")
+        raise SystemExit(f"{path} must match {pattern} once, but matches {len(found)} times")
     return found[0]
 
 
@@ -90,14 +91,16 @@ def main(version: str) -> None:
     """Prepares the release of a version in this repository."""
     parsed(version)
     if changes := source.changes():
-        raise SystemExit(f"Commit these changes first, so that the release is a commit of its own:\n{changes}")
+        raise SystemExit(f"Commit these changes first. The release must be a separate commit.\n{changes}")
     changelog = source.ROOT / "CHANGELOG.md"
     current = sorted({stated_version for _, stated_version in stated(source.ROOT)}, key=parsed)
     if len(current) != 1:
-        raise SystemExit(f"The versions disagree: {', '.join(current)}. Set all to that of Cargo.toml first")
+        raise SystemExit(
+            f"The versions disagree: {', '.join(current)}. First set all of them to the version in Cargo.toml."
+        )
     refuse(version, current[0], changelog.read_text("utf-8"))
     prepare(source.ROOT, version, datetime.datetime.now(datetime.timezone.utc).date())
-    # Cargo reads the manifests and the lock, and fails if they do not agree.
+    # Cargo fails if the manifests and the lock do not agree.
     subprocess.run(
         ["cargo", "metadata", "--locked", "--format-version", "1"],
         cwd=source.ROOT,
@@ -106,12 +109,12 @@ def main(version: str) -> None:
     )
     notes(f"v{version}", source.package()["version"], changelog.read_text("utf-8"))
     print(f"""\
-Every place says {version} now. Next:
+The version is {version} everywhere now. Next:
 
   git diff                                      # read it
   .ci/run
   git add --all && git commit --message "release: {version}"
-  git push                                      # and wait until CI has passed on the main branch
+  git push                                      # then wait until CI has passed on the main branch
   git tag v{version} && git push origin v{version}   # the release workflow publishes it""")
 
 

@@ -1,4 +1,4 @@
-"""The sources of a release: the version, the commit, the toolchain, the guide, and the crates with their licences."""
+"""Collects the parts of a release: version, commit, compiler, documents and licences."""
 
 import json
 import re
@@ -8,9 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = {"arm64": "aarch64-unknown-linux-gnu", "x86_64": "x86_64-unknown-linux-gnu"}
-# The guide and what it refers to: the settings of its `sam deploy`, contracts, pictures, and the
-# sample events that
-# `ops.pyz send` takes.
+# The guide and the files that it refers to: the settings of `sam deploy`, the contracts, the
+# pictures, and the sample events of `ops.pyz send`.
 DOCUMENTS = (
     "samconfig.toml",
     "README.md",
@@ -34,35 +33,35 @@ def _packages(*options):
 
 @cache
 def package() -> dict:
-    """Returns our package, as Cargo describes it."""
+    """Returns Cargo's description of the main package."""
     return next(package for package in _packages("--no-deps") if Path(package["manifest_path"]).parent == ROOT)
 
 
 def committed_at() -> int:
-    """Returns the commit's time, in seconds since the Unix epoch. Every file of the release gets it."""
+    """Returns the commit's time in seconds since the Unix epoch, for every file of the release."""
     return int(_said_by("git", "log", "-1", "--format=%ct"))
 
 
 def documents() -> dict[str, bytes]:
-    """Returns the files that a release has as they are in the repository, by path."""
+    """Returns the files that a release copies from the repository, by path."""
     return {path: (ROOT / path).read_bytes() for path in _said_by("git", "ls-files", *DOCUMENTS).splitlines()}
 
 
 def changes() -> str:
-    """Returns the files with changes that are in no commit, one a line as git lists them."""
+    """Returns git's list of the files with uncommitted changes, one per line."""
     return _said_by("git", "status", "--porcelain")
 
 
 def built_from() -> str:
-    """Returns what must be the same for the same bytes: the commit, which pins all tools, and the compiler it pins."""
-    changed = ", and changes that are in no commit" if changes() else ""
+    """Returns the commit, which pins all tools, and the compiler. Both determine the bytes."""
+    changed = ", and uncommitted changes" if changes() else ""
     return f"commit {_said_by('git', 'rev-parse', 'HEAD')}{changed}\n{_said_by('rustc', '--version')}\n"
 
 
 def notices(architecture: str) -> str:
     """Returns the licences of all crates in the functions' binaries, each text once."""
     target = TARGETS[architecture]
-    # `cargo metadata` would include crates that only the tests need.
+    # `cargo metadata` alone would include crates that only the tests need.
     tree = _said_by(
         *[
             "cargo",

@@ -1,4 +1,4 @@
-"""What several tests use: a webhook that keeps what it gets, a build, and the release that is packed from it."""
+"""Shared fixtures: a webhook that records requests, a build, and a release of the build."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +15,7 @@ AT = 1_708_770_600  # 24 February 2024, 10:30 UTC
 
 
 class Receiver(ThreadingHTTPServer):
-    """A webhook that accepts everything."""
+    """A webhook that accepts every request, and records it."""
 
     daemon_threads = True
     request_queue_size = 128  # connections that wait
@@ -53,7 +53,7 @@ def receiver():
 
 @pytest.fixture
 def build(tmp_path):
-    """Makes what `sam build` would make of the project's own template, with a text in the place of each program."""
+    """Makes the output of `sam build`, with a short text as each program."""
 
     def build(name: str = "build") -> Path:
         built = tmp_path / name

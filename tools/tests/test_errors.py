@@ -1,4 +1,4 @@
-"""What ends a command early: AWS settings that cannot be used, Ctrl-C, a closed pipe, a defect. No traceback."""
+"""Errors that end a command early print one line, and never a traceback."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from source import ROOT
 COMMANDS = (("doctor", "stack"), ("logs", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h", "--yes"))
 REGION = {"AWS_DEFAULT_REGION": "us-east-1"}
 KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", **REGION}
-# The variables, the content of ~/.aws/config, and what the command says.
+# The variables, the content of ~/.aws/config, and the expected text.
 SETTINGS = {
     "no region": ({}, "", "AWS_DEFAULT_REGION"),
     "no region that can be": ({**KEY, "AWS_DEFAULT_REGION": "us east"}, "", "Set AWS_DEFAULT_REGION"),
@@ -38,11 +38,11 @@ EACH = ("no region", "no credentials", "no network")
 
 @pytest.mark.parametrize(
     ("command", "settings"),
-    # What is the same for all commands is tried with one.
+    # Settings whose errors are the same for all commands run with one command.
     [(command, settings) for settings in SETTINGS for command in (COMMANDS if settings in EACH else COMMANDS[:1])],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_it_says_what_to_do(command, settings, tmp_path):
+def test_unusable_aws_settings_are_explained(command, settings, tmp_path):
     variables, config, said = SETTINGS[settings]
     (tmp_path / ".aws").mkdir()
     (tmp_path / ".aws" / "config").write_text(config)
@@ -51,8 +51,8 @@ def test_it_says_what_to_do(command, settings, tmp_path):
         "PATH": os.environ["PATH"],
         "PYTHONPATH": "tools",
         "PYTHONDONTWRITEBYTECODE": "1",
-        # Otherwise botocore asks the machine for credentials, and tries a call that fails five
-        # times.
+        # Without these, botocore asks EC2's metadata service for credentials, and tries a failing
+        # call five times.
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_MAX_ATTEMPTS": "1",
         **variables,
@@ -70,7 +70,7 @@ def test_it_says_what_to_do(command, settings, tmp_path):
         assert (ran.stdout, len(ran.stderr.splitlines())) == ("", 1)
 
 
-def test_a_reader_that_goes_away_ends_the_command_without_a_word():
+def test_a_closed_pipe_ends_a_command_silently():
     for command in (["doctor", "stack"], ["send", "opportunity", "--url", "http://127.0.0.1:1/"]):
         reads, writes = os.pipe()
         os.close(reads)
@@ -92,8 +92,8 @@ def test_ctrl_c_ends_a_command_with_one_line(monkeypatch, capsys):
     assert (ended.value.code, capsys.readouterr().err) == (130, "\nStopped.\n")
 
 
-def test_ctrl_c_is_not_lost_while_python_disposes_of_an_object():
-    # As botocore's clients are disposed of: by a callback, whose errors Python ignores.
+def test_ctrl_c_ends_a_command_during_an_objects_disposal():
+    # botocore disposes of its clients in a callback, and Python ignores errors in callbacks.
     script = """
 import signal, weakref
 import ops.pending
@@ -116,10 +116,10 @@ main(["pending", "stack"])
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "\nStopped.\n")
 
 
-def test_a_defect_is_one_line(monkeypatch, capsys):
+def test_a_bug_is_reported_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("ops.pending.described", lambda _: {}["\x1b"])
     with pytest.raises(SystemExit) as ended:
         main(["pending", "stack"])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(r"KeyError: .*This is a defect of this program, in test_\w+\.py, line \d+\.\n", said)
+    assert re.fullmatch(r"KeyError: .*This is a bug in this program, in test_\w+\.py, line \d+\.\n", said)

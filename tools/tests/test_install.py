@@ -1,4 +1,4 @@
-"""The installation of the tools: once, whoever starts it, and with nothing left behind."""
+"""Installs the tools once, even if two processes start, and leaves nothing behind."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ INSTALL = [sys.executable, "-B", "-m", "local_aws.install", ".venv", "tools.lock
 
 @pytest.fixture
 def clone(tmp_path):
-    """A folder with a lock that names no tool."""
+    """A folder with an empty lock."""
     (tmp_path / "tools.lock").touch()
     (tmp_path / "tmp").mkdir()
     return tmp_path
@@ -32,7 +32,7 @@ def start(clone):
     )
 
 
-def mentioning(folder):
+def processes_in(folder):
     """Returns the processes whose arguments or working folder name this folder."""
     found = []
     for process in Path("/proc").iterdir():
@@ -44,7 +44,7 @@ def mentioning(folder):
     return found
 
 
-def test_of_two_that_start_together_one_installs(clone):
+def test_only_one_of_two_processes_installs(clone):
     printed = [process.communicate(timeout=120)[0] for process in [start(clone), start(clone)]]
     assert sorted(len(text.splitlines()) for text in printed) == [0, 1], printed
     assert (clone / ".venv" / "installed").exists()
@@ -53,7 +53,7 @@ def test_of_two_that_start_together_one_installs(clone):
     assert not is_installed(clone / ".venv", clone / "tools.lock")
 
 
-def test_what_cannot_be_installed_says_why(clone):
+def test_a_failed_installation_says_why(clone):
     (clone / "tools.lock").write_text("-r nowhere.txt\n")
     process = start(clone)
     printed = process.communicate(timeout=120)[0]
@@ -63,7 +63,7 @@ def test_what_cannot_be_installed_says_why(clone):
     assert not (clone / ".venv" / "installed").exists()
 
 
-def test_it_ends_with_its_parent_and_leaves_nothing(clone):
+def test_ends_with_its_parent_and_leaves_nothing(clone):
     shell = subprocess.Popen(
         ["sh", "-c", 'PARENT=$$ "$@" & wait', "-", *INSTALL],
         cwd=clone,
@@ -73,10 +73,10 @@ def test_it_ends_with_its_parent_and_leaves_nothing(clone):
     deadline = time.monotonic() + 30
     while not (clone / ".venv").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert len(mentioning(clone)) > 1
+    assert len(processes_in(clone)) > 1
     shell.kill()
     shell.wait()
-    while (left := mentioning(clone)) and time.monotonic() < deadline:
+    while (left := processes_in(clone)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left == []
     assert list((clone / "tmp").iterdir()) == []

@@ -12,7 +12,7 @@ def message(status):
 
 @pytest.fixture
 def steps():
-    """A journey on which everybody gets what they should."""
+    """A journey on which every subscriber got the expected messages."""
     lost, won = ("NOT_INTERESTED",), ("OPPORTUNITY", "DONE")
     return [
         Step(
@@ -30,13 +30,13 @@ def steps():
     ]
 
 
-def test_a_journey_as_it_should_be_has_no_fault(steps):
+def test_an_expected_journey_has_no_fault(steps):
     assert faults_of(steps) == []
 
 
 @pytest.mark.parametrize("subscriber", SUBSCRIBERS)
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_message_too_few_or_too_many_is_a_fault(subscriber, number, steps):
+def test_missing_and_extra_messages_are_faults(subscriber, number, steps):
     for step in steps:
         expected = len(step.received[subscriber])
         step.received[subscriber] = [message(step.status)] * number
@@ -46,7 +46,7 @@ def test_a_message_too_few_or_too_many_is_a_fault(subscriber, number, steps):
         step.received[subscriber] = [message(step.status)] * expected
 
 
-def test_a_missing_a_second_and_a_wrong_alert_are_faults(steps):
+def test_missing_and_extra_alerts_are_faults(steps):
     for step in steps:
         alerts = step.alerts
         step.alerts = [message(step.status)] * (1 - len(alerts))
@@ -54,7 +54,7 @@ def test_a_missing_a_second_and_a_wrong_alert_are_faults(steps):
         step.alerts = alerts
 
 
-def test_an_answer_that_is_not_200_and_a_wrong_stage_are_faults(steps):
+def test_other_answers_and_wrong_stages_are_faults(steps):
     steps[0].answer = "503 unavailable"
     steps[1].received["archive"] = [Message("id", None, "{}", {}, {"crmStage": "nowhere"}, None, 0)]
     assert faults_of(steps) == [

@@ -1,4 +1,7 @@
-"""The command `logs`: which lines it prints, and how. tests/deployed/test_ops.py runs it against a stack."""
+"""The command `logs`: selects and formats log lines.
+
+tests/deployed/test_ops.py runs the command against a stack.
+"""
 
 import json
 import re
@@ -7,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from ops import logs
-from ops.logs import OUTCOMES, Line, Log, is_wanted, shown, whole_lines
+from ops.logs import OUTCOMES, Log, LogLine, formatted, is_wanted, whole_lines
 from source import ROOT
 
 AT = 1_795_659_958_990  # 2026-11-26T02:25:58.990Z
@@ -44,7 +47,7 @@ KILLED = {"time": "2026-11-26T02:25:58.990Z", "type": "platform.report", "record
 
 
 def line(fields, function="webhook"):
-    return Line(function, AT, fields if isinstance(fields, str) else json.dumps(fields))
+    return LogLine(function, AT, fields if isinstance(fields, str) else json.dumps(fields))
 
 
 def entry(text, at=AT, **more):
@@ -100,13 +103,13 @@ def test_the_outcomes_are_those_of_the_functions():
         ("[" * 100_000, "webhook", ".*"),
     ],
 )
-def test_a_line_for_people(fields, function, expected):
-    printed = shown(line(fields, function))
+def test_prints_a_log_line(fields, function, expected):
+    printed = formatted(line(fields, function))
     assert printed == expected or (".*" in expected and re.fullmatch(expected, printed)), printed
     assert all(" " <= character <= "~" for character in printed)
 
 
-def test_lambdas_own_lines_are_left_out_unless_something_went_wrong():
+def test_leaves_out_lambdas_own_lines_about_success():
     start, report, killed = "START RequestId: id", "REPORT RequestId: id", "REPORT RequestId: id\tStatus: timeout"
     for own in (start, report, STARTED, REPORT):
         assert not is_wanted(line(own), None, None, False)
@@ -121,7 +124,7 @@ def test_lambdas_own_lines_are_left_out_unless_something_went_wrong():
         assert is_wanted(line(other), None, None, False)
 
 
-def test_lines_of_one_event():
+def test_selects_the_lines_of_one_event():
     second = {**DELIVERY, "deliveryId": "ws_1#evt_1~0123456789abcdef#status"}
     escaped = {**DELIVERY, "deliveryId": "ws_1#a%23b#alert"}
     for fields in (WEBHOOK, DELIVERY, second):
@@ -131,7 +134,7 @@ def test_lines_of_one_event():
         assert not is_wanted(line(fields), "evt_1", None, True)
 
 
-def test_lines_of_one_outcome():
+def test_selects_the_lines_of_one_outcome():
     assert is_wanted(line(WEBHOOK), None, "alerted", False)
     assert is_wanted(line({**WEBHOOK, "alert": "alerted", "stream": "pending"}), None, "pending", False)
     for fields in (WEBHOOK, STARTED, "duplicate"):
@@ -139,7 +142,7 @@ def test_lines_of_one_outcome():
     assert not is_wanted(line(WEBHOOK), "evt_2", "alerted", False)
 
 
-def test_a_line_in_two_entries_is_one_line():
+def test_joins_a_line_that_was_split_into_two_entries():
     text = json.dumps({**WEBHOOK, "previousStatus": "a\u2028b"}, ensure_ascii=False)
     first, second = text.split("\u2028")
     entries = [("webhook", entry(part)) for part in ("START id", first, second, "END id", "{no JSON", "{")]
@@ -148,7 +151,7 @@ def test_a_line_in_two_entries_is_one_line():
 
 @pytest.fixture
 def groups(monkeypatch):
-    """The entries of each log group, what was asked, and the clients that were made. A page may be empty."""
+    """The entries of each log group, the calls, and the clients. A page may be empty."""
     groups = {"a": [], "b": [], "asked": [], "clients": []}
 
     def paginate(**given):
@@ -164,7 +167,7 @@ def groups(monkeypatch):
     return groups
 
 
-def test_each_line_comes_once_and_in_its_order(groups):
+def test_prints_each_line_once_and_in_order(groups):
     log = Log({"webhook": "a", "redrive": "b"}, AT)
     groups["a"] = [entry("old", AT - 1), entry("1", AT, eventId="1"), entry("3", AT + 2, eventId="3")]
     groups["b"] = [entry("2", AT + 1), entry("4", AT + 3)]
@@ -172,17 +175,17 @@ def test_each_line_comes_once_and_in_its_order(groups):
         *(("webhook", "1"), ("redrive", "2"), ("webhook", "3"), ("redrive", "4")),
     ]
     assert list(log.new_lines()) == []
-    # The same text in another entry is another line. It may come late.
+    # The same text in another entry is another line. A line may arrive late.
     groups["a"] += [entry("1", AT, eventId="5"), entry("late", AT + 1, eventId="6")]
     assert [one.text for one in log.new_lines()] == ["1", "late"]
 
 
-def test_it_looks_at_the_latest_minute_only(groups):
+def test_reads_only_the_latest_minute_again(groups):
     log = Log({"webhook": "a"}, AT)
     groups["a"] = [entry("1", AT), entry("2", AT + 600_000)]
     assert len(list(log.new_lines())) == 2
     groups["a"] += [entry("3", AT + 550_000)]
     assert [one.text for one in log.new_lines()] == ["3"]
     assert [one["startTime"] for one in groups["asked"]] == [AT, AT + 540_000]
-    # Python swallows a Ctrl-C that comes while it closes the connections of a client that is gone.
+    # With a client per call, Python would ignore a Ctrl-C while it closes a client's connections.
     assert groups["clients"] == ["logs"]

@@ -1,4 +1,4 @@
-"""The Makefile's targets for operators: each variable reaches the command as it is, or is refused by its name."""
+"""The Makefile passes each variable on unchanged, or refuses it by name."""
 
 import os
 import shlex
@@ -8,7 +8,7 @@ import pytest
 
 from source import ROOT
 
-# The variables of each target, and the options that they become.
+# The variables of each target, with the option of each. None is the last argument.
 OPTIONS = {
     "send": {
         "LEAD": "--lead",
@@ -36,19 +36,19 @@ FLAGS = [
     *(("send", "V=1", "--verbose"), ("logs", "ALL=yes", "--all"), ("logs", "FOLLOW=no", "--no-follow")),
     *(("resend", "STREAM=yes", "--stream"), ("resend", "YES=yes", "--yes"), ("doctor", "ALERT=yes", "--alert")),
 ]
-# Words of the shell, of make and of the command line, and what they must not become.
+# Values with characters that the shell, make or the command line could interpret.
 VALUES = ("a b  c", "a'b", 'a"b', "a$b", "$$", "$(HOME)", "a#b%", "a\\", "-x", "\u00e9", "a;b&c|d", "*", "a=b", "~")
 TAKES = [(target, variable) for target, options in OPTIONS.items() for variable in options]
 
 
 def make(target, *variables, environment=None):
-    """Returns what `make` would run, and what it says."""
+    """Returns the result of a dry run of `make`."""
     command = ["make", "--dry-run", "--no-print-directory", target, *variables]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def arguments(made, target):
-    """Returns the words that the command would get."""
+    """Returns the arguments that the command would get."""
     assert (made.returncode, made.stderr) == (0, "")
     (line,) = (line for line in made.stdout.replace("\\\n", "").splitlines() if f" ops {target} " in f"{line} ")
     words = shlex.split(line)
@@ -56,7 +56,7 @@ def arguments(made, target):
 
 
 @pytest.mark.parametrize(("target", "variable"), TAKES)
-def test_a_value_is_passed_on_as_it_is(target, variable, tmp_path):
+def test_passes_a_value_on_unchanged(target, variable, tmp_path):
     ran = tmp_path / "ran"
     for value in (*VALUES, f"$(shell touch {ran})", f"$(touch {ran})", f"`touch {ran}`"):
         words = arguments(make(target, f"{variable}={value}"), target)
@@ -67,7 +67,7 @@ def test_a_value_is_passed_on_as_it_is(target, variable, tmp_path):
     assert not ran.exists()
 
 
-def test_the_secret_is_no_argument_of_the_command():
+def test_the_secret_is_not_an_argument():
     line = make("send", "EVENT=opportunity", "SECRET=whsec_a'b $x").stdout.replace("\\\n", "")
     words = shlex.split(line.splitlines()[-1])
     assert words[0] == "WEBHOOK_SECRET=whsec_a'b $x"
@@ -75,7 +75,7 @@ def test_the_secret_is_no_argument_of_the_command():
 
 
 @pytest.mark.parametrize(("target", "variable", "option"), FLAGS)
-def test_a_flag_is_an_option(target, variable, option):
+def test_a_flag_becomes_an_option(target, variable, option):
     assert option in arguments(make(target, variable), target)
 
 
@@ -83,14 +83,15 @@ def test_a_flag_is_an_option(target, variable, option):
     ("target", "variable"),
     [("logs", "ALL=no"), ("logs", "FOLLOW=yes"), ("resend", "STREAM=no"), ("doctor", "ALERT=no")],
 )
-def test_the_other_word_of_a_flag_is_no_option(target, variable):
+def test_the_opposite_of_a_flag_adds_no_option(target, variable):
     assert arguments(make(target, variable), target) == []
 
 
-# If make took STREAM=1 for no, everybody would get the alerts instead of the stream's messages.
+# If make read STREAM=true as no, all subscribers would get the alerts instead of the stream's
+# messages.
 @pytest.mark.parametrize(("target", "variable", "option"), FLAGS)
 @pytest.mark.parametrize("word", ["true", "YES", "2"])
-def test_a_flag_refuses_a_word_that_it_does_not_know(target, variable, option, word):
+def test_a_flag_refuses_an_unknown_word(target, variable, option, word):
     name = variable.partition("=")[0]
     made = make(target, f"{name}={word}")
     assert (made.returncode, made.stdout) == (2, "")
@@ -111,11 +112,11 @@ def test_an_unknown_variable_is_refused(target):
     assert "not STAK" in made.stderr
 
 
-def test_send_without_an_event_names_none():
+def test_send_without_an_event_passes_no_file():
     assert arguments(make("send", "EVENT_ID=evt_1"), "send") == ["--event-id=evt_1"]
 
 
-def test_the_environment_of_a_shell_changes_only_the_stack():
+def test_the_shell_environment_sets_only_the_stack():
     shell = {
         **os.environ,
         "PORT": "1",
@@ -131,13 +132,13 @@ def test_the_environment_of_a_shell_changes_only_the_stack():
 
 
 @pytest.mark.parametrize("value", ["", *VALUES])
-def test_a_run_gets_every_other_variable_as_a_parameter(value):
+def test_run_passes_every_other_variable_as_a_parameter(value):
     made = make("run", f"AlertTags={value}", "PORT=8080")
     words = shlex.split(made.stdout.replace("\\\n", "").splitlines()[-1])
     assert words[words.index("local_aws.demo") + 1 :] == ["--stay", "--port=8080", "--", f"AlertTags={value}"]
 
 
-def test_a_line_break_is_refused_by_the_name_of_its_variable():
+def test_refuses_a_line_break_by_the_variables_name():
     for target, variable in (("send", "LEAD"), ("run", "AlertTags")):
         made = make(target, f"{variable}=a\nb")
         assert (made.returncode, made.stdout) == (2, "")
@@ -145,7 +146,7 @@ def test_a_line_break_is_refused_by_the_name_of_its_variable():
 
 
 @pytest.mark.parametrize(("target", "variable"), [("demo", "PORT"), ("journey", "SECRET"), ("journey", "StatusStream")])
-def test_a_demo_takes_no_parameters(target, variable):
+def test_demo_and_journey_refuse_parameters(target, variable):
     made = make(target, f"{variable}=1")
     assert (made.returncode, made.stdout) == (2, "")
     assert f"not {variable}" in made.stderr

@@ -1,4 +1,4 @@
-"""ops.pyz: its content, and its messages where it cannot run.
+"""ops.pyz: its content, and its messages if it cannot run.
 
 tests/deployed/test_ops.py runs it against a deployed stack.
 """
@@ -24,7 +24,7 @@ MODULES = sorted(OPS.glob("*.py"))
 
 @pytest.fixture(scope="session")
 def pyz(tmp_path_factory):
-    """A folder with nothing but ops.pyz."""
+    """A folder with only ops.pyz."""
     path = tmp_path_factory.mktemp("unpacked") / "ops.pyz"
     path.write_bytes(ops_pyz())
     return path
@@ -32,7 +32,7 @@ def pyz(tmp_path_factory):
 
 @pytest.fixture
 def run(pyz):
-    """Runs ops.pyz with a Python that has no boto3, unless it is asked for, in an environment without credentials."""
+    """Runs ops.pyz without credentials and, unless `boto3` is set, without boto3."""
 
     def run(*arguments, boto3=False, **environment):
         command = [sys.executable, "-I", *([] if boto3 else ["-S"]), pyz, *arguments]
@@ -57,7 +57,7 @@ def test_a_module_imports_only_boto3_and_the_standard_library(module):
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
-def test_a_module_is_in_the_syntax_of_the_oldest_python(module):
+def test_a_module_uses_only_syntax_of_the_oldest_python(module):
     ast.parse(module.read_text("utf-8"), feature_version=(3, 9))
 
 
@@ -81,7 +81,7 @@ def test_it_has_every_module_and_every_sample():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_its_help_needs_no_boto3_and_says_the_exit_statuses(command, run):
+def test_its_help_needs_no_boto3_and_lists_the_exit_statuses(command, run):
     ran = run(command, "--help")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith(f"usage: python3 ops.pyz {command} ")
@@ -101,7 +101,9 @@ def test_its_help_lists_every_command(run):
 def test_without_boto3_it_says_what_to_install(command, run):
     ran = run(*command)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "This needs boto3. AWS CloudShell has it; elsewhere, run: python3 -m pip install boto3\n"
+    assert (
+        ran.stderr == "This program needs boto3. AWS CloudShell has it. Elsewhere, run: python3 -m pip install boto3\n"
+    )
 
 
 def test_send_needs_no_boto3(run):
@@ -129,7 +131,7 @@ def test_without_a_stack_it_says_how_to_name_one(run):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_local_run_and_something_deployed_contradict_each_other(command, run):
+def test_refuses_a_local_run_together_with_a_deployed_stack(command, run):
     deployed = ("event", "--url", "http://127.0.0.1:1/") if command == "send" else ("stack",)
     ran = run(command, *deployed, "--run", "8080")
     assert (ran.returncode, ran.stdout) == (2, "")
@@ -138,13 +140,13 @@ def test_a_local_run_and_something_deployed_contradict_each_other(command, run):
 
 
 @pytest.mark.parametrize("port", ["", "0", "65536", "x", "-1", "8080 8081", "9" * 5000])
-def test_a_port_that_cannot_be_is_refused(port, run):
+def test_refuses_an_invalid_port(port, run):
     ran = run("doctor", f"--run={port}")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "argument --run: " in ran.stderr
 
 
-def test_an_empty_name_is_refused(run):
+def test_refuses_an_empty_name(run):
     for command, name in ((("doctor", ""), "STACK"), (("send", "opportunity", "--url", ""), "--url")):
         ran = run(*command)
         assert (ran.returncode, ran.stdout, ran.stderr) == (
@@ -154,8 +156,8 @@ def test_an_empty_name_is_refused(run):
         )
 
 
-def test_under_an_older_python_it_says_which_it_needs(pyz):
+def test_names_the_oldest_supported_python(pyz):
     old = f"import runpy, sys; sys.version_info = (3, 8, 18); runpy.run_path({str(pyz)!r}, run_name='__main__')"
     ran = subprocess.run([sys.executable, "-I", "-c", old], capture_output=True, text=True, timeout=60)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "This needs Python 3.9 or newer. AWS CloudShell has one.\n"
+    assert ran.stderr == "This program needs Python 3.9 or newer. AWS CloudShell has a newer one.\n"

@@ -1,4 +1,4 @@
-"""Which parameters of the template a local run takes."""
+"""A local run accepts the template's parameters, and refuses wrong values."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from source import ROOT
 TEMPLATE = ROOT / "template.yaml"
 
 
-def test_it_takes_every_parameter_with_its_default_except_those_that_the_machine_fixes():
+def test_accepts_the_default_of_every_parameter_that_a_local_run_can_set():
     declared = parameters.declared(TEMPLATE)
     assert set(parameters.FIXED) < set(declared)
     defaults = [f"{name}={one['Default']}" for name, one in declared.items() if name not in parameters.FIXED]
@@ -29,16 +29,19 @@ def test_it_takes_every_parameter_with_its_default_except_those_that_the_machine
         ("SilenceHours=", "must be a number of hours from 0 to 168."),
         ("DebounceMinutes=1441", "must be a whole number of minutes from 0 to 1440."),
         (f"AlertTags={'x' * 513}", "must have at most 512 characters."),
-        ("Architecture=arm64", "Architecture cannot be given here: it is that of this machine."),
+        (
+            "Architecture=arm64",
+            "Architecture cannot be set in a local run: a local run uses this machine's architecture.",
+        ),
         ("WebhookSecretArn=x", "SECRET=<whsec_...> sets its value"),
     ],
 )
-def test_it_refuses_by_name_what_the_template_does_not_take(argument, says):
+def test_refuses_unknown_parameters_and_wrong_values_by_name(argument, says):
     with pytest.raises(Failed) as refused:
         parameters.given([argument], TEMPLATE)
     assert says in str(refused.value)
 
 
-def test_a_value_is_taken_as_it_is():
+def test_does_not_change_a_value():
     argument = 'StatusPipeline={"OPPORTUNITY": "gro\u00df=\'1\'"}'
     assert parameters.given([argument], TEMPLATE) == {"StatusPipeline": argument.partition("=")[2]}

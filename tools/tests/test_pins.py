@@ -1,6 +1,7 @@
-"""A build or a workflow fetches exact versions only: tools by hash, actions by commit, the compiler by its version.
+"""A build or a workflow fetches only exact versions.
 
-`--locked` holds Cargo.lock.
+Tools are pinned by hash, actions by commit, the compiler by its version. `--locked` enforces
+Cargo.lock.
 """
 
 import json
@@ -41,7 +42,7 @@ def test_each_action_is_a_commit_with_its_version(workflow):
         assert re.search(r"^[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", action), action
 
 
-def test_the_compiler_is_an_exact_version_and_that_of_the_instruction_baseline():
+def test_the_pinned_compiler_counted_the_instruction_baseline():
     toolchain = (ROOT / "rust-toolchain.toml").read_text("utf-8")
     pinned = re.search(r'^channel = "(\d+\.\d+\.\d+)"$', toolchain, re.MULTILINE)
     assert pinned

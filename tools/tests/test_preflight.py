@@ -1,4 +1,4 @@
-"""What `make run` and `make demo` lack is said at once, before anything is installed or built."""
+"""`make run` and `make demo` report missing programs before they install or build anything."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ ELF = b"\x7fELF" + bytes(14) + MACHINES[platform.machine()].to_bytes(2, "little"
 
 @pytest.fixture
 def commands(tmp_path):
-    """A folder that is the whole PATH, with programs that do nothing but print."""
+    """A folder that is the whole PATH, with programs that only print."""
     folder = tmp_path / "bin"
     folder.mkdir()
 
@@ -55,32 +55,37 @@ def preflight(*arguments, prefix=(), **environment):
 
 
 def refusal(*arguments, **environment):
-    """Returns what it says, in one line, while it refuses."""
+    """Returns the one line with which it refuses."""
     ran = preflight(*arguments, **environment)
     assert (ran.returncode, ran.stdout) == (1, "")
     [line] = ran.stderr.splitlines()
     return line
 
 
-def test_it_accepts_this_machine(commands):
+def test_accepts_this_machine(commands):
     found = commands(rustc="echo rustc 1.200.0", cargo="", cc="")
     ran = preflight(PATH=str(found))
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_without_rust_it_says_where_to_get_it(commands):
-    assert refusal(PATH=str(commands())) == "Rust 1.95 is needed, and cargo is not on the PATH: https://rustup.rs"
+def test_without_rust_it_says_where_to_get_rust(commands):
+    assert (
+        refusal(PATH=str(commands()))
+        == "Rust 1.95 is needed, but cargo is not on the PATH. Install Rust: https://rustup.rs"
+    )
 
 
-def test_an_older_rust_is_refused_by_its_version(commands):
+def test_refuses_an_older_rust_and_names_its_version(commands):
     found = commands(rustc="echo 'rustc 1.94.1 (abc 2026-01-01)'", cargo="", cc="")
     said = refusal(PATH=str(found))
-    assert said == "Rust 1.95 is needed, and this is rustc 1.94.1 (abc 2026-01-01): https://rustup.rs"
+    assert said == "Rust 1.95 is needed, but this is rustc 1.94.1 (abc 2026-01-01). Update Rust: https://rustup.rs"
 
 
-def test_a_toolchain_that_cannot_be_installed_is_refused(commands):
+def test_refuses_a_toolchain_that_cannot_be_installed(commands):
     found = commands(rustc="exit 1", cargo="", cc="")
-    assert refusal(PATH=str(found)) == "Rust 1.95 is needed, and `rustc --version` failed: https://rustup.rs"
+    assert (
+        refusal(PATH=str(found)) == "Rust 1.95 is needed, but `rustc --version` failed. Install Rust: https://rustup.rs"
+    )
 
 
 def test_without_a_c_compiler_it_says_what_to_install(commands):
@@ -100,16 +105,16 @@ def test_programs_must_run_from_the_folder_for_temporary_files(tmp_path):
     try:
         subprocess.run([*mount, "true"], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("this machine lets nobody mount a folder noexec")
+        pytest.skip("this machine does not allow mounting a folder noexec")
     said = refusal(prefix=mount, TMPDIR=str(tmp_path))
     assert f"Programs cannot run in {tmp_path}" in said
     assert "TMPDIR=/var/tmp make run" in said
 
 
-def test_a_folder_for_temporary_files_that_is_missing_is_refused(tmp_path):
+def test_refuses_a_missing_folder_for_temporary_files(tmp_path):
     assert (
         refusal(TMPDIR=str(tmp_path / "nope"))
-        == f"TMPDIR={tmp_path / 'nope'} is not a folder. Set it to one that you may write."
+        == f"TMPDIR={tmp_path / 'nope'} is not a folder. Set TMPDIR to a folder that you may write."
     )
 
 
@@ -128,7 +133,7 @@ def test_a_built_template_needs_no_rust(template, commands):
         (sys.executable, "cannot be read: it is not a text."),
     ],
 )
-def test_a_template_that_is_not_built_is_refused(path, says):
+def test_refuses_a_template_that_is_not_built(path, says):
     said = refusal("--template", path)
     assert said.startswith(f"TEMPLATE={path} {says}")
     assert said.endswith(
@@ -136,12 +141,12 @@ def test_a_template_that_is_not_built_is_refused(path, says):
     )
 
 
-def test_a_template_without_its_functions_is_refused(template):
+def test_refuses_a_template_without_its_functions(template):
     path = template(ELF)
     shutil.rmtree(path.parent / "WebhookFunction")
     assert "is not built: there is no " in refusal("--template", path)
 
 
 @pytest.mark.parametrize("program", [b"", b"#!/bin/sh", ELF[:18] + b"\x28\x00"])
-def test_functions_for_another_machine_are_refused(program, template):
+def test_refuses_functions_for_another_machine(program, template):
     assert f"does not run on this machine, {platform.machine()}." in refusal("--template", template(program))

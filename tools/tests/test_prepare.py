@@ -1,4 +1,4 @@
-"""`make release`: the edits that a release needs, and when it refuses to make them."""
+"""`make release`: makes the edits of a release, and refuses wrong versions."""
 
 import datetime
 import re
@@ -30,7 +30,7 @@ CHANGELOG = """\
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """Copies the project's files into a repository of their own, with everything committed."""
+    """A new repository with the project's files, all of them committed."""
     copy = tmp_path_factory.mktemp("committed") / "project"
     for name in _said_by(ROOT, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
         if name and (ROOT / name).is_file():
@@ -62,7 +62,7 @@ def _commit(folder):
 
 
 def _make(project, version):
-    """Runs what `make release` runs, and returns the exit status with everything that was printed."""
+    """Runs `make release`'s program, and returns its exit status and everything that it printed."""
     command = [sys.executable, "-B", "tools/release/prepare.py", version]
     done = subprocess.run(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return done.returncode, done.stdout
@@ -72,7 +72,7 @@ def test_every_place_states_the_same_version():
     assert len({version for _, version in stated(ROOT)}) == 1, stated(ROOT)
 
 
-def test_it_writes_the_version_everywhere_and_dates_the_changelog(project):
+def test_writes_the_version_everywhere_and_dates_the_changelog(project):
     before = datetime.datetime.now(datetime.timezone.utc).date()
     status, said = _make(project, NEXT)
     after = datetime.datetime.now(datetime.timezone.utc).date()
@@ -91,7 +91,7 @@ def test_it_writes_the_version_everywhere_and_dates_the_changelog(project):
     assert not _said_by(project, "git", "tag")
 
 
-def test_it_leaves_a_copy_of_each_schema(project):
+def test_copies_each_schema(project):
     status, said = _make(project, NEXT)
     assert status == 0, said
     schemas = {file.name: file.read_bytes() for file in (project / "docs/contracts").glob("*.schema.json")}
@@ -101,14 +101,14 @@ def test_it_leaves_a_copy_of_each_schema(project):
 
 
 @pytest.mark.parametrize("version", ["", "1", "1.2", "v1.2.3", "1.2.3.4", "1.02.3", "1.2.3-rc.1", "1.2.x", "1.2.3\n"])
-def test_it_refuses_a_malformed_version(version, project):
+def test_refuses_a_malformed_version(version, project):
     status, said = _make(project, version)
     assert status == 1
     assert "MAJOR.MINOR.PATCH" in said
     assert not _said_by(project, "git", "status", "--porcelain")
 
 
-def test_it_refuses_an_older_version(project):
+def test_refuses_an_older_version(project):
     status, said = _make(project, "0.0.1")
     assert status == 1
     assert "0.0.1 is not newer than" in said
@@ -116,7 +116,7 @@ def test_it_refuses_an_older_version(project):
 
 
 @pytest.mark.parametrize("change", ["README.md", "new file"])
-def test_it_refuses_a_tree_with_changes(change, project):
+def test_refuses_a_working_tree_with_changes(change, project):
     with (project / change).open("a") as file:
         file.write("A change.\n")
     status, said = _make(project, NEXT)
@@ -125,7 +125,7 @@ def test_it_refuses_a_tree_with_changes(change, project):
     assert (project / "Cargo.toml").read_bytes() == (ROOT / "Cargo.toml").read_bytes()
 
 
-def test_it_refuses_a_second_release_without_entries(project):
+def test_refuses_a_second_release_without_entries(project):
     assert _make(project, NEXT)[0] == 0
     _commit(project)
     status, said = _make(project, "97.98.100")
@@ -151,6 +151,6 @@ def test_the_version_of_the_manifest_can_be_the_first_release():
 
 
 @pytest.mark.parametrize("entries", ["", "### Fixed\n\n"])
-def test_a_section_without_entries_is_not_released(entries):
+def test_refuses_a_section_without_entries(entries):
     with pytest.raises(SystemExit, match="no entry"):
         refuse("1.2.4", "1.2.3", CHANGELOG.replace("### Fixed\n\n- This.\n\n", entries))

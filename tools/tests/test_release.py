@@ -49,7 +49,7 @@ def test_it_unpacks_into_one_folder_with_executable_programs(build, release):
 
 
 @pytest.mark.parametrize("architecture", ["arm64", "x86_64"])
-def test_its_template_refuses_the_other_architecture_and_is_otherwise_the_same(architecture, build, release):
+def test_its_template_differs_only_in_the_allowed_architecture(architecture, build, release):
     built = build()
     with zipfile.ZipFile(release(built, architecture)) as archive:
         template = yaml_parse(archive.read(f"alerts-1.2.3-{architecture}/template.yaml").decode())
@@ -75,7 +75,7 @@ def test_a_build_without_functions_is_not_packed(build, release, tmp_path):
     assert not (tmp_path / "dist").exists()
 
 
-def test_it_has_the_guide_and_what_the_guide_refers_to():
+def test_has_the_guide_and_the_files_that_the_guide_refers_to():
     documents = source.documents()
     for path in ("README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-MIT", "docs/contracts/alert.schema.json"):
         assert documents[path] == (source.ROOT / path).read_bytes()
@@ -104,5 +104,5 @@ def test_a_tag_of_another_version_has_no_notes():
 
 
 def test_a_version_without_a_section_has_no_notes():
-    with pytest.raises(SystemExit, match=r"says nothing of 1\.2\.4"):
+    with pytest.raises(SystemExit, match=r"no section with entries for 1\.2\.4"):
         notes("v1.2.4", "1.2.4", CHANGELOG)

@@ -1,4 +1,4 @@
-"""A local run's address and folder: what it lets through, and how the tools find it."""
+"""A local run passes only webhook requests on, and the tools find the run."""
 
 import os
 import socket
@@ -27,7 +27,7 @@ def runs(tmp_path, monkeypatch):
     return folder
 
 
-def test_it_passes_a_request_and_its_answer_on_as_they_are(receiver):
+def test_passes_a_request_and_its_answer_on_unchanged(receiver):
     receiver.answer = (
         503,
         {"retry-after": "7", "content-type": "application/problem+json"},
@@ -42,7 +42,7 @@ def test_it_passes_a_request_and_its_answer_on_as_they_are(receiver):
     assert (answer.status, answer.headers["retry-after"], answer.outcome()) == (503, "7", "unavailable")
 
 
-def test_it_passes_no_header_on_that_could_steer_the_local_aws(receiver):
+def test_drops_headers_that_could_control_the_local_aws(receiver):
     headers = {
         "Authorization": "AWS4-HMAC-SHA256 ...",
         "X-Amz-Target": "AWSLambda",
@@ -69,7 +69,7 @@ def test_it_passes_no_header_on_that_could_steer_the_local_aws(receiver):
         ("PUT", "/2015-03-31/functions"),
     ],
 )
-def test_it_lets_nothing_else_through(method, path, receiver):
+def test_passes_only_webhook_requests_on(method, path, receiver):
     with Run() as local:
         local.front.target = receiver.url
         answer = request.exchange(method, f"http://127.0.0.1:{local.front.port}{path}", b"{}")
@@ -77,7 +77,7 @@ def test_it_lets_nothing_else_through(method, path, receiver):
     assert receiver.got == []
 
 
-def test_it_refuses_more_than_the_gateway_takes(receiver):
+def test_refuses_a_larger_body_than_api_gateway_does(receiver):
     with Run() as local:
         local.front.target = receiver.url
         url = local.front.url
@@ -95,14 +95,14 @@ def test_a_body_in_chunks_arrives_whole(receiver):
     assert [got.body for got in receiver.got] == [b"{}"]
 
 
-def test_before_the_deployment_and_after_the_end_of_the_local_aws_it_says_so(receiver):
+def test_answers_503_before_the_deployment_and_502_after_the_end_of_the_local_aws(receiver):
     with Run() as local:
         assert request.exchange("POST", local.front.url, b"{}").status == 503
         local.front.target = "http://127.0.0.1:1/"
         assert request.exchange("POST", local.front.url, b"{}").status == 502
 
 
-def test_a_port_that_is_in_use_is_refused_by_its_number():
+def test_refuses_a_used_port_by_its_number():
     with Run() as local, pytest.raises(Failed, match=f"Port {local.front.port} cannot be used: Address already in use"):
         Run(local.front.port)
 
@@ -116,34 +116,34 @@ def test_the_next_run_can_have_the_same_port():
         assert local.front.port == port
 
 
-def test_the_tools_use_the_one_run_that_is_up():
+def test_the_tools_use_the_only_run():
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
-        assert running.use_what_runs() == local.front.url
-        assert running.use_what_runs(str(local.front.port)) == local.front.url
+        assert running.use_local_run() == local.front.url
+        assert running.use_local_run(str(local.front.port)) == local.front.url
         assert os.environ["AWS_ENDPOINT_URL"] == "http://127.0.0.1:4566"
 
 
-def test_a_run_is_not_found_before_it_is_announced_nor_after_its_end(runs):
+def test_the_tools_find_a_run_only_between_announcement_and_end(runs):
     with Run() as local:
         with pytest.raises(Refused):
-            running.use_what_runs()
+            running.use_local_run()
         local.announce("http://127.0.0.1:4566")
         folder = local.logs
     assert not folder.exists()
-    with pytest.raises(Refused, match="`make run` is not up here"):
-        running.use_what_runs()
+    with pytest.raises(Refused, match="`make run` is not running here"):
+        running.use_local_run()
 
 
-def test_with_two_runs_the_tools_name_both_and_ask_for_one():
+def test_with_two_runs_the_tools_ask_to_select_one():
     with Run() as one, Run() as other:
         for local in (one, other):
             local.announce("http://127.0.0.1:4566")
         with pytest.raises(Refused) as refused:
-            running.use_what_runs()
+            running.use_local_run()
         for named in (str(one.front.port), str(other.front.port), "RUN="):
             assert named in str(refused.value)
-        assert running.use_what_runs(str(other.front.port)) == other.front.url
+        assert running.use_local_run(str(other.front.port)) == other.front.url
     assert running.running() == []
 
 
@@ -152,17 +152,17 @@ def test_the_end_of_one_run_leaves_the_other_up():
         one.announce("http://127.0.0.1:4566")
         with Run() as other:
             other.announce("http://127.0.0.1:4567")
-        assert running.use_what_runs() == one.front.url
+        assert running.use_local_run() == one.front.url
 
 
-def test_a_port_without_a_run_is_refused():
+def test_refuses_a_port_without_a_run():
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
-        with pytest.raises(Refused, match=f"those that are up have the ports {local.front.port}"):
-            running.use_what_runs("1")
+        with pytest.raises(Refused, match=f"These ports have one: {local.front.port}"):
+            running.use_local_run("1")
 
 
-def test_the_address_of_a_killed_run_is_recognised_and_its_folder_removed_by_the_next(runs):
+def test_the_tools_and_the_next_run_clean_up_after_a_killed_run(runs):
     program = """
         import sys, time
         from pathlib import Path
@@ -199,14 +199,14 @@ def test_the_address_of_a_killed_run_is_recognised_and_its_folder_removed_by_the
         '{"webhook_url": "u", "endpoint": "e", "more": 1}',
     ],
 )
-def test_an_address_that_nobody_can_read_is_no_run(content):
+def test_ignores_a_run_with_unreadable_addresses(content):
     with Run() as local:
         local.announce("http://127.0.0.1:4566")
         (local.logs / ADDRESSES).write_text(content)
         assert running.running() == []
 
 
-def test_what_no_run_has_made_disturbs_no_run(runs):
+def test_ignores_files_that_no_run_has_made(runs):
     runs.mkdir()
     (runs / "run-file").touch()
     (runs / "run-77" / "lock").mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_what_no_run_has_made_disturbs_no_run(runs):
         assert [one.port for one in running.running()] == [str(local.front.port)]
 
 
-def test_a_stranger_fills_no_terminal(capfd):
+def test_prints_nothing_about_malformed_requests(capfd):
     with Run() as local, socket.create_connection(("127.0.0.1", local.front.port)) as stranger:
         stranger.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
         assert stranger.recv(100)

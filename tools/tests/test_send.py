@@ -1,4 +1,7 @@
-"""The command `send` against a receiver that keeps what it gets. tests/deployed/test_ops.py has the real one."""
+"""The command `send` against a receiver that records requests.
+
+tests/deployed/test_ops.py sends to the real function.
+"""
 
 import json
 import re
@@ -15,11 +18,11 @@ from source import ROOT
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 EVENTS = ROOT / "events"
 SAMPLES = sorted(file.stem for file in EVENTS.glob("*.json"))
-NO_OBJECT = ("malformed",)
+WITHOUT_EVENT = ("malformed",)
 
 
 def signed(got):
-    """Returns the form of a request's signature, and whether SECRET made it a moment ago."""
+    """Returns the form of a request's signature, and whether the signature is valid and new."""
     headers, body, form = got.headers, got.body, form_of(got.headers)
     if form == UNSIGNED:
         return form, False
@@ -33,7 +36,7 @@ def signed(got):
 
 @pytest.fixture
 def send(receiver, monkeypatch, capsys):
-    """Sends to the receiver, and returns the exit status and what was printed."""
+    """Sends to the receiver, and returns the exit status and the output."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("WEBHOOK_SECRET", SECRET)
 
@@ -51,7 +54,7 @@ def send(receiver, monkeypatch, capsys):
 
 @pytest.fixture
 def refused(send, receiver):
-    """Asserts that nothing is sent, and returns the one line that says why."""
+    """Asserts that nothing is sent, and returns the one line with the reason."""
 
     def refused(*arguments, **options):
         ran = send(*arguments, **options)
@@ -64,7 +67,7 @@ def refused(send, receiver):
 
 @pytest.fixture
 def got(send, receiver):
-    """Sends one event, which the receiver accepts, and returns the event as it came."""
+    """Sends one event, which the receiver accepts, and returns the event as received."""
 
     def got(*arguments):
         ran = send(*arguments)
@@ -81,20 +84,22 @@ def file_of(event, headers=None, **changed):
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_every_sample_is_signed_except_those_whose_point_is_a_wrong_signature(name, send, receiver):
+def test_sends_every_sample_with_a_valid_signature_except_forged_and_unsigned(name, send, receiver):
     form = form_of(json.loads((EVENTS / f"{name}.json").read_text("utf-8"))["headers"])
     for file in (name, f"events/{name}.json"):
         ran = send(file)
         assert (ran.status, ran.err) == (0, "")
         assert signed(receiver.got[-1]) == (form, name not in ("forged", "unsigned"))
-        said = {"forged": "signed by a stranger with Svix headers", "unsigned": "not signed"}.get(name, "signed with ")
+        said = {"forged": "signed with Svix headers and a wrong secret", "unsigned": "not signed"}.get(
+            name, "signed with "
+        )
         assert ran.out.startswith(f"> {file}, ")
         assert said in ran.out.splitlines()[0]
         assert re.fullmatch(r"< 200 alerted, \d+ ms", ran.out.splitlines()[1])
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_copy_of_a_sample_is_signed_whatever_it_was_made_from(name, send, receiver, tmp_path):
+def test_signs_a_copy_of_every_sample(name, send, receiver, tmp_path):
     copy = tmp_path / "copy of it.json"
     copy.write_text((EVENTS / f"{name}.json").read_text("utf-8").replace("lead_abc123", "lead_changed"), "utf-8")
     assert send(str(copy)).status == 0
@@ -102,13 +107,13 @@ def test_a_copy_of_a_sample_is_signed_whatever_it_was_made_from(name, send, rece
 
 
 @pytest.mark.parametrize("content", [b"{}", b"[]", b"no JSON", b"\xff\x00\x01", b"{" * 100_000, b'{"eventId":5}', b" "])
-def test_a_bare_payload_is_sent_as_it_is(content, send, receiver, tmp_path):
+def test_sends_a_bare_payload_unchanged(content, send, receiver, tmp_path):
     (tmp_path / "payload").write_bytes(content)
     assert send(str(tmp_path / "payload")).status == 0
     assert (receiver.got[0].body, signed(receiver.got[0])) == (content, (SVIX, True))
 
 
-def test_a_bare_event_gets_an_id_of_its_own_and_the_present_time(got, tmp_path):
+def test_a_bare_event_gets_a_new_id_and_the_present_time(got, tmp_path):
     (tmp_path / "event.json").write_bytes(b'\xef\xbb\xbf{"eventId" : "a", "timestamp": "2024-02-24T10:30:00Z"}')
     event = request.read(tmp_path / "event.json").renewed()
     assert re.fullmatch(rb'\xef\xbb\xbf{"eventId" : "evt_\w+", "timestamp": "2\d{3}-[0-9T:.-]+Z"}', event.body)
@@ -130,18 +135,18 @@ def test_a_bare_event_gets_an_id_of_its_own_and_the_present_time(got, tmp_path):
         ("x" * (request.LARGEST_FILE + 1), "is larger than 16 MiB"),
     ],
 )
-def test_a_file_that_is_no_event_is_refused(content, why, refused, tmp_path):
+def test_refuses_a_file_without_an_event(content, why, refused, tmp_path):
     (tmp_path / "event.json").write_text(content)
     assert re.search(rf"event\.json .*{why}", refused(str(tmp_path / "event.json")))
 
 
-def test_a_path_that_is_no_file_is_refused(refused, tmp_path):
+def test_refuses_a_path_without_a_file(refused, tmp_path):
     assert "cannot be read: Is a directory" in refused(str(tmp_path))
     for missing in ("nothing", "events/nothing.json", "", "a\0b", "a" * 5000, "\udcff", "a'b\x1b[2J"):
         assert re.search("no sample and no file .*: forged, .*, unsigned", refused(missing))
 
 
-def test_an_event_gets_a_new_id_unless_it_is_repeated(got):
+def test_an_event_gets_a_new_id_unless_an_id_is_given(got):
     first, second = got("opportunity"), got("opportunity")
     assert first["eventId"] != second["eventId"]
     assert got("opportunity", "--event-id", "evt_1")["eventId"] == "evt_1"
@@ -149,7 +154,7 @@ def test_an_event_gets_a_new_id_unless_it_is_repeated(got):
     assert got("opportunity", "--event-id", 'a"\\\u00fc')["eventId"] == 'a"\\\u00fc'
 
 
-def test_an_event_without_an_id_gets_one_only_if_it_is_given(got, receiver):
+def test_an_event_without_an_id_gets_only_a_given_id(got, receiver):
     assert "eventId" not in got("opportunity-minimal")
     assert "eventId" not in got("opportunity-minimal")
     one, other = (sent.headers["svix-id"] for sent in receiver.got)
@@ -157,7 +162,7 @@ def test_an_event_without_an_id_gets_one_only_if_it_is_given(got, receiver):
     assert got("opportunity-minimal", "--event-id", "evt_1")["eventId"] == "evt_1"
 
 
-def test_lead_and_status_replace_those_of_the_file(got):
+def test_options_replace_lead_and_status_in_the_file(got):
     event = got("opportunity", "--lead", "lead_42", "--status", "MEETING_BOOKED")
     assert (event["data"]["leadId"], event["data"]["newStatus"]) == ("lead_42", "MEETING_BOOKED")
     assert event["data"]["previousStatus"] == "REPLY_RECEIVED"
@@ -172,7 +177,7 @@ def test_an_override_changes_no_other_byte(send, receiver):
     assert receiver.got[0].body.decode() == expected
 
 
-def test_a_member_that_is_there_twice_is_replaced_twice():
+def test_an_override_changes_both_of_two_members_with_one_name():
     event = request.parsed(b'{"data":{},"data" :\t{ "leadId":{"leadId":"}"} , "leadId":"\\"" }}', "event")
     assert event.with_text("data.leadId", "x").body == b'{"data":{},"data" :\t{ "leadId":"x" , "leadId":"x" }}'
     assert request.parsed(b'{"data":{ }}', "event").with_text("data.a", "b").body == b'{"data":{"a":"b" }}'
@@ -180,7 +185,7 @@ def test_a_member_that_is_there_twice_is_replaced_twice():
 
 @pytest.mark.parametrize("option", ["--lead", "--status", "--event-id", "--time"])
 @pytest.mark.parametrize("content", ["[]", "no JSON", "{}", '{"data": []}', '{"data": "{"}'])
-def test_an_override_without_a_place_is_refused(option, content, send, receiver, tmp_path):
+def test_refuses_an_override_that_the_body_has_no_place_for(option, content, send, receiver, tmp_path):
     (tmp_path / "event").write_text(content)
     value = "2026-11-25T18:00:00Z" if option == "--time" else "x"
     name = {"--lead": "data.leadId", "--status": "data.newStatus", "--event-id": "eventId", "--time": "timestamp"}[
@@ -191,7 +196,7 @@ def test_an_override_without_a_place_is_refused(option, content, send, receiver,
         assert (ran.status, json.loads(receiver.got[0].body)[name][:1]) == (0, value[:1])
     else:
         assert (ran.status, ran.out, receiver.got) == (2, "", [])
-        assert f"cannot get another {name}. Nothing was sent." in ran.err
+        assert f"{name} cannot be set. Nothing was sent." in ran.err
 
 
 def test_the_time_is_now_unless_it_is_given(got):
@@ -205,17 +210,17 @@ def test_the_time_is_now_unless_it_is_given(got):
 
 
 @pytest.mark.parametrize("time", ["", "now", "2026-11-25", "2026-11-25T18:00:00", "18:00"])
-def test_a_time_that_is_none_is_refused(time, refused):
+def test_refuses_an_invalid_time(time, refused):
     assert "is neither `keep` nor a time" in refused("opportunity", "--time", time)
 
 
-def test_a_body_that_is_no_event_stays_as_it_is(send, receiver):
-    for name in NO_OBJECT:
+def test_sends_a_body_without_an_event_unchanged(send, receiver):
+    for name in WITHOUT_EVENT:
         assert send(name).status == 0
         assert receiver.got[-1].body == json.loads((EVENTS / f"{name}.json").read_text("utf-8"))["body"].encode()
 
 
-def test_a_burst_sends_as_many_events(send, receiver):
+def test_a_burst_sends_new_events_at_once(send, receiver):
     ran = send("opportunity", "--times", "120")
     assert (ran.status, ran.err) == (0, "")
     ids = {json.loads(sent.body)["eventId"] for sent in receiver.got}
@@ -227,7 +232,7 @@ def test_a_burst_sends_as_many_events(send, receiver):
     assert re.fullmatch(r"120 sent in \d+\.\d s: 120 x 200 alerted", last)
 
 
-def test_without_a_name_it_sends_an_opportunity(send, receiver):
+def test_sends_an_opportunity_by_default(send, receiver):
     assert send("--event-id", "evt_1").out.startswith("> opportunity, event evt_1, lead lead_abc123, ")
 
 
@@ -238,12 +243,12 @@ def test_a_burst_sends_one_event_many_times(send, receiver):
     assert ran.out.splitlines()[0].endswith(", 3 times as the same event")
 
 
-def test_a_defect_ends_a_burst(send, monkeypatch):
+def test_a_bug_ends_a_burst(send, monkeypatch):
     monkeypatch.setattr("ops.request.sign", lambda *_: {}["defect"])
-    assert "KeyError: 'defect'. This is a defect of this program" in send("opportunity", "--times", "3").err
+    assert "KeyError: 'defect'. This is a bug in this program" in send("opportunity", "--times", "3").err
 
 
-def test_the_status_of_a_burst_is_that_of_its_worst_event(send, receiver):
+def test_a_burst_exits_with_the_status_of_its_worst_event(send, receiver):
     receiver.answer = (503, {}, b'{"outcome":"unavailable","detail":"not yet"}')
     ran = send("opportunity", "--times", "2")
     assert ran.status == 1
@@ -252,7 +257,7 @@ def test_the_status_of_a_burst_is_that_of_its_worst_event(send, receiver):
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "1001", "x", "1.5", "", "9" * 5000, "\u00b2"])
-def test_a_number_that_cannot_be_is_refused(number, send, receiver):
+def test_refuses_an_invalid_number_of_events(number, send, receiver):
     ran = send("opportunity", f"--times={number}")
     assert (ran.status, ran.out, receiver.got) == (2, "", [])
     assert "argument --times: " in ran.err
@@ -272,9 +277,9 @@ def test_a_number_that_cannot_be_is_refused(number, send, receiver):
     ],
 )
 @pytest.mark.parametrize("is_local", [False, True])
-def test_a_bad_secret_is_refused(secret, why, is_local, refused, receiver, monkeypatch):
+def test_refuses_an_unusable_secret(secret, why, is_local, refused, receiver, monkeypatch):
     monkeypatch.setenv("WEBHOOK_SECRET", secret)
-    monkeypatch.setattr("ops.send.use_what_runs", lambda _: receiver.url)
+    monkeypatch.setattr("ops.send.use_local_run", lambda _: receiver.url)
     line = refused("opportunity", url=None if is_local else receiver.url)
     assert f"in WEBHOOK_SECRET (make: SECRET) cannot be used: {why}" in line
 
@@ -286,7 +291,7 @@ def test_the_first_of_several_secrets_signs(send, receiver, monkeypatch):
 
 
 def test_a_given_secret_signs_for_a_local_run_too(send, receiver, monkeypatch):
-    monkeypatch.setattr("ops.send.use_what_runs", lambda port: receiver.url if port == "8080" else None)
+    monkeypatch.setattr("ops.send.use_local_run", lambda port: receiver.url if port == "8080" else None)
     ran = send("opportunity", "--run", "8080", url=None)
     assert ran.out.splitlines()[0].endswith(", with the secret that you gave")
     assert signed(receiver.got[0]) == (SVIX, True)
@@ -306,23 +311,23 @@ def test_a_given_secret_signs_for_a_local_run_too(send, receiver, monkeypatch):
         ),
     ],
 )
-def test_a_url_that_is_none_is_refused(url, refused):
+def test_refuses_an_invalid_url(url, refused):
     assert refused("opportunity", url=url).startswith("The URL ")
 
 
-def test_a_receiver_that_is_not_there_gives_no_answer(send):
+def test_reports_a_receiver_that_does_not_listen(send):
     ran = send("opportunity", url="http://127.0.0.1:1/")
     assert (ran.status, ran.err) == (2, "")
     assert re.search(r"< no answer from http://127\.0\.0\.1:1/: .*refused\.\n$", ran.out)
 
 
-def test_a_local_run_that_is_not_there_may_have_ended(send, monkeypatch):
-    monkeypatch.setattr("ops.send.use_what_runs", lambda _: "http://127.0.0.1:1/")
+def test_says_that_a_silent_local_run_may_have_ended(send, monkeypatch):
+    monkeypatch.setattr("ops.send.use_local_run", lambda _: "http://127.0.0.1:1/")
     ran = send("opportunity", url=None)
     assert (ran.status, "`make run` may have ended." in ran.out) == (2, True)
 
 
-def test_a_receiver_that_speaks_no_http_gives_no_answer(send, receiver, monkeypatch):
+def test_reports_a_receiver_that_does_not_speak_http(send, receiver, monkeypatch):
     monkeypatch.setattr(
         receiver.RequestHandlerClass, "do_POST", lambda handler: handler.wfile.write(b"220 mail.example ESMTP\r\n")
     )
@@ -332,21 +337,21 @@ def test_a_receiver_that_speaks_no_http_gives_no_answer(send, receiver, monkeypa
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_an_answer(status, send, receiver):
+def test_does_not_follow_a_redirect(status, send, receiver):
     receiver.answer = (status, {"location": receiver.url}, b"")
     ran = send("opportunity")
     assert (ran.status, len(receiver.got)) == (1, 1)
-    assert f"< {status} (not an answer of the function: " in ran.out
+    assert f"< {status} (not an answer from the webhook function: " in ran.out
 
 
-def test_an_answer_steers_no_terminal(send, receiver):
+def test_prints_no_control_codes_of_an_answer(send, receiver):
     receiver.answer = (400, {}, b'{"outcome":"\\u001b[2J","reason":"\\u202e","detail":["x"]}\xff')
     assert send("opportunity", "--verbose").status == 1
     receiver.answer = (400, {}, b'{"outcome":"\\u001b[2J","reason":"\\u202e","detail":["x"]}')
     assert send("opportunity", "--verbose").status == 1
 
 
-def test_bodies_are_printed_only_if_asked_for(send, receiver):
+def test_prints_bodies_only_with_verbose(send, receiver):
     assert len(send("opportunity").out.splitlines()) == 2
     out = send("opportunity", "--verbose").out
     assert '      "leadId": "lead_abc123",' not in out.splitlines()[0]

@@ -1,5 +1,5 @@
-//! Measures the steps of a request that need no AWS, with a body of the usual length and with the
-//! longest.
+//! Measures the steps of a request that need no AWS, with a body of usual length and with the
+//! longest body.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -1,5 +1,5 @@
-//! A stub of AWS behind TLS: DynamoDB, SNS and Secrets Manager, each on its own port, as each has its
-//! own host at AWS. Answers at once, and counts calls and connections.
+//! A stub of DynamoDB, SNS and Secrets Manager behind TLS. It answers at once, and counts calls and
+//! connections. Each service has its own port, because each has its own host at AWS.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +22,10 @@ pub(crate) struct Aws {
     calls: Arc<Mutex<Calls>>,
 }
 
-/// Calls by operation.
+/// The number of calls by operation.
 type Calls = BTreeMap<String, u64>;
 
-/// The calls and connections so far.
+/// The numbers of calls and connections so far.
 #[derive(Debug)]
 pub(crate) struct Counts {
     pub(crate) connections: usize,
@@ -44,7 +44,7 @@ impl Counts {
 }
 
 impl Aws {
-    /// Starts the stub, at a distance of this round trip.
+    /// Starts the stub behind a network with this round trip.
     pub(crate) async fn start(round_trip: Duration) -> Result<Self> {
         let certificate = Certificate::new(SYSTEM_ROOTS)?;
         let calls = Arc::<Mutex<Calls>>::default();
@@ -63,7 +63,7 @@ impl Aws {
         Ok(Self { certificate, servers, ports, calls })
     }
 
-    /// Returns the variables by which an SDK finds the stub and trusts it.
+    /// Returns the variables with which an SDK finds the stub and trusts it.
     pub(crate) fn environment(&self) -> Vec<(String, String)> {
         let endpoints = SERVICES.iter().zip(&self.ports);
         let mut environment: Vec<_> = endpoints
@@ -86,11 +86,11 @@ impl Aws {
 fn call(calls: &Mutex<Calls>, parts: &Parts, body: &Bytes) -> Answer {
     let call = Call::read(&parts.headers, body);
     let operation = match &call {
-        // Only an alert has a body for each protocol. The stream's messages have none.
+        // Only an alert has a body for each protocol. A message to the stream has a single body.
         Some(Call::Publish(parameters)) if parameters.contains_key("MessageStructure") => "Publish",
         Some(Call::Publish(_)) => "Publish to the stream",
         Some(Call::Json(operation, _)) => operation,
-        // Health checks, by which the function opens its connections.
+        // Health checks, with which the function opens its connections.
         None => "other",
     };
     *calls.lock().unwrap_or_else(PoisonError::into_inner).entry(operation.to_owned()).or_default() += 1;
@@ -113,8 +113,8 @@ fn secret(input: &Value) -> Answer {
     }))
 }
 
-/// Accepts every condition, except the claim of an event whose alert has been published. The refusal
-/// of that claim contains the row.
+/// Accepts every write, except the claim of an event whose alert has been published. The refusal of
+/// this claim contains the row.
 fn row(input: &Value) -> Answer {
     let id = &input["Key"]["deliveryId"];
     if !id["S"].as_str().is_some_and(|id| id.contains(PUBLISHED)) {

@@ -1,4 +1,4 @@
-//! Measures requests by the length of their body, up to the longest that the function accepts.
+//! Measures requests with bodies of different lengths, up to the longest that the function accepts.
 
 use anyhow::Result;
 use bench::requests::Kind;
@@ -9,7 +9,7 @@ use crate::compare::{micros, warm};
 use crate::lambda::Secret;
 use crate::table::Table;
 
-/// The lengths, in KiB. The last one is the longest that the function accepts.
+/// The lengths in KiB, up to the longest that the function accepts.
 const LENGTHS: [usize; 4] = [1, 16, 64, 256];
 
 /// Adds one round of one candidate.

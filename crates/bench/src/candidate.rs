@@ -1,4 +1,4 @@
-//! A function that is compared, and the check that it handles each request correctly.
+//! Sends requests to a function that is measured, and checks that it handles them correctly.
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -34,8 +34,8 @@ impl Candidate {
         Lambda::start(&self.command, secret, aws).await.with_context(|| self.name.clone())
     }
 
-    /// Returns the size of its file and of the zipped file, in bytes. `None` if the command has
-    /// arguments, because then the program is more than one file.
+    /// Returns the sizes of the program's file and of the zipped file, in bytes. Returns `None` if
+    /// the command has arguments, because then the program consists of several files.
     pub(crate) fn sizes(&self) -> Result<Option<(u64, u64)>> {
         let [program] = self.command.as_slice() else { return Ok(None) };
         let content = std::fs::read(program)?;

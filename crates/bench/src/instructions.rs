@@ -1,8 +1,8 @@
-//! Counts the instructions of the release build, for the check against regressions. A busy machine
-//! does not change them.
+//! Counts the instructions of the release build, to find regressions. A busy machine changes times,
+//! but not these counts.
 //!
-//! callgrind counts whole runs. A row is the difference of two runs that differ only in their
-//! requests. The kernel's instructions are not counted.
+//! callgrind counts whole runs. A row is the difference between two runs that differ only in their
+//! requests. Instructions of the kernel are not counted.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -19,23 +19,23 @@ use crate::candidate::{Candidate, send};
 use crate::lambda::{Lambda, Secret};
 use crate::table::Table;
 
-/// A row that is worse by more than this fails. A row that is better by as much needs a new
-/// baseline.
+/// The tolerated change of a row. If a row is worse by more, the check fails. If a row is better by
+/// more, the check asks for a new baseline.
 const TOLERANCE: f64 = 0.05;
 
-/// Requests over which the instructions of one request are averaged.
+/// The number of requests from which the instructions of one request are averaged.
 const EACH: usize = 100;
 
-/// Runs of each kind. The one with the fewest instructions counts.
+/// The number of runs of each kind. The result is the run with the fewest instructions.
 const REPETITIONS: usize = 3;
 
-/// Instructions by row.
+/// The instructions by row.
 type Counts = BTreeMap<String, u64>;
 
-/// Baselines by target triple.
+/// The baselines by target triple.
 type Baselines = BTreeMap<String, Baseline>;
 
-/// The counts that were last accepted, and the versions of the tools that counted them.
+/// The accepted counts, and the versions of the tools that counted them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Baseline {
     rustc: String,
@@ -43,9 +43,10 @@ pub(crate) struct Baseline {
     instructions: Counts,
 }
 
-/// A reason for which `--optional` leaves the check out: this machine can never make it, whatever its code.
+/// Why this machine cannot run the check at all. With `--optional`, the check is then skipped.
 ///
-/// Another compiler than the baseline's is no such reason, because `rust-toolchain.toml` names the compiler.
+/// A compiler other than the baseline's is not such a reason, because `rust-toolchain.toml` names
+/// the compiler.
 #[derive(Debug)]
 pub(crate) enum Unable {
     NoValgrind,
@@ -57,16 +58,16 @@ impl std::error::Error for Unable {}
 impl fmt::Display for Unable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoValgrind => write!(f, "valgrind is missing; your package manager has it"),
+            Self::NoValgrind => write!(f, "valgrind is missing; install it with your package manager"),
             Self::NoBaseline { host } => write!(f, "there is no baseline for {host}; {RENEW}"),
         }
     }
 }
 
-/// How to get a baseline.
-const RENEW: &str = "`make instructions BASELINE=write`, on a commit that is as fast as it should be, makes one";
+/// The command that writes a baseline.
+const RENEW: &str = "to write a baseline, run `make instructions BASELINE=write` on a commit that is fast enough";
 
-/// The versions that influence the counts.
+/// The versions of the tools that influence the counts.
 pub(crate) struct Tools {
     host: String,
     rustc: String,
@@ -75,10 +76,10 @@ pub(crate) struct Tools {
 
 impl Tools {
     /// # Errors
-    /// [`Unable`] if valgrind is missing; another error if rustc is.
+    /// [`Unable`] if valgrind is missing. Another error if rustc is missing.
     pub(crate) fn find() -> Result<Self> {
-        let valgrind = said_by("valgrind", "--version").map_err(|_| Unable::NoValgrind)?;
-        let rustc = said_by("rustc", "-vV")?;
+        let valgrind = output_of("valgrind", "--version").map_err(|_| Unable::NoValgrind)?;
+        let rustc = output_of("rustc", "-vV")?;
         let line = |name: &str| rustc.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
         Ok(Self {
             host: line("host: ").context("rustc names no host")?,
@@ -88,7 +89,7 @@ impl Tools {
     }
 }
 
-fn said_by(program: &str, argument: &str) -> Result<String> {
+fn output_of(program: &str, argument: &str) -> Result<String> {
     let output = Command::new(program).arg(argument).output()?;
     Ok(String::from_utf8(output.stdout)?)
 }
@@ -96,12 +97,13 @@ fn said_by(program: &str, argument: &str) -> Result<String> {
 /// Returns the baseline of these tools.
 ///
 /// # Errors
-/// [`Unable`] if this kind of machine has no baseline; another error if its baseline is of another compiler.
+/// [`Unable`] if this kind of machine has no baseline. Another error if the baseline was counted
+/// with another compiler.
 pub(crate) fn baseline(file: &Path, tools: &Tools) -> Result<Baseline> {
     let Tools { host, rustc, .. } = tools;
     let baseline = read(file)?.remove(host).ok_or_else(|| Unable::NoBaseline { host: host.clone() })?;
     if baseline.rustc != *rustc {
-        bail!("the baseline is of rustc {}, and this is {rustc}; {RENEW}", baseline.rustc);
+        bail!("the baseline was counted with rustc {}, and this is rustc {rustc}; {RENEW}", baseline.rustc);
     }
     Ok(baseline)
 }
@@ -110,10 +112,10 @@ fn read(file: &Path) -> Result<Baselines> {
     if !file.exists() {
         return Ok(Baselines::new());
     }
-    serde_json::from_slice(&std::fs::read(file)?).with_context(|| format!("{} is no baseline", file.display()))
+    serde_json::from_slice(&std::fs::read(file)?).with_context(|| format!("{} is not a baseline", file.display()))
 }
 
-/// Makes these counts the baseline of these tools.
+/// Writes these counts as the baseline of these tools.
 pub(crate) fn write(file: &Path, tools: Tools, counts: Counts) -> Result<()> {
     let mut baselines = read(file)?;
     baselines.insert(tools.host, Baseline { rustc: tools.rustc, valgrind: tools.valgrind, instructions: counts });
@@ -135,7 +137,8 @@ pub(crate) async fn count(program: &Path) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Adds a candidate's instructions: of a start, and of each request that it handles correctly.
+/// Adds a candidate's instructions for a start, and for each kind of request that it handles
+/// correctly.
 pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate, aws: &Aws) -> Result<()> {
     let command = &candidate.command;
     let ready = table.attempt(column, least(command, aws, &[]).await)?;
@@ -149,8 +152,8 @@ pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate,
     Ok(())
 }
 
-/// Returns the fewest instructions of several runs: a busy machine can add some, and never removes
-/// any.
+/// Returns the fewest instructions of several runs, because a busy machine can add instructions,
+/// but never removes any.
 async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let mut least = u64::MAX;
     for _ in 0..REPETITIONS {
@@ -159,7 +162,7 @@ async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Res
     Ok(least)
 }
 
-/// Returns the instructions of one process, from its start to its end.
+/// Counts the instructions of one process, from its start to its end.
 async fn run(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let directory = tempfile::tempdir()?;
     let profile = directory.path().join("callgrind.out");
@@ -176,7 +179,7 @@ async fn run(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Resul
     Ok(total.context("the profile has no summary")?.trim().parse()?)
 }
 
-/// Returns whether the counts are as good as the baseline's, and the comparison as text.
+/// Returns whether the counts pass the check against the baseline, and the comparison as text.
 pub(crate) fn compare(counts: &Counts, baseline: &Baseline, tools: &Tools) -> (bool, String) {
     let mut text = format!("{:24} {:>14} {:>14} {:>8}", "instructions", "baseline", "now", "change");
     let (mut worse, mut better) = (Vec::new(), false);
@@ -193,21 +196,24 @@ pub(crate) fn compare(counts: &Counts, baseline: &Baseline, tools: &Tools) -> (b
         better |= change < -TOLERANCE;
     }
     if better {
-        text += "\nWhat is better should stay so: `make instructions BASELINE=write`, and commit it.";
+        text += "\nTo keep this improvement, run `make instructions BASELINE=write` and commit the file.";
     }
     if !worse.is_empty() {
-        write!(text, "\nFAILED: {}, where {:.0} % are tolerated.", worse.join("; "), TOLERANCE * 100.0).ok();
-        text +=
-            "\nIf that is the price of something: `make instructions BASELINE=write`, and say in the commit of what.";
+        write!(text, "\nFAILED: {}; at most {:.0} % is tolerated.", worse.join("; "), TOLERANCE * 100.0).ok();
+        text += "\nTo accept an intended increase, run `make instructions BASELINE=write`, and give the reason in the commit.";
         if tools.valgrind != baseline.valgrind {
-            write!(text, "\nThe baseline was counted by valgrind {}, this by {}.", baseline.valgrind, tools.valgrind)
-                .ok();
+            write!(
+                text,
+                "\nThe baseline was counted with valgrind {}, and these counts with valgrind {}.",
+                baseline.valgrind, tools.valgrind
+            )
+            .ok();
         }
     }
     (worse.is_empty(), text)
 }
 
-/// Builds the webhook function as it is released, and returns its path.
+/// Builds the webhook function for release, and returns its path.
 pub(crate) fn build(target: &Path) -> Result<PathBuf> {
     let status = Command::new("cargo").args(["build", "--locked", "--release", "--bin", "webhook"]).status()?;
     if !status.success() {

@@ -1,5 +1,4 @@
-//! A function that is measured: its environment, one event at a time, and the CPU time and memory that
-//! its process has used.
+//! Runs a function that is measured, and reads the CPU time and the memory of its process.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -15,19 +14,19 @@ use tokio::time::timeout;
 
 use crate::aws::Aws;
 
-/// Far more than any function needs, even under valgrind.
+/// The longest wait for a function. No function needs as long, even under valgrind.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The time that the function is told it has for each event.
+/// The function's time for each event, according to the Runtime API.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Lines of a function's output that are shown if the function fails.
+/// The number of output lines that are shown if the function fails.
 const LAST_LINES: usize = 10;
 
-/// Where the function has its signing secret.
+/// The place of the function's signing secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Secret {
-    /// In its environment.
+    /// In the function's environment.
     Given,
     /// In Secrets Manager, as the template deploys it.
     Stored,
@@ -45,9 +44,9 @@ impl Secret {
 pub(crate) struct Lambda {
     function: lambda::Lambda,
     clock: ClockId,
-    /// Time from the start of the process until it first asked for an event.
+    /// The time from the start of the process to its first request for an event.
     pub(crate) ready_in: Duration,
-    /// CPU time that it had used by then.
+    /// The CPU time until this request.
     pub(crate) cpu_until_ready: Duration,
 }
 
@@ -73,8 +72,8 @@ impl Lambda {
         Ok(lambda)
     }
 
-    /// Hands the function an event, and returns the time that it took to answer, and the answer. The
-    /// function asks for the next event then.
+    /// Sends the function an event, and returns the answer and the time until it arrived. Waits
+    /// until the function asks for the next event.
     pub(crate) async fn invoke(&mut self, event: &Bytes) -> Result<(Duration, Value)> {
         let handed_over_at = Instant::now();
         self.function.hand_over(event.clone()).await?;
@@ -106,7 +105,7 @@ impl Lambda {
         lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
     }
 
-    /// Returns the CPU time that all its threads have used so far, including those that have ended.
+    /// Returns the CPU time of all threads so far, including those that have ended.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         Ok(self.clock.now()?.into())
     }
@@ -124,12 +123,12 @@ impl Lambda {
         }
     }
 
-    /// Returns the most memory that it has used at once, in MiB.
+    /// Returns the peak memory, in MiB.
     pub(crate) fn peak_memory(&self) -> Result<f64> {
         Ok(self.function.peak_memory().context("the process has no VmHWM")? as f64 / 1024.0)
     }
 
-    /// Asks the function to end, and waits until it has.
+    /// Asks the function to end, and waits for its end.
     pub(crate) async fn end(self) -> Result<()> {
         self.function.signal(Signal::SIGTERM)?;
         self.function.end().await?;
@@ -137,7 +136,7 @@ impl Lambda {
     }
 }
 
-/// Returns what Lambda and the template set, beside the variables that name the function.
+/// Returns the variables that Lambda and the template set, except those that name the function.
 fn environment(secret: Secret) -> Vec<(&'static str, String)> {
     let temporary = std::env::temp_dir().display().to_string();
     let (name, secret) = match secret {
@@ -158,7 +157,7 @@ fn environment(secret: Secret) -> Vec<(&'static str, String)> {
         ("AWS_SECRET_ACCESS_KEY", "example".into()),
         ("AWS_SESSION_TOKEN", "example".into()),
         ("ALERTS_TABLE_NAME", "deliveries".into()),
-        // Paced alerts would wait for each other, and other programs do not pace theirs.
+        // Alerts are not paced, because other candidates do not pace theirs.
         ("ALERTS_PER_SECOND", "0".into()),
         ("ALERTS_TOPIC_ARN", ALERTS_TOPIC.into()),
         (name, secret.into()),

@@ -1,3 +1,3 @@
-//! The requests that the bench sends, for its program and for the steps in `benches/`.
+//! The requests that the bench sends. Both its program and `benches/` use them.
 
 pub mod requests;

@@ -1,13 +1,13 @@
-//! How close the first candidate comes to functions that do the least: `floor` makes the AWS calls of
-//! an alert and nothing else, and `empty` only answers.
+//! Compares the first candidate with functions that do the least. `floor` makes the AWS calls of an
+//! alert and nothing else, and `empty` only answers.
 
 use crate::table::Table;
 
-/// The first candidate's figure in a row, as a multiple of another candidate's.
+/// A limit for the first candidate's figure in a row, as a multiple of another candidate's.
 struct Limit {
     row: &'static str,
     candidate: &'static str,
-    /// The multiple that the project aims at.
+    /// The project's goal for the multiple.
     goal: Option<f64>,
 }
 
@@ -24,7 +24,7 @@ const LIMITS: [Limit; 10] = [
     Limit { row: "start until ready: instructions", candidate: "empty", goal: None },
 ];
 
-/// Returns a line for each limit whose candidate takes part.
+/// Returns a line for each limit whose candidate was measured.
 pub(crate) fn text(table: &Table) -> String {
     let line = |Limit { row, candidate, goal }: &Limit| {
         let multiple = table.multiple_of(candidate, row)?;

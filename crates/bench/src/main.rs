@@ -1,8 +1,8 @@
 //! Measures functions the way Lambda runs them, with a Runtime API on loopback and a stub of AWS
 //! behind TLS. `make bench` and `make instructions` run it.
 //!
-//! Candidates take turns in every round. So a disturbance affects all of them, and their ratios
-//! hold.
+//! Candidates take turns in every round. So a disturbance affects all of them, and hardly changes
+//! their ratios.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -50,16 +50,16 @@ enum What {
         /// Round trip of the network to AWS, in milliseconds.
         #[arg(long, default_value_t = 0)]
         round_trip: u64,
-        /// Where the signing secret is.
+        /// Source of the signing secret.
         #[arg(long, value_enum, default_value_t = Secret::Given)]
         secret: Secret,
     },
-    /// Measures the first request after a start, with longer and longer round trips to AWS.
+    /// Measures the first request after a start, with increasing round trips to AWS.
     RoundTrips {
         #[command(flatten)]
         of: Of,
     },
-    /// Measures requests with longer and longer bodies.
+    /// Measures requests with bodies of increasing length.
     Bodies {
         #[command(flatten)]
         of: Of,
@@ -69,22 +69,21 @@ enum What {
     },
     /// Counts the instructions of a start and of each kind of request.
     Count {
-        /// Each as NAME=COMMAND. The ratios are to the first.
+        /// Functions, each as NAME=COMMAND. Figures are compared with those of the first.
         #[arg(required = true)]
         candidates: Vec<Candidate>,
     },
-    /// Counts the instructions of the webhook function, and fails if they are more than in the
-    /// baseline.
+    /// Counts the instructions of the webhook function, and fails if they exceed the baseline.
     Instructions {
-        /// The release build. If it is not given, it is built.
+        /// Release build of the function. Without it, the function is built.
         function: Option<PathBuf>,
-        /// Makes the counts the baseline.
+        /// Writes the counts as the new baseline.
         #[arg(long)]
         write: bool,
-        /// Without valgrind, or without a baseline for this kind of machine, say so and succeed.
+        /// Skips the check if valgrind, or a baseline for this kind of machine, is missing.
         #[arg(long)]
         optional: bool,
-        /// Where the baseline is kept.
+        /// File of the baseline.
         #[arg(long, default_value = "crates/bench/instructions.json")]
         baseline: PathBuf,
     },
@@ -92,7 +91,7 @@ enum What {
 
 #[derive(clap::Args)]
 struct Of {
-    /// Each as NAME=COMMAND. The ratios are to the first.
+    /// Functions, each as NAME=COMMAND. Figures are compared with those of the first.
     #[arg(required = true)]
     candidates: Vec<Candidate>,
     #[arg(long, default_value_t = 7)]
@@ -104,7 +103,7 @@ async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     tokio::select! {
         outcome = run(arguments.what) => outcome,
-        // Dropping the run ends the started processes and deletes the temporary files.
+        // When the run is dropped, its processes end and its temporary files are deleted.
         _ = tokio::signal::ctrl_c() => bail!("stopped"),
     }
 }
@@ -170,9 +169,9 @@ async fn run(what: What) -> Result<ExitCode> {
     }
 }
 
-/// Binds this process, and all that it starts, to one CPU. With two, waking the other CPU could cost a
-/// function as much as an event, depending on the scheduler. At Lambda, a function with little memory
-/// has at most one.
+/// Binds this process and its children to one CPU. With two CPUs, waking the other one can cost as
+/// much as an event, depending on the scheduler. At Lambda, a function with little memory has at
+/// most one CPU.
 fn stay_on_one_cpu() -> Result<()> {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this)?;
@@ -213,7 +212,7 @@ async fn instructions(function: Option<PathBuf>, write: bool, optional: bool, fi
     let counts = instructions::count(&function).await?;
     let Some(baseline) = baseline else {
         instructions::write(file, tools, counts)?;
-        println!("What was counted is the baseline now: {}", file.display());
+        println!("These counts are the new baseline: {}", file.display());
         return Ok(ExitCode::SUCCESS);
     };
     let (as_good, text) = instructions::compare(&counts, &baseline, &tools);

@@ -1,11 +1,11 @@
-//! A network between a function and a server on this machine: every byte arrives half a round trip
-//! after it was sent.
+//! Simulates a network between a function and a server on this machine. Every byte arrives half a
+//! round trip after it was sent.
 //!
-//! Connecting costs a round trip too. The kernel connects at once, so the client's first bytes wait
-//! for it. So a TLS handshake and a request take as long as over a network of that round trip and
-//! unlimited bandwidth.
+//! A connect takes a round trip too. The kernel connects at once, so the client's first bytes are
+//! delayed instead. A TLS handshake and a request then take as long as over a network with this
+//! round trip and unlimited bandwidth.
 //!
-//! The network runs in threads, because tokio's timer counts in milliseconds.
+//! The network runs in threads, because tokio's timer has a resolution of a millisecond.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,13 +13,14 @@ use std::sync::mpsc::channel;
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-/// Puts a network before `server`, and returns its address. The network lasts until this process ends.
+/// Puts a network in front of `server`, and returns its address. The network runs until this
+/// process ends.
 pub(crate) fn relay(server: SocketAddr, round_trip: Duration) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     spawn(move || {
         for client in listener.incoming().flatten() {
-            // An error means that the client has disconnected already.
+            // If there is an error, the client has disconnected already.
             connect(client, server, round_trip).ok();
         }
     });
@@ -33,7 +34,8 @@ fn connect(client: TcpStream, server: SocketAddr, round_trip: Duration) -> io::R
     carry(server, client, round_trip / 2, connected_at)
 }
 
-/// Carries bytes `from` one end `to` the other, `takes` later. No byte leaves before `connected_at`.
+/// Carries bytes `from` one end `to` the other, with the delay `takes`. No byte is sent before
+/// `connected_at`.
 fn carry(mut from: TcpStream, mut to: TcpStream, takes: Duration, connected_at: Instant) -> io::Result<()> {
     to.set_nodelay(true)?;
     let (send, arrive) = channel::<(Instant, Vec<u8>)>();

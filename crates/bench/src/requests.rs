@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use testkit::http::Bytes;
 use testkit::sendpilot::{OTHER, SECRET, change, signed_now};
 
-/// The start of an event's id whose alert has been published, according to the stub of DynamoDB.
+/// The prefix of the ids of events whose alert has been published, according to the stub of
+/// DynamoDB.
 pub const PUBLISHED: &str = "evt_published";
 
 /// A kind of request.
@@ -13,11 +14,11 @@ pub const PUBLISHED: &str = "evt_published";
 pub enum Kind {
     /// A lead has become an opportunity.
     Alert,
-    /// A lead has another status, which needs no alert.
+    /// A lead has got a status that needs no alert.
     Ignored,
     /// An opportunity whose alert has been published.
     Duplicate,
-    /// An opportunity that another secret has signed.
+    /// An opportunity that is signed with another secret.
     Forged,
 }
 
@@ -25,7 +26,7 @@ impl Kind {
     /// All kinds.
     pub const ALL: [Self; 4] = [Self::Alert, Self::Ignored, Self::Duplicate, Self::Forged];
 
-    /// Returns the name in a table.
+    /// Returns the name for tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Alert => "alert",
@@ -64,7 +65,7 @@ impl Kind {
     }
 }
 
-/// Returns the event with a conversation that brings it to nearly `length` bytes.
+/// Returns the event with a conversation, so that it has nearly `length` bytes.
 fn padded(mut event: Value, length: usize) -> Value {
     let message = json!({
         "messageId": "msg_0123456789", "sender": "lead", "sentAt": "2024-02-24T10:29:00.000Z", "read": true,

@@ -1,4 +1,4 @@
-//! Measures the first request after a start by the round trip to AWS, with the secret given and stored.
+//! Measures the first request after a start, by round trip to AWS and by place of the secret.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A table of several candidates' figures, from several rounds: printed as medians and ratios, and
-//! kept as JSON.
+//! Collects the figures of several candidates and rounds. Prints medians and ratios, and writes all
+//! figures as JSON.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::candidate::Candidate;
 pub(crate) struct Table {
     candidates: Vec<String>,
     rows: Vec<Row>,
-    /// The reasons for empty cells, once each.
+    /// The reasons for empty cells, without repetition.
     reasons: Vec<String>,
 }
 
@@ -40,8 +40,8 @@ impl Table {
         }
     }
 
-    /// Returns the outcome of a measurement. A failure of the first candidate is an error. A failure of
-    /// another candidate leaves its cell empty, and the table says why.
+    /// Returns the result of a measurement. If the first candidate fails, returns the error. If
+    /// another candidate fails, its cell stays empty, and the table says why.
     pub(crate) fn attempt<T>(&mut self, candidate: usize, outcome: Result<T>) -> Result<Option<T>> {
         match outcome {
             Ok(done) => Ok(Some(done)),
@@ -61,7 +61,7 @@ impl Table {
         &self.reasons
     }
 
-    /// Adds a round's figure of a candidate, by its index. `None` leaves the cell as it is.
+    /// Adds the figure of one candidate, by its index, in one round. `None` adds nothing.
     pub(crate) fn add(&mut self, candidate: usize, row: &str, figure: impl Into<Option<f64>>) {
         let index = self.rows.iter().position(|known| known.name == row).unwrap_or_else(|| {
             self.rows.push(Row { name: row.into(), figures: vec![Vec::new(); self.candidates.len()] });
@@ -70,7 +70,8 @@ impl Table {
         self.rows[index].figures[candidate].extend(figure.into());
     }
 
-    /// Returns the medians, and each further candidate's figure as a multiple of the first one's.
+    /// Returns the medians as text, with each further candidate's figure as a multiple of the first
+    /// one's.
     pub(crate) fn text(&self) -> String {
         let width = self.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
         let mut text = format!("{:width$}", "");
@@ -99,7 +100,7 @@ impl Table {
         median_ratio(&row.figures[0], &row.figures[index])
     }
 
-    /// Writes all rounds' figures.
+    /// Writes the figures of all rounds.
     pub(crate) fn keep(&self, file: &Path) -> Result<()> {
         let cells = self.rows.iter().flat_map(|row| {
             row.figures.iter().zip(&self.candidates).filter_map(|(rounds, candidate)| {
@@ -123,7 +124,8 @@ fn ratio(figures: &[f64], first: &[f64]) -> String {
     median_ratio(figures, first).map_or("-".into(), |ratio| format!("x {ratio:.2}"))
 }
 
-/// Returns the median of the rounds' ratios, because a disturbance affects all candidates of a round.
+/// Returns the median of the rounds' ratios, because a disturbance affects all candidates of a
+/// round.
 fn median_ratio(figures: &[f64], of: &[f64]) -> Option<f64> {
     let ratios: Vec<_> = figures.iter().zip(of).map(|(figure, of)| figure / of).collect();
     median(&ratios).filter(|ratio| ratio.is_finite())

@@ -1,5 +1,5 @@
-//! CloudEvents about SendPilot leads: the receiver publishes them, and consumers parse them with
-//! the same types.
+//! The CloudEvents about SendPilot leads. The receiver publishes them, and consumers parse them
+//! with the same types.
 //!
 //! | `type` | topic | `data` |
 //! |---|---|---|
@@ -8,9 +8,10 @@
 //! | `sendpilot.lead.tagged` | alerts | [`LeadTagged`] |
 //! | `sendpilot.lead.status_changed` | lead status stream | [`LeadStatusChanged`] |
 //!
-//! A message keeps its `source` and `id`, however often it is published. One event can cause a
-//! message on each topic; their `type` differs. New members may be added, so readers ignore unknown
-//! members. No member is ever removed or given another meaning: that would be another `type`.
+//! If a message is published again, its `source` and `id` stay the same. One event can cause a
+//! message on each topic, with different `type`s. New members may be added, so consumers must
+//! ignore unknown members. No member is removed or changes its meaning. Such a change would get
+//! another `type`.
 //!
 //! ```
 //! use sendpilot_events::{CloudEvent, LeadStatusChanged, Type};
@@ -25,8 +26,8 @@
 //! # Ok::<_, serde_json::Error>(())
 //! ```
 //!
-//! SNS wraps a message in its own JSON, unless the subscription has `RawMessageDelivery`. Lambda's
-//! SNS event has the message in `Records[].Sns.Message`.
+//! SNS wraps a message in its own JSON, unless the subscription has `RawMessageDelivery`. In
+//! Lambda's SNS event, the message is in `Records[].Sns.Message`.
 
 mod status;
 
@@ -41,8 +42,8 @@ pub struct CloudEvent<Data> {
     /// The version of CloudEvents.
     pub specversion: SpecVersion,
     /// SendPilot's id of the event, escaped if it is not plain text. If SendPilot uses one id for
-    /// two different facts, the later fact has `~` and 16 hex digits after it. `source`, `id` and
-    /// `type` together identify a duplicate.
+    /// two events with different content, the later one has `~` and 16 hex digits after its id.
+    /// `source`, `id` and `type` together identify a duplicate.
     pub id: String,
     /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`.
     pub source: String,
@@ -62,21 +63,21 @@ pub struct CloudEvent<Data> {
 }
 
 impl<Data> CloudEvent<Data> {
-    /// Returns a text that orders the changes of one lead: the later change has the greater key.
+    /// Returns a key that orders the changes of one lead: the later change has the greater key.
     ///
     /// SendPilot retries a change that was not accepted. So an old change can arrive after a newer
-    /// one, from a FIFO topic too. Store the key of the last change that you applied, and drop a
-    /// change whose key is not greater.
+    /// one, even from a FIFO topic. Store the key of the last change that you applied, and drop
+    /// every change whose key is not greater.
     ///
-    /// The key is the time in milliseconds, then the id, so that all readers agree even if two times
-    /// are equal. A change without a time sorts before every change with one.
+    /// The key is the time in milliseconds, then the id. So all consumers agree on the order even
+    /// if two times are equal. A change without a time sorts before every change with one.
     ///
     /// ```
     /// # use sendpilot_events::{CloudEvent, LeadStatusChanged};
     /// # fn change(id: &str, time: &str) -> serde_json::Result<CloudEvent<LeadStatusChanged>> {
     /// #     serde_json::from_value(serde_json::json!({
-    /// #         "specversion": "1.0", "id": id, "source": "urn:sendpilot:workspace:ws_1", "time": time,
-    /// #         "type": "sendpilot.lead.status_changed", "subject": "lead_1",
+    /// #         "specversion": "1.0", "id": id, "source": "urn:sendpilot:workspace:ws_1",
+    /// #         "time": time, "type": "sendpilot.lead.status_changed", "subject": "lead_1",
     /// #         "datacontenttype": "application/json",
     /// #         "data": { "leadId": "lead_1", "newStatus": "DONE", "crmStage": "closed_won" },
     /// #     }))
@@ -109,7 +110,7 @@ pub enum Type {
     /// An alert: a lead has reached another status that alerts.
     #[serde(rename = "sendpilot.lead.status_reached")]
     StatusReached,
-    /// An alert: a lead has been given a tag that alerts.
+    /// An alert: a lead has got a tag that alerts.
     #[serde(rename = "sendpilot.lead.tagged")]
     Tagged,
     /// A message of the lead status stream: a lead's status has changed.
@@ -163,7 +164,7 @@ pub struct LeadStatusChanged {
     pub changed_by: Option<String>,
 }
 
-/// A tag that a lead was given. Texts are as in [`LeadStatusChanged`].
+/// A lead's change of tag. Its texts have the limits of [`LeadStatusChanged`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeadTagged {

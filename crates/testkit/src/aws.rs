@@ -1,5 +1,4 @@
-//! The wire format of the AWS services that the functions call: reads their calls, and writes the
-//! answers.
+//! Reads the functions' calls to AWS in their wire format, and writes AWS's answers.
 
 use std::collections::HashMap;
 
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::http::{Answer, answer};
 
-/// The services, as in the names of the variables that give an SDK their endpoints.
+/// The services, as they are named in the variables for an SDK's endpoints.
 pub const SERVICES: [&str; 3] = ["DYNAMODB", "SNS", "SECRETS_MANAGER"];
 
 /// A call of one operation.
@@ -21,7 +20,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Reads a request. `None` if it is not one of the calls that the functions make.
+    /// Reads a request. Returns `None` if the functions make no such call.
     pub fn read(headers: &HeaderMap, body: &[u8]) -> Option<Self> {
         if let Some(target) = headers.get("x-amz-target") {
             let (_, operation) = target.to_str().ok()?.rsplit_once('.')?;
@@ -32,7 +31,7 @@ impl Call {
     }
 }
 
-/// Returns the answer with this output of an operation of DynamoDB or Secrets Manager.
+/// Returns the answer of DynamoDB or Secrets Manager with this output.
 pub fn output(output: &Value) -> Answer {
     answer(200, JSON, output.to_string())
 }
@@ -47,8 +46,8 @@ pub fn published(message_id: &str) -> Answer {
     answer(200, XML, content)
 }
 
-/// Returns DynamoDB's or Secrets Manager's answer to a call that it refuses, with further members of
-/// the error.
+/// Returns DynamoDB's or Secrets Manager's answer to a call that it refuses, with further members
+/// of the error.
 pub fn refused(error: &str, members: Value) -> Answer {
     let mut body = json!({ "__type": error, "message": "The request is refused" });
     if let (Value::Object(body), Value::Object(members)) = (&mut body, members) {
@@ -63,7 +62,7 @@ pub fn publish_refused(code: &str) -> Answer {
     answer(400, XML, content)
 }
 
-/// The media type of DynamoDB. Secrets Manager's differs in the version alone, which no SDK reads.
+/// DynamoDB's media type. Secrets Manager's has another version, which no SDK reads.
 const JSON: &str = "application/x-amz-json-1.0";
 
 const XML: &str = "text/xml";

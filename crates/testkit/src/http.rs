@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 /// The answer to one request.
 pub type Answer = Response<BoxBody<Bytes, io::Error>>;
 
-/// A running server. It ends, with all its connections, when it is dropped.
+/// A running server. A drop ends the server and its connections.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -36,7 +36,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server that answers each request by `handler`. Connections are kept alive.
+    /// Starts a server that answers each request with `handler`. Connections are kept alive.
     ///
     /// # Errors
     /// If no port is free.
@@ -53,12 +53,12 @@ impl Server {
         Ok(Self { address, connections, _accepting: accepting })
     }
 
-    /// Returns where the server listens.
+    /// Returns the address of the server.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Returns the number of connections that have been opened, TLS handshake included.
+    /// Returns the number of connections so far. A connection counts after its TLS handshake.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -102,7 +102,7 @@ where
         let body = body.collect().await?.to_bytes();
         Ok::<_, hyper::Error>(handler(parts, body).await)
     });
-    // A function that is killed breaks its connections, so errors are normal here.
+    // If a function is killed, its connections break. So errors are normal here.
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
 }
 

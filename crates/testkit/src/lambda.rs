@@ -1,4 +1,5 @@
-//! Lambda around one function: the process, its Runtime API on loopback, and one event at a time.
+//! Runs a function as Lambda does: starts its process, serves the Runtime API on loopback, and
+//! sends it one event at a time.
 
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,10 +21,10 @@ use crate::http::{self, Bytes, Parts, Server};
 /// The ARN of the function's signing secret.
 pub const SECRET_ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:webhook-AbCdEf";
 
-/// The ARN of the topic of alerts.
+/// The ARN of the alerts topic.
 pub const ALERTS_TOPIC: &str = "arn:aws:sns:us-east-1:123456789012:alerts";
 
-/// A function, and the Runtime API that it asks for events.
+/// A running function, with the Runtime API from which it gets its events.
 #[derive(Debug)]
 pub struct Lambda {
     child: Child,
@@ -55,20 +56,20 @@ struct Event {
 }
 
 impl Lambda {
-    /// Starts a function. `timeout` is the time that the function is told it has for each event.
+    /// Starts a function. `timeout` is its time for each event, according to the Runtime API.
     ///
-    /// The command needs all environment variables but that of the Runtime API; [`environment`] has
-    /// those that Lambda sets. The function's standard output is kept. Its standard error is kept
-    /// too if the command makes a pipe of it.
+    /// The command needs all environment variables, except the one for the Runtime API.
+    /// [`environment`] returns those that Lambda sets. The function's standard output is kept. Its
+    /// standard error is kept too if the command pipes it.
     ///
     /// # Errors
     /// If the command cannot be run.
     pub async fn start(mut command: Command, timeout: Duration) -> Result<Self> {
         let (asks, asked) = unbounded_channel();
         let (events, next) = channel(1);
-        let (say, answers) = channel(1);
-        let api = Arc::new(Api { asks, next: next.into(), say, timeout });
-        let server = Server::start(None, move |parts, body| api.clone().hear(parts, body)).await?;
+        let (answered, answers) = channel(1);
+        let api = Arc::new(Api { asks, next: next.into(), answered, timeout });
+        let server = Server::start(None, move |parts, body| api.clone().answer(parts, body)).await?;
         let mut child = command
             .env("AWS_LAMBDA_RUNTIME_API", server.address().to_string())
             .stdin(Stdio::null())
@@ -77,7 +78,7 @@ impl Lambda {
             .spawn()
             .with_context(|| format!("cannot run {:?}", command.as_std().get_program()))?;
         let pid = Pid::from_raw(child.id().context("the function has ended already")?.try_into()?);
-        // The output is read as it comes, because a full pipe would stop the function.
+        // The output is read at once, because a full pipe would block the function.
         let (output, mut reading) = (Arc::default(), JoinSet::new());
         if let Some(stdout) = child.stdout.take() {
             reading.spawn(keep(stdout, Arc::clone(&output)));
@@ -88,7 +89,7 @@ impl Lambda {
         Ok(Self { child, pid, request_id: String::new(), asked, events, answers, output, reading, _api: server })
     }
 
-    /// Returns the process.
+    /// Returns the id of the process.
     pub fn pid(&self) -> Pid {
         self.pid
     }
@@ -98,8 +99,8 @@ impl Lambda {
         &self.request_id
     }
 
-    /// Waits until the function asks for an event, and returns the time when it did. `None` if the
-    /// function ends instead.
+    /// Waits until the function asks for an event, and returns the time of the request. Returns
+    /// `None` if the function ends instead.
     pub async fn asked(&mut self) -> Option<Instant> {
         tokio::select! {
             biased;
@@ -108,7 +109,7 @@ impl Lambda {
         }
     }
 
-    /// Hands the function an event, once the function asks for one.
+    /// Sends the function an event as soon as the function asks for one.
     ///
     /// # Errors
     /// Never while the Runtime API runs.
@@ -120,7 +121,7 @@ impl Lambda {
         Ok(self.events.send(event).await?)
     }
 
-    /// Waits for the answer to the event. `None` if the function ends instead.
+    /// Waits for the answer to the event. Returns `None` if the function ends instead.
     pub async fn answer(&mut self) -> Option<Answer> {
         tokio::select! {
             biased;
@@ -145,7 +146,7 @@ impl Lambda {
         Ok(self.child.kill().await?)
     }
 
-    /// Waits for the end of the function, and returns its exit status and its whole output.
+    /// Waits until the function ends, and returns its exit status and its whole output.
     ///
     /// # Errors
     /// If the process cannot be waited for.
@@ -160,16 +161,16 @@ impl Lambda {
         String::from_utf8_lossy(&self.output.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
-    /// Returns the most memory that the function has used at once, in KiB. `None` if the system is
-    /// not Linux or the function has ended.
+    /// Returns the function's peak memory, in KiB. Returns `None` if the system is not Linux or the
+    /// function has ended.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
         status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().trim_end_matches(" kB").parse().ok()
     }
 }
 
-/// Returns variables that Lambda sets for the function of this name, except those of the Runtime API
-/// and of the account.
+/// Returns the variables that Lambda sets for a function of this name, except those for the Runtime
+/// API and the account.
 pub fn environment(function: &str) -> [(&'static str, String); 4] {
     [
         ("AWS_LAMBDA_FUNCTION_NAME", function.into()),
@@ -186,21 +187,21 @@ async fn keep(mut stream: impl AsyncRead + Unpin, output: Arc<Mutex<Vec<u8>>>) {
     }
 }
 
-/// The Runtime API's side.
+/// The Runtime API: gives the function its events, and takes its answers.
 struct Api {
     asks: UnboundedSender<Instant>,
     next: tokio::sync::Mutex<Receiver<Event>>,
-    say: Sender<Answer>,
+    answered: Sender<Answer>,
     timeout: Duration,
 }
 
 impl Api {
-    async fn hear(self: Arc<Self>, parts: Parts, body: Bytes) -> http::Answer {
+    async fn answer(self: Arc<Self>, parts: Parts, body: Bytes) -> http::Answer {
         let path = parts.uri.path();
         if !path.ends_with("/invocation/next") {
             let answer = Answer { at: Instant::now(), succeeded: path.ends_with("/response"), body };
-            // If nobody waits for the answer any more, it is dropped.
-            self.say.send(answer).await.ok();
+            // If no test waits for the answer any more, it is dropped.
+            self.answered.send(answer).await.ok();
             return http::answer(202, "application/json", r#"{"status":"OK"}"#);
         }
         self.asks.send(Instant::now()).ok();

@@ -1,15 +1,15 @@
-//! The surroundings of a function, for tests and for measurements.
+//! Surrounds a function with stand-ins for Lambda, AWS and SendPilot, for tests and measurements.
 //!
-//! | module | stands for |
+//! | module | contents |
 //! |---|---|
-//! | [`lambda`] | Lambda: starts a function, and hands it one event at a time |
+//! | [`lambda`] | Lambda: starts a function, and sends it one event at a time |
 //! | [`aws`] | the wire format of DynamoDB, SNS and Secrets Manager |
 //! | [`http`] | a server on loopback, with or without TLS |
 //! | [`tls`] | a certification authority, and a certificate for `localhost` |
-//! | [`sendpilot`] | SendPilot: signed requests, as API Gateway passes them to a function |
+//! | [`sendpilot`] | SendPilot: signed requests, in the form in which API Gateway passes them on |
 //!
-//! The servers are plain hyper. They add little work to a measured request, and the bench counts the
-//! CPU time and the instructions of the function's process alone.
+//! The servers use plain hyper, so they add little work to a measured request. The bench counts
+//! only the CPU time and the instructions of the function's process.
 
 pub mod aws;
 pub mod http;

@@ -1,5 +1,5 @@
-//! SendPilot's side of the wire: events, their signatures, and the payload that API Gateway makes of
-//! a request.
+//! Makes SendPilot's events, their signatures, and the payloads into which API Gateway converts the
+//! requests.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -37,11 +37,11 @@ pub fn change(event_id: &str, status: &str) -> Value {
     })
 }
 
-/// Returns the headers of a signature by the scheme of Svix and Standard Webhooks. `family` begins
-/// their names: `svix` or `webhook`.
+/// Returns the headers of a signature by the scheme of Svix and Standard Webhooks. Their names
+/// start with `family`: `svix` or `webhook`.
 ///
 /// # Errors
-/// If the secret is not `whsec_` and base64.
+/// If the secret is not `whsec_` with base64.
 pub fn standard(family: &str, secret: &str, id: &str, seconds: u64, body: &[u8]) -> Result<Vec<(String, String)>> {
     let key = BASE64.decode(secret.strip_prefix("whsec_").context("no whsec_ secret")?.as_bytes())?;
     let mac = mac(&key, &[id.as_bytes(), b".", seconds.to_string().as_bytes(), b".", body]);
@@ -64,8 +64,8 @@ fn mac(key: &[u8], content: &[&[u8]]) -> Vec<u8> {
     content.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes().to_vec()
 }
 
-/// Returns the payload of an HTTP API for a request with this body and these headers beside the usual
-/// ones.
+/// Returns the payload of an HTTP API for a request with this body, the usual headers, and these
+/// headers.
 ///
 /// # Errors
 /// If the sample payload in `events/` is not JSON.
@@ -82,7 +82,7 @@ pub fn payload(body: &str, headers: &[(String, String)]) -> Result<Value> {
 /// Returns the payload of a request that SendPilot signs now, with this secret and this message id.
 ///
 /// # Errors
-/// As [`standard`] and [`payload`]; and if the clock is before 1970.
+/// The errors of [`standard`] and [`payload`], and an error if the clock is before 1970.
 pub fn signed_now(secret: &str, id: &str, body: &str) -> Result<Value> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     payload(body, &standard("svix", secret, id, seconds, body.as_bytes())?)

@@ -1,5 +1,5 @@
-//! A certification authority that lives as long as the run, and the certificate that it signs for
-//! `localhost`. Both keys are ECDSA on P-256.
+//! Creates a certification authority for one run, and its certificate for `localhost`. Both keys
+//! are ECDSA on P-256.
 
 use std::fmt;
 use std::io::Write;
@@ -14,8 +14,8 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::NamedTempFile;
 use tokio_rustls::TlsAcceptor;
 
-/// The number of roots that a system trusts, roughly: Amazon Linux 2023 has about as many. Reading
-/// them is a large part of a start.
+/// The approximate number of roots that Amazon Linux 2023 trusts. Reading them is a large part of a
+/// start.
 pub const SYSTEM_ROOTS: usize = 140;
 
 /// A certificate for `localhost`, and the roots that a client must trust to accept it.
@@ -31,7 +31,8 @@ impl fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// Makes a certificate, and a file of `roots` roots, of which one has signed the certificate.
+    /// Creates a certificate, and a file with `roots` roots. One of them has signed the
+    /// certificate.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -52,7 +53,7 @@ impl Certificate {
 
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(vec!["localhost".into()])?;
-        // With the name of its issuer, OpenSSL would take the certificate for a self-signed one.
+        // If the certificate had its issuer's name, OpenSSL would take it for a self-signed one.
         params.distinguished_name.push(DnType::CommonName, "localhost");
         let certificate = params.signed_by(&key, &issuer)?;
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -1,5 +1,5 @@
-//! Keeps every change of the lead status stream in S3, one folder per day ([`object`]), for Athena to
-//! query. Failed messages alone return to the queue.
+//! Keeps every change of the lead status stream in S3, one folder per day ([`object`]), for queries
+//! by Athena. Only failed messages return to the queue.
 
 mod object;
 
@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use crate::object::{Batch, Object};
 
-/// Time in which a failed write is repeated, well within the function's timeout.
+/// The time for which a failed write is retried, well within the function's timeout.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Error> {
     // Lambda reads the level of a JSON line only if the line has a timestamp too.
     tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     let bucket = env::var("ARCHIVE_BUCKET").map_err(|_| "ARCHIVE_BUCKET is not set")?;
-    // The region and the credentials are in the variables that Lambda sets. An emulator has no TLS.
+    // Lambda sets the variables for region and credentials. Only an emulator uses HTTP.
     let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true);
     let retry = RetryConfig { max_retries: 2, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
     let archive = &Archive { bucket: s3.with_retry(retry).build()? };
@@ -36,8 +36,8 @@ struct Archive {
 }
 
 impl Archive {
-    /// Writes a batch, and returns the messages that must return to the queue. A message that is not
-    /// a change of status ends in the dead-letter queue this way.
+    /// Writes a batch, and returns the messages that must go back to the queue. After ten returns,
+    /// a message that is not a lead status change ends in the dead-letter queue.
     async fn keep(&self, batch: Batch) -> SqsBatchResponse {
         let mut failed: Vec<String> = Vec::new();
         for (id, error) in batch.unreadable {

@@ -8,31 +8,31 @@ use data_encoding::HEXLOWER;
 use sendpilot_events::{CloudEvent, LeadStatusChanged};
 use sha2::{Digest, Sha256};
 
-/// The day of a change without a time.
+/// The day under which a change without a time is stored.
 const UNDATED: &str = "1970-01-01";
 
-/// The work of one batch.
+/// The objects that one batch is written to.
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) objects: Vec<Object>,
-    /// Ids of messages that are not changes of status, with the reason.
+    /// The ids of messages that are not lead status changes, with the reason.
     pub(crate) unreadable: Vec<(String, serde_json::Error)>,
 }
 
 /// The changes of one day in a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Object {
-    /// A hash of the content, so that a repeated batch overwrites its own object.
+    /// A path that ends in a hash of the content: a repeated batch overwrites its own object.
     pub(crate) key: String,
-    /// One CloudEvent per line, in the order of time.
+    /// One CloudEvent per line, sorted by time.
     pub(crate) lines: String,
-    /// Ids of the messages in the object.
+    /// The ids of the messages in the object.
     pub(crate) messages: Vec<String>,
 }
 
 #[derive(Default)]
 struct Day {
-    /// By sort key and workspace, because two workspaces can use the same id.
+    /// The lines by sort key and workspace, because two workspaces can use the same id.
     lines: BTreeMap<(String, String), String>,
     messages: Vec<String>,
 }
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_batch_is_the_same_object_in_whatever_order_and_however_often_each_comes() {
+    fn order_and_duplicates_do_not_change_the_object() {
         let [one, two] = ["2024-02-24T10:30:00Z", "2024-02-24T10:30:00.5Z"].map(Some);
         let batch = Batch::read(vec![message("evt_2", two), message("evt_1", one)]).objects;
         let again = Batch::read(vec![message("evt_1", one), message("evt_2", two), message("evt_1", one)]).objects;
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_day_has_an_object_of_its_own_and_what_cannot_be_read_is_in_none() {
+    fn each_day_has_its_own_object_without_unreadable_messages() {
         let mut poisoned = message("evt_0", None);
         poisoned.body = Some("no event".into());
         let days = [Some("2024-02-24T23:59:59Z"), Some("2024-02-25T00:00:00Z"), None];

@@ -1,5 +1,5 @@
-//! Reduces a batch of messages to the last change of each lead. A lead that moves five times within a
-//! batch is one call to the CRM.
+//! Reduces a batch of messages to the last change of each lead. If a lead changes five times within
+//! a batch, the CRM gets one call.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,23 +7,22 @@ use std::collections::hash_map::Entry;
 use aws_lambda_events::sqs::SqsMessage;
 use sendpilot_events::{CloudEvent, LeadStatusChanged};
 
-/// The work of one batch.
+/// The changes that one batch is reduced to.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
-    /// One for each lead.
+    /// The last change of each lead.
     pub(crate) changes: Vec<Change>,
-    /// Ids of messages that are not changes of status, with the reason. Reported as failed, they end in
-    /// the dead-letter queue and delay nothing else.
+    /// The ids of messages that are not lead status changes, with the reason. They are reported as
+    /// failed, so they end in the dead-letter queue and delay no other message.
     pub(crate) unreadable: Vec<(String, serde_json::Error)>,
 }
 
 /// The last change of a lead in a batch.
 #[derive(Debug)]
 pub(crate) struct Change {
-    /// The change.
     pub(crate) event: CloudEvent<LeadStatusChanged>,
-    /// Ids of all messages about the lead. The older ones succeed or fail with the last one, which
-    /// supersedes them.
+    /// The ids of all messages about the lead. The older messages succeed or fail with the last
+    /// one.
     pub(crate) messages: Vec<String>,
 }
 
@@ -80,7 +79,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order, and whatever comes twice: the latest of each lead wins, and no message is without a fate.
+        /// Messages arrive in any order, and some arrive twice. Each message belongs to one change.
         #[test]
         fn the_last_change_of_a_lead_wins(changes in proptest::collection::vec((0u8..4, 0u8..60), 0..40)) {
             let messages = changes.iter().enumerate().map(|(number, (lead, second))| message(number, *lead, *second));
@@ -94,14 +93,15 @@ mod tests {
             for change in &batch.changes {
                 prop_assert_eq!(change.event.time.unwrap().second(), latest[&change.event.subject]);
             }
-            let mut fates: Vec<usize> = batch.changes.iter().flat_map(|change| &change.messages).map(|id| id.parse().unwrap()).collect();
-            fates.sort_unstable();
-            prop_assert_eq!(fates, (0..changes.len()).collect::<Vec<_>>());
+            let ids = batch.changes.iter().flat_map(|change| &change.messages);
+            let mut ids: Vec<usize> = ids.map(|id| id.parse().unwrap()).collect();
+            ids.sort_unstable();
+            prop_assert_eq!(ids, (0..changes.len()).collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn what_cannot_be_read_holds_up_nobody() {
+    fn an_unreadable_message_delays_no_other() {
         let mut poisoned = message(7, 0, 0);
         poisoned.body = Some("no event".into());
         let batch = Batch::read(vec![poisoned, message(8, 1, 1)]);

@@ -12,15 +12,15 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::token::{Token, TokenError};
 
-/// Longest time of a call, with the second try after a new token.
+/// The longest time of a call, including the second try with a new token.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Stands for the lead's id in the configured URL.
+/// The placeholder for the lead's id in the configured URL.
 const LEAD_ID: &str = "{leadId}";
 
-/// A CRM that stores a lead's stage. A repeated call must have no further effect.
+/// A CRM that stores a lead's stage. A repeated call must not change anything.
 pub(crate) trait Crm {
-    /// Gets what all calls need. A failure concerns every change.
+    /// Gets the token that all calls need. If this fails, no change can be applied.
     fn prepare(&self) -> impl Future<Output = Result<(), CrmError>> + Send;
 
     /// Sets the stage of the lead.
@@ -30,14 +30,14 @@ pub(crate) trait Crm {
 /// The reason why a change may not have been applied.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CrmError {
-    /// There is no token to call the CRM with.
+    /// There is no usable token, so the CRM was not called.
     #[error("the CRM was not called")]
     NoToken(#[source] TokenError),
     /// The change was never sent.
-    #[error("the CRM was not reached")]
+    #[error("the CRM could not be reached")]
     Unreached(#[source] reqwest::Error),
-    /// The change was sent.
-    #[error("the CRM gave no answer")]
+    /// The change was sent, but it is not known whether the CRM applied it.
+    #[error("the CRM did not answer")]
     Unanswered(#[source] reqwest::Error),
     /// The answer was not 2xx.
     #[error("the CRM answered {0}")]
@@ -53,13 +53,13 @@ impl CrmError {
         match self {
             Self::NoToken(_) | Self::Unreached(_) | Self::Unauthorized(..) => true,
             Self::Unanswered(_) => false,
-            // A gateway answers so while the CRM behind it may still be working.
+            // A gateway answers 502 or 504 while the CRM behind it may still apply the change.
             Self::Refused(status) => !matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT),
         }
     }
 }
 
-/// An endpoint that takes each change as JSON.
+/// An HTTP endpoint that accepts each change as JSON.
 #[derive(Debug)]
 pub(crate) struct HttpCrm {
     http: Client,
@@ -69,12 +69,13 @@ pub(crate) struct HttpCrm {
 }
 
 impl HttpCrm {
-    /// Returns the endpoint at this URL, in which `{leadId}` stands for the lead's id.
+    /// Returns the endpoint at this URL, in which `{leadId}` is the placeholder for the lead's id.
     ///
     /// # Errors
     /// If the HTTPS client cannot be built.
     pub(crate) fn new(method: Method, url: String, token: Option<Token>) -> Result<Self, reqwest::Error> {
-        // reqwest follows some redirects of a PUT with a GET. A GET changes nothing, and often gets a 200.
+        // reqwest follows some redirects of a PUT with a GET. The GET would change nothing, but
+        // often gets 200.
         let http = Client::builder().redirect(Policy::none()).build()?;
         Ok(Self { http, method, url, token })
     }
@@ -102,7 +103,7 @@ impl HttpCrm {
         if let (Some(header), Some(value)) = (&self.token, token) {
             request = request.header(header.header_name(), value);
         }
-        // Errors are logged, so they must not show the address, which contains the lead's id.
+        // Errors are logged, so they must not show the URL, which contains the lead's id.
         match request.send().await.map_err(reqwest::Error::without_url) {
             Ok(answer) if answer.status().is_success() => Ok(()),
             Ok(answer) => Err(CrmError::Refused(answer.status())),
@@ -112,8 +113,8 @@ impl HttpCrm {
     }
 }
 
-/// Returns the body of a call. People find a lead by its LinkedIn URL, because only SendPilot knows
-/// its lead ids.
+/// Returns the body of a call. It includes the LinkedIn URL, by which people find a lead: only
+/// SendPilot knows its lead ids.
 fn body(change: &CloudEvent<LeadStatusChanged>) -> Value {
     json!({
         "eventId": change.id,

@@ -1,9 +1,10 @@
-//! The DynamoDB table with the last change of each lead, and with the claim on the lead.
+//! The DynamoDB table with each lead's last applied change, and with the claim on the lead.
 //!
 //! Changes of a lead arrive in any order, more than once, and in several invocations at once. A
-//! conditional write grants a claim to one change at a time, and only if the change is later than the
-//! last one applied. So the last call to the CRM for a lead is that of the lead's last change. A claim
-//! has a lease, which ends shortly after the invocation, so that a crashed invocation blocks nothing.
+//! conditional write grants a claim to one change at a time, and only if the change is later than
+//! the last applied change. Therefore the CRM's last call for a lead carries the lead's last
+//! change. A claim's lease ends shortly after the invocation, so a crashed invocation blocks the
+//! lead only until then.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use sendpilot_events::{CloudEvent, LeadStatusChanged};
 
-/// No change has been applied that is as late or later, and nobody has an unexpired claim.
+/// Neither this change nor a later one has been applied, and no claim is unexpired.
 const MAY_CLAIM: &str = "(attribute_not_exists(version) OR version < :version) \
      AND (attribute_not_exists(leaseUntil) OR leaseUntil <= :now)";
 
@@ -26,7 +27,7 @@ const COMPLETE: &str = "SET version = :version, stage = :stage, newStatus = :sta
 
 const RELEASE: &str = "REMOVE #owner, leaseUntil";
 
-/// The table of leads, with the key `lead`.
+/// The table of leads. Its key is `lead`.
 #[derive(Debug, Clone)]
 pub(crate) struct Leads {
     client: Client,
@@ -63,7 +64,6 @@ impl Row {
 pub(crate) struct LeadsError(&'static str, #[source] Box<SdkError<UpdateItemError>>);
 
 impl Leads {
-    /// Returns the leads in this table.
     pub(crate) fn new(client: Client, table: String) -> Self {
         Self { client, table }
     }
@@ -90,18 +90,18 @@ impl Leads {
         Ok(match sent("claim", update).await? {
             None => ClaimResult::Won,
             Some(row) if row.has(&version) => ClaimResult::Superseded,
-            // This owner's claim was granted, its answer was lost, and the SDK repeated the request.
+            // The first answer was lost, and the SDK sent this owner's granted request again.
             Some(row) if row.owner.as_deref() == Some(owner) => ClaimResult::Won,
             Some(_) => ClaimResult::InProgress,
         })
     }
 
-    /// Records that the CRM has the change. Returns whether this change, or a later one, is recorded
-    /// now; it is not if another invocation has taken over the claim.
+    /// Records that the CRM has the change. Returns whether this change or a later one is recorded.
+    /// If another invocation has taken over the claim, neither may be.
     ///
     /// # Errors
-    /// If the table does not answer. The message is delivered again then, and the repeated call has
-    /// no further effect.
+    /// If the table does not answer. The queue then delivers the message again, and the repeated
+    /// call to the CRM changes nothing.
     pub(crate) async fn complete(
         &self,
         change: &CloudEvent<LeadStatusChanged>,
@@ -115,14 +115,14 @@ impl Leads {
             .expression_attribute_values(":stage", text(&change.data.crm_stage))
             .expression_attribute_values(":status", text(&change.data.new_status));
         let refused = sent("complete", update.condition_expression(MINE)).await?;
-        // An earlier try of this request may have recorded the change, and its answer was lost.
+        // An earlier try of this request may have recorded the change although its answer was lost.
         Ok(refused.is_none_or(|row| row.has(&version)))
     }
 
-    /// Gives the claim back.
+    /// Releases the claim.
     ///
     /// # Errors
-    /// If the table does not answer. The claim ends with its lease then.
+    /// If the table does not answer. The claim then ends with its lease.
     pub(crate) async fn release(&self, change: &CloudEvent<LeadStatusChanged>, owner: &str) -> Result<(), LeadsError> {
         let update = self.update(change, owner).update_expression(RELEASE).condition_expression(MINE);
         // If another invocation has taken over the claim, there is nothing to release.

@@ -1,9 +1,8 @@
 //! Keeps a CRM in step with the lead status stream.
 //!
-//! Of each batch of messages, the last change of each lead counts ([`batch`]). The function claims
-//! the lead in a table ([`leads`]), calls the CRM ([`crm`]) with its API token ([`token`]), and
-//! records
-//! the change. Failed messages alone return to the queue.
+//! The function keeps the last change of each lead in a batch ([`batch`]). For each change, it
+//! claims the lead in a table ([`leads`]), calls the CRM ([`crm`]) with its API token ([`token`]),
+//! and records the change. Only failed messages return to the queue.
 
 mod batch;
 mod crm;
@@ -29,24 +28,24 @@ use crate::crm::{Crm, HttpCrm};
 use crate::leads::{ClaimResult, Leads};
 use crate::token::Token;
 
-/// Longest time that a change waits while another invocation applies a change of the same lead.
+/// The longest time that a change waits while another invocation applies a change of the same lead.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pause between two attempts to claim a lead.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Longest time of one call to AWS, retries included.
+/// The longest time of one call to AWS, including retries.
 const AWS_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Longest time that a change takes: claim, call, and completion or release. A change starts only if
+/// The longest time of a change: claim, call, and completion or release. A change starts only if
 /// the invocation has this much time left, because a timeout would fail the whole batch.
 const CHANGE_TIME: Duration = Duration::from_secs(2 * AWS_TIMEOUT.as_secs() + crm::TIMEOUT.as_secs());
 
-/// Time between the end of an invocation and the end of its claims: more than two hosts' clocks
-/// differ.
+/// The time between the end of an invocation and the end of its claims. It is longer than the
+/// difference between two hosts' clocks.
 const LEASE_MARGIN: Duration = Duration::from_secs(2);
 
-/// Leads that are sent to the CRM at the same time.
+/// The number of leads that are sent to the CRM at the same time.
 const CONCURRENCY: usize = 8;
 
 #[tokio::main(flavor = "current_thread")]
@@ -87,8 +86,8 @@ struct Sync<C> {
 }
 
 impl<C: Crm> Sync<C> {
-    /// Applies a batch, and returns the messages that must return to the queue. `deadline` is the end
-    /// of the invocation, as the time since the Unix epoch.
+    /// Applies a batch, and returns the messages that must go back to the queue. `deadline` is the
+    /// end of the invocation, as the time since the Unix epoch.
     async fn apply(&self, batch: Batch, owner: &str, deadline: Duration) -> SqsBatchResponse {
         let Batch { changes, unreadable } = batch;
         let mut failed: Vec<String> = Vec::new();
@@ -132,11 +131,11 @@ impl<C: Crm> Sync<C> {
         let claim = loop {
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
             if now + CHANGE_TIME > deadline {
-                bail!("too little time is left");
+                bail!("the invocation has too little time left");
             }
             match self.leads.claim(event, owner, now, deadline + LEASE_MARGIN).await? {
-                // Waiting here is worthwhile: a call to the CRM takes less than a second, but the
-                // queue delivers a failed message again only after minutes.
+                // Waiting is worthwhile: a call to the CRM takes less than a second, but the queue
+                // delivers a failed message again only after minutes.
                 ClaimResult::InProgress if began.elapsed() < PATIENCE => sleep(PAUSE).await,
                 claim => break claim,
             }
@@ -158,7 +157,7 @@ impl<C: Crm> Sync<C> {
     }
 }
 
-/// Returns the answer that has these messages return to the queue.
+/// Returns the response that sends these messages back to the queue.
 fn response(failed: Vec<String>) -> SqsBatchResponse {
     let failure = |message_id| {
         let mut failure = BatchItemFailure::default();

@@ -10,11 +10,11 @@ use reqwest::header::{HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// Stands for the token in the configured header.
+/// The placeholder for the token in the configured header.
 const PLACEHOLDER: &str = "{token}";
 
-/// Shortest time between two fetches. While the CRM refuses the token, each message would cause
-/// one.
+/// The shortest time between two fetches. Without a limit, each message would fetch the secret
+/// while the CRM refuses the token.
 const FETCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The secret with the token, and the header that carries the token.
@@ -42,24 +42,24 @@ struct Header {
 /// The reason why there is no token that the CRM accepts.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    #[error("no token is configured; give the ARN of its secret as CrmTokenSecretArn")]
+    #[error("no token is configured; set CrmTokenSecretArn to the ARN of its secret")]
     Unconfigured,
-    #[error("the secret {0} could not be read; check CrmTokenSecretArn, and the policy of a KMS key of your own")]
+    #[error("the secret {0} could not be read; check CrmTokenSecretArn and the policy of your KMS key")]
     Unreadable(String, #[source] Box<SdkError<GetSecretValueError>>),
-    #[error("the secret {0} {1}; store the token alone there, as plain text")]
+    #[error("the secret {0} {1}; store only the token in it, as plain text")]
     Unusable(String, &'static str),
     #[error(
-        "the secret {0} held the token that the CRM refused when it was last read; store a token there that may do this"
+        "the secret {0} held the token that the CRM refused when it was last read; store a token that may make this call"
     )]
     Refused(String),
 }
 
 impl Token {
-    /// Returns the token in this secret. `header` is the header to send, such as
-    /// `Authorization: Bearer {token}`.
+    /// Returns the token in this secret. `header` is the header to send, such as `Authorization:
+    /// Bearer {token}`.
     ///
     /// # Errors
-    /// If `header` is not a header with the placeholder in its value.
+    /// If `header` is not a header, or has no placeholder in its value.
     pub(crate) fn new(client: Client, secret_arn: String, header: &str) -> anyhow::Result<Self> {
         Ok(Self { client, secret_arn, header: Header::parse(header)?, fetched: Mutex::new(None) })
     }
@@ -79,12 +79,13 @@ impl Token {
         Ok(value)
     }
 
-    /// Returns a header's value with another token than the refused one. Fetches the token if the
-    /// last fetch was long enough ago.
+    /// Returns the header's value with another token than the refused one. Fetches the token if the
+    /// last fetch was at least [`FETCH_INTERVAL`] ago.
     pub(crate) async fn other_than(&self, refused: &HeaderValue) -> Result<HeaderValue, TokenError> {
         let mut fetched = self.fetched.lock().await;
         if let Some(Fetched { value, at }) = &mut *fetched {
-            // The lock makes leads wait that are refused at the same time. They find the new token.
+            // Leads that are refused at the same time wait for the lock, and then find the new
+            // token.
             if value == refused && at.elapsed() >= FETCH_INTERVAL {
                 *at = Instant::now();
                 *value = self.fetch().await?;
@@ -114,7 +115,7 @@ impl Header {
         parsed.with_context(|| format!("must be like `Authorization: Bearer {PLACEHOLDER}`, not `{header}`"))
     }
 
-    /// Returns the value with this token, or what is wrong with the token.
+    /// Returns the header's value with this token, or the fault of the token.
     fn value(&self, secret: &str) -> Result<HeaderValue, &'static str> {
         // An editor or `echo` adds a line break at the end.
         let token = secret.trim();
@@ -125,11 +126,11 @@ impl Header {
             return Err("holds JSON");
         }
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("holds blanks, control characters or letters outside ASCII");
+            return Err("holds blanks, control characters or characters outside ASCII");
         }
         let mut value = HeaderValue::from_str(&self.format.replace(PLACEHOLDER, token))
             .map_err(|_| "does not fit into a header")?;
-        // `Debug` does not show a sensitive value.
+        // `Debug` hides a sensitive value.
         value.set_sensitive(true);
         Ok(value)
     }

@@ -1,8 +1,8 @@
 //! Starts an automation for each lead that is lost.
 //!
-//! The subscription's filter delivers only the status `NOT_INTERESTED`. Each such change is posted to
-//! one address, as in SendPilot's example. After a failure, Lambda invokes the function twice more,
-//! and then sends the event to the queue of failures.
+//! The subscription's filter delivers only the status `NOT_INTERESTED`. The function posts each
+//! change to one URL, as in SendPilot's example. After a failure, Lambda invokes the function twice
+//! more, and then sends the event to the queue of failures.
 
 use std::env;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use sendpilot_events::{CloudEvent, LeadStatusChanged};
 use serde_json::{Value, json};
 use tracing::info;
 
-/// Longest wait for an answer, well within the function's timeout.
+/// The longest wait for an answer, well within the function's timeout.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,7 +24,8 @@ async fn main() -> Result<(), Error> {
     // Lambda reads the level of a JSON line only if the line has a timestamp too.
     tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     let url = &env::var("AUTOMATION_URL").context("AUTOMATION_URL")?;
-    // reqwest follows the redirect of a POST with a GET. A GET starts nothing, and often gets a 200.
+    // reqwest follows the redirect of a POST with a GET. The GET would start nothing, but often
+    // gets 200.
     let http = &Client::builder().timeout(TIMEOUT).redirect(Policy::none()).build()?;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<SnsEvent>| {
         // SNS invokes the function with one record.
@@ -39,11 +40,11 @@ async fn main() -> Result<(), Error> {
 /// Starts the automation for the change in this message.
 async fn start(http: &Client, url: &str, message: &str) -> anyhow::Result<()> {
     let event: CloudEvent<LeadStatusChanged> =
-        serde_json::from_str(message).context("the message is not a change of status")?;
+        serde_json::from_str(message).context("the message is not a lead status change")?;
     // SNS and Lambda can deliver an event twice. The key lets the automation recognise a duplicate.
     let post = http.post(url).header("idempotency-key", &event.id).json(&action(&event));
-    // The error is logged and stored, so it must not show the address, which may contain a key.
-    let answer = post.send().await.map_err(reqwest::Error::without_url).context("the automation gave no answer")?;
+    // The error is logged and stored, so it must not show the URL, which may contain a password.
+    let answer = post.send().await.map_err(reqwest::Error::without_url).context("the automation did not answer")?;
     ensure!(answer.status().is_success(), "the automation answered {}", answer.status());
     info!(eventId = event.id, "started");
     Ok(())

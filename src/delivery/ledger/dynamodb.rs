@@ -1,4 +1,5 @@
-//! The ledger as a DynamoDB table: each operation is one `UpdateItem`, and its rule is the condition.
+//! The ledger in a DynamoDB table. Each operation is one `UpdateItem`, and its rule is the
+//! condition.
 //!
 //! ```text
 //!   time ──▶  T0 claim by A        T1        T2 lease of A ends        T3
@@ -8,22 +9,22 @@
 //!             by B ────────────────│─────────✓ PENDING, lease over: granted to B
 //!             by B ────────────────│─────────│─────────────────────────✗ PUBLISHED: duplicate
 //!   complete  by A ────────────────✓ owner is A and PENDING            │
-//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: A was overtaken
+//!             by A ────────────────│─────────│─────────────────────────✗ owner is B: overtaken
 //!   release   by A ────────────────✓ lease ends now: the next claim is granted at once
 //! ```
 //!
-//! If alerts are debounced, there is one more row per lead and status. Only an attempt that has
-//! claimed a delivery takes it:
+//! If alerts are debounced, each lead and status has one more row, the debounce lock. An attempt
+//! takes the lock only after it has claimed its delivery:
 //!
 //! ```text
 //!   lock      by A   no row: A has the lock                            │
 //!             by B ────────────────✗ A has it: B is debounced          │
 //!             by A ────────────────✓ again, in its next attempt        │
 //!             by B ────────────────│─────────✓ the lock is over        │
-//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A, not yet published, is debounced
+//!             by A ────────────────│─────────│─────────────────────────✗ B has it: A is debounced
 //! ```
 //!
-//! If alerts are paced, there is a row per slot, with the key `{start in ms}#slot`. A slot never
+//! If alerts are paced, each slot has a row, with the key `{start in ms}#slot`. A slot never
 //! changes its owner:
 //!
 //! ```text
@@ -32,11 +33,13 @@
 //!             by A ────────────────✓ again, because the answer was lost
 //! ```
 //!
-//! A claim by key alone requires a pending row, because only the row has the message.
+//! The redrive claims a delivery by its key alone. Such a claim requires a pending row, because
+//! only the row has the message.
 //!
-//! A refused condition returns the row that refused it (`ALL_OLD`). So [`may_claim`] and
-//! [`may_settle`] can say why without a second read, which could see a later row. Every request may
-//! be sent several times: a later one finds the effect of an earlier one in that row.
+//! If a condition fails, the answer contains the row (`ALL_OLD`). So [`may_claim`] and
+//! [`may_finish`] can explain the refusal without a second read, which could return a later state
+//! of the row. A request can be sent several times, because a later request recognises the effect
+//! of an earlier one in this row.
 //!
 //! The first claim of a delivery writes the message, the content hash and the debounce key. No
 //! later claim changes them. So every attempt publishes the same bytes, even if a retry has another
@@ -58,8 +61,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::{
-    Claim, ClaimRequest, ClaimResult, DebounceLock, Ledger, LedgerError, MayAlert, MayClaim, MaySettle, Pending,
-    Receipt, Row, SettleError, State, may_alert, may_claim, may_settle,
+    Claim, ClaimRequest, ClaimResult, DebounceLock, FinishError, Ledger, LedgerError, MayClaim, MayFinish, MayPublish,
+    Pending, Receipt, Row, State, may_claim, may_finish, may_publish,
 };
 use crate::delivery::pace::Slot;
 use crate::error::chain;
@@ -68,16 +71,16 @@ use crate::message::Message;
 use crate::message::key::{DebounceKey, DeliveryId};
 use crate::timestamp::Timestamp;
 
-/// Values of the sparse index's key. One partition of an index takes 1,000 writes a second; a few keep the index from
-/// capping the table.
+/// The number of values of the sparse index's key. One partition of an index accepts 1,000 writes a
+/// second. With several partitions, the index does not limit the table.
 pub const PENDING_SHARDS: u8 = 8;
 
-/// Rows of one page of a listing. One page of each shard is read at the same time. With DynamoDB's
-/// pages of 1 MB, a small function would need nearly [`PATIENCE`] to read them.
+/// Rows in one page of a listing. One page of each shard is read at the same time. If pages had
+/// DynamoDB's maximum of 1 MB, a small function would need nearly [`PATIENCE`] to read them.
 const PAGE: i32 = 1000;
 
-/// How long a request waits for an answer before the same request is sent again in parallel.
-/// DynamoDB answers within milliseconds, so a silent connection may be dead.
+/// The wait for an answer before the same request is sent again in parallel. DynamoDB answers
+/// within milliseconds, so a silent connection may be dead.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Maximum number of parallel tries of one request. An event's two deliveries leave two open
@@ -87,19 +90,19 @@ const TRIES: usize = 4;
 /// The longest error text that a row keeps, in characters.
 const MAX_ERROR: usize = 500;
 
-/// The condition of [`may_claim`]: the row does not exist; or the row has the same content, is
-/// pending, and its lease is over.
+/// The condition of [`may_claim`]. Either the row does not exist, or it is pending, its lease has
+/// expired, and it has the same content.
 const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
      AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
 
-/// A later claim increments `attempts` and keeps the message, the content hash and the debounce key
-/// of the first claim. `pending` puts the row into the sparse index. A pending row has no `expiresAt`,
-/// so it never expires.
+/// A later claim increments `attempts`, and keeps the message, the content hash and the debounce
+/// key of the first claim. `pending` puts the row into the sparse index. A pending row has no
+/// `expiresAt`, so it never expires.
 const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
      message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
      firstSeenAt = if_not_exists(firstSeenAt, :now)";
 
-/// Added to [`CLAIM`] if alerts are debounced. A claim by key alone then finds the debounce key.
+/// Added to [`CLAIM`] if alerts are debounced, so that a claim by key alone finds the debounce key.
 const AND_DEBOUNCE_KEY: &str = ", quiet = if_not_exists(quiet, :quiet)";
 
 /// The condition of a claim by key alone.
@@ -107,36 +110,37 @@ const MAY_CLAIM_BY_KEY: &str = "#state = :pending AND leaseUntil <= :now";
 
 const CLAIM_BY_KEY: &str = "SET #owner = :me, leaseUntil = :until ADD attempts :one";
 
-/// The rule of [`may_settle`].
-const MAY_SETTLE: &str = "#owner = :me AND #state = :pending";
+/// The condition of [`may_finish`].
+const MAY_FINISH: &str = "#owner = :me AND #state = :pending";
 
 const COMPLETE: &str =
     "SET #state = :published, publishedAt = :at, messageId = :id, expiresAt = :expires REMOVE pending";
 
 const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresAt = :expires REMOVE pending";
 
-/// Keeps the message, and `lastError` says why the message is not published. The row expires as a
-/// published row does.
+/// The row keeps the message, and `lastError` says why the message is not published. The row
+/// expires like a published one.
 const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
 
-/// The rule of [`may_alert`].
-const MAY_ALERT: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
+/// The condition of [`may_publish`].
+const MAY_PUBLISH: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
 
 const LOCK_DEBOUNCE: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
 
-/// The rule of [`may_take_slot`](super::may_take_slot).
+/// The condition of [`may_take_slot`](super::may_take_slot).
 const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
 
 const TAKE_SLOT: &str = "SET #owner = :me, expiresAt = :expires";
 
-/// How long the row of a slot is kept after the slot's start. A second owner would need a clock
-/// that is off by as much, and the proofs assume two seconds at most.
-const SLOT_KEPT: Duration = Duration::from_secs(3600);
+/// The time for which the row of a slot is kept after the slot's start. A second attempt could take
+/// the slot only if its clock were wrong by this time. The proofs assume an error of at most two
+/// seconds.
+const SLOT_RETENTION: Duration = Duration::from_secs(3600);
 
-/// A release keeps the row, because the redrive knows of the delivery only through it.
+/// A release keeps the row, because the redrive finds the delivery only by this row.
 const RELEASE: &str = "SET leaseUntil = :now, lastError = :error";
 
-/// The ledger in one table.
+/// The ledger in one DynamoDB table.
 #[derive(Debug, Clone)]
 pub struct DynamoDbLedger {
     client: Client,
@@ -186,9 +190,9 @@ impl DynamoDbLedger {
         }
     }
 
-    /// Returns the claim of an attempt to which the table has granted it. `row` is the row before
-    /// the claim, or after it if a repeated request found its own effect. Values of the first claim
-    /// take precedence over the request's.
+    /// Returns the claim that the table has granted to the attempt. `row` is the row before the
+    /// claim, or after the claim if a repeated request found its own effect. The row's message and
+    /// debounce key take precedence over the request's, because they are those of the first claim.
     async fn grant(&self, request: ClaimRequest, attempt: Attempt, row: &Item) -> Result<Claim, LedgerError> {
         let debounce_key = read_string(row, "quiet").map(DebounceKey::from_stored);
         match (request, read_message(row)) {
@@ -201,8 +205,8 @@ impl DynamoDbLedger {
             )),
             (ClaimRequest::Pending(id), Ok(message)) => Ok(Claim::new(id, message, debounce_key, attempt.owner)),
             (ClaimRequest::Pending(id), Err(error)) => {
-                // The row then says what is wrong with it. If the release fails, the next attempt
-                // finds the same error.
+                // Records the error in the row. If the release fails, the next attempt finds the
+                // same error.
                 self.release_row(&id, &attempt.owner, attempt.now, &chain(&error)).await.ok();
                 Err(error)
             }
@@ -215,27 +219,27 @@ impl DynamoDbLedger {
         owner: &Owner,
         now: Timestamp,
         error: &str,
-    ) -> Result<(), SettleError> {
+    ) -> Result<(), FinishError> {
         let update = self
             .update(id, owner)
             .update_expression(RELEASE)
             .expression_attribute_values(":now", millis(now))
             .expression_attribute_values(":error", error_text(error));
-        self.settle("release", owner, update).await
+        self.finish("release", owner, update).await
     }
 
-    async fn settle(
+    async fn finish(
         &self,
         doing: &'static str,
         owner: &Owner,
         update: UpdateItemFluentBuilder,
-    ) -> Result<(), SettleError> {
-        match send(doing, update.condition_expression(MAY_SETTLE)).await? {
+    ) -> Result<(), FinishError> {
+        match send(doing, update.condition_expression(MAY_FINISH)).await? {
             Answer::TookEffect(_) => Ok(()),
-            Answer::Refused(row) => match may_settle(read_row(&row)?.as_ref(), owner) {
-                MaySettle::Yes => Err(LedgerError::Contradiction.into()),
-                MaySettle::Done => Ok(()),
-                MaySettle::Overtaken => Err(SettleError::Overtaken),
+            Answer::Refused(row) => match may_finish(read_row(&row)?.as_ref(), owner) {
+                MayFinish::Yes => Err(LedgerError::Contradiction.into()),
+                MayFinish::Done => Ok(()),
+                MayFinish::Overtaken => Err(FinishError::Overtaken),
             },
         }
     }
@@ -272,30 +276,31 @@ impl Ledger for DynamoDbLedger {
         key: &DebounceKey,
         now: Timestamp,
         until: Timestamp,
-    ) -> Result<MayAlert, LedgerError> {
+    ) -> Result<MayPublish, LedgerError> {
         let delivery = claim.delivery_id();
         let update = self
             .update_row(key.as_str())
-            .condition_expression(MAY_ALERT)
+            .condition_expression(MAY_PUBLISH)
             .update_expression(LOCK_DEBOUNCE)
             .expression_attribute_values(":delivery", string(delivery.as_str()))
             .expression_attribute_values(":now", millis(now))
             .expression_attribute_values(":until", millis(until))
-            // After `until`, the row means the same as no row. Seconds are rounded down.
+            // After `until`, the row has no effect any more. Seconds are rounded down, so one is
+            // added.
             .expression_attribute_values(":expires", number(until.as_secs() + 1))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         match send("take the debounce lock", update).await? {
-            Answer::TookEffect(_) => Ok(MayAlert::Yes),
-            Answer::Refused(row) => match may_alert(read_lock(&row)?.as_ref(), delivery, now) {
-                // An alert is never suppressed on a guess.
-                MayAlert::Yes => Err(LedgerError::Contradiction),
+            Answer::TookEffect(_) => Ok(MayPublish::Yes),
+            Answer::Refused(row) => match may_publish(read_lock(&row)?.as_ref(), delivery, now) {
+                // The row does not explain the refusal, so the alert must not be suppressed.
+                MayPublish::Yes => Err(LedgerError::Contradiction),
                 debounced => Ok(debounced),
             },
         }
     }
 
     async fn take_slot(&self, claim: &Claim, slot: Slot) -> Result<bool, LedgerError> {
-        // A delivery's key has at least three parts, so it is never that of a slot.
+        // A delivery's key has at least three parts, so this key is never a delivery's.
         let key = format!("{}#slot", slot.start().as_millis());
         let update = self
             .update_row(&key)
@@ -303,31 +308,31 @@ impl Ledger for DynamoDbLedger {
             .update_expression(TAKE_SLOT)
             .expression_attribute_names("#owner", "owner")
             .expression_attribute_values(":me", string(claim.owner().as_str()))
-            .expression_attribute_values(":expires", number(slot.start().after(SLOT_KEPT).as_secs()));
+            .expression_attribute_values(":expires", number(slot.start().after(SLOT_RETENTION).as_secs()));
         Ok(matches!(send("take a slot", update).await?, Answer::TookEffect(_)))
     }
 
-    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), SettleError> {
+    async fn debounce(&self, claim: &Claim, holder: &DeliveryId, expires_at: Timestamp) -> Result<(), FinishError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DEBOUNCE)
             .expression_attribute_values(":debounced", string(State::Debounced.name()))
             .expression_attribute_values(":holder", string(holder.as_str()))
             .expression_attribute_values(":expires", number(expires_at.as_secs()));
-        self.settle("debounce", claim.owner(), update).await
+        self.finish("debounce", claim.owner(), update).await
     }
 
-    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), SettleError> {
+    async fn discard(&self, claim: &Claim, reason: &str, expires_at: Timestamp) -> Result<(), FinishError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(DISCARD)
             .expression_attribute_values(":discarded", string(State::Discarded.name()))
             .expression_attribute_values(":error", error_text(reason))
             .expression_attribute_values(":expires", number(expires_at.as_secs()));
-        self.settle("discard", claim.owner(), update).await
+        self.finish("discard", claim.owner(), update).await
     }
 
-    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), SettleError> {
+    async fn complete(&self, claim: &Claim, receipt: &Receipt) -> Result<(), FinishError> {
         let update = self
             .update(claim.delivery_id(), claim.owner())
             .update_expression(COMPLETE)
@@ -335,14 +340,14 @@ impl Ledger for DynamoDbLedger {
             .expression_attribute_values(":at", millis(receipt.published_at))
             .expression_attribute_values(":id", string(&receipt.message_id))
             .expression_attribute_values(":expires", number(receipt.expires_at.as_secs()));
-        self.settle("complete", claim.owner(), update).await
+        self.finish("complete", claim.owner(), update).await
     }
 
-    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), SettleError> {
+    async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), FinishError> {
         self.release_row(claim.delivery_id(), claim.owner(), now, error).await
     }
 
-    /// If a page cannot be read, the rest of its shard is missing too. The other shards are listed.
+    /// If a page cannot be read, the rest of its shard is not listed either. The other shards are.
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
         stream::select_all((0..PENDING_SHARDS).map(|shard| {
             let first_page = self
@@ -362,7 +367,9 @@ impl Ledger for DynamoDbLedger {
                         let last = last_evaluated_key.filter(|key| !key.is_empty());
                         Some((rows, last.map(|key| page.set_exclusive_start_key(Some(key)))))
                     }
-                    Err(error) => Some((vec![Err(LedgerError::Failed("list what is pending", error.into()))], None)),
+                    Err(error) => {
+                        Some((vec![Err(LedgerError::Failed("list the pending deliveries", error.into()))], None))
+                    }
                 }
             });
             Box::pin(pages.flat_map(stream::iter))
@@ -371,9 +378,9 @@ impl Ledger for DynamoDbLedger {
 }
 
 /// Sends a request. Each time that [`PATIENCE`] passes without an answer, sends the same request
-/// again in parallel, up to [`TRIES`]. No try is cancelled, because it may have taken effect while
-/// its answer is on the way. Returns the first success, or an error once no other try is running.
-/// The caller sets the deadline.
+/// again in parallel, up to [`TRIES`]. No try is cancelled, because a try may have taken effect
+/// although its answer has not arrived. Returns the first success, or an error if no other try is
+/// running. The caller sets the deadline.
 async fn until_answered<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() -> F) -> Result<T, E> {
     let mut tries = FuturesUnordered::from_iter([send()]);
     loop {
@@ -386,8 +393,8 @@ async fn until_answered<T, E, F: Future<Output = Result<T, E>>>(send: impl Fn() 
     }
 }
 
-/// The result of a conditional write, with the row as it was before the write. The row is empty if
-/// it did not exist, or if the request did not ask for it.
+/// The result of a conditional write, with the row before the write. The row is empty if it did not
+/// exist, or if the request did not ask for it.
 enum Answer {
     TookEffect(Item),
     Refused(Item),
@@ -431,13 +438,13 @@ impl State {
     }
 }
 
-/// Returns the shard of a delivery in the index `pending`: the same for every claim.
+/// Returns the shard of a delivery in the index `pending`. It is the same for every claim.
 fn shard(id: &DeliveryId) -> String {
     (Sha256::digest(id.as_str())[0] % PENDING_SHARDS).to_string()
 }
 
-/// Returns the message under the names of the SNS API, so that a person can publish it by hand from
-/// the row.
+/// Returns the message under the parameter names of the SNS API. So a person can copy it from the
+/// row and publish it by hand.
 fn parameters(message: &Message) -> AttributeValue {
     match message {
         Message::Alert { subject, body } => {
@@ -477,7 +484,7 @@ fn map<const N: usize>(members: [(&str, AttributeValue); N]) -> AttributeValue {
     AttributeValue::M(members.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
-/// Reads only those attributes that the rules need of a row in its state.
+/// Reads only the attributes that the rules need for a row in its state.
 fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
     if item.is_empty() {
         return Ok(None);
@@ -501,7 +508,7 @@ fn read_lock(item: &Item) -> Result<Option<DebounceLock>, LedgerError> {
     Ok(Some(DebounceLock { holder, until }))
 }
 
-/// Reads a row of the index. Only a row with both keys of the index is in it.
+/// Reads a row of the index. The index contains only rows that have both of its keys.
 fn read_pending(item: &Item) -> Result<Pending, LedgerError> {
     let id = read_string(item, "deliveryId").ok_or(LedgerError::BadRow("deliveryId"))?;
     let lease_until = read_millis(item, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;

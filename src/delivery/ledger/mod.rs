@@ -1,9 +1,10 @@
-//! Decides which attempt may publish which delivery: the rules, independent of any database.
+//! Decides which attempt may publish which delivery. The rules here are independent of any
+//! database.
 //!
-//! A delivery is one event on its way to one topic, and has one row. A row is `PENDING` from its
-//! first claim. It becomes `PUBLISHED` once its message is published, or `DEBOUNCED` or `DISCARDED`
-//! if the message is not to be published. A pending row belongs to the attempt that holds its
-//! lease:
+//! A delivery is one event on its way to one topic, and has one row. The row is `PENDING` from the
+//! first claim on. It becomes `PUBLISHED` once the message has been published. If the message will
+//! never be published, the row becomes `DEBOUNCED` or `DISCARDED`. A pending row belongs to the
+//! attempt that has its lease:
 //!
 //! ```text
 //!             claim                  publish          complete
@@ -11,21 +12,23 @@
 //!              │◀────────── lease of A ──────────────▶│
 //! attempt B     ✗ in progress           ✗ in progress      ✗ duplicate
 //!
-//!             claim      (A dies)
+//!             claim      (A crashes)
 //! attempt A  ──┬───────────†
 //!              │◀────────── lease of A ─────▶│
 //! attempt B     ✗ in progress                claim ─── publish ─── complete ──▶  PUBLISHED
 //! ```
 //!
-//! An attempt is one delivery in an invocation of the webhook function or of the redrive. Both
-//! follow the same rules. The lease outlives the attempt (see [`crate::invocation`]), so a running
-//! attempt is never overtaken. Each attempt has a new [`Owner`] token, and completes or releases
-//! only a row that still has this token. So a late request of a dead attempt changes nothing.
+//! An attempt is one try at a delivery, in an invocation of the webhook function or of the redrive.
+//! Both follow the same rules. The lease outlives the attempt (see [`crate::invocation`]), so no
+//! other attempt can take a running attempt's claim. Each attempt has a new [`Owner`] token, and
+//! changes only a row that still has this token. So a late request of a crashed attempt changes
+//! nothing.
 //!
-//! [`may_claim`] and [`may_settle`] are the rules. [`dynamodb`] sends them as conditions of its
-//! writes, and calls them to understand a refusal. A test compares both over all rows.
+//! [`may_claim`] and [`may_finish`] are the rules. [`dynamodb`] sends them as the conditions of its
+//! writes, and calls them to explain a refusal. A test checks that both agree for every kind of
+//! row.
 //!
-//! Two more rules apply to a claimed alert: [`may_alert`] if alerts are debounced, and
+//! Two more rules apply to a claimed alert: [`may_publish`] if alerts are debounced, and
 //! [`may_take_slot`] if they are paced (see [`crate::delivery::pace`]).
 
 pub mod dynamodb;
@@ -40,39 +43,40 @@ use crate::message::key::{DebounceKey, DeliveryId};
 use crate::message::{Delivery, Message};
 use crate::timestamp::Timestamp;
 
-/// What a row says about its delivery: all that the rules look at.
+/// The part of a delivery's row that the rules need.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Row {
-    /// How far the delivery is.
+    /// The state of the delivery.
     pub state: State,
     /// The attempt that claimed the delivery last.
     pub owner: Owner,
-    /// The end of that claim's lease, or its release.
+    /// The end of the last claim's lease, or the time of its release.
     pub lease_until: Timestamp,
-    /// Content hash of the first claim. Rows of older versions have none.
+    /// The content hash of the first claim. Rows of older versions have none.
     pub content_sha256: Option<String>,
 }
 
-/// How far a delivery is.
+/// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Claimed at least once, and the message is not known to be published.
     Pending,
-    /// The message is published.
+    /// The message has been published.
     Published,
-    /// The message is never published, because another alert for the same lead and status is
-    /// published or durably claimed.
+    /// The message will never be published, because another alert for the same lead and status has
+    /// been published or is durably claimed.
     Debounced,
-    /// The message is never published, because the lead status stream was turned off first.
+    /// The message will never be published, because the lead status stream was turned off first.
     Discarded,
 }
 
 /// Whether an attempt may claim a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MayClaim {
-    /// No attempt holds the lease.
+    /// No other attempt has the lease.
     Yes,
-    /// The attempt has claimed the delivery before; the answer was lost, and it asked again.
+    /// The attempt has claimed the delivery already. The answer was lost, so the attempt asked
+    /// again.
     Mine,
     /// The row refuses the claim.
     No(Refusal),
@@ -81,24 +85,25 @@ pub enum MayClaim {
 /// Why a row refuses a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another attempt holds the lease, and may be alive.
+    /// Another attempt has the lease, and may still be running.
     InProgress {
-        /// The end of its lease.
+        /// The end of the other attempt's lease.
         until: Timestamp,
     },
-    /// The message is published, debounced or discarded.
+    /// The message has been published, debounced or discarded.
     Done,
-    /// The row belongs to another fact under the same event id. This fact needs a delivery of its
-    /// own.
-    OtherContent,
+    /// The row belongs to another event with the same id and other content: a body mismatch. This
+    /// event needs its own delivery.
+    BodyMismatch,
 }
 
-/// Applies the rule of a claim. `content_sha256` is [`ClaimRequest::content_sha256`].
+/// Returns whether `owner` may claim the delivery. `content_sha256` is
+/// [`ClaimRequest::content_sha256`].
 pub fn may_claim(row: Option<&Row>, content_sha256: Option<&str>, owner: &Owner, now: Timestamp) -> MayClaim {
     let other = |row: &Row| row.content_sha256.as_deref().zip(content_sha256).is_some_and(|(had, has)| had != has);
     match row {
         None => MayClaim::Yes,
-        Some(row) if other(row) => MayClaim::No(Refusal::OtherContent),
+        Some(row) if other(row) => MayClaim::No(Refusal::BodyMismatch),
         Some(row) if row.state != State::Pending => MayClaim::No(Refusal::Done),
         Some(row) if row.owner == *owner => MayClaim::Mine,
         Some(row) if row.lease_until <= now => MayClaim::Yes,
@@ -108,74 +113,74 @@ pub fn may_claim(row: Option<&Row>, content_sha256: Option<&str>, owner: &Owner,
 
 /// Whether an attempt may complete, debounce, discard or release its claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MaySettle {
-    /// It still owns the pending row.
+pub enum MayFinish {
+    /// The row is pending, and the attempt still owns it.
     Yes,
-    /// It has settled the row before; the answer was lost, and it asked again.
+    /// The attempt has done so already. The answer was lost, so the attempt asked again.
     Done,
-    /// Its lease ran out and another attempt claimed the delivery, or the row is gone.
+    /// The lease expired and another attempt claimed the delivery, or the row is gone.
     Overtaken,
 }
 
-/// Applies the rule of a completion, a debounce, a discard and a release.
-pub fn may_settle(row: Option<&Row>, owner: &Owner) -> MaySettle {
+/// Returns whether `owner` may complete, debounce, discard or release its claim.
+pub fn may_finish(row: Option<&Row>, owner: &Owner) -> MayFinish {
     match row {
-        Some(row) if row.owner == *owner && row.state == State::Pending => MaySettle::Yes,
-        Some(row) if row.owner == *owner => MaySettle::Done,
-        _ => MaySettle::Overtaken,
+        Some(row) if row.owner == *owner && row.state == State::Pending => MayFinish::Yes,
+        Some(row) if row.owner == *owner => MayFinish::Done,
+        _ => MayFinish::Overtaken,
     }
 }
 
-/// What the row of a [`DebounceKey`] says: all that the rule looks at.
+/// The part of a debounce lock's row that the rule needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DebounceLock {
-    /// The delivery whose alert holds the lock. The delivery was claimed before, so its alert is
-    /// published, or will be.
+    /// The delivery whose alert has the lock. The delivery was claimed before, so its alert has
+    /// been published, or will be.
     pub holder: DeliveryId,
-    /// The end of the lock.
+    /// The time at which the lock ends.
     pub until: Timestamp,
 }
 
 /// Whether a claimed alert may be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MayAlert {
-    /// No other alert holds the lock.
+pub enum MayPublish {
+    /// No other alert has the lock.
     Yes,
-    /// The alert of this delivery holds the lock.
+    /// The alert of this delivery has the lock.
     Debounced(DeliveryId),
 }
 
-/// Applies the rule of a debounce lock.
+/// Returns whether the alert of `delivery` may be published, or which alert has the debounce lock.
 ///
-/// The holder of a lock has claimed its delivery before. So its row is `PENDING`, and the alert
-/// will be published, or the row is `PUBLISHED`. The alert that is refused may therefore be
-/// suppressed. If a holder comes late, after the end of its lock, and finds another holder, it is
-/// suppressed in turn. The last holder publishes, so the lead has its alert.
-pub fn may_alert(lock: Option<&DebounceLock>, delivery: &DeliveryId, now: Timestamp) -> MayAlert {
+/// The delivery with the lock was claimed before. So its alert has been published, or its row is
+/// `PENDING` and its alert will be. Any other alert may therefore be suppressed. If an attempt
+/// finds after the end of its own lock that another alert has taken the lock, its alert is
+/// suppressed in turn. The last alert with the lock is published, so the lead has its alert.
+pub fn may_publish(lock: Option<&DebounceLock>, delivery: &DeliveryId, now: Timestamp) -> MayPublish {
     match lock {
-        Some(lock) if lock.holder != *delivery && now < lock.until => MayAlert::Debounced(lock.holder.clone()),
-        _ => MayAlert::Yes,
+        Some(lock) if lock.holder != *delivery && now < lock.until => MayPublish::Debounced(lock.holder.clone()),
+        _ => MayPublish::Yes,
     }
 }
 
 /// Returns whether `owner` may take a slot, or has it already. `holder` is the owner in the slot's
-/// row. An attempt that asks again, because the answer was lost, still has its slot.
+/// row. If an answer is lost and the attempt asks again, the attempt still has its slot.
 pub fn may_take_slot(holder: Option<&Owner>, owner: &Owner) -> bool {
     holder.is_none_or(|holder| holder == owner)
 }
 
-/// What an attempt asks the ledger for.
+/// A request for a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimRequest {
-    /// A delivery that an event needs. The claim creates its row if the row does not
-    /// exist.
+    /// A delivery that an event needs. The claim creates the row if it does not exist.
     Delivery(Delivery),
-    /// A delivery that was claimed before, known by its key alone. Its row has the message.
+    /// A delivery that was claimed before, and of which only the key is known. Its row has the
+    /// message.
     Pending(DeliveryId),
 }
 
 impl ClaimRequest {
-    /// The key of the row.
+    /// Returns the key of the row.
     pub fn id(&self) -> &DeliveryId {
         match self {
             Self::Delivery(delivery) => &delivery.id,
@@ -183,8 +188,8 @@ impl ClaimRequest {
         }
     }
 
-    /// Returns the content hash that the row must have. Returns `None` if the row is claimed by its
-    /// key alone, whatever its content is.
+    /// Returns the content hash that the row must have. Returns `None` if only the row's key is
+    /// known, because then any content is accepted.
     pub fn content_sha256(&self) -> Option<&str> {
         match self {
             Self::Delivery(delivery) => Some(&delivery.content_sha256),
@@ -198,15 +203,15 @@ impl ClaimRequest {
 pub struct ClaimResult {
     /// The claim, or why the row refuses it.
     pub claim: Result<Claim, Refusal>,
-    /// The number of times that the delivery has been claimed, if the row says so.
+    /// The number of attempts that have claimed the delivery so far, if the row has it.
     pub attempts: Option<u32>,
 }
 
-/// The right to publish one delivery, and the duty to end it with [`Ledger::complete`],
-/// [`Ledger::debounce`], [`Ledger::discard`] or [`Ledger::release`]. A claim cannot be cloned. Its
-/// message is the one that the row holds.
+/// The right to publish one delivery's message, as the row has it. The attempt must end the claim
+/// with [`Ledger::complete`], [`Ledger::debounce`], [`Ledger::discard`] or [`Ledger::release`]. A
+/// claim cannot be cloned.
 #[derive(Debug)]
-#[must_use = "a claim that is neither completed nor released blocks its delivery until the lease runs out"]
+#[must_use = "a claim that is neither completed nor released blocks its delivery until the lease ends"]
 pub struct Claim {
     id: DeliveryId,
     message: Message,
@@ -220,88 +225,89 @@ impl Claim {
         Self { id, message, debounce_key, owner }
     }
 
-    /// The key of the claimed row.
+    /// Returns the key of the claimed row.
     pub fn delivery_id(&self) -> &DeliveryId {
         &self.id
     }
 
-    /// The message to publish.
+    /// Returns the message to publish.
     pub fn message(&self) -> &Message {
         &self.message
     }
 
-    /// The lock that the alert needs if alerts are debounced.
+    /// Returns the key of the debounce lock that the alert needs, if alerts are debounced.
     pub fn debounce_key(&self) -> Option<&DebounceKey> {
         self.debounce_key.as_ref()
     }
 
-    /// The attempt that has the claim.
+    /// Returns the owner token of the attempt that has the claim.
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 }
 
-/// The proof that a message is published.
+/// The proof that a message has been published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// SNS's id of the message.
     pub message_id: String,
-    /// When it was published.
+    /// The time of the publish.
     pub published_at: Timestamp,
-    /// When the row may expire.
+    /// The time from which the row may be deleted.
     pub expires_at: Timestamp,
 }
 
-/// One pending delivery, as a listing shows it. The row may have changed since.
+/// One pending delivery in a listing. The row may have changed since the listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
-    /// The key of its row.
+    /// The key of the row.
     pub id: DeliveryId,
-    /// The end of the last attempt's lease, or its release.
+    /// The end of the last claim's lease, or the time of its release.
     pub lease_until: Timestamp,
-    /// When it was claimed for the first time.
+    /// The time of the first claim.
     pub first_seen_at: Timestamp,
-    /// The number of times that it has been claimed.
+    /// The number of attempts that have claimed the delivery so far.
     pub attempts: u32,
 }
 
-/// Why an operation of the ledger did not succeed. It may have taken effect all the same.
+/// Why an operation of the ledger did not succeed. The operation may have taken effect
+/// nevertheless.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// The database refused, or could not be reached.
     #[error("the ledger could not {0}")]
     Failed(&'static str, #[source] Box<dyn Error + Send + Sync>),
-    /// A row is there that we did not write: the attribute named is missing or of another type.
+    /// This program did not write the row: this attribute is missing or has the wrong type.
     #[error("the row's attribute {0} is missing or of a wrong type")]
     BadRow(&'static str),
-    /// There is no row with this key, and so nothing that says what to publish.
+    /// There is no row with this key, so the message is not known.
     #[error("the row is gone")]
     Gone,
-    /// The condition failed, on a row that meets it.
-    #[error("the table refused what its own row allows")]
+    /// The condition failed, although the row satisfies it.
+    #[error("the table refused a write that the row allows")]
     Contradiction,
-    /// The condition failed, and the table did not return the row, which may belong to other
-    /// content.
+    /// The condition failed, and the table did not return the row. The row may belong to another
+    /// event with the same id.
     #[error("the table refused the claim and did not return the row (ReturnValuesOnConditionCheckFailure)")]
     Unexplained,
-    /// No answer in the time that the attempt has.
+    /// There was no answer in the attempt's time.
     #[error("the ledger did not answer in time")]
     TimedOut,
 }
 
 /// Why a claim could not be completed, debounced, discarded or released.
 #[derive(Debug, thiserror::Error)]
-pub enum SettleError {
-    /// The claim had passed to another attempt, and the row is as it was.
-    #[error("the claim had passed to another attempt")]
+pub enum FinishError {
+    /// Another attempt had claimed the delivery, so the row was not changed.
+    #[error("another attempt had claimed the delivery")]
     Overtaken,
     /// The operation did not succeed.
     #[error(transparent)]
     Failed(#[from] LedgerError),
 }
 
-/// Records which attempt has claimed which delivery. Every operation is atomic, and its caller may
-/// repeat it without harm.
+/// The record of which attempt has claimed which delivery. Every operation is atomic, and can be
+/// repeated without harm.
 pub trait Ledger {
     /// Claims the delivery if [`may_claim`] allows it.
     fn claim(
@@ -310,48 +316,49 @@ pub trait Ledger {
         attempt: Attempt,
     ) -> impl Future<Output = Result<ClaimResult, LedgerError>> + Send;
 
-    /// Takes the debounce lock of a claimed alert until `until`, if [`may_alert`] allows it.
+    /// Takes the debounce lock of a claimed alert until `until`, if [`may_publish`] allows it.
     fn lock_debounce(
         &self,
         claim: &Claim,
         key: &DebounceKey,
         now: Timestamp,
         until: Timestamp,
-    ) -> impl Future<Output = Result<MayAlert, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<MayPublish, LedgerError>> + Send;
 
     /// Takes a slot for the claim's alert if [`may_take_slot`] allows it. Returns whether the claim
     /// has the slot.
     fn take_slot(&self, claim: &Claim, slot: Slot) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
-    /// Records that the message is published, if [`may_settle`] allows it.
-    fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<(), SettleError>> + Send;
+    /// Records that the message has been published, if [`may_finish`] allows it.
+    fn complete(&self, claim: &Claim, receipt: &Receipt) -> impl Future<Output = Result<(), FinishError>> + Send;
 
-    /// Records that the alert is suppressed in favour of `holder`'s, if [`may_settle`] allows it.
+    /// Records that the alert is suppressed in favour of the alert of `holder`, if [`may_finish`]
+    /// allows it.
     fn debounce(
         &self,
         claim: &Claim,
         holder: &DeliveryId,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<(), SettleError>> + Send;
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
 
-    /// Records that the message is never published, and why, if [`may_settle`] allows it.
+    /// Records that the message will never be published, and why, if [`may_finish`] allows it.
     fn discard(
         &self,
         claim: &Claim,
         reason: &str,
         expires_at: Timestamp,
-    ) -> impl Future<Output = Result<(), SettleError>> + Send;
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
 
     /// Ends the claim's lease, so that another attempt can claim the delivery, and records the
-    /// error, if [`may_settle`] allows it.
+    /// error, if [`may_finish`] allows it.
     fn release(
         &self,
         claim: &Claim,
         now: Timestamp,
         error: &str,
-    ) -> impl Future<Output = Result<(), SettleError>> + Send;
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
 
-    /// Lists every pending delivery, also those that are claimed. If rows could not be listed, the
-    /// listing has an error instead of them.
+    /// Lists every pending delivery, including those whose lease has not expired. If rows cannot be
+    /// listed, the listing has an error in their place.
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send;
 }

@@ -1,4 +1,4 @@
-//! The topics in SNS. A message takes one `Publish` to its topic.
+//! The topics in SNS. Each message is one call of `Publish`.
 
 use aws_sdk_sns::Client;
 use aws_sdk_sns::types::MessageAttributeValue;
@@ -16,7 +16,7 @@ pub struct Topics {
     pub status: Option<String>,
 }
 
-/// Our topics in SNS.
+/// The two topics, with the client that publishes to them.
 #[derive(Debug, Clone)]
 pub struct Sns {
     client: Client,
@@ -24,7 +24,7 @@ pub struct Sns {
 }
 
 impl Sns {
-    /// Creates the client's view of these topics.
+    /// Creates a publisher for these topics.
     pub fn new(client: Client, topics: Topics) -> Self {
         Self { client, topics }
     }
@@ -34,7 +34,7 @@ impl Topic for Sns {
     async fn publish(&self, message: &Message) -> Result<String, TopicError> {
         let publish = self.client.publish();
         let publish = match message {
-            // It has no message attributes, because SNS drops them under `MessageStructure: json`.
+            // An alert has no message attributes: with `MessageStructure: json`, SNS drops them.
             Message::Alert { subject, body } => {
                 publish.topic_arn(&self.topics.alerts).subject(subject).message(body).message_structure("json")
             }
@@ -52,7 +52,7 @@ impl Topic for Sns {
             }
         };
         let published = publish.send().await.map_err(|error| TopicError::Failed(error.into()))?;
-        // The id only helps people to find a message, so an answer without one is a success too.
+        // The id only helps people to find a message, so an answer without an id is a success too.
         Ok(published.message_id.unwrap_or_default())
     }
 }

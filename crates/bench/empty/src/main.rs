@@ -1,4 +1,4 @@
-//! A function that only answers 200: the cost of Lambda's runtime for Rust by itself.
+//! A function that only answers 200. It shows the cost of Lambda's runtime for Rust alone.
 
 use lambda_http::{Error, Request, Response, run, service_fn};
 

@@ -1,8 +1,9 @@
 //! A function that makes the three AWS calls of an alert for every event, with constant input, and
-//! does nothing else: the least that an alert can cost with Lambda's runtime for Rust and the AWS SDK.
+//! does nothing else. It shows the least possible cost of an alert with Lambda's runtime for Rust
+//! and the AWS SDK.
 //!
-//! The SDK is configured as the functions configure it, and the input has the size of a real alert.
-//! There is no check of the signature, no rule, no row to read, no log line.
+//! The SDK has the functions' configuration, and the input has the size of a real alert. The
+//! function verifies no signature, applies no rule, reads no row, and writes no log line.
 
 use std::collections::HashMap;
 use std::env;
@@ -29,9 +30,9 @@ const OWNER: &str = "00000001-e9f4-11e8-9739-2dfe598c3fcd/0123456789abcdef";
 
 const SHA: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
-const SUBJECT: &str = "New opportunity: john-doe";
+const SUBJECT: &str = "New opportunity: John Doe";
 
-/// The message of the sample alert: a body for each protocol.
+/// The message of the sample alert, with a body for each protocol.
 const MESSAGE: &str = include_str!("message.json");
 
 const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
