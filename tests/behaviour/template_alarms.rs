@@ -111,8 +111,8 @@ fn alarms() -> BTreeMap<String, Value> {
     resources_of("AWS::CloudWatch::Alarm")
 }
 
-/// Returns the dashboard's body with everything that parameters can add to it. `detailed` is whether
-/// it reads the detailed metrics.
+/// Returns the dashboard's body with everything that parameters can add to it. `detailed` is
+/// whether it reads the detailed metrics.
 fn dashboard(detailed: bool) -> String {
     let body = &resource("Dashboard")["Properties"]["DashboardBody"];
     let mut whole = body[0].as_str().unwrap().to_owned();
@@ -282,8 +282,8 @@ fn one_unexpected_event_alarms_and_the_mail_knows_each_kind() {
     }
 }
 
-// A wrong payload is not the fault of the deployed version. So the mail advises another version only
-// after the condition for it.
+// A wrong payload is not the fault of the deployed version. So the mail advises another version
+// only after the condition for it.
 #[test]
 fn the_errors_mail_advises_another_version_last() {
     let errors = mail("ErrorsAlarm");

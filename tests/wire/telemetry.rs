@@ -719,7 +719,8 @@ async fn redrives_of_every_kind() -> String {
     let debounce = vec![("DEBOUNCE_MINUTES", "5".into())];
     let stream = vec![("STATUS_TOPIC_ARN", format!("{TOPIC}-status"))];
     let mut function = Lambda::start([environment(&world.aws), debounce.clone(), stream].concat(), TIMEOUT).await;
-    // The first alert is debounced by the second one, and the stream is off when its message is due.
+    // The first alert is debounced by the second one, and the stream is off when its message is
+    // due.
     world.aws.next("quiet", Fault::Refused(400));
     world.aws.next("status publish", Fault::Refused(403));
     for (event, status) in [("evt_1", 503), ("evt_2", 200)] {
@@ -796,8 +797,8 @@ fn asked_for(query: &str) -> BTreeSet<String> {
     asked.map(str::to_owned).collect()
 }
 
-/// Returns the queries of the dashboard without the source, by their titles. All read the log of the
-/// webhook function.
+/// Returns the queries of the dashboard without the source, by their titles. All read the log of
+/// the webhook function.
 fn dashboard_queries() -> Vec<(String, String)> {
     let body = &resource("Dashboard")["Properties"]["DashboardBody"];
     let widgets = format!("[{}]", body[1]["Details"][2].as_str().unwrap());

@@ -35,8 +35,8 @@ SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLIO
 ALARM_METRICS, STREAM_ALARM_METRICS = 14, 8
 SILENCE_ALARM_METRICS = 3
 
-# With DetailedMetrics: 10 statuses, 7 reasons and the time to alert. With steady traffic, the reasons
-# are rare, and so is one of the statuses.
+# With DetailedMetrics: 10 statuses, 7 reasons and the time to alert. With steady traffic, the
+# reasons are rare, and so is one of the statuses.
 DETAILED_METRICS, HOURLY_METRICS = 18, 10
 DASHBOARD_QUERIES = 4  # of the webhook function's log, without DetailedMetrics
 
@@ -311,9 +311,9 @@ def stream():
     slot, debounced = cents(WRITE_UNIT * MILLION), cents(LOCK_WRITES * WRITE_UNIT * MILLION)
     return (
         f"{markdown(of_the_stream())}\n"
-        "With the stream off, a change that needs no alert makes no call to AWS. With the stream on, it makes\n"
-        "three: claim, publish, complete. A duplicate makes one. If an alert is due as well, a million of both\n"
-        f"are {alert} more, and four calls more at the same time.\n"
+        "With the stream off, a change that needs no alert makes no call to AWS. With the stream on, it\n"
+        "makes three: claim, publish, complete. A duplicate makes one. If an alert is due as well, a\n"
+        f"million of both are {alert} more, and four calls more at the same time.\n"
         "\n"
         f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {slot} for a million. With\n"
         f"`DebounceMinutes`, an alert is one call and {LOCK_WRITES} write unit more, {debounced} for a million.\n"
