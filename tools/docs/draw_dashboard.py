@@ -59,10 +59,10 @@ class Week:
         (
             "13",
             "mismatch",
-            "no signing secret of this endpoint made this signature; compare the secret with the one SendPilot shows",
+            "the signature matches no signing secret of this endpoint; compare the secret with the one SendPilot shows",
         ),
-        ("9", "missing", "the request carries no svix-signature or webhook-signature header"),
-        ("4", "route", "webhooks are received at POST /webhooks/sendpilot"),
+        ("9", "missing", "the request has no svix-signature or webhook-signature header"),
+        ("4", "route", "send webhooks to POST /webhooks/sendpilot"),
     )
 
     def __init__(self):

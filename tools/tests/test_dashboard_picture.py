@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from draw_dashboard import EM, PICTURE, TEMPLATE, Week, dashboard, picture
+from draw_dashboard import EM, PICTURE, ROOT, TEMPLATE, Week, dashboard, picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 BODY = dashboard(TEMPLATE.read_text("utf-8"))
@@ -55,3 +55,10 @@ def test_no_text_overlaps_another_or_leaves_its_widget(drawn):
         if one[1] < other[3] and other[1] < one[3] and one[2] < other[4] and other[2] < one[4]
     ]
     assert overlapping == []
+
+
+def test_the_rejections_are_those_of_the_code():
+    code = "".join(
+        (ROOT / "src" / file).read_text("utf-8") for file in ("sendpilot/signature.rs", "webhook/response.rs")
+    )
+    assert [detail for *_, detail in Week.REJECTED if detail not in code] == []
