@@ -21,8 +21,8 @@ use crate::secrets::signing::{SecretError, Secrets};
 pub struct Config {
     /// `ALERTS_TABLE_NAME`: the ledger's table.
     pub table_name: String,
-    /// `ALERTS_TOPIC_ARN`: the alerts topic. `STATUS_TOPIC_ARN`: the topic of the lead status stream.
-    /// Without it the stream is off.
+    /// `ALERTS_TOPIC_ARN`: the alerts topic. `STATUS_TOPIC_ARN`: the topic of the lead status
+    /// stream. Without it the stream is off.
     pub topics: Topics,
     /// `RETENTION_DAYS`: how long a published row is kept, and so how long a repeated event is
     /// recognised as a duplicate. 30 days by default, and at least 2: Svix, which delivers for
@@ -67,6 +67,9 @@ pub enum ConfigError {
     /// Not a number of days.
     #[error("RETENTION_DAYS must be a whole number from 2 to 3650")]
     RetentionDays,
+    /// Neither yes nor no.
+    #[error("DETAILED_METRICS must be yes or no")]
+    DetailedMetrics,
     /// No secret. Without one the function could not verify a request.
     #[error("neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set; one of them must be")]
     NoSecret,
@@ -113,9 +116,9 @@ impl Config {
         }
     }
 
-    /// Reads the rules, which only the webhook function needs: `ALERT_STATUSES`, a list with commas,
-    /// by default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; and `STATUS_PIPELINE`,
-    /// as [`Pipeline::parse`] reads it, by default SendPilot's example.
+    /// Reads the rules, which only the webhook function needs: `ALERT_STATUSES`, a list with
+    /// commas, by default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; and
+    /// `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it, by default SendPilot's example.
     ///
     /// # Errors
     /// With the first that is unusable, and its entry that is.
@@ -153,14 +156,28 @@ pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, Confi
     }
 }
 
-/// The level below which log lines are dropped: Lambda sets `AWS_LAMBDA_LOG_LEVEL` from the function's logging
-/// configuration. Never below INFO, where the SDK and the runtime would write bodies.
+/// Reads `DETAILED_METRICS`, which only the webhook function needs: whether to send the metrics
+/// that only the dashboard reads. By default `no`.
+///
+/// # Errors
+/// If it is neither `yes` nor `no`.
+pub fn detailed_metrics(variable: impl Fn(&str) -> Option<String>) -> Result<bool, ConfigError> {
+    match set(&variable, "DETAILED_METRICS").as_deref() {
+        Some("yes") => Ok(true),
+        Some("no") | None => Ok(false),
+        Some(_) => Err(ConfigError::DetailedMetrics),
+    }
+}
+
+/// Returns the level below which log lines are dropped. Lambda sets `AWS_LAMBDA_LOG_LEVEL` from the
+/// function's logging configuration. The level is never below INFO, where the SDK and the runtime
+/// would write bodies.
 pub fn log_level(variable: impl Fn(&str) -> Option<String>) -> Level {
     let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok());
     level.unwrap_or(Level::INFO).min(Level::INFO)
 }
 
-/// The function's name, by which its metrics are told from those of others. Lambda sets it.
+/// Returns the function's name, which Lambda sets. It is the dimension of the function's metrics.
 pub fn function_name(variable: impl Fn(&str) -> Option<String>) -> String {
     set(&variable, "AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "unnamed".into())
 }

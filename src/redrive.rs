@@ -1,5 +1,5 @@
-//! Publishes pending deliveries. Every minute, lists those whose lease has expired, claims each, and
-//! publishes it.
+//! Publishes pending deliveries. Every minute, lists those whose lease has expired, claims each,
+//! and publishes it.
 //!
 //! A delivery is due some time after its last attempt: the more attempts it took, the longer it
 //! waits, up to [`LONGEST_WAIT`]. So a delivery that cannot be published costs little. The redrive
@@ -12,7 +12,8 @@
 //! without an answer takes as long as hundreds with one.
 //!
 //! If alerts are paced, a run publishes them in the same slots as the webhook function
-//! ([`crate::delivery::pace`]). The runs overlap a little, so a backlog drains at the configured rate.
+//! ([`crate::delivery::pace`]). The runs overlap a little, so a backlog drains at the configured
+//! rate.
 //!
 //! The wait binds only the redrive. If SendPilot sends the event again meanwhile, the webhook
 //! function publishes its message at once.
@@ -46,9 +47,9 @@ pub const DELIVERY_TIME: Duration = Duration::from_secs(12);
 /// release its whole backlog.
 const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Alerts attempted at the same time. Without a pace, an alert makes three calls, about 30 ms in all.
-/// So four workers publish 133 alerts a second. Together with [`STREAM_WORKERS`], the rate stays
-/// below SNS's lowest regional quota, 300 publishes a second.
+/// Alerts attempted at the same time. Without a pace, an alert makes three calls, about 30 ms in
+/// all. So four workers publish 133 alerts a second. Together with [`STREAM_WORKERS`], the rate
+/// stays below SNS's lowest regional quota, 300 publishes a second.
 pub const ALERT_WORKERS: usize = 4;
 
 /// Messages to the lead status stream attempted at the same time.
@@ -69,22 +70,22 @@ const MAX_DUE: usize = 50_000;
 /// The redrive.
 #[derive(Debug)]
 pub struct Redrive<L, T> {
-    /// Has the ledger of pending deliveries, and takes them to their topics.
+    /// The relay, with the ledger of pending deliveries.
     pub relay: Relay<L, T>,
-    /// Writes one line per run.
+    /// The telemetry, which writes one log line per run.
     pub telemetry: Telemetry,
 }
 
-/// Which deliveries a run takes up.
+/// The choice of deliveries for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
-    /// Those whose wait is over.
+    /// Deliveries whose wait is over.
     Patient,
-    /// All whose last attempt is over.
+    /// All deliveries whose last attempt is over.
     AtOnce,
 }
 
-/// What a run found and did.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -160,20 +161,10 @@ impl Report {
         line.field("oldestStreamPendingAgeSeconds", self.oldest_stream_pending_age_seconds);
         line.field("failure", failure.map(|failure| chain(failure)));
         if scanned > 0 {
-            line.add(Metric::Scanned, scanned);
-            line.add(Metric::Published, published);
-            line.add(Metric::Duplicates, duplicates);
-            if !is_zero(&debounced) {
-                line.add(Metric::Debounced, debounced);
-            }
-            line.add(Metric::StillPending, still_pending);
             line.add(Metric::OldestPendingAge, self.oldest_pending_age_seconds);
         }
         if let Some(age) = self.oldest_stream_pending_age_seconds {
             line.add(Metric::OldestStreamPendingAge, age);
-        }
-        if failure.is_some() {
-            line.count(Metric::Incomplete);
         }
     }
 }
@@ -182,7 +173,7 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Why a run does not know all pending deliveries.
+/// The error of a run that could not list all pending deliveries.
 #[derive(Debug, thiserror::Error)]
 #[error("the listing of what is pending is incomplete")]
 pub struct Incomplete(#[source] LedgerError);
@@ -289,7 +280,8 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     }
 }
 
-/// Writes the line of one delivery. The times have the names of the webhook function's metrics.
+/// Writes the log line of one delivery. The times have the names that the webhook function's log
+/// line has.
 fn log(pending: &Pending, Delivered { outcome, attempts, timings }: &Delivered, request_id: &str) {
     let Timings { claim, pace, publish, complete } = *timings;
     let failure = outcome.failure();

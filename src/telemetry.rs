@@ -1,13 +1,17 @@
-//! Writes one line of JSON per invocation: what happened, under which ids, why, how fast, and the
-//! metrics. A line never has a body, a LinkedIn URL, a lead's id or a secret.
+//! Writes one JSON log line per invocation: the outcome, the ids, the reason, the durations and the
+//! metrics. A log line never has a body, a LinkedIn URL, a lead's id or a secret.
 //!
-//! A line with metrics is a document of CloudWatch's embedded metric format: `_aws` names the
-//! members of the line that are metrics, and those that are their dimensions. So metrics need no
-//! call. Dimensions take few values, because each combination of values is a metric that costs
-//! money.
+//! A log line with metrics is a document of CloudWatch's embedded metric format. Its member `_aws`
+//! names the members that are metrics and the members that are their dimensions. So a metric needs
+//! no call to AWS.
 //!
-//! The crate `metrique` does this as fast. For one kind of line it would add 41 crates to the lock
-//! file and triple the bytes.
+//! CloudWatch bills each metric, and each value of a dimension, for every hour in which it comes.
+//! So by default a log line carries only metrics that an alarm reads, and a healthy hour has none
+//! of them. Logs Insights reads everything else from the log. With `DETAILED_METRICS=yes`, the log
+//! lines also carry the metrics that the dashboard shows.
+//!
+//! The crate `metrique` does this as fast. For one kind of log line it would add 41 crates to the
+//! lock file and triple the bytes.
 
 use std::error::Error;
 use std::io::{Write, stdout};
@@ -32,114 +36,91 @@ pub const NAMESPACE: &str = "OpportunityAlerts";
 /// The dimension of every metric: the function that sends it.
 pub const FUNCTION_NAME: &str = "FunctionName";
 
-// A macro, because constants would need a second list of themselves for `ALL`.
-macro_rules! metrics {
-    ($($(#[$doc:meta])* $name:ident $unit:ident $(by $dimension:ident)?,)*) => {
-        /// A metric. Its name is that of the answer that it counts, or of the step that it times,
-        /// unless its doc comment says more.
-        #[allow(missing_docs, reason = "the names of answers and steps say what they count")]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Metric {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl Metric {
-            /// All metrics.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The name in CloudWatch.
-            pub fn name(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-
-            /// The unit in CloudWatch.
-            pub fn unit(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($unit),)*
-                }
-            }
-
-            /// The dimension that the metric has beside [`FUNCTION_NAME`].
-            pub fn dimension(self) -> Option<&'static str> {
-                match self {
-                    $(Self::$name => None$(.or(Some(stringify!($dimension))))?,)*
-                }
-            }
-        }
-    };
-}
-
-metrics! {
-    Alerted Count,
-    /// A published message to the lead status stream, also if an alert was due too.
-    Streamed Count,
-    /// A message to the lead status stream that is claimed and left to the redrive, also if an
-    /// alert was due too.
-    StreamPending Count,
-    /// A suppressed alert, also in a run of the redrive.
-    Debounced Count,
-    Duplicate Count,
-    Ignored Count,
-    InProgress Count,
-    /// A request answered 503, for whatever reason.
-    Unavailable Count,
+/// A metric. Its name in CloudWatch is the variant's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// Age of the oldest alert that is pending after a run of the redrive, since its first claim. A
+    /// run that listed no pending delivery does not send it.
+    OldestPendingAge,
+    /// The same for messages to the lead status stream, from a run that listed one.
+    OldestStreamPendingAge,
+    /// A request that no signing secret of ours has signed.
+    SignatureMismatch,
+    /// A request with a valid signature that this version does not expect: refused, of an unknown
+    /// event type, or with a body mismatch. The log line says which.
+    UnexpectedEvent,
     /// A request answered 503 only because no slot was free for its alert. The redrive publishes
     /// the alert.
-    NoSlot Count,
-    Malformed Count,
-    Unauthorized Count,
-    NotFound Count,
-    MethodNotAllowed Count,
-    TooLarge Count,
-    /// A request with a valid signature, whose event could be read and was not refused.
-    Genuine Count,
-    /// A request with a valid signature that was refused for good, because of its event or its
-    /// timestamp.
-    GenuineRejected Count,
-    /// A genuine event of an unknown type, whose kind the shape of its `data` decided.
-    RenamedEvents Count,
-    /// An event for which an alert is due, whatever becomes of the alert.
-    Opportunities Count,
-    /// A request that was refused for good, by the answer's `reason`.
-    Rejected Count by Reason,
-    /// A genuine change to a status of [`sendpilot_events::STATUSES`], or to `OTHER`.
-    StatusChanges Count by NewStatus,
-    ClaimTime Milliseconds,
-    PublishTime Milliseconds,
-    CompleteTime Milliseconds,
-    /// From the moment that the event names to the publish.
-    TimeToAlert Milliseconds,
-    /// The first invocation of a process.
-    ColdStart Count,
-    /// A body mismatch: an event whose id already belongs to another fact. It gets a delivery of
-    /// its own.
-    OtherBody Count,
+    NoSlot,
     /// A request that cannot be verified, because our own secret cannot be read or used. While the
     /// current version of the secret is refused, every request.
-    SecretUnreadable Count,
-    /// A panic.
-    Crashed Count,
-    /// Pending deliveries that a run of the redrive listed.
-    Scanned Count,
-    /// Those that the run published.
-    Published Count,
-    /// Those that another attempt had published since they were listed.
-    Duplicates Count,
-    /// Those that are pending after the run.
-    StillPending Count,
-    /// Age of the oldest alert that is pending after the run, since its first claim.
-    OldestPendingAge Seconds,
-    /// The same for messages to the lead status stream, from a run that listed one.
-    OldestStreamPendingAge Seconds,
-    /// A run of the redrive that does not know all pending deliveries.
-    Incomplete Count,
+    SecretUnreadable,
+    /// Detailed: the time from the moment that the event names to the publish of its alert.
+    TimeToAlert,
+    /// Detailed: a genuine change to a status of [`sendpilot_events::STATUSES`], or to `OTHER`.
+    StatusChanges,
+    /// Detailed: a request that was refused for good, by the answer's `reason`.
+    Rejected,
 }
 
-/// Sends every line of the process to standard output, also the SDK's, the runtime's and a panic's.
-/// Each is one JSON object with an RFC 3339 `timestamp` and a `level`, because Lambda files a line
-/// without them as INFO. `level` does not drop the line of an invocation, because it has metrics.
+impl Metric {
+    /// All metrics.
+    pub const ALL: [Self; 9] = [
+        Self::OldestPendingAge,
+        Self::OldestStreamPendingAge,
+        Self::SignatureMismatch,
+        Self::UnexpectedEvent,
+        Self::NoSlot,
+        Self::SecretUnreadable,
+        Self::TimeToAlert,
+        Self::StatusChanges,
+        Self::Rejected,
+    ];
+
+    /// Returns the name in CloudWatch.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OldestPendingAge => "OldestPendingAge",
+            Self::OldestStreamPendingAge => "OldestStreamPendingAge",
+            Self::SignatureMismatch => "SignatureMismatch",
+            Self::UnexpectedEvent => "UnexpectedEvent",
+            Self::NoSlot => "NoSlot",
+            Self::SecretUnreadable => "SecretUnreadable",
+            Self::TimeToAlert => "TimeToAlert",
+            Self::StatusChanges => "StatusChanges",
+            Self::Rejected => "Rejected",
+        }
+    }
+
+    /// Returns the unit in CloudWatch.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::OldestPendingAge | Self::OldestStreamPendingAge => "Seconds",
+            Self::TimeToAlert => "Milliseconds",
+            _ => "Count",
+        }
+    }
+
+    /// Returns the dimension that the metric has beside [`FUNCTION_NAME`].
+    pub fn dimension(self) -> Option<&'static str> {
+        match self {
+            Self::StatusChanges => Some("NewStatus"),
+            Self::Rejected => Some("Reason"),
+            _ => None,
+        }
+    }
+
+    /// Returns whether only the dashboard reads the metric. Such a metric is sent only with
+    /// `DETAILED_METRICS=yes`.
+    pub fn is_detailed(self) -> bool {
+        matches!(self, Self::TimeToAlert | Self::StatusChanges | Self::Rejected)
+    }
+}
+
+/// Sends every log line of the process to standard output, also the SDK's, the runtime's and a
+/// panic's. Each is one JSON object with an RFC 3339 `timestamp` and a `level`, because Lambda
+/// files a line without them as INFO. `level` does not drop the log line of an invocation, because
+/// it may carry metrics.
 pub fn init(function_name: String, level: Level) -> Telemetry {
     tracing_subscriber::fmt()
         .json()
@@ -154,11 +135,13 @@ pub fn init(function_name: String, level: Level) -> Telemetry {
     telemetry
 }
 
-/// Writes the lines of one process.
+/// Writes the log lines of one process.
 #[derive(Debug)]
 pub struct Telemetry {
     function_name: Arc<str>,
     write: fn(&str),
+    /// Whether to send the detailed metrics too.
+    detailed: bool,
     /// Whether the process has had no invocation.
     cold: AtomicBool,
     /// The running invocation. The line of a panic names it.
@@ -166,33 +149,45 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Creates the telemetry of the function with this name. `write` writes a line.
+    /// Creates the telemetry of the function with this name. `write` writes a log line.
     pub fn new(function_name: String, write: fn(&str)) -> Self {
-        Self { function_name: function_name.into(), write, cold: AtomicBool::new(true), request_id: Arc::default() }
+        Self {
+            function_name: function_name.into(),
+            write,
+            detailed: false,
+            cold: AtomicBool::new(true),
+            request_id: Arc::default(),
+        }
     }
 
-    /// Installs a panic hook that writes one line. The line has only the place of the panic, because
-    /// its text may contain personal data. A release build aborts after it.
+    /// Sets whether the log lines carry the detailed metrics too. By default they do not.
+    #[must_use]
+    pub fn detailed(self, detailed: bool) -> Self {
+        Self { detailed, ..self }
+    }
+
+    /// Installs a panic hook that writes one log line. It has only the place of the panic, because
+    /// the panic's text may contain personal data. A release build aborts after it.
     pub fn on_panic(&self) {
         let (function_name, write, current) = (self.function_name.clone(), self.write, self.request_id.clone());
         set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
             let request_id = current.try_lock().ok().and_then(|id| id.clone());
             let mut line = LogLine::new("crash", request_id, function_name.clone());
             line.field("location", panic.location().map(ToString::to_string));
-            line.count(Metric::Crashed);
             write(&line.text(Level::ERROR, SystemTime::now().into()));
         }));
     }
 
-    /// Begins the line of an invocation. `name` is its kind, `request_id` Lambda's id.
+    /// Begins the log line of an invocation. `name` is its kind, `request_id` Lambda's id.
     pub fn begin(&self, name: &'static str, request_id: &str) -> LogLine {
         self.now_in(Some(request_id.to_owned()));
         let mut line = LogLine::new(name, Some(request_id.to_owned()), self.function_name.clone());
         line.cold = self.cold.swap(false, Ordering::Relaxed);
+        line.detailed = self.detailed;
         line
     }
 
-    /// Writes the line.
+    /// Writes the log line.
     pub fn end(&self, line: LogLine, level: Level, now: Timestamp) {
         (self.write)(&line.text(level, now));
         self.now_in(None);
@@ -205,14 +200,15 @@ impl Telemetry {
     }
 }
 
-/// The line of one invocation, before it is written.
+/// The log line of one invocation, before it is written.
 #[derive(Debug)]
-#[must_use = "the line is not written yet"]
+#[must_use = "the log line is not written yet"]
 pub struct LogLine {
     name: &'static str,
     request_id: Option<String>,
     function_name: Arc<str>,
     cold: bool,
+    detailed: bool,
     fields: Vec<(&'static str, Value)>,
     samples: Vec<Sample>,
 }
@@ -227,7 +223,7 @@ struct Sample {
 
 impl LogLine {
     fn new(name: &'static str, request_id: Option<String>, function_name: Arc<str>) -> Self {
-        Self { name, request_id, function_name, cold: false, fields: Vec::new(), samples: Vec::new() }
+        Self { name, request_id, function_name, cold: false, detailed: false, fields: Vec::new(), samples: Vec::new() }
     }
 
     /// Adds a field. Null is left out.
@@ -235,40 +231,41 @@ impl LogLine {
         self.fields.push((name, value.into()));
     }
 
+    /// Adds a duration in milliseconds as a field, if there is one.
+    pub fn time(&mut self, name: &'static str, span: Option<Duration>) {
+        self.field(name, span.map(millis));
+    }
+
     /// Adds 1 to a metric.
     pub fn count(&mut self, metric: Metric) {
         self.add(metric, 1);
     }
 
-    /// Adds 1 to a metric, with this value of its own dimension.
+    /// Adds 1 to a metric with a dimension of its own. Does nothing without the detailed metrics,
+    /// because another field has the same fact.
     pub(crate) fn count_by(&mut self, metric: Metric, value: &'static str) {
-        self.samples.push(Sample { metric, value: 1, by: Some(value) });
+        if self.detailed {
+            self.samples.push(Sample { metric, value: 1, by: Some(value) });
+        }
     }
 
-    /// Adds a value to a metric.
+    /// Adds a value to a metric. Without the detailed metrics, the value of a detailed one is only
+    /// a field.
     pub fn add(&mut self, metric: Metric, value: u64) {
-        self.samples.push(Sample { metric, value, by: None });
-    }
-
-    /// Adds a duration to a metric, if there is one.
-    pub fn time(&mut self, metric: Metric, span: Option<Duration>) {
-        if let Some(span) = span {
-            self.add(metric, millis(span));
+        if metric.is_detailed() && !self.detailed {
+            self.field(metric.name(), value);
+        } else {
+            self.samples.push(Sample { metric, value, by: None });
         }
     }
 
     #[expect(clippy::expect_used, reason = "strings, numbers and booleans under text names always serialize to JSON")]
-    fn text(mut self, level: Level, now: Timestamp) -> String {
-        // CloudWatch bills a metric for every hour in which it has a value. So a cold start alone
-        // adds no metric to a line.
-        if self.cold && !self.samples.is_empty() {
-            self.count(Metric::ColdStart);
-        }
+    fn text(self, level: Level, now: Timestamp) -> String {
         serde_json::to_string(&Written { line: &self, level, now }).expect("a line is JSON")
     }
 }
 
-/// A line with the moment in which it is written.
+/// A log line with the moment in which it is written.
 struct Written<'a> {
     line: &'a LogLine,
     level: Level,
@@ -289,6 +286,9 @@ impl Serialize for Written<'_> {
             map.serialize_entry(name, value)?;
         }
         map.serialize_entry("coldStart", &line.cold)?;
+        if line.samples.is_empty() {
+            return map.end();
+        }
         map.serialize_entry(FUNCTION_NAME, &*line.function_name)?;
         for sample in &line.samples {
             if let Some((dimension, value)) = sample.dimension() {
@@ -296,9 +296,7 @@ impl Serialize for Written<'_> {
             }
             map.serialize_entry(sample.metric.name(), &sample.value)?;
         }
-        if !line.samples.is_empty() {
-            map.serialize_entry("_aws", &Metadata::of(&line.samples, *now))?;
-        }
+        map.serialize_entry("_aws", &Metadata::new(&line.samples, *now))?;
         map.end()
     }
 }
@@ -309,7 +307,7 @@ impl Sample {
     }
 }
 
-/// Tells CloudWatch which members of a line are metrics.
+/// The member `_aws`, by which CloudWatch finds the metrics in a log line.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metadata {
@@ -317,7 +315,7 @@ struct Metadata {
     cloud_watch_metrics: Vec<Directive>,
 }
 
-/// Metrics of the same dimensions.
+/// Metrics with the same dimensions.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Directive {
@@ -334,7 +332,7 @@ struct Definition {
 }
 
 impl Metadata {
-    fn of(samples: &[Sample], now: Timestamp) -> Self {
+    fn new(samples: &[Sample], now: Timestamp) -> Self {
         let mut directives: Vec<Directive> = Vec::new();
         for sample in samples {
             let own = sample.dimension().map(|(name, _)| name);
@@ -349,8 +347,8 @@ impl Metadata {
     }
 }
 
-/// Writes the last line of a function that cannot start or continue. Returns the exit status that
-/// makes Lambda start another process.
+/// Writes the last log line of a function that cannot start or continue. Returns the exit status
+/// that makes Lambda start another process.
 pub fn exit(result: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

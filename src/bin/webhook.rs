@@ -26,6 +26,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let config = config::Config::read(&variable)?;
     let rules = config.rules(&variable)?;
     let secret = config::secret(&variable)?;
+    let telemetry = telemetry.detailed(config::detailed_metrics(&variable)?);
     let aws = Aws::read(&variable)?;
     if let Source::Stored(_) = secret {
         // The connections are opened while the start waits for the secret.

@@ -25,26 +25,26 @@ use crate::webhook::response::{Answer, MAX_BODY};
 /// The path of SendPilot's webhooks.
 pub const PATH: &str = "/webhooks/sendpilot";
 
-/// Maximum number of ids of its own that an event tries if its id belongs to another fact.
+/// Maximum number of derived ids that an event tries if its id belongs to another fact.
 const MAX_OWN_IDS: usize = 4;
 
 /// The receiver.
 #[derive(Debug)]
 pub struct Webhook<L, T> {
-    /// The secrets that may have signed a request.
+    /// The signing secrets.
     pub keyring: Keyring,
-    /// Decide which deliveries an event needs.
+    /// The rules that decide which deliveries an event needs.
     pub rules: Rules,
-    /// Takes deliveries to their topics.
+    /// The relay that claims and publishes deliveries.
     pub relay: Relay<L, T>,
-    /// Writes one line per invocation.
+    /// The telemetry, which writes one log line per invocation.
     pub telemetry: Telemetry,
 }
 
-/// A handled request: its answer, and what its line says besides.
+/// A handled request: its answer, and the other facts of its log line.
 pub(super) struct Handled {
     pub(super) answer: Answer,
-    /// The event, once it is known and genuine.
+    /// The event, after it was verified and read.
     pub(super) event: Option<Event>,
     /// The alert, if one was due.
     pub(super) alert: Option<Part>,
@@ -58,7 +58,7 @@ pub(super) struct Part {
     pub(super) answer: Answer,
     pub(super) delivered: Delivered,
     /// Whether the event's id belongs to another fact.
-    pub(super) other_content: bool,
+    pub(super) body_mismatch: bool,
 }
 
 impl From<Answer> for Handled {
@@ -68,7 +68,7 @@ impl From<Answer> for Handled {
 }
 
 impl<L: Ledger, T: Topic> Webhook<L, T> {
-    /// Handles one request, writes its line, and returns its answer.
+    /// Handles one request, writes its log line, and returns its answer.
     pub async fn respond(&self, request: &Request, invocation: &Invocation) -> Response<String> {
         let mut line = self.telemetry.begin("webhook", invocation.request_id());
         let handled = self.handle(request, invocation).await;
@@ -134,29 +134,29 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         Handled { answer, event: Some(event), alert, status }
     }
 
-    /// Attempts one delivery. If the event's id already belongs to another fact, attempts it under
-    /// an id of this fact's own, which is the same on every retry. So no lead is lost if SendPilot
-    /// uses an id twice.
+    /// Attempts one delivery. If the event's id already belongs to another fact, attempts the
+    /// delivery under a derived id, which is the same on every retry. So no lead is lost if
+    /// SendPilot uses an id twice.
     ///
-    /// An event may have come with that very id. Then the hash is appended once more.
+    /// If the derived id belongs to another fact too, the hash is appended again.
     async fn attempt(&self, event: &Event, delivery: Delivery, invocation: &Invocation) -> Part {
         let is_stream = delivery.id.is_for_stream();
         let hash = format!("~{:.16}", delivery.content_sha256);
         let mut delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
-        let mut other_content = false;
+        let mut body_mismatch = false;
         let mut event = Cow::Borrowed(event);
         for _ in 0..MAX_OWN_IDS {
             if !matches!(delivered.outcome, Outcome::Refused(Refusal::BodyMismatch)) {
                 break;
             }
-            other_content = true;
+            body_mismatch = true;
             event.to_mut().id.get_or_insert_default().push_str(&hash);
             // The rules decide alike for the same event, so this never breaks.
             let Ok(due) = self.rules.due(&event) else { break };
             let Some(delivery) = (if is_stream { due.status } else { due.alert }) else { break };
             delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
         }
-        Part { answer: Answer::from_delivery(&delivered.outcome, is_stream, invocation), delivered, other_content }
+        Part { answer: Answer::from_delivery(&delivered.outcome, is_stream, invocation), delivered, body_mismatch }
     }
 
     /// Verifies the signature. If none of our secrets made it, SendPilot may already use a new
@@ -187,9 +187,9 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
     }
 }
 
-/// Whether a path is [`PATH`], with or without one slash after it. API Gateway sends both to the
-/// same route, as its users report (aws-powertools/powertools-lambda-python, issue 1552 and pull
-/// request 1577).
+/// Returns whether a path is [`PATH`], with or without one slash after it. API Gateway sends both
+/// to the same route, as its users report (aws-powertools/powertools-lambda-python, issue 1552 and
+/// pull request 1577).
 fn is_path(path: &str) -> bool {
     path.strip_suffix('/').unwrap_or(path) == PATH
 }

@@ -1,4 +1,4 @@
-//! The line of one request: what came, the answer, the durations, and the metrics.
+//! The log line of one request: the event, the answer, the durations and the metrics.
 
 use std::time::Duration;
 
@@ -10,21 +10,22 @@ use crate::sendpilot::event::{Kind, StatusChange};
 use crate::telemetry::{LogLine, Metric};
 use crate::timestamp::{Timestamp, millis};
 use crate::webhook::handler::{Handled, Part};
-use crate::webhook::response::{Answer, Row};
+use crate::webhook::response::Row;
 
-/// Longest text from outside in a line, in characters. SendPilot's documented texts have half of it.
+/// Longest text from outside in a log line, in characters. SendPilot's longest documented text has
+/// half of it.
 const MAX_TEXT: usize = 64;
 
-/// The highest age that is measured. SendPilot gives up after 77 minutes, so an older event is a
-/// sample that somebody sent by hand.
+/// The highest age of an event whose time to alert is measured. SendPilot gives up after 77
+/// minutes, so an older event is a sample that someone sent by hand.
 const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Handled {
-    /// Returns the level of the line: an error if we failed, a warning if the sender did or
+    /// Returns the level of the log line: an error if we failed, a warning if the sender failed or
     /// something is unusual.
     pub(super) fn level(&self) -> Level {
         let status = self.answer.row().status;
-        let is_unusual = |part: &Part| part.other_content || part.delivered.outcome.failure().is_some();
+        let is_unusual = |part: &Part| part.body_mismatch || part.delivered.outcome.failure().is_some();
         if status.is_server_error() && !self.only_lacks_a_slot() {
             Level::ERROR
         } else if status.is_client_error() || self.renamed().is_some() || self.parts().any(is_unusual) {
@@ -34,7 +35,7 @@ impl Handled {
         }
     }
 
-    /// Adds the request to its line. `took` is the time that the request has taken.
+    /// Adds the request to its log line. `took` is the time that the request has taken.
     pub(super) fn describe(&self, line: &mut LogLine, took: Duration) {
         let Row { status, outcome, reason, detail, .. } = self.answer.row();
         line.field("outcome", outcome);
@@ -57,11 +58,15 @@ impl Handled {
             line.field("streamFailure", status.delivered.outcome.failure());
         }
         if let Some(Part { delivered, .. }) = self.parts().next() {
+            let Timings { claim, pace, publish, complete } = delivered.timings;
             line.field("attempts", delivered.attempts);
-            line.field("PaceTime", delivered.timings.pace.map(millis));
+            line.time("ClaimTime", claim);
+            line.time("PaceTime", pace);
+            line.time("PublishTime", publish);
+            line.time("CompleteTime", complete);
             line.field("failure", delivered.outcome.failure());
         }
-        line.field("otherBody", self.other_content().then_some("the same event id came with other content"));
+        line.field("bodyMismatch", self.body_mismatch().then_some("the same event id came with other content"));
         line.field("durationMs", millis(took));
         self.measure(line);
     }
@@ -71,63 +76,45 @@ impl Handled {
         self.alert.iter().chain(&self.status)
     }
 
-    fn other_content(&self) -> bool {
-        self.parts().any(|part| part.other_content)
+    fn body_mismatch(&self) -> bool {
+        self.parts().any(|part| part.body_mismatch)
     }
 
     fn measure(&self, line: &mut LogLine) {
-        let Row { metric, reason, .. } = self.answer.row();
-        line.count(metric);
-        // If the message to the stream is the only delivery, the answer's own metric counts it.
-        if let (Some(_), Some(Part { answer: stream @ (Answer::Streamed | Answer::Pending), .. })) =
-            (&self.alert, &self.status)
-        {
-            line.count(stream.row().metric);
+        let reason = self.answer.row().reason;
+        if let Some(reason) = reason {
+            line.count_by(Metric::Rejected, reason);
+        }
+        if reason == Some("mismatch") {
+            line.count(Metric::SignatureMismatch);
+        }
+        // Both reasons are checked only after the signature, so a stranger cannot cause them.
+        if matches!(reason, Some("body" | "stale")) || self.renamed().is_some() || self.body_mismatch() {
+            line.count(Metric::UnexpectedEvent);
         }
         if self.only_lacks_a_slot() {
             line.count(Metric::NoSlot);
         }
-        if let Some(reason) = reason {
-            line.count_by(Metric::Rejected, reason);
-        }
-        // Both reasons are checked only after the signature, so a stranger cannot cause them.
-        if matches!(reason, Some("body" | "stale")) {
-            line.count(Metric::GenuineRejected);
-        } else if self.event.is_some() {
-            line.count(Metric::Genuine);
-        }
-        if self.renamed().is_some() {
-            line.count(Metric::RenamedEvents);
-        }
         if let Some(Kind::StatusChanged(change)) = self.event.as_ref().map(|event| &event.kind) {
             line.count_by(Metric::StatusChanges, listed(change));
         }
-        if let Some(alert) = &self.alert {
-            line.count(Metric::Opportunities);
-            line.time(Metric::TimeToAlert, alert.delivered.published_at().and_then(|at| self.age(at)));
-        }
-        if let Some(Part { delivered, .. }) = self.parts().next() {
-            let Timings { claim, publish, complete, .. } = delivered.timings;
-            line.time(Metric::ClaimTime, claim);
-            line.time(Metric::PublishTime, publish);
-            line.time(Metric::CompleteTime, complete);
-        }
-        if self.other_content() {
-            line.count(Metric::OtherBody);
+        let published_at = self.alert.as_ref().and_then(|alert| alert.delivered.published_at());
+        if let Some(age) = published_at.and_then(|at| self.age(at)) {
+            line.add(Metric::TimeToAlert, millis(age));
         }
     }
 
-    /// Whether the answer is 503 only because no slot was free for the alert.
+    /// Returns whether the answer is 503 only because no slot was free for the alert.
     fn only_lacks_a_slot(&self) -> bool {
         self.alert.as_ref().is_some_and(|alert| alert.delivered.outcome.found_no_slot())
             && self.status.as_ref().is_none_or(|status| status.delivered.outcome.is_claimed())
     }
 
-    /// Returns what an event of an unknown type was recognised as.
+    /// Returns what the shape of the data says about an event of an unknown type.
     fn renamed(&self) -> Option<&'static str> {
         match &self.event.as_ref().filter(|event| event.renamed)?.kind {
-            Kind::StatusChanged(_) => Some("the event type is not known; its data is that of a change of status"),
-            Kind::TagChanged(_) => Some("the event type is not known; its data is that of a change of tag"),
+            Kind::StatusChanged(_) => Some("the event type is unknown; its data has the shape of a status change"),
+            Kind::TagChanged(_) => Some("the event type is unknown; its data has the shape of a tag change"),
             Kind::Other => None,
         }
     }

@@ -1,4 +1,4 @@
-//! The table of answers: the status, the body and the metric of each.
+//! The table of answers: the status and the body of each.
 //!
 //! SendPilot takes any 2xx as final, and retries after any other status for 77 minutes. So the
 //! answer is 2xx only if nothing can be lost any more. If a retry cannot help, the answer is 4xx.
@@ -18,7 +18,6 @@ use serde::Serialize;
 use crate::delivery::ledger::Refusal;
 use crate::delivery::relay::Outcome;
 use crate::invocation::Invocation;
-use crate::telemetry::Metric;
 
 /// The largest accepted body, in bytes: as large as the largest message that SNS publishes.
 pub const MAX_BODY: usize = 256 * 1024;
@@ -85,8 +84,6 @@ pub struct Row<'a> {
     pub status: StatusCode,
     /// The answer's `outcome`, in its body and in the log.
     pub outcome: &'static str,
-    /// The metric that counts the answer.
-    pub metric: Metric,
     /// Why a retry cannot help, in one word.
     pub reason: Option<&'static str>,
     /// The text that says how to fix the request, or when to retry.
@@ -137,72 +134,52 @@ impl Answer {
 
     /// Returns the answer's row in the table.
     pub fn row(&self) -> Row<'_> {
-        let done = |outcome, metric| Row {
-            status: StatusCode::OK,
-            outcome,
-            metric,
-            reason: None,
-            detail: None,
-            retry_after: None,
-        };
-        let retry = |status, outcome, metric, detail, after: &Duration| Row {
+        let done = |outcome| Row { status: StatusCode::OK, outcome, reason: None, detail: None, retry_after: None };
+        let retry = |status, outcome, detail, after: &Duration| Row {
             status,
             detail: Some(detail),
             retry_after: Some(*after),
-            ..done(outcome, metric)
+            ..done(outcome)
         };
-        let refused = |status, outcome, metric, reason, detail| Row {
+        let refused = |status, outcome, reason, detail| Row {
             status,
             reason: Some(reason),
             detail: Some(detail),
-            ..done(outcome, metric)
+            ..done(outcome)
         };
         match self {
-            Self::Alerted => done("alerted", Metric::Alerted),
-            Self::Streamed => done("streamed", Metric::Streamed),
-            Self::Pending => done("pending", Metric::StreamPending),
-            Self::Debounced => done("debounced", Metric::Debounced),
-            Self::Duplicate => done("duplicate", Metric::Duplicate),
-            Self::Ignored => done("ignored", Metric::Ignored),
+            Self::Alerted => done("alerted"),
+            Self::Streamed => done("streamed"),
+            Self::Pending => done("pending"),
+            Self::Debounced => done("debounced"),
+            Self::Duplicate => done("duplicate"),
+            Self::Ignored => done("ignored"),
             Self::InProgress { retry_after } => retry(
                 StatusCode::CONFLICT,
                 "in_progress",
-                Metric::InProgress,
                 "another attempt at this event is in progress; send the event again after Retry-After",
                 retry_after,
             ),
             Self::Unavailable { retry_after } => retry(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
-                Metric::Unavailable,
                 "not every message for this event could be published or stored; send the event again after Retry-After",
                 retry_after,
             ),
             Self::NoSecret { retry_after, detail } => {
-                retry(StatusCode::SERVICE_UNAVAILABLE, "unavailable", Metric::Unavailable, detail, retry_after)
+                retry(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail, retry_after)
             }
-            Self::Malformed(detail) => refused(StatusCode::BAD_REQUEST, "malformed", Metric::Malformed, "body", detail),
-            Self::Unauthorized { reason, detail } => {
-                refused(StatusCode::UNAUTHORIZED, "unauthorized", Metric::Unauthorized, reason, detail)
+            Self::Malformed(detail) => refused(StatusCode::BAD_REQUEST, "malformed", "body", detail),
+            Self::Unauthorized { reason, detail } => refused(StatusCode::UNAUTHORIZED, "unauthorized", reason, detail),
+            Self::NotFound => {
+                refused(StatusCode::NOT_FOUND, "not_found", "route", "send webhooks to POST /webhooks/sendpilot")
             }
-            Self::NotFound => refused(
-                StatusCode::NOT_FOUND,
-                "not_found",
-                Metric::NotFound,
-                "route",
-                "send webhooks to POST /webhooks/sendpilot",
-            ),
-            Self::MethodNotAllowed => refused(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                Metric::MethodNotAllowed,
-                "route",
-                "webhooks must be sent by POST",
-            ),
+            Self::MethodNotAllowed => {
+                refused(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "route", "webhooks must be sent by POST")
+            }
             Self::TooLarge => refused(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too_large",
-                Metric::TooLarge,
                 "too_large",
                 "the body must be at most 256 KiB (262144 bytes)",
             ),

@@ -15,10 +15,10 @@ use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::{aws, redrive, webhook};
 use yaml_serde::Value;
 
-/// SendPilot waits this long for an answer.
+/// The time that SendPilot waits for an answer, in seconds.
 const SENDPILOT: u64 = 30;
 
-/// The variables that `read` looks up.
+/// Returns the variables that `read` looks up.
 fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<String> {
     let names = RefCell::new(BTreeSet::new());
     read(&|name: &str| {
@@ -38,8 +38,9 @@ fn sets_exactly_the_variables_that_the_code_reads() {
     let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
     let webhook = looked_up(|variable| drop(Config::read(variable).unwrap().rules(variable).unwrap()));
     let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
-    assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable is one that can be read in the console");
-    for (id, read) in [("WebhookFunction", &webhook | &secret), ("RedriveFunction", both)] {
+    assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable can be read in the console");
+    let metrics = looked_up(|variable| drop(config::detailed_metrics(variable)));
+    for (id, read) in [("WebhookFunction", &(&webhook | &secret) | &metrics), ("RedriveFunction", both)] {
         let function = function(id);
         let variables = function["Environment"]["Variables"].as_mapping().unwrap();
         let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
@@ -98,12 +99,12 @@ async fn timeouts_and_deadlines_are_nested() {
     assert!(redrive::DELIVERY_TIME >= Duration::from_secs(timeout + 2), "webhooks could take all slots in its reach");
     assert!(lease > Duration::from_secs(timeout), "the living would be overtaken");
     assert!(lease < Duration::from_secs(30), "SendPilot's second retry would find the lease of a dead attempt");
-    // What is assumed where the runtime names no deadline.
+    // The function assumes this lease if the runtime names no deadline.
     let unstated = Invocation::new("request-1", Timestamp::from_millis(0), now, [0; 8]);
     assert_eq!(unstated.attempt().lease_until.since(now), lease);
 }
 
-/// So a backlog drains without a gap between two runs.
+/// Then a backlog drains without a gap between two runs.
 #[test]
 fn a_redrive_claims_until_the_next_one_begins() {
     let function = function("RedriveFunction");
@@ -115,7 +116,7 @@ fn a_redrive_claims_until_the_next_one_begins() {
     assert!(timeout - redrive::DELIVERY_TIME >= minute, "nothing is taken up before the next run");
     assert!(timeout < minute * 2, "the next run would be given up, where one execution is reserved");
     assert!(redrive::DELIVERY_TIME * 4 <= timeout, "each delivery would get less than that");
-    // What is older than a minute or failed is done by the next run.
+    // The next run does the work of a run that failed or is older than a minute.
     for retries in [&function["EventInvokeConfig"], &schedule["RetryPolicy"]] {
         assert_eq!(retries["MaximumRetryAttempts"].as_u64(), Some(0));
         assert_eq!(retries["MaximumEventAgeInSeconds"].as_u64(), Some(60));
@@ -173,7 +174,7 @@ fn an_output_says_that_nobody_is_subscribed() {
             let given: Vec<_> = [(email, address)].into_iter().chain(chat.iter().copied()).chain(unset).collect();
             assert_eq!(resolved(template, condition, &given), nobody.to_string(), "{email} {given:?}");
         }
-        // What `sam deploy` prints last names the topic, and how to subscribe an address.
+        // The last output of `sam deploy` names the topic and the command to subscribe an address.
         assert!(output["Description"].as_str().unwrap().contains(topic));
         assert!(yaml_serde::to_string(&output["Value"]).unwrap().contains(&format!("{email}=")));
         assert!(template["Parameters"][email]["Description"].as_str().unwrap().contains("nobody gets"));

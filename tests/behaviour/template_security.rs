@@ -1,5 +1,5 @@
-//! What a security reviewer asks of `template.yaml`: permissions, access to topics and queues,
-//! encryption and retention.
+//! The security of `template.yaml`: permissions, access to topics and queues, encryption and
+//! retention.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::support::template::{
 };
 use yaml_serde::Value;
 
-/// All that a topic's policy can speak of. It takes no wildcard.
+/// All actions that a topic's policy can name. It takes no wildcard.
 const TOPIC_ACTIONS: [&str; 8] = [
     "sns:Publish",
     "sns:Subscribe",
@@ -89,7 +89,7 @@ fn everything_stored_is_encrypted() {
         assert_eq!(queue["KmsMasterKeyId"], aws, "{id}");
         assert_eq!(queue["SqsManagedSseEnabled"], parsed("!If [HasOwnKey, false, true]"), "{id}");
     }
-    // Without a key of one's own, these are under a key of the service.
+    // Without EncryptionKeyArn, these are under a key of the service.
     for kind in ["AWS::Logs::LogGroup", "AWS::SecretsManager::Secret"] {
         for (id, kept) in resources_of(kind) {
             assert_eq!(kept["KmsKeyId"], aws, "{id}");
@@ -98,7 +98,7 @@ fn everything_stored_is_encrypted() {
     for topic in ["AlertsTopic", "StatusTopic"] {
         assert_eq!(resource(topic)["Properties"]["KmsMasterKeyId"], own("alias/aws/sns"));
     }
-    // CloudWatch can not use alias/aws/sns, and what it says is no secret.
+    // CloudWatch cannot use alias/aws/sns, and alarms contain no secret.
     assert_eq!(resource("AlarmsTopic")["Properties"]["KmsMasterKeyId"], aws);
     assert_eq!(resources_of("AWS::SNS::Topic").len(), 3, "another one?");
 }

@@ -43,6 +43,7 @@ OPTIONS = [
     ({"AlarmEmail": "operations@example.com"}, {"AlarmEmailSubscription"}),
     ({"SilenceHours": "72"}, {"SilenceAlarm"}),
     ({"MakeDashboard": "no"}, {"Dashboard"}),
+    ({"DetailedMetrics": "yes"}, set()),
     ({"ReserveConcurrency": "yes"}, set()),
     ({"WebhookConcurrency": "20"}, set()),
     ({"EncryptionKeyArn": f"arn:aws:kms:{REGION}:000000000000:key/12345678-90ab-cdef-1234-567890abcdef"}, set()),
@@ -172,7 +173,7 @@ def test_all_options_together_deploy_and_the_alarms_watch_this_stack(deploy):
     for alarm in alarms:
         assert alarm["AlarmActions"] == [made["AlarmsTopic"]]
         assert "${" not in alarm["AlarmDescription"]
-        watched = {dimension["Value"] for dimension in alarm["Dimensions"] if dimension["Name"] != "Reason"}
+        watched = {dimension["Value"] for dimension in alarm["Dimensions"]}
         assert watched, alarm["AlarmName"]
         assert watched <= own, alarm["AlarmName"]
     body = cloudwatch.get_dashboard(DashboardName=made["Dashboard"])["DashboardBody"]
@@ -215,14 +216,13 @@ def test_only_a_fifo_topic_has_a_name_of_its_own(kind, name, deploy):
     assert re.search(name, deploy(StatusStream=kind)["StatusTopic"])
 
 
-def test_topics_and_queues_refuse_the_transport_that_their_policies_name(deploy):
+def test_topics_and_queue_refuse_the_transport_that_their_policies_name(deploy):
     made = deploy(StatusStream="standard")
     topics = "AlertsTopic", "AlarmsTopic", "StatusTopic"
     for by_tls in (False, True):
         sns, sqs = client("sns", by_tls), client("sqs", by_tls)
         calls = [partial(sns.publish, TopicArn=made[topic], Message="-") for topic in topics]
-        for queue in ("RedriveFailures", "DeadLetters"):
-            calls.append(partial(sqs.send_message, QueueUrl=made[queue], MessageBody="-"))
+        calls.append(partial(sqs.send_message, QueueUrl=made["DeadLetters"], MessageBody="-"))
         for call in calls:
             # This is the opposite of the real AWS: see as_ministack_takes_it.
             with pytest.raises(ClientError) if by_tls else nullcontext():

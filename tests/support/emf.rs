@@ -11,17 +11,17 @@ use serde::Deserializer;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
-/// CloudWatch's words for what can be counted in, of those that anybody here would use.
+/// CloudWatch's units that a metric here could have.
 const UNITS: [&str; 7] = ["Count", "Milliseconds", "Seconds", "Microseconds", "Bytes", "Percent", "None"];
 
-/// A log event may have so many bytes.
+/// The largest size of a log event, in bytes.
 const MAX_LINE: usize = 256 * 1024;
 
-/// What arrives at CloudWatch: `Name Unit`, or `Name Unit Dimension=Value` where there is a dimension beside the function's
-/// name, and the value.
+/// The metrics that CloudWatch gets, with their values. The key is `Name Unit`, or
+/// `Name Unit Dimension=Value` if the metric has a dimension beside the function's name.
 pub type Metrics = BTreeMap<String, f64>;
 
-/// The line, read, and its metrics.
+/// Returns the parsed line and its metrics.
 pub fn read(line: &str) -> (Value, Metrics) {
     assert!(line.len() <= MAX_LINE);
     assert_no_member_comes_twice(line);
@@ -56,7 +56,8 @@ fn metrics(line: &Value) -> Metrics {
     metrics
 }
 
-/// The values of a set's dimensions, but for the function's name, which is the first of every set.
+/// Returns the values of a set's dimensions, without the function's name, which is the first of
+/// every set.
 fn dimensions(line: &Value, set: &Value) -> String {
     let names: Vec<_> = set.as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert!(names.len() <= 30 && names.iter().collect::<BTreeSet<_>>().len() == names.len(), "{line}");
@@ -83,7 +84,7 @@ fn assert_members(object: &Value, names: &[&str]) {
     assert_eq!(members, names.iter().copied().collect(), "{object}");
 }
 
-/// JSON allows it, and every reader takes another of the two.
+/// JSON allows a repeated member, but readers disagree on which of the two counts.
 fn assert_no_member_comes_twice(line: &str) {
     struct Members;
 

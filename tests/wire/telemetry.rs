@@ -1,5 +1,5 @@
 //! The log line of each invocation of the real binaries: its fields, the metrics that CloudWatch
-//! reads from it, and what it must never hold.
+//! reads from it, and the data that it must never contain.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -71,44 +71,37 @@ fn names(metrics: &Metrics) -> Vec<&str> {
     metrics.keys().map(String::as_str).collect()
 }
 
-/// Names of metrics without their units and values of dimensions.
+/// Returns the names of metrics, without their units and the values of dimensions.
 fn bare(metrics: &Metrics) -> impl Iterator<Item = String> {
     metrics.keys().map(|name| name.split(' ').next().unwrap().to_owned())
 }
 
-/// One request after another to one process: which line must come of it.
+/// The log line that one request must leave.
 struct Expected {
     level: &'static str,
     status: u16,
     outcome: &'static str,
-    /// But for `ColdStart` and the outcome's own.
+    /// The metrics, without the detailed ones.
     metrics: &'static [&'static str],
+    /// The detailed metrics.
+    detailed: &'static [&'static str],
+    /// The times of the steps that were begun, and the time to alert.
+    times: &'static [&'static str],
 }
 
-const fn expected(
-    level: &'static str,
-    status: u16,
-    outcome: &'static str,
-    metrics: &'static [&'static str],
-) -> Expected {
-    Expected { level, status, outcome, metrics }
+const fn expected(level: &'static str, status: u16, outcome: &'static str) -> Expected {
+    Expected { level, status, outcome, metrics: &[], detailed: &[], times: &[] }
 }
 
-/// Every outcome of the webhook, once or more, and the lines that it left.
-async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
-    const CHANGE: &str = "StatusChanges Count NewStatus=OPPORTUNITY";
-    const REFUSED_CLAIM: &[&str] = &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", CHANGE];
-    const OTHER_CONTENT: &[&str] = &[
-        "ClaimTime Milliseconds",
-        "CompleteTime Milliseconds",
-        "Genuine Count",
-        "Opportunities Count",
-        "OtherBody Count",
-        "PublishTime Milliseconds",
-        CHANGE,
-    ];
+/// Handles every outcome of the webhook function once or more. Returns the log lines.
+async fn every_outcome(detailed: bool) -> Vec<(Expected, Value, Metrics)> {
+    const CHANGE: &[&str] = &["StatusChanges Count NewStatus=OPPORTUNITY"];
+    const UNEXPECTED: &[&str] = &["UnexpectedEvent Count"];
+    const CLAIM: &[&str] = &["ClaimTime"];
+    const ALL_STEPS: &[&str] = &["ClaimTime", "CompleteTime", "PublishTime"];
     let world = World::new().await;
-    let mut function = world.webhook().await;
+    let choice = if detailed { "yes" } else { "no" };
+    let mut function = Lambda::start_with(&world.aws, vec![("DETAILED_METRICS", choice.into())], TIMEOUT).await;
     let mut all = Vec::new();
 
     let mut elsewhere = payload("unsigned");
@@ -125,80 +118,84 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
     for (payload, expected) in [
         (
             signed_now(&change("evt_0", "DONE")),
-            expected("INFO", 200, "ignored", &["Genuine Count", "StatusChanges Count NewStatus=DONE"]),
+            Expected { detailed: &["StatusChanges Count NewStatus=DONE"], ..expected("INFO", 200, "ignored") },
         ),
         (
             since("evt_1", now()),
-            expected(
-                "INFO",
-                200,
-                "alerted",
-                &[
-                    "ClaimTime Milliseconds",
-                    "CompleteTime Milliseconds",
-                    "Genuine Count",
-                    "Opportunities Count",
-                    "PublishTime Milliseconds",
-                    CHANGE,
-                    "TimeToAlert Milliseconds",
-                ],
-            ),
+            Expected {
+                detailed: &["StatusChanges Count NewStatus=OPPORTUNITY", "TimeToAlert Milliseconds"],
+                times: &["ClaimTime", "CompleteTime", "PublishTime", "TimeToAlert"],
+                ..expected("INFO", 200, "alerted")
+            },
         ),
-        (signed_now(&opportunity_of("evt_1", "lead_2")), expected("WARN", 200, "alerted", OTHER_CONTENT)),
-        (signed_now(&opportunity("evt_held")), expected("WARN", 409, "in_progress", REFUSED_CLAIM)),
+        (
+            signed_now(&opportunity_of("evt_1", "lead_2")),
+            Expected { metrics: UNEXPECTED, detailed: CHANGE, times: ALL_STEPS, ..expected("WARN", 200, "alerted") },
+        ),
+        (
+            signed_now(&opportunity("evt_held")),
+            Expected { detailed: CHANGE, times: CLAIM, ..expected("WARN", 409, "in_progress") },
+        ),
         (
             signed_now(&opportunity("evt_refused")),
-            expected(
-                "ERROR",
-                503,
-                "unavailable",
-                &["ClaimTime Milliseconds", "Genuine Count", "Opportunities Count", "PublishTime Milliseconds", CHANGE],
-            ),
+            Expected {
+                detailed: CHANGE,
+                times: &["ClaimTime", "PublishTime"],
+                ..expected("ERROR", 503, "unavailable")
+            },
         ),
-        // Its `timestamp` is of 2024: a sample, and no measure of anything.
+        // Its `timestamp` is of 2024, so it is a sample without a time to alert.
         (
             signed_now(&opportunity("evt_refused")),
-            expected(
-                "INFO",
-                200,
-                "alerted",
-                &[
-                    "ClaimTime Milliseconds",
-                    "CompleteTime Milliseconds",
-                    "Genuine Count",
-                    "Opportunities Count",
-                    "PublishTime Milliseconds",
-                    CHANGE,
-                ],
-            ),
+            Expected { detailed: CHANGE, times: ALL_STEPS, ..expected("INFO", 200, "alerted") },
         ),
-        (signed_now(&message_sent), expected("INFO", 200, "ignored", &["Genuine Count"])),
+        (signed_now(&message_sent), expected("INFO", 200, "ignored")),
         (
             signed_now("[]"),
-            expected("WARN", 400, "malformed", &["GenuineRejected Count", "Rejected Count Reason=body"]),
+            Expected {
+                metrics: UNEXPECTED,
+                detailed: &["Rejected Count Reason=body"],
+                ..expected("WARN", 400, "malformed")
+            },
         ),
-        (payload("unsigned"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=missing"])),
-        (garbled, expected("WARN", 401, "unauthorized", &["Rejected Count Reason=malformed"])),
-        (payload("forged"), expected("WARN", 401, "unauthorized", &["Rejected Count Reason=mismatch"])),
+        (
+            payload("unsigned"),
+            Expected { detailed: &["Rejected Count Reason=missing"], ..expected("WARN", 401, "unauthorized") },
+        ),
+        (garbled, Expected { detailed: &["Rejected Count Reason=malformed"], ..expected("WARN", 401, "unauthorized") }),
+        (
+            payload("forged"),
+            Expected {
+                metrics: &["SignatureMismatch Count"],
+                detailed: &["Rejected Count Reason=mismatch"],
+                ..expected("WARN", 401, "unauthorized")
+            },
+        ),
         (
             payload("opportunity"),
-            expected("WARN", 401, "unauthorized", &["GenuineRejected Count", "Rejected Count Reason=stale"]),
+            Expected {
+                metrics: UNEXPECTED,
+                detailed: &["Rejected Count Reason=stale"],
+                ..expected("WARN", 401, "unauthorized")
+            },
         ),
-        (elsewhere, expected("WARN", 404, "not_found", &["Rejected Count Reason=route"])),
-        (get, expected("WARN", 405, "method_not_allowed", &["Rejected Count Reason=route"])),
+        (elsewhere, Expected { detailed: &["Rejected Count Reason=route"], ..expected("WARN", 404, "not_found") }),
+        (get, Expected { detailed: &["Rejected Count Reason=route"], ..expected("WARN", 405, "method_not_allowed") }),
         (
             around(&"x".repeat(256 * 1024 + 1), &[]),
-            expected("WARN", 413, "too_large", &["Rejected Count Reason=too_large"]),
+            Expected { detailed: &["Rejected Count Reason=too_large"], ..expected("WARN", 413, "too_large") },
         ),
-        (signed_now(&opportunity("evt_refused")), expected("INFO", 200, "duplicate", REFUSED_CLAIM)),
+        (
+            signed_now(&opportunity("evt_refused")),
+            Expected { detailed: CHANGE, times: CLAIM, ..expected("INFO", 200, "duplicate") },
+        ),
         (
             signed_now(&renamed.to_string()),
-            expected(
-                "WARN",
-                200,
-                "ignored",
-                &["Genuine Count", "RenamedEvents Count", "StatusChanges Count NewStatus=DONE"],
-            ),
+            Expected {
+                metrics: UNEXPECTED,
+                detailed: &["StatusChanges Count NewStatus=DONE"],
+                ..expected("WARN", 200, "ignored")
+            },
         ),
     ] {
         if expected.outcome == "unavailable" {
@@ -220,16 +217,20 @@ async fn every_outcome() -> Vec<(Expected, Value, Metrics)> {
 
 #[tokio::test]
 async fn logs_every_outcome_with_its_metrics() {
-    for (number, (expected, line, mut metrics)) in every_outcome().await.into_iter().enumerate() {
-        let own: String = expected.outcome.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
-        assert_eq!(metrics.remove(&format!("{own} Count")), Some(1.0), "{line}");
-        assert_eq!(metrics.remove("ColdStart Count").is_some(), number == 0, "{line}");
+    for (number, (expected, line, metrics)) in every_outcome(false).await.into_iter().enumerate() {
         assert_eq!(line["coldStart"], json!(number == 0), "{line}");
         assert_eq!(names(&metrics), expected.metrics, "{line}");
-        for (name, value) in &metrics {
-            let possible = if name.ends_with("Milliseconds") { 0.0..10_000.0 } else { 1.0..1.5 };
-            assert!(possible.contains(value), "{name} of {line}");
+        assert!(metrics.values().all(|value| (1.0..1.5).contains(value)), "{line}");
+        // A line without metrics has no member that only metrics need.
+        for member in ["_aws", "FunctionName"] {
+            assert_eq!(line[member].is_null(), metrics.is_empty(), "{line}");
         }
+        let times: Vec<_> = line.as_object().unwrap().iter().filter(|(name, _)| name.contains("Time")).collect();
+        let mut timed: Vec<_> =
+            times.iter().map(|(name, _)| name.as_str()).filter(|name| *name != "PaceTime").collect();
+        timed.sort_unstable();
+        assert_eq!(timed, expected.times, "{line}");
+        assert!(times.iter().all(|(_, time)| time.as_u64().is_some_and(|time| time < 10_000)), "{line}");
         let timestamp = line["timestamp"].as_str().unwrap();
         time::OffsetDateTime::parse(timestamp, &time::format_description::well_known::Rfc3339).unwrap();
         for (field, value) in
@@ -238,9 +239,9 @@ async fn logs_every_outcome_with_its_metrics() {
             assert_eq!(line[field], value, "{line}");
         }
         assert!(line["durationMs"].as_u64().unwrap() < 10_000, "{line}");
-        let reason = expected.metrics.iter().find_map(|name| name.split_once("Reason="));
+        let reason = expected.detailed.iter().find_map(|name| name.split_once("Reason="));
         assert_eq!(line["reason"].as_str(), reason.map(|(_, reason)| reason), "{line}");
-        // Nothing of an event before it is genuine.
+        // A line has no data of an event before its signature is verified.
         let of_the_event = ["eventId", "eventType", "previousStatus", "newStatus", "attempts"];
         if expected.outcome == "unauthorized" {
             assert!(of_the_event.iter().all(|field| line[field].is_null()), "{line}");
@@ -248,7 +249,20 @@ async fn logs_every_outcome_with_its_metrics() {
     }
 }
 
-/// One request to a function whose secret is the placeholder that the template makes.
+/// The detailed metrics add members to a line, and remove none.
+#[tokio::test]
+async fn detailed_metrics_are_sent_only_on_request() {
+    let plain = every_outcome(false).await;
+    for ((expected, line, metrics), (_, without, _)) in every_outcome(true).await.into_iter().zip(plain) {
+        let mut all = [expected.metrics, expected.detailed].concat();
+        all.sort_unstable();
+        assert_eq!(names(&metrics), all, "{line}");
+        let members = |line: &Value| line.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+        assert!(members(&without).is_subset(&members(&line)), "{without}: {line}");
+    }
+}
+
+/// Returns the line of a request to a function whose secret is the template's placeholder.
 async fn without_a_secret() -> (Value, Metrics) {
     let world = World::new().await;
     world.aws.put_secret(r#"{"secrets":[]}"#);
@@ -285,7 +299,7 @@ async fn logs_a_missing_slot() {
     );
     assert!(line["failure"].as_str().unwrap().contains("ALERTS_PER_SECOND"), "{line}");
     assert!(line["PaceTime"].as_u64().unwrap() < 1000, "{line}");
-    assert_eq!((metrics["NoSlot Count"], metrics["Unavailable Count"]), (1.0, 1.0));
+    assert_eq!(names(&metrics), ["NoSlot Count"]);
 }
 
 /// Returns the lines of five events. A change goes to the stream alone. An opportunity goes to both
@@ -313,20 +327,17 @@ async fn with_a_stream_and_debounce() -> Vec<(Value, Metrics)> {
 
 #[tokio::test]
 async fn logs_what_became_of_alert_and_message() {
-    let told = |(line, metrics): &(Value, Metrics)| {
-        let counted = ["Alerted", "Streamed", "StreamPending", "Debounced", "Unavailable", "Opportunities"];
-        let counted = counted.into_iter().filter(|name| metrics.contains_key(&format!("{name} Count")));
-        (json!([line["outcome"], line["alert"], line["stream"]]), counted.collect::<Vec<_>>())
-    };
     let lines = with_a_stream_and_debounce().await;
+    let told = lines.iter().map(|(line, _)| json!([line["outcome"], line["alert"], line["stream"]]));
     let expected = [
-        (json!(["streamed", null, null]), vec!["Streamed"]),
-        (json!(["alerted", "alerted", "streamed"]), vec!["Alerted", "Streamed", "Opportunities"]),
-        (json!(["debounced", "debounced", "streamed"]), vec!["Streamed", "Debounced", "Opportunities"]),
-        (json!(["alerted", "alerted", "pending"]), vec!["Alerted", "StreamPending", "Opportunities"]),
-        (json!(["pending", null, null]), vec!["StreamPending"]),
+        json!(["streamed", null, null]),
+        json!(["alerted", "alerted", "streamed"]),
+        json!(["debounced", "debounced", "streamed"]),
+        json!(["alerted", "alerted", "pending"]),
+        json!(["pending", null, null]),
     ];
-    assert_eq!(lines.iter().map(told).collect::<Vec<_>>(), expected);
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert!(lines.iter().all(|(_, metrics)| metrics.is_empty()), "{lines:?}");
     for (line, failure) in [(3, "streamFailure"), (4, "failure")] {
         let line = &lines[line].0;
         assert!(line[failure].as_str().unwrap().starts_with("publish failed: the topic did not take"), "{line}");
@@ -337,7 +348,7 @@ async fn logs_what_became_of_alert_and_message() {
 #[tokio::test]
 async fn logs_a_missing_secret() {
     let (line, metrics) = without_a_secret().await;
-    assert_eq!(names(&metrics), ["ColdStart Count", "SecretUnreadable Count", "Unavailable Count"]);
+    assert_eq!(names(&metrics), ["SecretUnreadable Count"]);
     assert_eq!((&line["level"], &line["outcome"]), (&json!("ERROR"), &json!("unavailable")));
     assert!(line["detail"].is_string() && line["eventId"].is_null(), "{line}");
 }
@@ -380,7 +391,7 @@ async fn logs_an_unusable_secret() {
 
 #[tokio::test]
 async fn logs_the_event_and_its_attempts() {
-    let lines: Vec<_> = every_outcome().await.into_iter().map(|(_, line, _)| line).collect();
+    let lines: Vec<_> = every_outcome(false).await.into_iter().map(|(_, line, _)| line).collect();
     let told = |line: &Value| {
         let fields = ["eventId", "eventType", "previousStatus", "newStatus", "attempts"];
         json!(fields.map(|field| line[field].clone()))
@@ -420,10 +431,10 @@ async fn warns_of_an_unknown_event_type_and_handles_it() {
     assert_eq!(world.aws.alerts(), ["evt_1", "evt_2", "evt_3"]);
     let lines = lines(&function.log().await, "webhook");
     let told = lines.iter().map(|(line, metrics)| {
-        let counted = metrics.contains_key("RenamedEvents Count") && metrics.contains_key("Genuine Count");
+        let counted = metrics.contains_key("UnexpectedEvent Count");
         json!([line["level"], line["eventType"], line["renamed"], counted])
     });
-    let shape = |of: &str| format!("the event type is not known; its data is that of a change of {of}");
+    let shape = |of: &str| format!("the event type is unknown; its data has the shape of a {of} change");
     let expected = [
         json!(["WARN", "lead.status.renamed", shape("status"), true]),
         json!(["WARN", "lead.tagged", shape("tag"), true]),
@@ -509,11 +520,11 @@ async fn names_what_arrived_if_it_is_not_a_request() {
 }
 
 #[tokio::test]
-async fn counts_the_time_to_alert_from_the_events_timestamp() {
+async fn measures_the_time_to_alert_from_the_events_timestamp() {
     let world = World::new().await;
     let mut function = world.webhook().await;
     let ago = |span: Duration| Timestamp::from_millis(now().as_millis() - u64::try_from(span.as_millis()).unwrap());
-    // Of a clock that is ahead of ours, and of an event that says nothing, too.
+    // The second clock is ahead of ours. The third event names no time.
     let moments = [ago(Duration::from_secs(90)), now().after(Duration::from_secs(90))];
     for (number, moment) in moments.into_iter().enumerate() {
         assert_eq!(function.answer(&since(&format!("evt_{number}"), moment)).await.0, 200);
@@ -522,9 +533,9 @@ async fn counts_the_time_to_alert_from_the_events_timestamp() {
     timeless["timestamp"] = "yesterday".into();
     assert_eq!(function.answer(&signed_now(&timeless.to_string())).await.0, 200);
     let lines = lines(&function.log().await, "webhook");
-    let times: Vec<_> = lines.iter().map(|(_, metrics)| metrics.get("TimeToAlert Milliseconds").copied()).collect();
-    assert!(times[0].is_some_and(|time| (90_000.0..100_000.0).contains(&time)), "{times:?}");
-    assert_eq!(times[1..], [Some(0.0), None]);
+    let times: Vec<_> = lines.iter().map(|(line, _)| line["TimeToAlert"].as_u64()).collect();
+    assert!(times[0].is_some_and(|time| (90_000..100_000).contains(&time)), "{times:?}");
+    assert_eq!(times[1..], [Some(0), None]);
 }
 
 #[tokio::test]
@@ -548,17 +559,17 @@ async fn logs_a_line_near_the_deadline() {
         function.answer(&signed_now(&opportunity("evt_1"))).await;
         assert!(begun.elapsed() < timeout, "Lambda would have killed it");
         let log = function.log().await;
-        let [_, (line, metrics)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
+        let [_, (line, _)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
         assert!(line["failure"].as_str().unwrap().starts_with(failure), "{line}");
-        let times = ["ClaimTime Milliseconds", "PublishTime Milliseconds", "CompleteTime Milliseconds"];
-        let times: Vec<_> = times.iter().filter_map(|name| metrics.get(*name)).collect();
+        let times = ["ClaimTime", "PublishTime", "CompleteTime"].map(|name| line[name].as_u64());
+        let times: Vec<_> = times.into_iter().flatten().collect();
         assert_eq!(times.len(), steps, "{line}");
-        assert!(*times[steps - 1] > 1000.0, "a step that was given up took its time too: {line}");
+        assert!(times[steps - 1] > 1000, "the time of a step that was given up counts too: {line}");
     };
     join_all(cases.map(case)).await;
 }
 
-/// There is nothing in an event that makes the function panic; a runtime that is not Lambda's does.
+/// No event makes the function panic. A runtime other than Lambda's does.
 #[tokio::test]
 async fn a_panic_logs_its_place_and_not_its_text() {
     let world = World::new().await;
@@ -569,10 +580,7 @@ async fn a_panic_logs_its_place_and_not_its_text() {
             .await;
     assert!(status != Some(0), "{log}");
     let [(line, metrics)] = &lines(&log, "crash")[..] else { panic!("{log}") };
-    assert_eq!(
-        (names(metrics), &line["level"], &line["requestId"]),
-        (vec!["Crashed Count"], &json!("ERROR"), &json!(null))
-    );
+    assert_eq!((names(metrics), &line["level"], &line["requestId"]), (vec![], &json!("ERROR"), &json!(null)));
     assert!(line["location"].as_str().unwrap().contains("lambda_runtime"), "{line}");
     assert!(!log.contains("linkedin") && !log.contains("ParseInt"), "{log}");
 }
@@ -600,9 +608,10 @@ async fn a_panic_names_its_request() {
 #[tokio::test]
 async fn cuts_and_escapes_text_from_outside() {
     let world = World::new().await;
-    // The log level is for all other lines: this one carries metrics.
-    let mut function = Lambda::start_with(&world.aws, vec![("AWS_LAMBDA_LOG_LEVEL", "ERROR".into())], TIMEOUT).await;
-    let hostile = "\",\"Alerted\":1}\n\r\u{0}\u{1b}[31m\u{2028}\u{1F600}{\"_aws\":";
+    // The log level does not apply to this line, because it carries metrics.
+    let settings = vec![("AWS_LAMBDA_LOG_LEVEL", "ERROR".into()), ("DETAILED_METRICS", "yes".into())];
+    let mut function = Lambda::start_with(&world.aws, settings, TIMEOUT).await;
+    let hostile = "\",\"Rejected\":1}\n\r\u{0}\u{1b}[31m\u{2028}\u{1F600}{\"_aws\":";
     let mut body: Value = serde_json::from_str(&change(hostile, &hostile.repeat(500))).unwrap();
     body["data"]["previousStatus"] = hostile.repeat(500).into();
     assert_eq!(function.answer(&signed_now(&body.to_string())).await.0, 200);
@@ -610,9 +619,9 @@ async fn cuts_and_escapes_text_from_outside() {
     assert_eq!(function.answer(&signed_now(&body.to_string())).await.0, 200);
     let log = function.log().await;
     let [(changed, metrics), (other, others)] = &lines(&log, "webhook")[..] else { panic!("{log}") };
-    let expected = ["ColdStart Count", "Genuine Count", "Ignored Count", "StatusChanges Count NewStatus=OTHER"];
+    let expected = ["StatusChanges Count NewStatus=OTHER"];
     // The event type is hostile text, but the data still has the shape of a change of status.
-    let renamed = ["Genuine Count", "Ignored Count", "RenamedEvents Count", "StatusChanges Count NewStatus=OTHER"];
+    let renamed = ["StatusChanges Count NewStatus=OTHER", "UnexpectedEvent Count"];
     assert_eq!((names(metrics), names(others)), (expected.to_vec(), renamed.to_vec()));
     assert_eq!(changed["eventId"], hostile);
     for text in [&changed["newStatus"], &changed["previousStatus"], &other["eventType"]] {
@@ -622,7 +631,7 @@ async fn cuts_and_escapes_text_from_outside() {
     assert!(log.lines().all(|line| line.len() < 2000), "{log}");
 }
 
-/// Every sample event, signed anew, with every field filled from elsewhere.
+/// Sends every sample event, as it is and with a new signature.
 #[tokio::test]
 async fn logs_no_body_lead_address_or_secret() {
     let world = World::new().await;
@@ -644,7 +653,8 @@ async fn logs_no_body_lead_address_or_secret() {
 async fn a_redrive_sends_metrics_only_if_deliveries_are_pending() {
     let world = World::new().await;
     let mut redrive = Lambda::start_redrive(&world.aws, TIMEOUT).await;
-    // Nothing to do, twice; two to do, of which one fails; one in another's hands; then no listing.
+    // Two runs without a delivery, one with two deliveries of which one fails, one with the failed
+    // delivery, and one that cannot list.
     for _ in 0..2 {
         redrive.invoke(&json!({})).await;
     }
@@ -665,15 +675,17 @@ async fn a_redrive_sends_metrics_only_if_deliveries_are_pending() {
         assert!(metrics.is_empty() && line.get("_aws").is_none() && line["scanned"] == 0, "{line}");
     }
     assert_eq!((&cold.0["coldStart"], &warm.0["coldStart"]), (&json!(true), &json!(false)));
-    let report =
-        ["Duplicates Count", "OldestPendingAge Seconds", "Published Count", "Scanned Count", "StillPending Count"];
-    let values = |(_, metrics): &(Value, Metrics)| report.map(|name| metrics[name]);
-    assert_eq!((names(&first.1), names(&second.1)), (report.to_vec(), report.to_vec()));
-    let [duplicates, age, published, scanned, pending] = values(first);
-    assert_eq!([duplicates, published, scanned, pending], [0.0, 1.0, 2.0, 1.0]);
-    assert!(age > 1e9, "since its first claim, at the epoch");
-    assert_eq!(values(second), [0.0, 0.0, 1.0, 1.0, 0.0]);
-    assert_eq!((names(&failed.1), &failed.0["level"]), (vec!["Incomplete Count"], &json!("ERROR")));
+    let counts = |(line, _): &(Value, Metrics)| {
+        ["duplicates", "published", "scanned", "stillPending"].map(|name| line[name].as_u64().unwrap())
+    };
+    assert_eq!((counts(first), counts(second)), ([0, 1, 2, 1], [0, 1, 1, 0]));
+    assert_eq!(
+        (names(&first.1), names(&second.1)),
+        (vec!["OldestPendingAge Seconds"], vec!["OldestPendingAge Seconds"])
+    );
+    assert!(first.1["OldestPendingAge Seconds"] > 1e9, "since its first claim, at the epoch");
+    assert_eq!(second.1["OldestPendingAge Seconds"], 0.0);
+    assert_eq!((names(&failed.1), &failed.0["level"]), (vec![], &json!("ERROR")));
     assert!(failed.0["failure"].as_str().unwrap().starts_with("the listing of what is pending is incomplete"));
 
     let deliveries = lines(&log, "delivery");
@@ -707,7 +719,8 @@ async fn redrives_of_every_kind() -> String {
     let debounce = vec![("DEBOUNCE_MINUTES", "5".into())];
     let stream = vec![("STATUS_TOPIC_ARN", format!("{TOPIC}-status"))];
     let mut function = Lambda::start([environment(&world.aws), debounce.clone(), stream].concat(), TIMEOUT).await;
-    // The first alert is debounced by the second one, and the stream is off when its message is due.
+    // The first alert is debounced by the second one, and the stream is off when its message is
+    // due.
     world.aws.next("quiet", Fault::Refused(400));
     world.aws.next("status publish", Fault::Refused(403));
     for (event, status) in [("evt_1", 503), ("evt_2", 200)] {
@@ -735,8 +748,9 @@ async fn redrives_of_every_kind() -> String {
 
 /// Returns lines of every kind that the functions write. Together they have every field that a line
 /// can have.
-async fn lines_of_every_kind() -> Vec<(Value, Metrics)> {
-    let mut lines: Vec<_> = every_outcome().await.into_iter().map(|(_, line, metrics)| (line, metrics)).collect();
+async fn lines_of_every_kind(detailed: bool) -> Vec<(Value, Metrics)> {
+    let mut lines: Vec<_> =
+        every_outcome(detailed).await.into_iter().map(|(_, line, metrics)| (line, metrics)).collect();
     lines.extend(with_a_stream_and_debounce().await);
     lines.extend([without_a_secret().await, without_a_slot().await]);
     let world = World::new().await;
@@ -751,35 +765,57 @@ async fn lines_of_every_kind() -> Vec<(Value, Metrics)> {
     lines
 }
 
-/// An alarm on a metric that is never sent would never fire, and a metric that is not listed would
-/// be missing from the dashboard.
+/// An alarm on a metric that is never sent would never fire. A metric that is not listed would be
+/// billed and read by nobody.
 #[tokio::test]
 async fn sends_exactly_the_listed_metrics() {
-    let sent: BTreeSet<_> = lines_of_every_kind().await.iter().flat_map(|(_, metrics)| bare(metrics)).collect();
-    let listed: BTreeSet<_> = Metric::ALL.iter().map(|metric| metric.name().to_owned()).collect();
-    assert_eq!(sent, listed);
+    for detailed in [false, true] {
+        let lines = lines_of_every_kind(detailed).await;
+        let sent: BTreeSet<_> = lines.iter().flat_map(|(_, metrics)| bare(metrics)).collect();
+        let listed = Metric::ALL.iter().filter(|metric| detailed || !metric.is_detailed());
+        assert_eq!(sent, listed.map(|metric| metric.name().to_owned()).collect());
+    }
 }
 
-/// Words of CloudWatch's query language that the saved queries use.
-const QUERY_LANGUAGE: &str = "and as asc by count desc fields filter in ispresent like limit max or sort stats";
+/// Words of CloudWatch's query language that the queries use.
+const QUERY_LANGUAGE: &str = "and as asc bin by count countdistinct desc display fields filter in ispresent like limit max or \
+    pct replace sort stats strcontains sum";
 
 /// Fields that CloudWatch adds to every line, and one of Lambda's own report of an invocation.
 const ADDED_BY_AWS: [&str; 3] = ["@message", "@timestamp", "record.status"];
 
-/// Returns the names of the fields that a query asks for, without those that it makes itself.
-fn asked_for(query: &str) -> BTreeSet<&str> {
+/// Returns the names of the fields that a query reads, without those that it defines itself.
+fn asked_for(query: &str) -> BTreeSet<String> {
     let code = query.lines().filter(|line| !line.starts_with('#'));
     let unquoted = code.flat_map(|line| line.split('"').step_by(2));
-    let words = unquoted.flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && !"@.".contains(c)));
+    let unquoted = unquoted.map(|text| text.replace("count_distinct", "countdistinct")).collect::<Vec<_>>();
+    let words = unquoted.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric() && !"@.".contains(c)));
     let words: Vec<&str> = words.filter(|word| word.starts_with(|c: char| c.is_alphabetic() || c == '@')).collect();
     let made: Vec<&str> = words.windows(2).filter(|pair| pair[0] == "as").map(|pair| pair[1]).collect();
-    let language: Vec<&str> = QUERY_LANGUAGE.split(' ').collect();
-    words.into_iter().filter(|word| !made.contains(word) && !language.contains(word)).collect()
+    let language: Vec<&str> = QUERY_LANGUAGE.split_whitespace().collect();
+    let asked = words.into_iter().filter(|word| !made.contains(word) && !language.contains(word));
+    asked.map(str::to_owned).collect()
+}
+
+/// Returns the queries of the dashboard without the source, by their titles. All read the log of
+/// the webhook function.
+fn dashboard_queries() -> Vec<(String, String)> {
+    let body = &resource("Dashboard")["Properties"]["DashboardBody"];
+    let widgets = format!("[{}]", body[1]["Details"][2].as_str().unwrap());
+    let widgets: Value = serde_json::from_str(&widgets).unwrap();
+    let query = |widget: &Value| {
+        let text = |name: &str| widget["properties"][name].as_str().unwrap().to_owned();
+        let query = text("query").strip_prefix("SOURCE '${WebhookLogs}' | ").unwrap().to_owned();
+        // CloudWatch wants a bar before every command.
+        assert!(query.lines().skip(1).all(|line| line.starts_with("| ")), "{query}");
+        (text("title"), query)
+    };
+    widgets.as_array().unwrap().iter().map(query).collect()
 }
 
 #[tokio::test]
-async fn saved_queries_ask_only_for_fields_that_are_logged() {
-    let lines = lines_of_every_kind().await;
+async fn queries_ask_only_for_fields_that_are_logged() {
+    let lines = lines_of_every_kind(false).await;
     let of_functions = lines.iter().flat_map(|(line, _)| line.as_object().unwrap().keys().map(String::as_str));
     let of_functions: BTreeSet<_> = of_functions.chain(ADDED_BY_AWS).collect();
     let format = resource("WebhookApi")["Properties"]["AccessLogSettings"]["Format"].as_str().unwrap().to_owned();
@@ -792,7 +828,16 @@ async fn saved_queries_ask_only_for_fields_that_are_logged() {
         let groups = yaml_serde::to_string(&query["LogGroupNames"]).unwrap();
         let logged = if groups == "- !Ref AccessLogs\n" { &of_gateway } else { &of_functions };
         let asked_for = asked_for(query["QueryString"].as_str().unwrap());
-        let unknown: Vec<_> = asked_for.difference(logged).collect();
+        let unknown: Vec<_> = asked_for.iter().filter(|name| !logged.contains(name.as_str())).collect();
         assert!(!asked_for.is_empty() && unknown.is_empty(), "{name}: {unknown:?}");
+    }
+    let of_webhook = lines.iter().filter(|(line, _)| line["message"] == "webhook");
+    let of_webhook: BTreeSet<_> = of_webhook.flat_map(|(line, _)| line.as_object().unwrap().keys().cloned()).collect();
+    let queries = dashboard_queries();
+    assert_eq!(queries.len(), 4);
+    for (title, query) in queries {
+        let asked_for = asked_for(&query);
+        let unknown: Vec<_> = asked_for.difference(&of_webhook).collect();
+        assert!(!asked_for.is_empty() && unknown.is_empty(), "{title}: {unknown:?}");
     }
 }

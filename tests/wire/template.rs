@@ -97,7 +97,7 @@ async fn each_role_grants_exactly_what_its_function_calls() {
     let by_lambda = by_lambda(&[
         ("logs:CreateLogStream", "RedriveLogs"),
         ("logs:PutLogEvents", "RedriveLogs"),
-        ("sqs:SendMessage", "RedriveFailures"),
+        ("sqs:SendMessage", "DeadLetters"),
     ]);
     assert_eq!(granted("RedriveRole", false), &used(redrive) | &by_lambda);
 }

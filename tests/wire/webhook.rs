@@ -204,7 +204,7 @@ async fn a_retry_with_other_bytes_and_time_is_a_duplicate() {
         assert_eq!(function.answer(&signed_now(&body)).await, (200, said("duplicate")));
     }
     assert_eq!(world.alerts(), ["evt_1"]);
-    assert!(!function.log().await.contains("otherBody"));
+    assert!(!function.log().await.contains("bodyMismatch"));
 }
 
 /// Some senders use the same id, such as "undefined", for every event.
@@ -434,7 +434,7 @@ async fn logs_what_an_operator_needs_and_nothing_personal() {
         assert_eq!((&line["outcome"], &line["status"]), (&json!(outcome), &json!(status)), "{line}");
     }
     assert_eq!(forged["reason"], "mismatch");
-    assert_eq!(other["otherBody"], "the same event id came with other content");
+    assert_eq!(other["bodyMismatch"], "the same event id came with other content");
     assert!(
         failed["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take the message"),
         "{failed}"
@@ -465,6 +465,7 @@ async fn without_a_variable_does_not_start_and_names_it() {
         ("ALERTS_TOPIC_ARN", "alerts", "ALERTS_TOPIC_ARN must be"),
         ("ALERTS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:alerts.fifo", "ALERTS_TOPIC_ARN must be"),
         ("RETENTION_DAYS", "1", "RETENTION_DAYS must be a whole number from 2 to 3650"),
+        ("DETAILED_METRICS", "true", "DETAILED_METRICS must be yes or no"),
     ] {
         let (status, log) = Lambda::start_with(&world.aws, vec![(variable, value.into())], TIMEOUT).await.ended().await;
         assert_eq!(status, Some(1), "{variable}={value}");

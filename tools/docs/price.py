@@ -1,7 +1,8 @@
 """Calculates the price of an alert and of a month, and the time to an alert, by the memory of the webhook function.
 
 Without arguments, it writes its tables into docs/cost.md and docs/scaling.md, between the comments that name them. With
---check, it only compares the tables. The assumptions come first: replace them by your own numbers, and run it again.
+--check, it only compares the tables. Both fail if the price of a small stack exceeds its goal. The assumptions come
+first: replace them by your own numbers, and run it again.
 """
 
 import re
@@ -12,7 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 COST, SCALING, TEMPLATE = ROOT / "docs" / "cost.md", ROOT / "docs" / "scaling.md", ROOT / "template.yaml"
 
-# List prices in us-east-1, in US dollars, as of 2025, without any free tier. They change: https://aws.amazon.com/pricing
+# List prices in us-east-1, in US dollars, as of 2025, without any free tier. They change:
+# https://aws.amazon.com/pricing
 MILLION = 1_000_000
 GATEWAY_REQUEST = 1.00 / MILLION
 LAMBDA_REQUEST = 0.20 / MILLION
@@ -21,20 +23,31 @@ WRITE_UNIT, READ_UNIT, TABLE_GB, BACKUP_GB = 0.625 / MILLION, 0.125 / MILLION, 0
 PUBLISH, CHAT, EMAIL = 0.50 / MILLION, 0.60 / MILLION, 2.00 / 100_000
 # To SQS and Lambda, a standard topic delivers free of charge.
 FIFO_PUBLISH, FIFO_PUBLISH_GB, FIFO_DELIVERY, FIFO_DELIVERY_GB = 0.30 / MILLION, 0.017, 0.01 / MILLION, 0.001
-LOG_GB, KEPT_LOG_GB, LOGS_KEPT = 0.50, 0.03, 0.15  # of what is logged, so much is kept after compression
+LOG_GB, KEPT_LOG_GB = 0.50, 0.03
+LOGS_KEPT = 0.15  # the share of a log that compression leaves
+QUERIED_LOG_GB = 0.005  # Logs Insights, for each GB that a query scans
 DATA_OUT_GB = 0.09
-METRIC, ALARM, SECRET = 0.30, 0.10, 0.40
+METRIC, ALARM, SECRET, DASHBOARD, KEY = 0.30, 0.10, 0.40, 3.00, 1.00
 SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLION
 
 # CloudWatch bills an alarm for each metric that it reads, so one on metric math costs more
 # (https://aws.amazon.com/cloudwatch/pricing: "per alarm metric").
-ALARM_METRICS, STREAM_ALARM_METRICS = 19, 8
+ALARM_METRICS, STREAM_ALARM_METRICS = 14, 8
+SILENCE_ALARM_METRICS = 3
+
+# With DetailedMetrics: 10 statuses, 7 reasons and the time to alert. With steady traffic, the
+# reasons are rare, and so is one of the statuses.
+DETAILED_METRICS, HOURLY_METRICS = 18, 10
+DASHBOARD_QUERIES = 4  # of the webhook function's log, without DetailedMetrics
+
+# The highest prices of a month, for a stack without traffic and for one with 10 thousand events.
+IDLE_GOAL, SMALL_GOAL = 2.00, 3.00
 
 # Measured by `make bench`: milliseconds of one whole vCPU, which is what 1,769 MB buy.
 VCPU = 1769
 CPU_IGNORED, CPU_STREAMED = 0.04, 0.33
-CPU_ALERT = 0.44  # without a pace 0.33; in one run, the slot made it 1.33 times as much
-CPU_COLD = 5.3  # from the start of the process to the end of its first alert, with the secret stored
+CPU_ALERT = 0.44  # without a pace 0.33; in one run of the bench, the slot multiplied it by 1.33
+CPU_COLD = 5.3  # from the start of the process to the end of its first alert
 
 # Assumed: milliseconds, inside a region.
 CALL = 5  # to DynamoDB, SNS or Secrets Manager
@@ -42,21 +55,26 @@ CONNECT = 2  # TCP and TLS; to all three at once
 LAMBDA = 1  # what Lambda itself adds to an invocation
 
 # Assumed of an event and of a month.
-LOGGED = 2.5  # kB: the function's line of 0.6, the gateway's, and Lambda's own
+QUERIED = 1.6  # kB in the webhook function's log: its own line of 0.3, measured, and Lambda's lines
+LOGGED = QUERIED + 0.6  # kB: the gateway's line too
 ANSWERED = 0.5  # kB
-WRITES, ROW = 9, 3  # units of a claim and a completion, each 3 for the row and 1 for the index, and 1 of a slot; kB
+# Write units: claim and completion take 3 for the row and 1 for the index each, a slot takes 1.
+# The row is in kB.
+WRITES, ROW = 9, 3
 STREAM_WRITES, STREAM_ROW = 6, 2  # the same of a message to the lead status stream: 2 for its row
 STREAMED = 1  # kB: the message and its attributes
 LOCK_WRITES = 1  # the row of a debounce lock, of less than 1 kB
 COLD = 0.02  # the share of events that start a process
 MINUTES = 43_200
+VIEWS, VIEWED = 30, 7 / 30  # views of the dashboard in a month; each shows a week
 
 
 class Function:
     """The webhook function with a given memory in MB: its durations in milliseconds, and their price."""
 
     def __init__(self, memory, architecture="arm64"):
-        self.gb, self.share = memory / 1024, min(1, memory / VCPU)  # one thread cannot use more than one vCPU
+        # One thread cannot use more than one vCPU.
+        self.gb, self.share = memory / 1024, min(1, memory / VCPU)
         self.second = self.gb * GB_SECOND[architecture]
         self.ignored = LAMBDA + CPU_IGNORED / self.share
         self.streamed = LAMBDA + 3 * CALL + CPU_STREAMED / self.share
@@ -83,6 +101,12 @@ def cents(dollars):
     return f"{dollars + 1e-9:.2f}"
 
 
+def view(events):
+    """Returns the price of one view of the dashboard, which queries the log, at this number of events a month."""
+    return DASHBOARD_QUERIES * gb(QUERIED) * events * VIEWED * QUERIED_LOG_GB
+
+
+MONTHS = (10_000, MILLION, 100 * MILLION)  # events
 LOGS = gb(LOGGED) * (LOG_GB + LOGS_KEPT * KEPT_LOG_GB)
 DATA_OUT = gb(ANSWERED) * DATA_OUT_GB
 DELIVERY = WRITES * WRITE_UNIT + gb(ROW) * (TABLE_GB + BACKUP_GB)
@@ -125,9 +149,9 @@ def of_an_alert():
     function = Function(default_memory())
     warm, cold = (function.price(ceil(milliseconds)) for milliseconds in (function.warm, function.cold))
     parts = {
-        "SNS: e-mail to one address": EMAIL,
+        "SNS: email to one address": EMAIL,
         f"DynamoDB: {WRITES} write units, {ROW} kB for a month and its backup": DELIVERY,
-        f"CloudWatch Logs: {LOGGED} kB": LOGS,
+        f"CloudWatch Logs: {LOGGED:.1f} kB": LOGS,
         "SNS: publish, and one chat channel": PUBLISH + CHAT,
         f"API Gateway, and {ANSWERED} kB out": GATEWAY_REQUEST + DATA_OUT,
         f"Lambda, warm (cold: {cents(cold * MILLION)})": warm,
@@ -139,9 +163,12 @@ def of_an_alert():
     yield "**in all**", f"**{cents(whole * MILLION)}**", ""
 
 
-def of_a_month():
-    """Yields the table of a month's price by the number of events, if one event in fifty is an opportunity."""
-    opportunities, months = 0.02, (10_000, MILLION, 100 * MILLION)
+def a_month():
+    """Returns the prices of a month by their lines, by traffic and fixed, for each number of events.
+
+    One event in fifty is an opportunity.
+    """
+    opportunities, months = 0.02, MONTHS
     function, five_minutes = Function(default_memory()), MINUTES / 5
     billed = function.billed(opportunities)
 
@@ -156,35 +183,36 @@ def of_a_month():
             f"{GB_SECOND['arm64']:.10f} per GB-second",
         ): each(function.price(billed)),
         (
-            "CloudWatch logs",
-            f"{LOGGED} kB at {LOG_GB:.2f} per GB, and {100 * LOGS_KEPT:.0f} % of that for a month at {KEPT_LOG_GB}",
+            "CloudWatch Logs",
+            f"{LOGGED:.1f} kB at {LOG_GB:.2f} per GB, and {100 * LOGS_KEPT:.0f} % of that for a month at {KEPT_LOG_GB}",
         ): each(LOGS),
         (
             "DynamoDB",
-            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and record take 3 for "
-            f"the row and 1 for the index each, and the slot 1; {ROW} kB for a month at {TABLE_GB}, and "
-            f"{BACKUP_GB:.2f} for its backup)",
+            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million; {ROW} kB for a month at {TABLE_GB}, "
+            f"and {BACKUP_GB:.2f} for its backup)",
         ): each(opportunities * DELIVERY),
         (
             "SNS",
             f"{100 * opportunities:.0f} % × (0.50 and 0.60 per million for publish and chat, 2.00 per 100,000 "
-            "for e-mail)",
+            "for email)",
         ): each(opportunities * (PUBLISH + CHAT + EMAIL)),
         ("Data out", f"{ANSWERED} kB at {DATA_OUT_GB} per GB"): each(DATA_OUT),
-        ("Metrics", f"18 × {METRIC:.2f}"): [18 * METRIC] * 3,
+        (
+            "Dashboard",
+            f"{VIEWS} views of a week, {DASHBOARD_QUERIES} queries each of {QUERIED} kB at {QUERIED_LOG_GB} per GB",
+        ): [VIEWS * view(events) for events in months],
         ("Secret, reads", "2 every 5 minutes for each process, of which there are 1, 1 and 10, at 0.05 per 10,000"): [
             2 * five_minutes * processes * SECRET_READ for processes in (1, 1, 10)
         ],
         (
             "KMS",
-            "a request every 5 minutes for the table and 2 for the topic, at 0.03 per 10,000; at 10 thousand events, "
-            "3 an alert",
+            "a request every 5 minutes for the table and 2 for the topic, at 0.03 per 10,000; but at most 3 an alert",
         ): [3 * min(five_minutes, opportunities * events) * KEY_REQUEST for events in months],
     }
     runs = [LAMBDA_REQUEST, 0.020 * GB_SECOND["arm64"], 8 * READ_UNIT / 2, SCHEDULE, gb(0.9) * LOG_GB, KEY_REQUEST / 5]
     request, memory, reads, schedule, logs, key = (MINUTES * price for price in runs)
     fixed = {
-        ("Alarms", f"{ALARM_METRICS} metrics × {ALARM:.2f}; with `SilenceHours` one more"): [ALARM_METRICS * ALARM] * 3,
+        ("Alarms", f"{ALARM_METRICS} metrics × {ALARM:.2f}"): [ALARM_METRICS * ALARM] * 3,
         ("Secret", ""): [SECRET] * 3,
         (
             "Redrive",
@@ -192,14 +220,65 @@ def of_a_month():
             f"{schedule:.2f} schedule, {logs:.2f} logs, {key:.2f} KMS",
         ): [MINUTES * sum(runs)] * 3,
     }
+    return {"By traffic": traffic, "Fixed": fixed}
+
+
+def sums(lines):
+    return [sum(column) for column in zip(*lines.values())]
+
+
+def of_a_month():
+    """Yields the table of a month's price by its lines."""
     yield "", "each event", "10 thousand", "1 million", "100 million"
-    sums = []
-    for name, lines in (("By traffic", traffic), ("Fixed", fixed)):
-        sums.append([sum(column) for column in zip(*lines.values())])
+    parts = a_month()
+    for name, lines in parts.items():
         for line, prices in lines.items():
             yield *line, *map(cents, prices)
-        yield f"**{name}**", "", *(f"**{cents(price)}**" for price in sums[-1])
-    yield "**In all**", "", *(f"**{cents(sum(column))}**" for column in zip(*sums))
+        yield f"**{name}**", "", *(f"**{cents(price)}**" for price in sums(lines))
+    yield "**In all**", "", *(f"**{cents(sum(column))}**" for column in zip(*map(sums, parts.values())))
+
+
+def in_short():
+    """Yields the table of a month's price."""
+    traffic, fixed = map(sums, a_month().values())
+    yield "events in a month", "none", "10 thousand", "1 million", "100 million"
+    yield "US dollars", cents(fixed[0]), *(cents(sum(column)) for column in zip(traffic, fixed))
+
+
+def options():
+    """Yields the table of the options that cost something."""
+    silence, stream = (cents(metrics * ALARM) for metrics in (SILENCE_ALARM_METRICS, STREAM_ALARM_METRICS))
+    metrics = cents(DETAILED_METRICS * METRIC)
+    yield "option", "US dollars a month"
+    yield "`SilenceHours`", f"for an alarm on {SILENCE_ALARM_METRICS} metrics: {silence}"
+    yield (
+        "`StatusStream`",
+        f"for alarms on {STREAM_ALARM_METRICS} metrics: {stream}; and [each change](#the-lead-status-stream)",
+    )
+    yield "`DetailedMetrics`", f"for up to {DETAILED_METRICS} metrics: {metrics}, but [no queries](#log-or-metrics)"
+    yield "`EncryptionKeyArn`", f"for the key: {cents(KEY)}; and requests as in the row KMS"
+    yield (
+        "`MakeDashboard`",
+        f"none for the account's first three dashboards of up to 50 metrics; for each other one {cents(DASHBOARD)}",
+    )
+
+
+def log_or_metrics():
+    """Yields the table of the views from which the detailed metrics are cheaper than queries of the log."""
+    metrics = HOURLY_METRICS * METRIC
+    yield "events in a month", "GB that a view reads", "US dollars a view", "`yes` is cheaper from this number of views"
+    for events, name in zip(MONTHS, ("10 thousand", "1 million", "100 million")):
+        read = DASHBOARD_QUERIES * gb(QUERIED) * events * VIEWED
+        yield name, f"{read:,.2f}", f"{view(events):.4f}", f"{ceil(metrics / view(events)):,}"
+
+
+def goals():
+    """Returns why a small stack is too expensive, or None."""
+    traffic, fixed = map(sums, a_month().values())
+    for name, price, goal in (("without traffic", fixed[0], IDLE_GOAL), ("small", traffic[0] + fixed[0], SMALL_GOAL)):
+        if price > goal:
+            return f"a stack that is {name} costs {cents(price)} dollars a month; the goal is {cents(goal)}"
+    return None
 
 
 def of_the_stream():
@@ -228,20 +307,19 @@ def of_the_stream():
 def stream():
     """Returns the table of the stream, and the text below it."""
     alert = cents((DELIVERY + PUBLISH + CHAT + EMAIL) * MILLION)
+    alarms = cents(STREAM_ALARM_METRICS * ALARM)
     slot, debounced = cents(WRITE_UNIT * MILLION), cents(LOCK_WRITES * WRITE_UNIT * MILLION)
-    metrics = cents(METRIC + STREAM_ALARM_METRICS * ALARM)
     return (
         f"{markdown(of_the_stream())}\n"
-        "With the stream off, a change that needs no alert makes no call to AWS. With the stream on, it makes\n"
-        "three: claim, publish, complete. A duplicate makes one. If an alert is due as well, a million of both\n"
-        f"are {alert} more, and four calls more at the same time.\n"
+        "With the stream off, a change that needs no alert makes no call to AWS. With the stream on, it\n"
+        "makes three: claim, publish, complete. A duplicate makes one. If an alert is due as well, a\n"
+        f"million of both are {alert} more, and four calls more at the same time.\n"
         "\n"
         f"With `AlertsPerSecond=0`, an alert is one call and 1 write unit less, {slot} for a million. With\n"
         f"`DebounceMinutes`, an alert is one call and {LOCK_WRITES} write unit more, {debounced} for a million.\n"
         "\n"
-        f"The stream's metric and the {STREAM_ALARM_METRICS} metrics that its alarms read are {metrics} a month. "
-        "Two more\n"
-        f"metrics, {cents(METRIC)} each, come only while the stream's messages wait for the redrive. A queue's\n"
+        f"The {STREAM_ALARM_METRICS} metrics that the stream's alarms read are {alarms} a month. The metric of the\n"
+        f"stream's pending age, {cents(METRIC)} at most, comes only while messages wait for the redrive. A queue's\n"
         "requests come on top.\n"
     )
 
@@ -251,7 +329,7 @@ def flood():
     function = Function(default_memory())
     price = GATEWAY_REQUEST + LOGS + DATA_OUT + function.price(ceil(function.ignored))
     return (
-        "- A stranger's flood, at the gateway's limit of 200 requests a second and without a valid signature, costs "
+        "- A flood of forged requests at the gateway's limit, 200 a second, costs "
         f"{cents(200 * 3600 * price)} an hour.\n"
     )
 
@@ -265,7 +343,14 @@ def markdown(rows):
 
 
 TABLES = {
-    COST: {"a month": lambda: markdown(of_a_month()), "the stream": stream, "a flood": flood},
+    COST: {
+        "in short": lambda: markdown(in_short()),
+        "a month": lambda: markdown(of_a_month()),
+        "a flood": flood,
+        "options": lambda: markdown(options()),
+        "log or metrics": lambda: markdown(log_or_metrics()),
+        "the stream": stream,
+    },
     SCALING: {"memory": lambda: markdown(by_memory()), "an alert": lambda: markdown(of_an_alert())},
 }
 
@@ -280,6 +365,8 @@ def written(text, tables):
 
 
 def main():
+    if too_expensive := goals():
+        sys.exit(too_expensive)
     for file, tables in TABLES.items():
         text = file.read_text("utf-8")
         priced = written(text, tables)

@@ -24,6 +24,7 @@ DEFAULTS = {
     "AlertTags": "",
     "DebounceMinutes": 0,
     "AlertsPerSecond": 5,
+    "DetailedMetrics": "no",
 }
 NEEDED = {
     "WebhookUrl",

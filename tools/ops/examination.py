@@ -28,7 +28,6 @@ OUTPUTS = {
     "AlertsTopicArn",
     "DeliveriesTableName",
     "RedriveFunctionName",
-    "RedriveFailuresUrl",
     "AlarmsTopicArn",
     "DeadLettersUrl",
 }
@@ -112,7 +111,6 @@ class Examination:
         yield self._finding("redrive's schedule", self._check_schedule)
         yield self._finding("redrive's runs", self._check_runs)
         yield self._finding("pending", self._check_pending)
-        yield self._finding("failed runs", self._check_failed_runs)
         yield self._finding("dead letters", self._check_dead_letters)
         yield self._finding("alarms", self._check_alarms)
         yield self._finding("alarms' subscribers", lambda: self._check_subscribers("AlarmsTopicArn", "AlarmEmail"))
@@ -611,24 +609,19 @@ class Examination:
             return Finding(WRONG, "; ".join(old), remedy)
         return Finding(OK, f"{len(rows)}, none for more than {_minutes(OLD)}")
 
-    def _check_failed_runs(self):
-        remedy = "Each holds the error of one run of the redrive, and no alert. Fix the error, then empty the queue."
-        return self._is_empty("RedriveFailuresUrl", remedy)
-
     def _check_dead_letters(self):
-        remedy = (
-            "Each is a message that a subscriber did not get. Pass it on by hand, fix the subscription, then empty the "
-            "queue."
-        )
-        return self._is_empty("DeadLettersUrl", remedy)
-
-    def _is_empty(self, output, remedy):
-        url = self._output(output)
+        url = self._output("DeadLettersUrl")
         counts = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
         found = client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
         number = sum(int(found.get(count, 0)) for count in counts)
         if not number:
             return Finding(OK, "none")
+        remedy = (
+            'If a message has "requestContext" and "functionArn", a run of the redrive failed. Fix the error that\n'
+            "it shows. The next run does the work of the failed run.\n"
+            "Any other message did not reach a subscriber. Fix the subscription, and pass the message on by hand.\n"
+            "Then empty the queue."
+        )
         remedy += _command(
             "aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url
         )

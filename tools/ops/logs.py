@@ -30,7 +30,7 @@ MAX_DELAY = 60_000  # milliseconds that a line may arrive after a line with a la
 MAX_TEXT = 400  # characters of a field that is printed
 PLATFORM = ("START ", "END ", "REPORT ", "INIT_START ", "INIT_REPORT ", "XRAY ", "EXTENSION\t")
 COUNTS = ("scanned", "published", "debounced", "discarded", "duplicates", "stillPending", "stoppedEarly")
-REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "otherBody")
+REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "bodyMismatch")
 
 
 @dataclass
