@@ -778,8 +778,8 @@ async fn sends_exactly_the_listed_metrics() {
 }
 
 /// Words of CloudWatch's query language that the queries use.
-const QUERY_LANGUAGE: &str = "and as asc bin by count countdistinct desc display fields filter in ispresent like limit max or \
-    pct replace sort stats strcontains sum";
+const QUERY_LANGUAGE: &str = "and as asc bin by count countdistinct desc fields filter in ispresent like limit max or \
+    pct sort stats strcontains sum";
 
 /// Fields that CloudWatch adds to every line, and one of Lambda's own report of an invocation.
 const ADDED_BY_AWS: [&str; 3] = ["@message", "@timestamp", "record.status"];

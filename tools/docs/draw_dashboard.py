@@ -6,7 +6,7 @@ Without arguments, it writes the picture. With --check, it only compares it.
 import json
 import re
 import sys
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from xml.sax.saxutils import escape
@@ -18,6 +18,10 @@ TEMPLATE = ROOT / "template.yaml"
 COLUMN, ROW, GAP = 50, 40, 5  # CloudWatch's grid has 24 columns
 EM = 0.62  # the width of a character, in font sizes; usual fonts are narrower on average
 HOURS = 7 * 24
+STATUSES = (
+    *("PENDING", "CONNECTION_SENT", "CONNECTION_ACCEPTED", "MESSAGE_SENT", "REPLY_RECEIVED"),
+    *("OPPORTUNITY", "MEETING_BOOKED", "NOT_INTERESTED", "DONE"),
+)
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 INK, PALE, RULE, RED, GREEN = "#16191f", "#687078", "#e9ebed", "#d13212", "#1d8102"
 COLORS = ("#1f77b4", "#9467bd")  # of the lines of a query
@@ -69,7 +73,7 @@ class Week:
         self._dice = Random(4)
         # The events of each status in a busy hour, in the order of the pipeline.
         changes = [self._hourly(rate) for rate in (40, 38, 15, 14, 6, 2.2, 1.1, 2.4, 0.6)]
-        self.statuses = [sum(counts) for counts in changes]
+        self.statuses = dict(zip(STATUSES, map(sum, changes), strict=True))
         alerts = self._late(changes[5])
         quick = [self._around(420, 0.2) if count else None for count in alerts]
         self._series = {
@@ -219,12 +223,11 @@ def lines(properties, week, area):
         x += 22 + EM * 10 * len(label)
 
 
-def bars(properties, week, area):
+def bars(_, week, area):
     """Draws a bar per status, over the whole time."""
-    labels = re.findall(r'", "([^"]+)"\)|"(\d [\w ]+)"', properties["query"])
-    labels = [one or other for one, other in labels]
-    height, left, most = (area.height - 44) / len(labels), area.x + 190, max(week.statuses)
-    for number, (label, total) in enumerate(zip(labels, week.statuses, strict=True)):
+    counts = sorted(week.statuses.items(), key=lambda status: -status[1])
+    height, left, most = (area.height - 44) / len(counts), area.x + 220, counts[0][1]
+    for number, (label, total) in enumerate(counts):
         y = area.y + 34 + number * height
         width = max(1, (area.x + area.width - left - 70) * total / most)
         yield text(left - 10, y + height / 2 + 4, label, anchor="end")
@@ -234,12 +237,10 @@ def bars(properties, week, area):
 
 def table(properties, week, area):
     """Draws the rows of a query: the conversion rates, or the rejected requests."""
-    display = re.search(r"display (.*)", properties["query"])
-    if display:
-        # From sent to accepted, replied, opportunity and meeting.
-        _, sent, accepted, _, *reached = week.statuses
-        steps = [sent, accepted, *reached[:3]]
-        found = [display[1].split(", "), [f"{100 * part / whole:.1f}" for whole, part in pairwise(steps)]]
+    rate = r'"(\w+)"\)\) / sum\(strcontains\(newStatus, "(\w+)"\)\) \* 100 as (\w+)'
+    if rates := re.findall(rate, properties["query"]):
+        values = [f"{100 * week.statuses[part] / week.statuses[whole]:.1f}" for part, whole, _ in rates]
+        found = [[column for *_, column in rates], values]
         places = [area.x + 12 + column * (area.width - 24) // 4 for column in range(4)]
     else:
         found = [("requests", "reason", "detail"), *week.REJECTED]
