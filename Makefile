@@ -219,7 +219,7 @@ instructions-build: rust
 	cargo build --quiet --locked --release --bin webhook
 	$(BUILD_COUNTER)
 
-## Run all linters: format, clippy, docs, ruff, prose and links, template, contracts, licences of the crates.
+## Run all linters: format, clippy, docs, ruff, prose, links, template, contracts, licences.
 lint: lint-rust lint-python lint-docs lint-template lint-contracts lint-crates
 
 lint-rust: rust

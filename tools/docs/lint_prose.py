@@ -118,7 +118,7 @@ def _wide(file, text):
         lines = (
             (number, line)
             for number, line in enumerate(text.splitlines(), 1)
-            if re.match(rf"\s*{CODE[suffix]}|.*\S {CODE[suffix]} [A-Za-z]", line)
+            if re.match(rf"\s*{CODE[suffix]}|[^\"]*\S {CODE[suffix]} [A-Za-z]", line)
         )
     else:
         return
