@@ -42,18 +42,21 @@ pub enum Metric {
     /// Age of the oldest alert that is pending after a run of the redrive, since its first claim. A
     /// run that listed no pending delivery does not send it.
     OldestPendingAge,
-    /// The same for messages to the lead status stream, from a run that listed one.
+    /// Age of the oldest message to the lead status stream that is pending after a run of the
+    /// redrive. A run that listed no such message does not send it.
     OldestStreamPendingAge,
     /// A request that no signing secret of ours has signed.
     SignatureMismatch,
-    /// A request with a valid signature that this version does not expect: refused, of an unknown
-    /// event type, or with a body mismatch. The log line says which.
+    /// A request with a valid signature that was refused for good. An alert may be lost.
+    GenuineRejected,
+    /// A handled event that this version does not expect: of an unknown type, or with a body
+    /// mismatch. The log line says which.
     UnexpectedEvent,
     /// A request answered 503 only because no slot was free for its alert. The redrive publishes
     /// the alert.
     NoSlot,
     /// A request that cannot be verified, because our own secret cannot be read or used. While the
-    /// current version of the secret is refused, every request.
+    /// current version of the secret is refused, every request counts.
     SecretUnreadable,
     /// Detailed: the time from the moment that the event names to the publish of its alert.
     TimeToAlert,
@@ -65,10 +68,11 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OldestPendingAge,
         Self::OldestStreamPendingAge,
         Self::SignatureMismatch,
+        Self::GenuineRejected,
         Self::UnexpectedEvent,
         Self::NoSlot,
         Self::SecretUnreadable,
@@ -83,6 +87,7 @@ impl Metric {
             Self::OldestPendingAge => "OldestPendingAge",
             Self::OldestStreamPendingAge => "OldestStreamPendingAge",
             Self::SignatureMismatch => "SignatureMismatch",
+            Self::GenuineRejected => "GenuineRejected",
             Self::UnexpectedEvent => "UnexpectedEvent",
             Self::NoSlot => "NoSlot",
             Self::SecretUnreadable => "SecretUnreadable",

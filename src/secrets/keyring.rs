@@ -199,10 +199,10 @@ impl Held {
         let held = secrets.as_ref().map_or(0, |secrets| secrets.count());
         let version_refused = Refused { current: None, ..refused }.errors().next();
         for failure in failure.iter().chain(&version_refused) {
-            error!(held, failure = chain(failure), "signing secret");
+            error!(held, failure = chain(failure), "signing secret not usable");
         }
         if failure.is_none() && version_refused.is_none() && changed {
-            info!(held, "signing secret");
+            info!(held, "signing secret fetched");
         }
         (self.secrets, self.refused, self.failure, self.fetched_at) = (secrets, refused, failure, now);
         changed

@@ -66,16 +66,16 @@ pub enum SecretError {
     )]
     Bracketed(usize),
     /// `$NAME` or `%NAME%`, which no shell has replaced. Anyone can guess the name.
-    #[error("secret number {0} is the name of a variable; put the value of the variable")]
+    #[error("secret number {0} is the name of a variable; store the value of the variable")]
     Variable(usize),
     /// The ARN of a secret, instead of the secret.
-    #[error("secret number {0} is an ARN; put SendPilot's webhook secret itself")]
+    #[error("secret number {0} is an ARN; store SendPilot's webhook secret itself")]
     Arn(usize),
     /// An address, such as the webhook's URL.
-    #[error("secret number {0} is an address; put SendPilot's webhook secret")]
+    #[error("secret number {0} is an address; store SendPilot's webhook secret")]
     Address(usize),
     /// The key of SendPilot's API.
-    #[error("secret number {0} is an API key of SendPilot; put the webhook's signing secret")]
+    #[error("secret number {0} is an API key of SendPilot; store the webhook's signing secret")]
     ApiKey(usize),
     /// `v1,whsec_...`, `NAME=whsec_...`, or two secrets with no white space between them.
     #[error(
@@ -116,7 +116,7 @@ pub enum SecretError {
     )]
     Shape,
     /// A binary secret. Secrets Manager keeps binary secrets apart from text.
-    #[error("is binary; put it as text")]
+    #[error("is binary; store it as text")]
     Binary,
 }
 

@@ -89,7 +89,10 @@ impl Handled {
             line.count(Metric::SignatureMismatch);
         }
         // Both reasons are checked only after the signature, so a stranger cannot cause them.
-        if matches!(reason, Some("body" | "stale")) || self.renamed().is_some() || self.body_mismatch() {
+        if matches!(reason, Some("body" | "stale")) {
+            line.count(Metric::GenuineRejected);
+        }
+        if self.renamed().is_some() || self.body_mismatch() {
             line.count(Metric::UnexpectedEvent);
         }
         if self.only_lacks_a_slot() {

@@ -159,10 +159,10 @@ async fn the_answer_says_that_a_timestamp_must_be_in_seconds() {
     }
 }
 
-/// Returns whether the last request was counted as unexpected.
+/// Returns whether the last request was counted as genuine and rejected.
 fn counted() -> bool {
     let line: Value = serde_json::from_str(&LINES.take().pop().unwrap()).unwrap();
-    !line["UnexpectedEvent"].is_null()
+    !line["GenuineRejected"].is_null()
 }
 
 #[tokio::test]

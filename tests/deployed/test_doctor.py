@@ -631,6 +631,18 @@ def test_it_reads_the_redrives_log_if_cloudwatch_has_no_metric(doctor):
         doctor.assert_wrong("redrive's runs", "none in the last 10 minutes", "reserved concurrency", later=HOUR)
 
 
+def test_it_finds_that_no_run_succeeds(doctor):
+    def count(parsed, **_):
+        parsed["Datapoints"] = [{"Sum": 4.0}, {"Sum": 6.0}]
+
+    with hooked("after-call.cloudwatch.GetMetricStatistics", count):
+        doctor.assert_wrong("redrive's runs", "^10 in the last 10 minutes, and none succeeded$", "Read the log")
+    lines = [{"message": json.dumps({"message": name, "level": "ERROR"})} for name in ("listing", "redrive")]
+    with hooked("after-call.cloudwatch.GetMetricStatistics", lambda parsed, **_: parsed.update(Datapoints=[])):
+        with hooked("after-call.logs.FilterLogEvents", lambda parsed, **_: parsed.update(events=lines)):
+            doctor.assert_wrong("redrive's runs", "^some in the last 10 minutes, and none succeeded$", "Read the log")
+
+
 def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanup):
     doctor.is_local = True
     with refusing(deployed.topic_arn):
@@ -655,7 +667,7 @@ def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanu
     deployed.redrive.resume()
     boto3.client("sqs").send_message(QueueUrl=names["DeadLettersUrl"], MessageBody="{}")
     cleanup.callback(boto3.client("sqs").purge_queue, QueueUrl=names["DeadLettersUrl"])
-    doctor.assert_wrong("dead letters", "^1, where none should be", "aws sqs purge-queue")
+    doctor.assert_wrong("dead letters", "^1, where none should be", "aws sqs delete-message")
     assert "Before the commands of the AWS CLI, run:\n  export AWS=local\n" in doctor.printed
 
 

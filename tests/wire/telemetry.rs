@@ -27,6 +27,7 @@ use opportunity_alerts::message::key::DeliveryId;
 use opportunity_alerts::redrive::{ALERT_WORKERS, MAX_TIMEOUTS};
 use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
+use sendpilot_events::STATUSES;
 use serde_json::{Value, json};
 use testkit::sendpilot::OTHER;
 
@@ -97,6 +98,7 @@ const fn expected(level: &'static str, status: u16, outcome: &'static str) -> Ex
 async fn every_outcome(detailed: bool) -> Vec<(Expected, Value, Metrics)> {
     const CHANGE: &[&str] = &["StatusChanges Count NewStatus=OPPORTUNITY"];
     const UNEXPECTED: &[&str] = &["UnexpectedEvent Count"];
+    const REJECTED: &[&str] = &["GenuineRejected Count"];
     const CLAIM: &[&str] = &["ClaimTime"];
     const ALL_STEPS: &[&str] = &["ClaimTime", "CompleteTime", "PublishTime"];
     let world = World::new().await;
@@ -153,7 +155,7 @@ async fn every_outcome(detailed: bool) -> Vec<(Expected, Value, Metrics)> {
         (
             signed_now("[]"),
             Expected {
-                metrics: UNEXPECTED,
+                metrics: REJECTED,
                 detailed: &["Rejected Count Reason=body"],
                 ..expected("WARN", 400, "malformed")
             },
@@ -174,7 +176,7 @@ async fn every_outcome(detailed: bool) -> Vec<(Expected, Value, Metrics)> {
         (
             payload("opportunity"),
             Expected {
-                metrics: UNEXPECTED,
+                metrics: REJECTED,
                 detailed: &["Rejected Count Reason=stale"],
                 ..expected("WARN", 401, "unauthorized")
             },
@@ -376,12 +378,12 @@ async fn logs_an_unusable_secret() {
     };
     assert_eq!(answers, [200, 503, 401]);
     assert!(!after.contains_key("SecretUnreadable Count"), "{log}");
-    assert_eq!(lines(&log, "signing secret").last().unwrap().0["level"], "INFO");
+    assert_eq!(lines(&log, "signing secret fetched").last().unwrap().0["level"], "INFO");
     assert_eq!((&ignored["level"], &unavailable["level"]), (&json!("INFO"), &json!("ERROR")));
     for metrics in [of_ignored, of_unavailable] {
         assert_eq!(metrics["SecretUnreadable Count"], 1.0, "{log}");
     }
-    let (fetch, _) = &lines(&log, "signing secret")[0];
+    let (fetch, _) = &lines(&log, "signing secret not usable")[0];
     assert_eq!((&fetch["level"], &fetch["held"]), (&json!("ERROR"), &json!(1)));
     let refused = "version AWSCURRENT: secret number 1 holds whsec_ behind other characters";
     for told in [&fetch["failure"], &unavailable["detail"]] {
@@ -839,5 +841,27 @@ async fn queries_ask_only_for_fields_that_are_logged() {
         let asked_for = asked_for(&query);
         let unknown: Vec<_> = asked_for.difference(&of_webhook).collect();
         assert!(!asked_for.is_empty() && unknown.is_empty(), "{title}: {unknown:?}");
+        let quoted: Vec<_> = query.split('"').skip(1).step_by(2).collect();
+        assert!(quoted.iter().all(|status| STATUSES.contains(status)), "{title}: {quoted:?}");
     }
+}
+
+#[tokio::test]
+async fn the_metric_filter_counts_the_accepted_events() {
+    let filter = &resource("AcceptedEvents")["Properties"];
+    assert_eq!(yaml_serde::to_string(&filter["LogGroupName"]).unwrap(), "!Ref WebhookLogs\n");
+    assert_eq!(filter["FilterPattern"].as_str(), Some("{ $.status = 200 }"));
+    let lines = lines_of_every_kind(false).await;
+    let accepted: BTreeSet<_> = lines.iter().filter(|(line, _)| line["status"] == 200).map(outcome_of).collect();
+    let of_webhook = lines.iter().filter(|(line, _)| line["message"] == "webhook").map(outcome_of);
+    let refused =
+        ["in_progress", "malformed", "method_not_allowed", "not_found", "too_large", "unauthorized", "unavailable"];
+    assert_eq!(
+        of_webhook.collect::<BTreeSet<_>>(),
+        accepted.iter().cloned().chain(refused.map(str::to_owned)).collect()
+    );
+}
+
+fn outcome_of((line, _): &(Value, Metrics)) -> String {
+    line["outcome"].as_str().unwrap_or_default().to_owned()
 }

@@ -33,7 +33,7 @@ SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLIO
 # CloudWatch bills an alarm for each metric that it reads, so one on metric math costs more
 # (https://aws.amazon.com/cloudwatch/pricing: "per alarm metric").
 ALARM_METRICS, STREAM_ALARM_METRICS = 14, 8
-SILENCE_ALARM_METRICS = 3
+SILENCE = METRIC + ALARM  # a metric filter's metric, and the alarm that reads it
 
 # With DetailedMetrics: 10 statuses, 7 reasons and the time to alert. With steady traffic, the
 # reasons are rare, and so is one of the statuses.
@@ -57,6 +57,7 @@ LAMBDA = 1  # what Lambda itself adds to an invocation
 # Assumed of an event and of a month.
 QUERIED = 1.6  # kB in the webhook function's log: its own line of 0.3, measured, and Lambda's lines
 LOGGED = QUERIED + 0.6  # kB: the gateway's line too
+DETAILED_LOGGED = 0.3  # kB: the longer line of a change of status with DetailedMetrics
 ANSWERED = 0.5  # kB
 # Write units: claim and completion take 3 for the row and 1 for the index each, a slot takes 1.
 # The row is in kB.
@@ -188,7 +189,8 @@ def a_month():
         ): each(LOGS),
         (
             "DynamoDB",
-            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million; {ROW} kB for a month at {TABLE_GB}, "
+            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and completion take 3 for "
+            f"the row and 1 for the index each, and the slot 1; {ROW} kB for a month at {TABLE_GB}, "
             f"and {BACKUP_GB:.2f} for its backup)",
         ): each(opportunities * DELIVERY),
         (
@@ -247,15 +249,18 @@ def in_short():
 
 def options():
     """Yields the table of the options that cost something."""
-    silence, stream = (cents(metrics * ALARM) for metrics in (SILENCE_ALARM_METRICS, STREAM_ALARM_METRICS))
-    metrics = cents(DETAILED_METRICS * METRIC)
+    stream, metrics = cents(STREAM_ALARM_METRICS * ALARM), cents(DETAILED_METRICS * METRIC)
     yield "option", "US dollars a month"
-    yield "`SilenceHours`", f"for an alarm on {SILENCE_ALARM_METRICS} metrics: {silence}"
+    yield "`SilenceHours`", f"for a metric and an alarm: {cents(SILENCE)}"
     yield (
         "`StatusStream`",
         f"for alarms on {STREAM_ALARM_METRICS} metrics: {stream}; and [each change](#the-lead-status-stream)",
     )
-    yield "`DetailedMetrics`", f"for up to {DETAILED_METRICS} metrics: {metrics}, but [no queries](#log-or-metrics)"
+    yield (
+        "`DetailedMetrics`",
+        f"for up to {DETAILED_METRICS} metrics: {metrics}; and {DETAILED_LOGGED} kB more log for a change of status; "
+        "but [no queries](#log-or-metrics)",
+    )
     yield "`EncryptionKeyArn`", f"for the key: {cents(KEY)}; and requests as in the row KMS"
     yield (
         "`MakeDashboard`",
@@ -265,10 +270,10 @@ def options():
 
 def log_or_metrics():
     """Yields the table of the views from which the detailed metrics are cheaper than queries of the log."""
-    metrics = HOURLY_METRICS * METRIC
     yield "events in a month", "GB that a view reads", "US dollars a view", "`yes` is cheaper from this number of views"
     for events, name in zip(MONTHS, ("10 thousand", "1 million", "100 million")):
         read = DASHBOARD_QUERIES * gb(QUERIED) * events * VIEWED
+        metrics = HOURLY_METRICS * METRIC + gb(DETAILED_LOGGED) * events * (LOG_GB + LOGS_KEPT * KEPT_LOG_GB)
         yield name, f"{read:,.2f}", f"{view(events):.4f}", f"{ceil(metrics / view(events)):,}"
 
 

@@ -414,7 +414,7 @@ class Examination:
         emails = [(one, found.get("ConfirmationWasAuthenticated")) for one, found in of if one["Protocol"] in EMAIL]
         ends = {one["SubscriptionArn"] for one, authenticated in emails if authenticated == "false"}
         endable = [(one, found) for one, found in of if one["SubscriptionArn"] in ends]
-        losing = [one for one, found in of if "deadLetterTargetArn" not in found.get("RedrivePolicy", "")]
+        losing = [one for one, found in of if not _has_dead_letter_queue(found)]
         what, remedies = [], []
         if endable:
             these = ", ".join(described(one) for one, _ in endable)
@@ -491,8 +491,8 @@ class Examination:
         found = found or {}
         kept = ("FilterPolicy", "FilterPolicyScope") if found.get("FilterPolicy") else ()
         wanted = {name: found[name] for name in kept if name in found}
-        own = found.get("RedrivePolicy", "")
-        wanted["RedrivePolicy"] = own if "deadLetterTargetArn" in own else json.dumps({"deadLetterTargetArn": queue})
+        own = _has_dead_letter_queue(found)
+        wanted["RedrivePolicy"] = found["RedrivePolicy"] if own else json.dumps({"deadLetterTargetArn": queue})
         wanted = json.dumps(wanted)
         command = "aws sns subscribe --topic-arn {} --protocol {} --attributes {} --notification-endpoint "
         if endpoint:
@@ -548,21 +548,25 @@ class Examination:
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
 
     def _check_runs(self):
-        unavailable = None
+        unavailable, failed = None, 0
         try:
-            runs = self._counted_runs()
+            runs = self._counted("Invocations")
+            failed = runs and self._counted("Errors")
         except (BotoCoreError, ClientError) as error:
             runs, unavailable = None, error
         if not runs:
             # CloudWatch counts late, and ministack does not count. The shell may have a permission
             # for only one of the two.
             try:
-                runs = self._logged_runs()
+                runs, failed = self._logged_runs()
             except (BotoCoreError, ClientError):
                 if unavailable:
                     raise unavailable from None
+        recently = f"in the last {_minutes(RECENT)}"
+        if runs and failed != runs:
+            return Finding(OK, f"{runs} {recently}{f', {failed} of them failed' if failed else ''}")
         if runs:
-            return Finding(OK, f"{runs} in the last {_minutes(RECENT)}")
+            return Finding(WRONG, f"{runs} {recently}, and none succeeded", f"Read the log:{self._logs('redrive')}")
         deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
         if self._now - deployed.timestamp() < RECENT.total_seconds():
             again = "Run the doctor again in two minutes. The redrive runs every minute."
@@ -572,13 +576,13 @@ class Examination:
             "If the schedule is enabled, check that the function's reserved concurrency is not 0. Then read the log:"
             f"{self._logs('redrive')}\nThis command runs the redrive once:{run}"
         )
-        return Finding(WRONG, f"none in the last {_minutes(RECENT)}", remedy)
+        return Finding(WRONG, f"none {recently}", remedy)
 
-    def _counted_runs(self):
-        """Returns the number of recent runs that CloudWatch has counted."""
+    def _counted(self, metric):
+        """Returns the recent sum of one of Lambda's metrics of the redrive."""
         counted = client("cloudwatch").get_metric_statistics(
             Namespace="AWS/Lambda",
-            MetricName="Invocations",
+            MetricName=metric,
             Dimensions=[{"Name": "FunctionName", "Value": self._output("RedriveFunctionName")}],
             StartTime=datetime.fromtimestamp(self._now, timezone.utc) - RECENT,
             EndTime=datetime.fromtimestamp(self._now, timezone.utc),
@@ -588,12 +592,18 @@ class Examination:
         return int(sum(point["Sum"] for point in counted["Datapoints"]))
 
     def _logged_runs(self):
-        """Returns 'some' if a recent run has left a log line, else None."""
+        """Returns whether recent runs are in the log, and whether all failed: 'some' or None, twice."""
         since = int((self._now - RECENT.total_seconds()) * 1000)
-        lines = pages(
+        events = pages(
             "logs", "filter_log_events", "events", logGroupName=self._resource("RedriveLogs"), startTime=since
         )
-        return "some" if next(lines, None) else None
+        runs = None
+        for event in events:
+            line = request.json_object(event["message"]) or {}
+            runs = "some"
+            if line.get("message") == "redrive" and line.get("level") != "ERROR":
+                return runs, None
+        return runs, runs
 
     def _check_pending(self):
         rows = Deliveries(self._output("DeliveriesTableName")).pending()
@@ -617,15 +627,13 @@ class Examination:
         if not number:
             return Finding(OK, "none")
         remedy = (
-            'If a message has "requestContext" and "functionArn", a run of the redrive failed. Fix the error that\n'
-            "it shows. The next run does the work of the failed run.\n"
-            "Any other message did not reach a subscriber. Fix the subscription, and pass the message on by hand.\n"
-            "Then empty the queue."
+            "SNS could not deliver these messages. Fix the subscription, and pass each message on by hand. Then delete\n"
+            "the message."
         )
         remedy += _command(
-            "aws sqs receive-message --max-number-of-messages 10 --visibility-timeout 0 --queue-url {}", url
+            "aws sqs receive-message --visibility-timeout 600 --message-attribute-names All --queue-url {}", url
         )
-        remedy += _command("aws sqs purge-queue --queue-url {}", url)
+        remedy += _command('read -r HANDLE && aws sqs delete-message --receipt-handle "$HANDLE" --queue-url {}', url)
         return Finding(WRONG, f"{number}, where none should be", remedy)
 
     def _check_alarms(self):
@@ -683,6 +691,12 @@ def _still_named(parameter):
         f"Deploys do not touch the new subscription while {parameter} stays the same. If you change {parameter},\n"
         "end the new subscription by hand, because the stack knows only the old one."
     )
+
+
+def _has_dead_letter_queue(found):
+    """Returns whether a subscription's attributes name a dead-letter queue. An empty name loses messages."""
+    policy = request.json_object(found.get("RedrivePolicy", "")) or {}
+    return str(policy.get("deadLetterTargetArn")).startswith("arn:")
 
 
 def _said(answer):

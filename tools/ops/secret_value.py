@@ -38,7 +38,7 @@ def secrets_in(text: Optional[str]) -> list[str]:
     value.
     """
     if text is None:
-        raise ValueError("is binary; put it as text")
+        raise ValueError("is binary; store it as text")
     if text.lstrip(WHITE_SPACE).startswith(("{", "[")):
         text = _text_in_json(text)
     words = [word for word in re.split(f"[{WHITE_SPACE}]+", text) if word]
@@ -93,13 +93,13 @@ def _copying_fault(word):
     if word.startswith("<") or word.endswith(">"):
         return "holds an angle bracket; leave the brackets out, and replace a placeholder by the secret"
     if re.fullmatch(r"\$[A-Za-z0-9_:{}()]*|%[A-Za-z0-9_:{}()]*%", word):
-        return "is the name of a variable; put the value of the variable"
+        return "is the name of a variable; store the value of the variable"
     if lower.startswith("arn:") or "arn:aws" in lower:
-        return "is an ARN; put SendPilot's webhook secret itself"
+        return "is an ARN; store SendPilot's webhook secret itself"
     if "://" in word:
-        return "is an address; put SendPilot's webhook secret"
+        return "is an address; store SendPilot's webhook secret"
     if "sp_live_" in lower:
-        return "is an API key of SendPilot; put the webhook's signing secret"
+        return "is an API key of SendPilot; store the webhook's signing secret"
     if lower.rfind("whsec_") > 0:
         return "holds whsec_ behind other characters; remove what is before whsec_, and put white space between secrets"
     if not word.startswith("whsec_") and lower.startswith(("whsec", "hsec_", "sec_")):
