@@ -554,7 +554,8 @@ def test_it_finds_a_subscription_without_a_dead_letter_queue(doctor, deployed, n
     (queue,) = (one for one in subscriptions(deployed.topic_arn) if one["Protocol"] == "sqs")
     for title, subscription in (("alarms' subscribers", email), ("subscribers", queue)):
         arn = {"SubscriptionArn": subscription["SubscriptionArn"], "AttributeName": "RedrivePolicy"}
-        sns.set_subscription_attributes(**arn, AttributeValue="")
+        empty = "" if subscription is email else json.dumps({"deadLetterTargetArn": ""})
+        sns.set_subscription_attributes(**arn, AttributeValue=empty)
         what = f"without a dead-letter queue: {subscription['Protocol']} {subscription['Endpoint']}$"
         doctor.assert_wrong(title, what, "A dead-letter queue keeps the message")
         (attach,) = doctor.commands()
@@ -638,9 +639,11 @@ def test_it_finds_that_no_run_succeeds(doctor):
     with hooked("after-call.cloudwatch.GetMetricStatistics", count):
         doctor.assert_wrong("redrive's runs", "^10 in the last 10 minutes, and none succeeded$", "Read the log")
     lines = [{"message": json.dumps({"message": name, "level": "ERROR"})} for name in ("listing", "redrive")]
-    with hooked("after-call.cloudwatch.GetMetricStatistics", lambda parsed, **_: parsed.update(Datapoints=[])):
-        with hooked("after-call.logs.FilterLogEvents", lambda parsed, **_: parsed.update(events=lines)):
-            doctor.assert_wrong("redrive's runs", "^some in the last 10 minutes, and none succeeded$", "Read the log")
+    with (
+        hooked("after-call.cloudwatch.GetMetricStatistics", lambda parsed, **_: parsed.update(Datapoints=[])),
+        hooked("after-call.logs.FilterLogEvents", lambda parsed, **_: parsed.update(events=lines)),
+    ):
+        doctor.assert_wrong("redrive's runs", "^some in the last 10 minutes, and none succeeded$", "Read the log")
 
 
 def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanup):

@@ -189,8 +189,8 @@ def a_month():
         ): each(LOGS),
         (
             "DynamoDB",
-            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million, since claim and completion take 3 for "
-            f"the row and 1 for the index each, and the slot 1; {ROW} kB for a month at {TABLE_GB}, "
+            f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million: claim and completion take 3 for the "
+            f"row and 1 for the index each, a slot 1; {ROW} kB for a month at {TABLE_GB}, "
             f"and {BACKUP_GB:.2f} for its backup)",
         ): each(opportunities * DELIVERY),
         (

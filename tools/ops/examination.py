@@ -627,8 +627,7 @@ class Examination:
         if not number:
             return Finding(OK, "none")
         remedy = (
-            "SNS could not deliver these messages. Fix the subscription, and pass each message on by hand. Then delete\n"
-            "the message."
+            "SNS could not deliver these messages. Fix the subscription, pass each message on by hand, and delete it:"
         )
         remedy += _command(
             "aws sqs receive-message --visibility-timeout 600 --message-attribute-names All --queue-url {}", url
