@@ -190,7 +190,7 @@ def a_month():
         (
             "DynamoDB",
             f"{100 * opportunities:.0f} % × ({WRITES} writes at 0.625 per million: claim and completion take 3 for the "
-            f"row and 1 for the index each, a slot 1; {ROW} kB for a month at {TABLE_GB}, "
+            f"row and 1 for the index each, a slot 1. And {ROW} kB for a month at {TABLE_GB}, "
             f"and {BACKUP_GB:.2f} for its backup)",
         ): each(opportunities * DELIVERY),
         (
