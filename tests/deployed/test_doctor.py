@@ -633,17 +633,13 @@ def test_it_reads_the_redrives_log_if_cloudwatch_has_no_metric(doctor):
 
 
 def test_it_finds_that_no_run_succeeds(doctor):
-    def count(parsed, **_):
-        parsed["Datapoints"] = [{"Sum": 4.0}, {"Sum": 6.0}]
-
-    with hooked("after-call.cloudwatch.GetMetricStatistics", count):
-        doctor.assert_wrong("redrive's runs", "^10 in the last 10 minutes, and none succeeded$", "Read the log")
     lines = [{"message": json.dumps({"message": name, "level": "ERROR"})} for name in ("listing", "redrive")]
-    with (
-        hooked("after-call.cloudwatch.GetMetricStatistics", lambda parsed, **_: parsed.update(Datapoints=[])),
-        hooked("after-call.logs.FilterLogEvents", lambda parsed, **_: parsed.update(events=lines)),
-    ):
-        doctor.assert_wrong("redrive's runs", "^some in the last 10 minutes, and none succeeded$", "Read the log")
+    answers = {"FilterLogEvents": {"events": lines}}
+    with hooked("after-call", lambda parsed, model, **_: parsed.update(answers.get(model.name, {}))):
+        for runs, counted in (("10", [{"Sum": 4.0}, {"Sum": 6.0}]), ("some", [])):
+            answers["GetMetricStatistics"] = {"Datapoints": counted}
+            what = f"^{runs} in the last 10 minutes, and none succeeded$"
+            doctor.assert_wrong("redrive's runs", what, "Read the log")
 
 
 def test_its_remedies_for_a_local_run_work_there(doctor, deployed, names, cleanup):

@@ -15,7 +15,7 @@ FETCH_INTERVAL = 10  # seconds between two fetches of a secret whose token the C
 @pytest.fixture(scope="module")
 def token(local_aws):
     """The secret with the CRM's token."""
-    return Secret(boto3.client("secretsmanager").create_secret(Name="crm-token", SecretString="token-1\n")["ARN"])
+    return Secret(boto3.client("secretsmanager").create_secret(Name="crm-secret", SecretString="token-1\n")["ARN"])
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ OPTIONS = [
     ({"StatusPipeline": "OPPORTUNITY=sales qualified, DONE=customer"}, set()),
     ({"StatusPipeline": '{"OPPORTUNITY": "sales, qualified"}'}, set()),
     ({"AlarmEmail": "operations@example.com"}, {"AlarmEmailSubscription"}),
-    ({"SilenceHours": "72"}, {"SilenceAlarm"}),
+    ({"SilenceHours": "72"}, {"SilenceAlarm", "AcceptedEvents"}),
     ({"MakeDashboard": "no"}, {"Dashboard"}),
     ({"DetailedMetrics": "yes"}, set()),
     ({"ReserveConcurrency": "yes"}, set()),
@@ -174,8 +174,12 @@ def test_all_options_together_deploy_and_the_alarms_watch_this_stack(deploy):
         assert alarm["AlarmActions"] == [made["AlarmsTopic"]]
         assert "${" not in alarm["AlarmDescription"]
         watched = {dimension["Value"] for dimension in alarm["Dimensions"]}
-        assert watched, alarm["AlarmName"]
+        assert watched or alarm["AlarmName"] == made["SilenceAlarm"], alarm["AlarmName"]
         assert watched <= own, alarm["AlarmName"]
+    (accepted,) = boto3.client("logs").describe_metric_filters(logGroupName=made["WebhookLogs"])["metricFilters"]
+    (written,) = accepted["metricTransformations"]
+    # Otherwise two stacks would share the metric.
+    assert written["metricNamespace"].removeprefix("OpportunityAlerts/") in made["SilenceAlarm"]
     body = cloudwatch.get_dashboard(DashboardName=made["Dashboard"])["DashboardBody"]
     assert "${" not in body
     (shown,) = (widget for widget in json.loads(body)["widgets"] if widget["type"] == "alarm")
