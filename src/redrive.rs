@@ -183,7 +183,7 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     /// and a second run at the same time finds each delivery claimed.
     ///
     /// # Errors
-    /// If not all pending deliveries could be listed. The listed ones were attempted all the same.
+    /// If not all pending deliveries could be listed. The listed ones were attempted.
     pub async fn run(&self, invocation: &Invocation, urgency: Urgency) -> Result<Report, Incomplete> {
         let mut line = self.telemetry.begin("redrive", invocation.request_id());
         let (mut alerts, mut stream) = (Lane::new("alerts", ALERT_WORKERS), Lane::new("stream", STREAM_WORKERS));

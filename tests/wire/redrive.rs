@@ -199,7 +199,7 @@ async fn one_poisoned_delivery_stops_no_other() {
     assert_eq!(world.aws.alerts().len(), 100);
     let row = world.row_of(&poisoned).await;
     assert_eq!((&row["state"], &row["attempts"]), (&S("PENDING".into()), &N("2".into())));
-    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the message"), "{row:?}");
+    assert!(row["lastError"].as_s().unwrap().contains("the topic did not accept the message"), "{row:?}");
     assert!(!row.contains_key("expiresAt"));
 
     world.aws.refuse(None);

@@ -342,7 +342,7 @@ async fn logs_what_became_of_alert_and_message() {
     assert!(lines.iter().all(|(_, metrics)| metrics.is_empty()), "{lines:?}");
     for (line, failure) in [(3, "streamFailure"), (4, "failure")] {
         let line = &lines[line].0;
-        assert!(line[failure].as_str().unwrap().starts_with("publish failed: the topic did not take"), "{line}");
+        assert!(line[failure].as_str().unwrap().starts_with("publish failed: the topic did not accept"), "{line}");
         assert_eq!((&line["level"], &line["status"]), (&json!("WARN"), &json!(200)), "{line}");
     }
 }
@@ -409,7 +409,7 @@ async fn logs_the_event_and_its_attempts() {
     assert_eq!(told(&lines[5]), changed("evt_refused", "OPPORTUNITY", json!(2)));
     assert_eq!(told(&lines[6]), json!(["evt_5", "message.sent", null, null, null]));
     assert!(
-        lines[4]["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take"),
+        lines[4]["failure"].as_str().unwrap().starts_with("publish failed: the topic did not accept"),
         "{}",
         lines[4]
     );

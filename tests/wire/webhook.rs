@@ -115,7 +115,7 @@ async fn without_the_topic_answers_503_and_the_retry_alerts() {
     assert_eq!((&response["statusCode"], &response["headers"]["retry-after"]), (&json!(503), &json!("5")));
     let row = world.row().await;
     assert_eq!(world.state().await, "PENDING");
-    assert!(row["lastError"].as_s().unwrap().contains("the topic did not take the message"), "{row:?}");
+    assert!(row["lastError"].as_s().unwrap().contains("the topic did not accept the message"), "{row:?}");
     let (lease, seen): (u64, u64) =
         (row["leaseUntil"].as_n().unwrap().parse().unwrap(), row["firstSeenAt"].as_n().unwrap().parse().unwrap());
     assert!(lease < seen + 3000, "the claim should be released");
@@ -436,7 +436,7 @@ async fn logs_what_an_operator_needs_and_nothing_personal() {
     assert_eq!(forged["reason"], "mismatch");
     assert_eq!(other["bodyMismatch"], "the same event id came with other content");
     assert!(
-        failed["failure"].as_str().unwrap().starts_with("publish failed: the topic did not take the message"),
+        failed["failure"].as_str().unwrap().starts_with("publish failed: the topic did not accept the message"),
         "{failed}"
     );
     for hidden in ["linkedin", "john-doe", "lead_abc123", "lead_2", SECRET, &SECRET[6..]] {

@@ -21,8 +21,8 @@ WORDS = 25  # words of a sentence
 TURNS = re.compile(
     r"\b(mend(s|ed|ing)?|anew|who(m|so)?ever|whatsoever|(is|are) none|is no(?= (string|number|list|object)\b)|so many"
     r"|in hand|for ever|can not|stands? in|but for|reckon(s|ed)?|of its own accord|hence|thus|ere|naught|nought|lest"
-    r"|one's own|somebody's|to and fro|for want of|(where|there)(in|by|of)|hitherto|herewith|what is out|e-mails?"
-    r"|(is|are) told)\b",
+    r"|one's own|to and fro|for want of|(where|there)(in|by|of)|hitherto|herewith|what is out|e-mails?"
+    r"|(is|are) told|somebody|anybody|all the same)\b",
     re.IGNORECASE,
 )
 # A clause as the subject, where a concrete noun should stand. Headings and questions may begin so.

@@ -60,7 +60,7 @@ def run(given: argparse.Namespace, secret: str) -> bool:
         stream = Inbox(deployed.stream_arn) if deployed.stream_arn else None
         if changed:
             # Other parameters may cause other answers and alerts than the demo expects.
-            print(f"\nWith {', '.join(f'{name}={value}' for name, value in changed.items())}")
+            print(f"\nWith {', '.join(f'{name}={value}' for name, value in changed.items())}. No samples were sent.")
             passed = True
         else:
             passed = demonstrate(deployed, alerts, signer, given.verbose)

@@ -10,7 +10,7 @@ use crate::message::Message;
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     /// The topic rejected the message, or could not be reached.
-    #[error("the topic did not take the message")]
+    #[error("the topic did not accept the message")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
     /// The message is for the lead status stream, which was turned off after the claim.
     #[error("the lead status stream is off (STATUS_TOPIC_ARN is not set), so this message is not published")]
