@@ -497,7 +497,8 @@ async fn no_output_shows_a_secret() {
     assert_eq!(function.answer(&signed_now_with(OTHER, &opportunity("evt_1"))).await.0, 200);
     let log = function.log().await;
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let fetches: Vec<_> = lines.iter().filter(|line| line["message"].as_str().unwrap().starts_with("signing secret")).collect();
+    let fetches: Vec<_> =
+        lines.iter().filter(|line| line["message"].as_str().unwrap().starts_with("signing secret")).collect();
     assert!(fetches.iter().any(|line| line["level"] == "ERROR" && line["held"] == 0), "{log}");
     let failures: Vec<_> = fetches.iter().filter_map(|line| line["failure"].as_str()).collect();
     for refused in [
