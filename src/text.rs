@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use icu_normalizer::properties::{CanonicalDecompositionBorrowed, Decomposed};
+
 /// Longest text in an alert, in UTF-16 units. Real texts are a tenth as long. All texts together,
 /// in all bodies, must stay under SNS's 256 KiB.
 const MAX_TEXT: usize = 1024;
@@ -34,26 +36,43 @@ impl Text {
     }
 
     /// Returns the text in a form that no email program and no chat app turns into a link, an
-    /// address or a mention.
+    /// address or a mention. A phone can still recognize a phone number.
     pub(crate) fn unlinked(&self) -> String {
-        if !self.0.contains(['.', '\u{3002}', '\u{FF0E}', '\u{FF61}', '@', ':']) {
+        if !self.0.contains(|character| DOTS.contains(&character) || matches!(character, '@' | ':' | '\\')) {
             return self.0.clone();
         }
         let mut text = String::with_capacity(self.0.len());
+        let mut previous = ' ';
         let mut characters = self.0.chars().peekable();
         while let Some(character) = characters.next() {
-            match (character, characters.peek()) {
-                // Browsers read the last three as dots in a host's name.
-                ('.' | '\u{3002}' | '\u{FF0E}' | '\u{FF61}', Some(next)) if next.is_alphabetic() => {
-                    text.push_str("[.]")
+            let next = characters.peek().copied();
+            match (character, next.unwrap_or(' ')) {
+                (dot, next) if DOTS.contains(&dot) && is_in_host(&text, next) => text.push_str("[.]"),
+                ('@', _) if next.is_some() => text.push_str("[at]"),
+                (':', '/' | '\\') => text.push_str("[:]"),
+                // A scheme, such as `tel:`. A time has a digit before the colon.
+                (':', next) if !previous.is_ascii_digit() && !previous.is_whitespace() && !next.is_whitespace() => {
+                    text.push_str(": ")
                 }
-                ('@', Some(_)) => text.push_str("[at]"),
-                (':', Some('/')) => text.push_str("[:]"),
+                // Two backslashes begin the name of a Windows server.
+                ('\\', '\\') => text.push_str("[\\]"),
                 _ => text.push(character),
             }
+            previous = character;
         }
         text
     }
+}
+
+/// The dots of a host's name. Browsers read the last three as the first.
+const DOTS: [char; 4] = ['.', '\u{3002}', '\u{FF0E}', '\u{FF61}'];
+
+/// Whether a dot between these texts can be in a host's name, such as `evil.example`, or can be the
+/// last dot of an IPv4 address.
+fn is_in_host(before: &str, next: char) -> bool {
+    let in_number = |character: &char| character.is_numeric() || DOTS.contains(character);
+    let has_dots = || before.chars().rev().take_while(in_number).filter(|c| DOTS.contains(c)).count() > 1;
+    next.is_alphabetic() || next.is_numeric() && before.ends_with(char::is_numeric) && has_dots()
 }
 
 impl From<Text> for String {
@@ -134,3 +153,50 @@ pub(crate) fn clip(text: &str, max: usize) -> String {
 
 /// In ASCII, for the SMS.
 const ELLIPSIS: &str = "...";
+
+/// Returns a text in GSM's alphabet, with Latin letters for their accented forms. Any other
+/// character would make the whole SMS UCS-2, of which one SMS holds 70 characters.
+///
+/// No character becomes one of a link (`/`, `.`, `:`, `@`), so a text without links stays so.
+pub(crate) fn gsm(text: &str) -> String {
+    let mut sms = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            'œ' => sms.push_str("oe"),
+            'Œ' => sms.push_str("Oe"),
+            'þ' => sms.push_str("th"),
+            'Þ' => sms.push_str("Th"),
+            // An accent as a character of its own.
+            '\u{300}'..='\u{36F}' if sms.ends_with(char::is_alphabetic) => {}
+            _ => sms.push(in_gsm(character)),
+        }
+    }
+    sms
+}
+
+/// Returns a character of GSM's alphabet. Brackets are in the alphabet, but count twice.
+fn in_gsm(character: char) -> char {
+    match character {
+        '`' | '‘' | '’' => '\'',
+        '[' | '{' => '(',
+        ']' | '}' => ')',
+        '\\' | '|' | '^' | '~' | '–' | '—' => '-',
+        ' '..='~' => character,
+        'Ä'..='Ç' | 'É' | 'Ñ' | 'Ö' | 'Ø' | 'Ü' | 'ß' => character,
+        'à' | 'ä'..='æ' | 'è' | 'é' | 'ì' | 'ñ' | 'ò' | 'ö' | 'ø' | 'ù' | 'ü' => character,
+        // Latin letters that do not decompose into a letter and an accent.
+        'ł' => 'l',
+        'Ł' => 'L',
+        'đ' | 'ð' => 'd',
+        'Đ' | 'Ð' => 'D',
+        'ħ' => 'h',
+        'Ħ' => 'H',
+        'ı' => 'i',
+        'ə' => 'e',
+        'Ə' => 'E',
+        _ => match CanonicalDecompositionBorrowed::new().decompose(character) {
+            Decomposed::Expansion(letter, _) => in_gsm(letter),
+            _ => '?',
+        },
+    }
+}

@@ -25,7 +25,7 @@ use crate::message::profile::Profile;
 use crate::message::trigger::{Trigger, normal};
 use crate::message::{Delivery, Message};
 use crate::sendpilot::event::Event;
-use crate::text::{Text, clip};
+use crate::text::{Text, clip, gsm};
 
 /// Longest Subject, in UTF-16 units, which is the strictest count. SNS requires fewer than 100
 /// characters.
@@ -139,12 +139,19 @@ impl Alert {
         }
     }
 
-    /// Returns the lead's name, or the lead's id after `lead`, which is "lead " or "Lead ".
-    fn who(&self, lead: &'static str) -> Line {
-        match self.profile.as_ref().and_then(Profile::name) {
-            Some(name) => vec![Piece::Outside(name.to_owned())],
-            None => vec![Piece::ours(lead), Piece::Id(self.lead_id.unlinked())],
+    fn name(&self) -> Option<&str> {
+        self.profile.as_ref().and_then(Profile::name)
+    }
+
+    /// Returns the lead's name or id. An id that does not begin with "lead" gets `lead` before it,
+    /// which is "lead " or "Lead ".
+    fn who(&self, name: Option<&str>, lead: &'static str) -> Line {
+        if let Some(name) = name {
+            return vec![Piece::Outside(name.to_owned())];
         }
+        let id = Piece::Id(self.lead_id.unlinked());
+        let says_lead = self.lead_id.as_str().get(..4).is_some_and(|start| start.eq_ignore_ascii_case("lead"));
+        if says_lead { vec![id] } else { vec![Piece::ours(lead), id] }
     }
 
     fn link(&self) -> Option<&str> {
@@ -154,7 +161,7 @@ impl Alert {
     /// Returns the link to the lead's profile, or the reason why there is no link.
     fn link_or_reason(&self) -> Line {
         let reason = match &self.profile {
-            Some(_) => "The profile's address is not shown, because it is not an https address on LinkedIn.",
+            Some(_) => "The profile's address is not shown, because it is not a usable address on LinkedIn.",
             None => "SendPilot sent no LinkedIn profile.",
         };
         vec![Piece::ours(self.link().unwrap_or(reason))]
@@ -195,7 +202,7 @@ impl Alert {
     }
 
     /// Returns the change and the lead, such as "Meeting booked: John Doe".
-    fn headline(&self) -> Line {
+    fn headline(&self, name: Option<&str>) -> Line {
         let news = Piece::Outside(clip(&self.value(&self.new), MAX_NEWS));
         let mut line = match self.kind {
             Type::Opportunity => vec![Piece::ours("New opportunity")],
@@ -203,7 +210,7 @@ impl Alert {
             Type::StatusReached | Type::StatusChanged => vec![news],
         };
         line.push(Piece::ours(": "));
-        line.extend(self.who("lead "));
+        line.extend(self.who(name, "lead "));
         line
     }
 
@@ -221,16 +228,16 @@ impl Alert {
             Type::Tagged => has_new("tag"),
             Type::StatusReached | Type::StatusChanged => has_new("status"),
         };
-        self.who("Lead ").into_iter().chain(news).collect()
+        self.who(self.name(), "Lead ").into_iter().chain(news).collect()
     }
 
     fn message(&self) -> Message {
-        let headline = self.headline();
+        let headline = self.headline(self.name());
         let body = json(&Bodies {
             default: &self.cloud_event,
             email: &self.email(),
             https: &self.chat_card(&headline),
-            sms: &self.sms(&headline),
+            sms: &self.sms(),
         });
         Message::Alert { subject: clip(&plain(&headline), MAX_SUBJECT), body }
     }
@@ -247,12 +254,13 @@ impl Alert {
         join(&paragraphs, plain) + "\n"
     }
 
-    /// Writes the SMS, with the whole link or none: a cut link leads nowhere.
-    fn sms(&self, headline: &Line) -> String {
+    /// Writes the SMS, with the whole link or none: a cut link leads nowhere. If GSM's alphabet has
+    /// no letter of the lead's name, the SMS has the lead's id.
+    fn sms(&self) -> String {
+        let name = self.name().filter(|name| gsm(name).contains(char::is_alphabetic));
         let link =
             self.link().map(|link| format!(" {link}")).filter(|link| link.len() <= MAX_SMS - 40).unwrap_or_default();
-        let text: String = plain(headline).chars().map(in_sms).collect();
-        clip(&text, MAX_SMS - link.len()) + &link
+        clip(&gsm(&plain(&self.headline(name))), MAX_SMS - link.len()) + &link
     }
 
     /// Writes the card: a custom notification of Amazon Q Developer. The title and the description
@@ -328,21 +336,4 @@ struct ChatMetadata<'a> {
 struct ChatContext<'a> {
     event_id: &'a str,
     lead_id: &'a str,
-}
-
-/// Returns a character of GSM's alphabet. Any other character would make the whole SMS UCS-2, of
-/// which one SMS holds 70 characters. Brackets are in the alphabet, but count twice.
-///
-/// No character becomes one of a link (`/`, `.`, `:`, `@`): the text was unlinked before.
-fn in_sms(character: char) -> char {
-    match character {
-        '`' => '\'',
-        '[' | '{' => '(',
-        ']' | '}' => ')',
-        '\\' | '|' | '^' | '~' => '-',
-        ' '..='~' => character,
-        'Ä'..='Ç' | 'É' | 'Ñ' | 'Ö' | 'Ø' | 'Ü' | 'ß' => character,
-        'à' | 'ä'..='æ' | 'è' | 'é' | 'ì' | 'ñ' | 'ò' | 'ö' | 'ø' | 'ù' | 'ü' => character,
-        _ => '?',
-    }
 }

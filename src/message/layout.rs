@@ -10,9 +10,9 @@
 
 use crate::text::clip;
 
-/// Longest text from outside in a card, in UTF-16 units. Slack rejects a text of more than 3,000
+/// Longest text from outside, in UTF-16 units. Slack rejects a card's text of more than 3,000
 /// characters.
-const MAX_CHAT_TEXT: usize = 64;
+const MAX_PIECE: usize = 64;
 
 /// A part of a line.
 pub(crate) enum Piece {
@@ -34,7 +34,8 @@ impl Piece {
 
     fn plain(&self) -> String {
         match self {
-            Self::Ours(text) | Self::Outside(text) | Self::Id(text) => text.clone(),
+            Self::Ours(text) => text.clone(),
+            Self::Outside(text) | Self::Id(text) => clip(text, MAX_PIECE),
             Self::Label(label) => (*label).to_owned(),
         }
     }
@@ -43,8 +44,8 @@ impl Piece {
         match self {
             Self::Ours(text) => text.clone(),
             Self::Label(label) => format!("*{label}*"),
-            Self::Outside(text) if has_no_markup(text) => clip(text, MAX_CHAT_TEXT),
-            Self::Outside(text) | Self::Id(text) => format!("`{}`", code(&clip(text, MAX_CHAT_TEXT))),
+            Self::Outside(text) if has_no_markup(text) => clip(text, MAX_PIECE),
+            Self::Outside(text) | Self::Id(text) => format!("`{}`", code(&clip(text, MAX_PIECE))),
         }
     }
 }

@@ -148,19 +148,42 @@ fn links_only_to_linkedin() {
         (
             "https://www.linkedin.com/redir/redirect?url=https%3A%2F%2Fevil.example",
             Some("https://www.linkedin.com/redir/redirect"),
-            "lead lead_1",
+            "lead_1",
         ),
-        ("in/john-doe?trk=people", None, "John Doe"),
-        ("/in/john-doe", None, "John Doe"),
-        ("http://www.linkedin.com/in/john-doe", None, "lead lead_1"),
-        ("https://linkedin.com.evil.example/in/john-doe", None, "lead lead_1"),
-        ("https://evillinkedin.com/in/john-doe", None, "lead lead_1"),
-        ("https://linkedin.com@evil.example/in/john-doe", None, "lead lead_1"),
-        ("https://evil@www.linkedin.com/in/john-doe", None, "lead lead_1"),
-        ("https://www.linkedin.com:8443/in/john-doe", None, "lead lead_1"),
-        ("https://l\u{131}nkedin.com/in/john-doe", None, "lead lead_1"),
-        ("javascript:alert(1)//linkedin.com/in/x", None, "lead lead_1"),
-        ("", None, "lead lead_1"),
+        ("http://www.linkedin.com/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
+        ("HTTP%3A%2F%2Fwww.linkedin.com%2Fin%2Fjohn-doe", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
+        ("www.linkedin.com/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
+        (" LinkedIn.com/in/john-doe?trk=x", Some("https://linkedin.com/in/john-doe"), "John Doe"),
+        ("//www.linkedin.com/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
+        ("in/john-doe?trk=people", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
+        ("\u{feff}/in/john-doe", Some("https://www.linkedin.com/in/john-doe"), "John Doe"),
+        ("in/../redir/redirect?url=https://evil.example", Some("https://www.linkedin.com/redir/redirect"), "lead_1"),
+        ("in/@evil.example/x", Some("https://www.linkedin.com/in/%40evil.example/x"), "[at]evil[.]example"),
+        (
+            "//in/john-doe@evil.example",
+            Some("https://www.linkedin.com/in/john-doe%40evil.example"),
+            "john-doe[at]evil[.]example",
+        ),
+        ("ftp://www.linkedin.com/in/john-doe", None, "lead_1"),
+        ("http://www.linkedin.com:443/in/john-doe", None, "lead_1"),
+        ("http://evil@www.linkedin.com/in/john-doe", None, "lead_1"),
+        ("http://linkedin.com.evil.example/in/john-doe", None, "lead_1"),
+        ("linkedin.com.evil.example/in/john-doe", None, "lead_1"),
+        ("linkedin.com@evil.example/in/john-doe", None, "lead_1"),
+        ("linkedin.com:8443/in/john-doe", None, "lead_1"),
+        ("evil.example/in/john-doe", None, "lead_1"),
+        ("//evil.example/in/john-doe", None, "lead_1"),
+        ("\\\\evil.example\\in\\john-doe", None, "lead_1"),
+        ("mailto:john@linkedin.com", None, "lead_1"),
+        ("john-doe", None, "lead_1"),
+        ("https://linkedin.com.evil.example/in/john-doe", None, "lead_1"),
+        ("https://evillinkedin.com/in/john-doe", None, "lead_1"),
+        ("https://linkedin.com@evil.example/in/john-doe", None, "lead_1"),
+        ("https://evil@www.linkedin.com/in/john-doe", None, "lead_1"),
+        ("https://www.linkedin.com:8443/in/john-doe", None, "lead_1"),
+        ("https://l\u{131}nkedin.com/in/john-doe", None, "lead_1"),
+        ("javascript:alert(1)//linkedin.com/in/x", None, "lead_1"),
+        ("", None, "lead_1"),
     ] {
         let message = alert(&opportunity("evt_1", "lead_1", Some(url))).unwrap().message;
         let (subject, _, bodies) = parts(&message);
@@ -175,15 +198,28 @@ fn links_only_to_linkedin() {
     }
 }
 
+/// Whether a program can turn a word into a link to an IPv4 address.
+fn has_ipv4_address(word: &str) -> bool {
+    word.split(|c: char| !c.is_ascii_digit() && c != '.').any(|part| part.parse::<std::net::Ipv4Addr>().is_ok())
+}
+
+/// Whether a word has a scheme and an address, such as `tel:+1`.
+fn has_scheme(word: &str) -> bool {
+    let in_address = |c: char| c.is_alphanumeric() || "+/\\".contains(c);
+    let starts_address = |(at, _)| word[at + 1..].starts_with(in_address);
+    word.match_indices(':').any(|colon| word[..colon.0].ends_with(char::is_alphabetic) && starts_address(colon))
+}
+
 /// Asserts that each link in a text leads to LinkedIn and has no character that is markup.
 fn assert_links(text: &str) {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/%-._~".contains(c);
-    for word in text.split_whitespace() {
+    for word in text.split_whitespace().filter(|word| *word != "*Tag:*") {
         match word.strip_prefix("https://www.linkedin.com/") {
             Some(path) => assert!(path.chars().all(plain), "{text:?}"),
             None => {
                 let host = word.split("www.").skip(1).any(|rest| rest.starts_with(char::is_alphabetic));
                 assert!(!host && !word.contains("://") && !word.contains("@c"), "{text:?}");
+                assert!(!word.contains("\\\\") && !has_scheme(word) && !has_ipv4_address(word), "{text:?}");
             }
         }
     }
@@ -261,6 +297,11 @@ fn hostile() -> impl Strategy<Value = String> {
         )
         .unwrap(),
         Just("https://evil.example/ www.evil.example @channel a@evil.example".to_owned()),
+        // Removing accents must not create a link either.
+        proptest::string::string_regex(
+            "(tel|file|\u{142}|1\\.2\\.3){1,2}[\u{301}\u{338}]?[:.\\\\]{1,2}[\u{301}\u{338}]?(4|\\\\|//|\\+1|evil)"
+        )
+        .unwrap(),
         (0usize..80_000).prop_map(|length| "\"".repeat(length)),
         (0usize..60_000).prop_map(|length| "\u{FFFD}<".repeat(length / 4)),
     ];
@@ -349,6 +390,10 @@ fn a_name_comes_from_the_profiles_address() {
         ("कृष्ण-कुमार", "कृष्ण कुमार"),
         ("محمد-علي", "محمد علي"),
         // Not names.
+        ("john-doe123", "john-doe123"),
+        ("john-abc4567", "john-abc4567"),
+        ("🚀-sales-guru-🚀", "🚀-sales-guru-🚀"),
+        ("mary-jane-o'neil-&-co", "mary-jane-o'neil-&-co"),
         ("x9-7", "x9-7"),
         ("john-doe-4b7a", "john-doe-4b7a"),
         ("john-doe-4b7a912c4d", "john-doe-4b7a912c4d"),
@@ -356,13 +401,21 @@ fn a_name_comes_from_the_profiles_address() {
         ("studio-54", "studio-54"),
         ("john1984", "john1984"),
         ("4b7a912", "4b7a912"),
-        ("2024", "2024"),
         ("john_doe", "john_doe"),
         ("john%20doe", "john doe"),
         ("john.doe", "john[.]doe"),
         ("ACoAAB1x-YZ", "ACoAAB1x-YZ"),
-        ("'", "'"),
-        ("-", "-"),
+        ("johnsmithsales9", "johnsmithsales9"),
+        // Neither names nor readable.
+        ("ACwAABx9fQkBm3Zt0Qv7hYp4Lk2NdEwXyZ1aBcD", "lead_1"),
+        ("ACoAAB1x9fQkBm3Zt-Qv7hYp4Lk2NdEwXyZ_aBcD", "lead_1"),
+        ("johnsmithsales10", "lead_1"),
+        ("12345678", "lead_1"),
+        ("2024", "lead_1"),
+        ("'", "lead_1"),
+        ("-", "lead_1"),
+        ("🚀", "lead_1"),
+        ("", "lead_1"),
     ] {
         let message = alert(&opportunity("evt_1", "lead_1", Some(&format!("in/{slug}")))).unwrap().message;
         assert_eq!(parts(&message).0, format!("New opportunity: {name}"), "{slug}");
@@ -403,7 +456,7 @@ fn statuses_are_shown_in_words() {
         );
     }
     let [email, card] = email_and_card(None, "MEETING_BOOKED", None);
-    assert!(email.starts_with("Lead lead_1 now has the status \"Meeting booked\".\n\n"), "{email}");
+    assert!(email.starts_with("lead_1 now has the status \"Meeting booked\".\n\n"), "{email}");
     assert!(!email.contains('→') && !card.contains('→'), "{email}{card}");
 }
 
@@ -446,13 +499,108 @@ fn a_missing_or_foreign_link_is_explained() {
 #[test]
 fn an_sms_keeps_the_letters_of_its_alphabet() {
     let sms = |url| bodies(&alert(&opportunity("evt_1", "lead_1", Some(url))).unwrap().message)["sms"].clone();
-    assert_eq!(sms("in/j%C3%BCrgen-%C3%B1"), "New opportunity: Jürgen Ñ");
-    assert_eq!(sms("in/\u{142}ukasz"), "New opportunity: ?ukasz");
+    assert_eq!(
+        sms("in/j%C3%BCrgen-%C3%B1"),
+        "New opportunity: Jürgen Ñ https://www.linkedin.com/in/j%C3%BCrgen-%C3%B1"
+    );
+    for (slug, name) in [
+        ("in/jos\u{e9}-garc\u{ed}a-mu\u{f1}oz", "José Garcia Muñoz"),
+        ("in/\u{142}ukasz-\u{10d}apek", "Lukasz Capek"),
+        ("in/fran\u{e7}ois-s\u{f8}ren", "Francois Søren"),
+        ("in/\u{15e}\u{131}mar\u{131}k-o\u{2019}neil", "Simarik O'neil"),
+        ("in/nguy\u{1ec5}n-v\u{103}n", "Nguyen Van"),
+        ("in/\u{153}dipus-\u{fe}or", "Oedipus Thor"),
+        ("in/mu\u{308}ller-e\u{323}\u{300}-x\u{308}", "Muller E X"),
+        // A name without a letter of the alphabet gives way to the lead's id.
+        ("in/anna-\u{43f}\u{435}\u{442}\u{440}", "Anna ????"),
+        ("in/\u{430}\u{43d}\u{43d}\u{430}", "lead_1"),
+        ("in/\u{738b}-\u{5c0f}\u{660e}", "lead_1"),
+        ("in/\u{645}\u{62d}\u{645}\u{62f}", "lead_1"),
+    ] {
+        let sms = sms(slug);
+        let shown = sms.strip_prefix("New opportunity: ").unwrap();
+        assert_eq!(shown.split_once(" https://www.linkedin.com/in/").unwrap().0, name, "{slug}");
+    }
+}
+
+#[test]
+fn the_leads_id_is_called_a_lead_once() {
+    for (lead, subject, sentence) in [
+        ("lead_42", "New opportunity: lead_42", "lead_42 is now an opportunity."),
+        ("Lead 42", "New opportunity: Lead 42", "Lead 42 is now an opportunity."),
+        ("42", "New opportunity: lead 42", "Lead 42 is now an opportunity."),
+        ("\u{fffd}\u{fffd}", "New opportunity: lead \u{fffd}\u{fffd}", "Lead \u{fffd}\u{fffd} is now an opportunity."),
+    ] {
+        let message = alert(&opportunity("evt_1", lead, None)).unwrap().message;
+        let (shown, _, bodies) = parts(&message);
+        assert_eq!(shown, subject);
+        assert_eq!(bodies["email"].lines().next(), Some(sentence));
+    }
+}
+
+#[test]
+fn a_long_text_is_cut_for_people_only() {
+    let long = "x".repeat(300);
+    let mut event = opportunity("evt_1", &long, None);
+    event.workspace_id = Some(long.clone());
+    if let Kind::StatusChanged(change) = &mut event.kind {
+        change.previous_status = Some(long.clone());
+        change.campaign_id = Some(long.clone());
+        change.changed_by = Some(long.clone());
+    }
+    let bodies = bodies(&alert(&event).unwrap().message);
+    for body in [&bodies["email"], &bodies["https"]] {
+        assert!(body.contains(&("x".repeat(61) + "...")), "{body}");
+    }
+    assert!(!bodies["email"].contains(&"x".repeat(62)), "{}", bodies["email"]);
+    let event: Value = serde_json::from_str(&bodies["default"]).unwrap();
+    for text in [&event["subject"], &event["data"]["previousStatus"], &event["data"]["campaignId"]] {
+        assert_eq!(*text, json!(long));
+    }
+}
+
+#[test]
+fn only_texts_that_could_become_links_are_changed() {
+    for (text, shown) in [
+        (r"\\1.2.3.4\pay", r"[\]\1.2.3[.]4\pay"),
+        (r"\\\\evil\x", r"[\][\][\]\evil\x"),
+        (r"file:\\evil\x", r"file[:][\]\evil\x"),
+        (r"http:\\x", r"http[:][\]\x"),
+        ("1.2.3.4/x", "1.2.3[.]4/x"),
+        ("1\u{3002}2\u{3002}3\u{3002}4", "1\u{3002}2\u{3002}3[.]4"),
+        ("192.168.0.1:8080", "192.168.0[.]1:8080"),
+        ("tel:+19005550100", "tel: +19005550100"),
+        ("MailTo:a@evil.example", "MailTo: a[at]evil[.]example"),
+        ("javascript:alert(1)", "javascript: alert(1)"),
+        ("Sales::EMEA", "Sales: : EMEA"),
+        ("source:linkedin", "source: linkedin"),
+        ("\u{2169}:x", "\u{2169}: x"),
+        // As they are.
+        ("Deal 2.5 M", "Deal 2.5 M"),
+        ("10:30 UTC", "10:30 UTC"),
+        ("Re: hello", "Re: hello"),
+        ("24.02.2024, 25.02.2024", "24.02.2024, 25.02.2024"),
+        ("v1.2.3 No.5 wait...5", "v1.2.3 No.5 wait...5"),
+        ("16:9 :rocket: :-) \\o/", "16:9 :rocket: :-) \\o/"),
+        ("+1 900 555 0100", "+1 900 555 0100"),
+    ] {
+        let [email, _] = email_and_card(None, "OPPORTUNITY", Some(text));
+        assert!(email.contains(&format!("\nChanged by {shown}\n")), "{text}: {email}");
+    }
 }
 
 #[test]
 fn replacing_characters_creates_no_link() {
-    for lead in [":|\\", "https:||evil.example", "https:\\\\evil.example", "www`evil`example", "a^evil.example"] {
+    for lead in [
+        ":|\\",
+        "tel\u{323}:+1",
+        ".\u{338}evil",
+        "1.2.3.\u{301}4",
+        "https:||evil.example",
+        "https:\\\\evil.example",
+        "www`evil`example",
+        "a^evil.example",
+    ] {
         assert_legal(&alert(&opportunity("evt_1", lead, None)).unwrap().message);
     }
 }
