@@ -5,6 +5,7 @@ it. It ends with the process, even if the process is killed.
 """
 
 import os
+import signal
 from contextlib import ExitStack, closing
 
 import pytest
@@ -22,6 +23,11 @@ from ops.stack import NAME, outputs
 def pytest_sessionstart():
     """Ends the tests with the `make` that started them, and each worker with the process that started it."""
     end_with_parent(os.getppid())
+    # A shell without job control ignores these for a job in the background. So would every program
+    # that a test starts and interrupts.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
