@@ -1,4 +1,4 @@
-# Needs Rust, Python 3.10 or newer, and make; no Docker, and no AWS account.
+# Needs Rust, a C compiler, Python 3.10 or newer, and make. Needs neither Docker nor an AWS account.
 PYTHON ?= python3
 LOCAL_AWS = PYTHONPATH=tools PYTHONDONTWRITEBYTECODE=1 .venv/bin/python -u -m
 OPS = $(LOCAL_AWS) ops
@@ -237,7 +237,8 @@ format: tools
 	$(RUFF) format $(PYTHON_CODE)
 	$(RUFF) check --fix $(PYTHON_CODE)
 
-# The width of comments, the length of sentences, old-fashioned turns; and every link between files.
+# Checks the width of comments, the length of sentences, old-fashioned phrases, and links between
+# files.
 lint-docs: tools
 	$(PYTHON) -B tools/docs/lint_prose.py
 	PYTHONDONTWRITEBYTECODE=1 .venv/bin/pytest --quiet tools/tests/test_links.py

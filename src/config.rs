@@ -121,7 +121,7 @@ impl Config {
     /// `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it, by default SendPilot's example.
     ///
     /// # Errors
-    /// With the first that is unusable, and its entry that is.
+    /// With the first unusable variable, and its unusable entry.
     pub fn rules(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Rules, ConfigError> {
         let statuses = set(&variable, "ALERT_STATUSES").unwrap_or_else(|| OPPORTUNITY.into());
         let tags = set(&variable, "ALERT_TAGS").unwrap_or_default();

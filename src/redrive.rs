@@ -8,14 +8,14 @@
 //!
 //! Alerts and messages to the lead status stream are attempted in two lanes at the same time. Each
 //! lane has workers of its own, so a stream topic that hangs delays no alert. If a topic does not
-//! answer [`MAX_TIMEOUTS`] publishes, its lane starts no further delivery in this run. One publish
-//! without an answer takes as long as hundreds with one.
+//! answer [`MAX_TIMEOUTS`] publishes, its lane starts no further delivery in this run. A publish
+//! without an answer takes as long as hundreds of answered publishes.
 //!
 //! If alerts are paced, a run publishes them in the same slots as the webhook function
 //! ([`crate::delivery::pace`]). The runs overlap a little, so a backlog drains at the configured
 //! rate.
 //!
-//! The wait binds only the redrive. If SendPilot sends the event again meanwhile, the webhook
+//! Only the redrive waits after failed attempts. If SendPilot sends the event again, the webhook
 //! function publishes its message at once.
 
 use std::collections::HashMap;
@@ -175,7 +175,7 @@ fn is_zero(count: &u64) -> bool {
 
 /// The error of a run that could not list all pending deliveries.
 #[derive(Debug, thiserror::Error)]
-#[error("the listing of what is pending is incomplete")]
+#[error("the list of pending deliveries is incomplete")]
 pub struct Incomplete(#[source] LedgerError);
 
 impl<L: Ledger, T: Topic> Redrive<L, T> {

@@ -149,7 +149,7 @@ pub struct Telemetry {
     detailed: bool,
     /// Whether the process has had no invocation.
     cold: AtomicBool,
-    /// The running invocation. The line of a panic names it.
+    /// The running invocation's id, for the log line of a panic.
     request_id: Arc<Mutex<Option<String>>>,
 }
 

@@ -188,7 +188,7 @@ impl TryFrom<Payload> for Request {
         {
             *request.uri_mut() = Uri::from(path);
         }
-        // A method that HTTP does not know gets 405, as OPTIONS does.
+        // A text that cannot be a method becomes OPTIONS, which is answered with 405.
         *request.method_mut() = method.parse().unwrap_or(Method::OPTIONS);
         let headers = headers.into_iter().flatten();
         request

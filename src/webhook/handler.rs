@@ -151,7 +151,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             }
             body_mismatch = true;
             event.to_mut().id.get_or_insert_default().push_str(&hash);
-            // The rules decide alike for the same event, so this never breaks.
+            // The rules give the same deliveries for the same event, so the loop never ends here.
             let Ok(due) = self.rules.due(&event) else { break };
             let Some(delivery) = (if is_stream { due.status } else { due.alert }) else { break };
             delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;

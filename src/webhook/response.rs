@@ -62,7 +62,7 @@ pub enum Answer {
     },
     /// The request is genuine, but its body is not a usable event. The text says what to fix.
     Malformed(String),
-    /// The signature was made with no signing secret of ours, or its time is wrong.
+    /// The signature is missing, malformed, stale, or made with another secret.
     Unauthorized {
         /// `missing`, `malformed`, `mismatch` or `stale`.
         reason: &'static str,

@@ -1,6 +1,6 @@
 //! The real handler and the real redrive, with a ledger and a topic that inject every fault at
-//! every call, and every pair of faults. The number of a call identifies it. Time is tokio's paused
-//! time, so hours take no time.
+//! every call, and every pair of faults. `make model` also injects every three faults. The number
+//! of a call identifies it. Time is tokio's paused time, so hours take no time.
 //!
 //! SendPilot sends one opportunity once or twice. Alerts are paced, as by default, or not. The
 //! second request comes at any distance that changes the order of the calls. It has the same event,

@@ -47,7 +47,7 @@ pub struct Call {
     /// The name of the call. The prefix `status ` marks a delivery to the lead status stream, as in
     /// `status claim`.
     ///
-    /// - `UpdateItem`: `claim`, `takeover`, `quiet` (locks a debounce), `slot`, `debounce`,
+    /// - `UpdateItem`: `claim`, `takeover`, `quiet` (takes the debounce lock), `slot`, `debounce`,
     ///   `complete`, `discard` or `release`.
     /// - `Query`: `list`.
     /// - `Publish`: `publish`.

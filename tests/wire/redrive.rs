@@ -505,7 +505,7 @@ async fn publishes_listed_deliveries_and_reports_an_incomplete_listing() {
     }
     let Said::Error(error) = redrive.invoke(&json!({})).await else { panic!("expected an error") };
     let message = error["errorMessage"].as_str().unwrap();
-    assert!(message.starts_with("the listing of what is pending is incomplete: the ledger could not list"), "{error}");
+    assert!(message.starts_with("the list of pending deliveries is incomplete: the ledger could not list"), "{error}");
     let published = world.aws.alerts().len();
     assert!((1..40).contains(&published), "{published}");
     let rest = report(redrive.invoke(&json!({})).await);

@@ -688,7 +688,7 @@ async fn a_redrive_sends_metrics_only_if_deliveries_are_pending() {
     assert!(first.1["OldestPendingAge Seconds"] > 1e9, "since its first claim, at the epoch");
     assert_eq!(second.1["OldestPendingAge Seconds"], 0.0);
     assert_eq!((names(&failed.1), &failed.0["level"]), (vec![], &json!("ERROR")));
-    assert!(failed.0["failure"].as_str().unwrap().starts_with("the listing of what is pending is incomplete"));
+    assert!(failed.0["failure"].as_str().unwrap().starts_with("the list of pending deliveries is incomplete"));
 
     let deliveries = lines(&log, "delivery");
     let told = |(line, _): &(Value, Metrics)| json!([line["outcome"], line["attempts"], line["level"]]);

@@ -180,7 +180,8 @@ def parser():
         "resend",
         "Publishes stored alerts again, with the same ids and bytes, to all current subscribers",
         "0 if every alert was published again, or if there was none since that time; 1 if an alert could not be "
-        "published, or if the event has none; 2 if no publish was tried; 130 after Ctrl-C.",
+        "published or its row is unreadable, or if the event has none; 2 if the command could not run, or was not "
+        "confirmed; 130 after Ctrl-C.",
     )
     resend.add_argument("--since", metavar="SPAN", help=PUBLISHED)
     resend.add_argument("--event", metavar="ID", help="resend what was published for the event with this id")

@@ -208,7 +208,7 @@ class Examination:
         if status not in DONE:
             events = _command("aws cloudformation describe-stack-events --stack-name {}", self._stack_name)
             remedy = f"Fix the cause, and deploy again. These events show the cause:{events}"
-            return Finding(WRONG, f"the last deploy of {self._stack_name} did not succeed: {status}", remedy)
+            return Finding(WRONG, f"the last deployment of {self._stack_name} did not succeed: {status}", remedy)
         if missing := sorted(OUTPUTS - self._outputs.keys()):
             lacking = ", ".join(missing)
             what = f"{self._stack_name} was deployed from an older template or another one: it lacks {lacking}"
@@ -371,7 +371,7 @@ class Examination:
             return self._finding_on_subscriptions(topic, listed)
         remedy = (
             "Nobody confirmed the subscription within 48 hours, or someone followed the unsubscribe link in an\n"
-            f"email. Mail scanners follow links too. While {email_parameter} stays the same, a deploy does not\n"
+            f"email. Mail scanners follow links too. While {email_parameter} stays the same, a deployment does not\n"
             "subscribe the address again. Subscribe the address by hand:"
             f"{self._subscribe(topic, 'email', email)}\n{_still_named(email_parameter)}"
         )
@@ -570,7 +570,9 @@ class Examination:
         deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
         if self._now - deployed.timestamp() < RECENT.total_seconds():
             again = "Run the doctor again in two minutes. The redrive runs every minute."
-            return Finding(CANT_TELL, "none is recorded yet, but the stack is new", again)
+            return Finding(
+                CANT_TELL, "none is recorded yet, but the stack was deployed less than ten minutes ago", again
+            )
         run = _command("aws lambda invoke --function-name {} /dev/stdout", self._output("RedriveFunctionName"))
         remedy = (
             "If the schedule is enabled, check that the function's reserved concurrency is not 0. Then read the log:"
@@ -657,7 +659,7 @@ class Examination:
             return Finding(WRONG, f"silenced: {', '.join(logical[name] for name in mute)}", f"If that is over:{unmute}")
         blind = sorted(logical[alarm["AlarmName"]] for alarm in alarms if alarm["StateValue"] == "INSUFFICIENT_DATA")
         if blind:
-            remedy = f"Without data, as is normal for some minutes after a deploy: {', '.join(blind)}"
+            remedy = f"Without data, as is normal for some minutes after a deployment: {', '.join(blind)}"
             return Finding(OK, f"{len(alarms)}, none in ALARM", remedy)
         return Finding(OK, f"{len(alarms)}, all in order")
 
@@ -687,7 +689,7 @@ def _still_named(parameter):
     <https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-sns-subscription.html>
     """
     return (
-        f"Deploys do not touch the new subscription while {parameter} stays the same. If you change {parameter},\n"
+        f"Deployments do not touch the new subscription while {parameter} stays the same. If you change {parameter},\n"
         "end the new subscription by hand, because the stack knows only the old one."
     )
 
