@@ -222,10 +222,15 @@ instructions-build: rust
 ## Run all linters: format, clippy, docs, ruff, prose, links, template, contracts, licences.
 lint: lint-rust lint-python lint-docs lint-template lint-contracts lint-crates
 
+# With `--examples`, Cargo selects the features of the tests. So it does not check all dependencies
+# again that clippy has checked. The program `bench` has the name of its library.
+DOC = cargo doc --locked --no-deps --lib --examples
+
 lint-rust: rust
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps
+	RUSTDOCFLAGS='--deny warnings' $(DOC) --workspace --exclude bench --bins
+	RUSTDOCFLAGS='--deny warnings' $(DOC) --package bench
 
 lint-python: tools
 	$(RUFF) format --check $(PYTHON_CODE)
