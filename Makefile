@@ -223,14 +223,11 @@ instructions-build: rust
 lint: lint-rust lint-python lint-docs lint-template lint-contracts lint-crates
 
 # With `--examples`, Cargo selects the features of the tests. So it does not check all dependencies
-# again that clippy has checked. The program `bench` has the name of its library.
-DOC = cargo doc --locked --no-deps --lib --examples
-
+# again that clippy has checked.
 lint-rust: rust
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	RUSTDOCFLAGS='--deny warnings' $(DOC) --workspace --exclude bench --bins
-	RUSTDOCFLAGS='--deny warnings' $(DOC) --package bench
+	RUSTDOCFLAGS='--deny warnings' cargo doc --locked --workspace --no-deps --lib --bins --examples
 
 lint-python: tools
 	$(RUFF) format --check $(PYTHON_CODE)

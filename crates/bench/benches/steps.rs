@@ -6,12 +6,12 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::{Duration, SystemTime};
 
-use bench::requests::Kind;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use http::HeaderMap;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::signing::Secrets;
 use opportunity_alerts::sendpilot::{event, signature};
+use requests::Kind;
 use serde_json::Value;
 use testkit::sendpilot::SECRET;
 

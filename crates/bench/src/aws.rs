@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
-use bench::requests::PUBLISHED;
+use requests::PUBLISHED;
 use serde_json::{Value, json};
 use testkit::aws::{Call, SERVICES, output, published, refused};
 use testkit::http::{Answer, Bytes, Parts, Server, answer};

@@ -1,7 +1,7 @@
 //! Measures requests with bodies of different lengths, up to the longest that the function accepts.
 
 use anyhow::Result;
-use bench::requests::Kind;
+use requests::Kind;
 
 use crate::aws::Aws;
 use crate::candidate::Candidate;

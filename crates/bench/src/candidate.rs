@@ -5,9 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bench::requests::Kind;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
+use requests::Kind;
 
 use crate::aws::Aws;
 use crate::lambda::{Lambda, Secret};

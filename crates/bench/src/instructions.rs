@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bench::requests::Kind;
+use requests::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::aws::Aws;

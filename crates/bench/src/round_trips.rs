@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use bench::requests::Kind;
+use requests::Kind;
 
 use crate::aws::Aws;
 use crate::candidate::{Candidate, send};
