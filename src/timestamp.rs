@@ -43,9 +43,16 @@ impl Timestamp {
     /// after the year 9999 becomes the last millisecond of that year.
     #[expect(clippy::expect_used, reason = "every moment from the epoch to the end of 9999 is an RFC 3339 date in UTC")]
     pub fn rfc3339(self) -> String {
-        let nanoseconds = i128::from(self.0.min(LAST_OF_9999)) * 1_000_000;
-        let moment = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).expect("a moment before 10000");
-        moment.format(&Rfc3339).expect("a moment that RFC 3339 can write")
+        OffsetDateTime::from(self).format(&Rfc3339).expect("a moment that RFC 3339 can write")
+    }
+}
+
+impl From<Timestamp> for OffsetDateTime {
+    /// Converts a moment. A moment after the year 9999 becomes the last millisecond of that year.
+    #[expect(clippy::expect_used, reason = "every moment from the epoch to the end of 9999 is a date")]
+    fn from(Timestamp(millis): Timestamp) -> Self {
+        let nanoseconds = i128::from(millis.min(LAST_OF_9999)) * 1_000_000;
+        Self::from_unix_timestamp_nanos(nanoseconds).expect("a moment before 10000")
     }
 }
 

@@ -18,6 +18,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::message::cloud_event::{cloud_event, json, lead_status_changed, lead_tagged};
+use crate::message::details::Details;
 use crate::message::key::{DebounceKey, DeliveryId};
 use crate::message::layout::{Line, Piece, join, marked_up, plain};
 use crate::message::pipeline::Pipeline;
@@ -46,6 +47,7 @@ pub(crate) fn delivery(
     event: &Event,
     event_id: &str,
     trigger: Trigger<'_>,
+    details: &Details,
     pipeline: &Pipeline,
     debounce: bool,
 ) -> Delivery {
@@ -53,7 +55,7 @@ pub(crate) fn delivery(
     let (alert, debounce_key) = match trigger {
         Trigger::Status(change) => {
             let kind = if change.new_status == OPPORTUNITY { Type::Opportunity } else { Type::StatusReached };
-            let data = lead_status_changed(change, pipeline);
+            let data = lead_status_changed(change, pipeline, details);
             let alert = Alert {
                 campaign_id: text(&change.campaign_id),
                 profile: change.linkedin_url.as_deref().map(Profile::new),
@@ -71,7 +73,7 @@ pub(crate) fn delivery(
             (alert, DebounceKey::status(workspace_id, &change.lead_id, &change.new_status.to_ascii_uppercase()))
         }
         Trigger::Tag { lead_id, new_tag, change } => {
-            let data = lead_tagged(lead_id, new_tag, change);
+            let data = lead_tagged(lead_id, new_tag, change, details);
             let alert = Alert {
                 campaign_id: text(&change.campaign_id),
                 profile: change.linkedin_url.as_deref().map(Profile::new),

@@ -1,12 +1,14 @@
 //! Converts an event to a [`CloudEvent`]: escapes the ids, and cleans and shortens every text.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use sendpilot_events::{CloudEvent, ContentType, LeadStatusChanged, LeadTagged, SpecVersion, Type};
+use sendpilot_events::{CloudEvent, ContentType, LastReply, Lead, LeadStatusChanged, LeadTagged, SpecVersion, Type};
 use serde::Serialize;
 use time::UtcOffset;
 
+use crate::message::details::{self, Details};
 use crate::message::key::{key_part, sha256_hex};
 use crate::message::pipeline::Pipeline;
+use crate::sendpilot::api;
 use crate::sendpilot::event::{Event, StatusChange, TagChange};
 use crate::text::Text;
 
@@ -45,7 +47,7 @@ pub(crate) fn json(body: &impl Serialize) -> String {
 }
 
 /// Returns the `data` of a change of status, with the stage that `pipeline` gives the new status.
-pub(crate) fn lead_status_changed(change: &StatusChange, pipeline: &Pipeline) -> LeadStatusChanged {
+pub(crate) fn lead_status_changed(change: &StatusChange, pipeline: &Pipeline, details: &Details) -> LeadStatusChanged {
     LeadStatusChanged {
         lead_id: text(&change.lead_id),
         campaign_id: change.campaign_id.as_deref().map(text),
@@ -54,18 +56,37 @@ pub(crate) fn lead_status_changed(change: &StatusChange, pipeline: &Pipeline) ->
         new_status: text(&change.new_status),
         crm_stage: pipeline.stage(&change.new_status).to_owned(),
         changed_by: change.changed_by.as_deref().map(text),
+        lead: details.lead.as_ref().and_then(lead),
+        campaign_name: details.campaign_name.as_deref().map(text),
+        last_reply: details.last_reply.as_ref().map(last_reply),
     }
 }
 
 /// Returns the `data` of a change of tag.
-pub(crate) fn lead_tagged(lead_id: &str, new_tag: &str, change: &TagChange) -> LeadTagged {
+pub(crate) fn lead_tagged(lead_id: &str, new_tag: &str, change: &TagChange, details: &Details) -> LeadTagged {
     LeadTagged {
         lead_id: text(lead_id),
         campaign_id: change.campaign_id.as_deref().map(text),
         linkedin_url: change.linkedin_url.as_deref().map(text),
         previous_tag: change.previous_tag.as_deref().map(text),
         new_tag: text(new_tag),
+        lead: details.lead.as_ref().and_then(lead),
+        campaign_name: details.campaign_name.as_deref().map(text),
+        last_reply: details.last_reply.as_ref().map(last_reply),
     }
+}
+
+/// Returns what SendPilot knows about a lead, or `None` if that is nothing.
+fn lead(lead: &api::Lead) -> Option<Lead> {
+    let api::Lead { first_name, last_name, title, company, email } = lead;
+    let [first_name, last_name, title, company, email] =
+        [first_name, last_name, title, company, email].map(|part| part.as_deref().map(text));
+    let lead = Lead { first_name, last_name, title, company, email };
+    (lead != Lead::default()).then_some(lead)
+}
+
+fn last_reply(reply: &details::LastReply) -> LastReply {
+    LastReply { text: reply.text.clone(), at: reply.at.into() }
 }
 
 /// Returns the workspace as a URN, because CloudEvents requires a URI reference as `source`.

@@ -2,6 +2,7 @@
 
 mod alert;
 mod cloud_event;
+pub mod details;
 pub mod key;
 mod layout;
 pub mod pipeline;
@@ -11,12 +12,13 @@ mod stream;
 mod trigger;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use self::key::{DebounceKey, DeliveryId};
 
 /// The exact publish request, except the topic's ARN. The row stores the message, so the redrive
-/// can publish it without the event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// can publish it without the event. `Debug` does not print it, because it may have personal data.
+#[derive(Clone, PartialEq, Eq)]
 pub enum Message {
     /// A message to the alerts topic.
     Alert {
@@ -37,6 +39,15 @@ pub enum Message {
         /// `MessageDeduplicationId`, which only a FIFO topic accepts.
         deduplication: String,
     },
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Alert { .. } => "Alert",
+            Self::Status { .. } => "Status",
+        })
+    }
 }
 
 /// One event on its way to one topic.

@@ -5,6 +5,7 @@ use sendpilot_events::OPPORTUNITY;
 
 use crate::message::Delivery;
 use crate::message::alert;
+use crate::message::details::Details;
 use crate::message::pipeline::Pipeline;
 use crate::message::stream;
 use crate::message::trigger::{Trigger, normal};
@@ -42,12 +43,40 @@ impl Default for Rules {
 }
 
 /// The deliveries that an event needs. They are independent of each other.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Deliveries {
-    /// The delivery to the alerts topic.
-    pub alert: Option<Delivery>,
+#[derive(Debug, Default)]
+pub struct Due<'a> {
+    /// The delivery to the alerts topic. Its message can have details of the lead.
+    pub alert: Option<DueAlert<'a>>,
     /// The delivery to the lead status stream.
     pub status: Option<Delivery>,
+}
+
+/// An alert that an event needs, before its message is written.
+#[derive(Debug)]
+pub struct DueAlert<'a> {
+    rules: &'a Rules,
+    event: &'a Event,
+    event_id: &'a str,
+    trigger: Trigger<'a>,
+}
+
+impl DueAlert<'_> {
+    /// Returns the lead's id.
+    pub fn lead_id(&self) -> &str {
+        self.trigger.lead_id()
+    }
+
+    /// Returns the campaign's id, if the event has one.
+    pub fn campaign_id(&self) -> Option<&str> {
+        self.trigger.campaign_id()
+    }
+
+    /// Writes the message with these details, and returns the delivery. Only the message depends on
+    /// the details.
+    pub fn delivery(&self, details: &Details) -> Delivery {
+        let Self { rules, event, event_id, trigger } = *self;
+        alert::delivery(event, event_id, trigger, details, &rules.pipeline, rules.debounce)
+    }
 }
 
 impl Rules {
@@ -56,18 +85,18 @@ impl Rules {
     /// # Errors
     /// If a delivery is due, but the event does not name the lead, or has no id by which a
     /// duplicate could be recognised.
-    pub fn due(&self, event: &Event) -> Result<Deliveries, Malformed> {
+    pub fn due<'a>(&'a self, event: &'a Event) -> Result<Due<'a>, Malformed> {
         let trigger = self.trigger(event)?;
         let change = match &event.kind {
             Kind::StatusChanged(change) if self.stream => Some(change),
             _ => None,
         };
         if trigger.is_none() && change.is_none() {
-            return Ok(Deliveries::default());
+            return Ok(Due::default());
         }
         let event_id = event.id.as_deref().ok_or(Malformed::Unidentified)?;
-        Ok(Deliveries {
-            alert: trigger.map(|trigger| alert::delivery(event, event_id, trigger, &self.pipeline, self.debounce)),
+        Ok(Due {
+            alert: trigger.map(|trigger| DueAlert { rules: self, event, event_id, trigger }),
             status: change.map(|change| stream::delivery(event, event_id, change, &self.pipeline)),
         })
     }
@@ -90,7 +119,7 @@ impl Rules {
                 let lead_id = change.lead_id.as_deref().ok_or(Malformed::Required("data.leadId"))?;
                 Ok(Some(Trigger::Tag { lead_id, new_tag, change }))
             }
-            Kind::Other => Ok(None),
+            Kind::Replied(_) | Kind::Other => Ok(None),
         }
     }
 }

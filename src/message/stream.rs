@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use sendpilot_events::{LeadStatusChanged, Type};
 
 use crate::message::cloud_event::{cloud_event, json, lead_status_changed};
+use crate::message::details::Details;
 use crate::message::key::{DeliveryId, sha256_hex};
 use crate::message::pipeline::Pipeline;
 use crate::message::trigger::Trigger;
@@ -22,10 +23,11 @@ const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];
 /// The longest group id that SNS accepts, in characters.
 const MAX_GROUP: usize = 128;
 
-/// Returns the delivery of this change.
+/// Returns the delivery of this change. Its message has no details of the lead, because every change
+/// of status causes one.
 pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
-    let data = lead_status_changed(change, pipeline);
+    let data = lead_status_changed(change, pipeline, &Details::default());
     let attributes = attributes(event, &data);
     let message = Message::Status {
         body: json(&cloud_event(event, event_id, Type::StatusChanged, &change.lead_id, data)),

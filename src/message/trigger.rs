@@ -14,6 +14,20 @@ pub(crate) enum Trigger<'a> {
 }
 
 impl Trigger<'_> {
+    pub(crate) fn lead_id(&self) -> &str {
+        match self {
+            Self::Status(change) => &change.lead_id,
+            Self::Tag { lead_id, .. } => lead_id,
+        }
+    }
+
+    pub(crate) fn campaign_id(&self) -> Option<&str> {
+        match self {
+            Self::Status(change) => change.campaign_id.as_deref(),
+            Self::Tag { change, .. } => change.campaign_id.as_deref(),
+        }
+    }
+
     /// Hashes the content by which a duplicate differs from a body mismatch. The bytes and the time
     /// of a request are not hashed, because a retry may change them. Statuses and tags are hashed
     /// in the form in which the rules compare them.

@@ -3,6 +3,8 @@
 //! Only the fields that every alert needs are required. Any other field that is missing, null or of
 //! an unexpected type is left out, because it must not cost an alert.
 
+use std::fmt;
+
 use sendpilot_events::STATUSES;
 use serde_json::value::RawValue;
 use time::format_description::well_known::Iso8601;
@@ -18,12 +20,13 @@ const STATUS_TYPES: [&str; 2] = ["lead.status.changed", "lead.updated"];
 /// Event type of a change of tag.
 const TAG_TYPE: &str = "lead.tag.updated";
 
+/// Event types of a lead's reply. The newer and the older documentation use one name each.
+const REPLY_TYPES: [&str; 2] = ["reply.received", "message.received"];
+
 /// Event types that SendPilot documents and this receiver does not use, under their older and newer
 /// names. An event of such a type is ignored, whatever its `data` contains.
-const OTHER_TYPES: [&str; 13] = [
+const OTHER_TYPES: [&str; 11] = [
     "message.sent",
-    "reply.received",
-    "message.received",
     "connection.sent",
     "connection_request.sent",
     "connection.accepted",
@@ -69,6 +72,8 @@ pub enum Kind {
     StatusChanged(StatusChange),
     /// A lead's tag has changed.
     TagChanged(TagChange),
+    /// A lead has replied.
+    Replied(Reply),
     /// An event that this receiver does not use. Its `data` is not read.
     Other,
 }
@@ -109,6 +114,22 @@ pub struct TagChange {
     pub new_tag: Option<String>,
 }
 
+/// A lead's reply. No field is required, because an incomplete reply must not be malformed: no alert
+/// depends on it. `Debug` does not print the text, because it is personal data.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Reply {
+    /// The lead's id.
+    pub lead_id: Option<String>,
+    /// What the lead wrote, as received.
+    pub text: Option<String>,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("lead_id", &self.lead_id).finish_non_exhaustive()
+    }
+}
+
 /// Why the body of a genuine request is not a usable event. The message names fields and never
 /// quotes their content.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +164,12 @@ pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
         Some(Meaning::StatusChanged) => {
             (Kind::StatusChanged(status_change(&body.object("data").ok_or(Malformed::NoData)?)?), false)
         }
-        Some(Meaning::TagChanged) => (Kind::TagChanged(body.object("data").map(tag_change).unwrap_or_default()), false),
+        Some(Meaning::TagChanged) => {
+            (Kind::TagChanged(body.object("data").map(|data| tag_change(&data)).unwrap_or_default()), false)
+        }
+        Some(Meaning::Replied) => {
+            (Kind::Replied(body.object("data").map(|data| reply(&data)).unwrap_or_default()), false)
+        }
         Some(Meaning::Other) => (Kind::Other, false),
         None => match by_shape(&body) {
             Some(kind) => (kind, true),
@@ -166,6 +192,7 @@ pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
 enum Meaning {
     StatusChanged,
     TagChanged,
+    Replied,
     Other,
 }
 
@@ -185,6 +212,8 @@ impl Meaning {
             Some(Self::StatusChanged)
         } else if is(TAG_TYPE) {
             Some(Self::TagChanged)
+        } else if REPLY_TYPES.into_iter().any(&is) {
+            Some(Self::Replied)
         } else {
             OTHER_TYPES.into_iter().any(is).then_some(Self::Other)
         }
@@ -193,14 +222,21 @@ impl Meaning {
 
 /// Recognizes an event of an unknown type by its `data`. If `data` names a lead and a new status,
 /// the event is a change of status. If it names a lead and a new tag, the event is a change of tag.
+/// If it names a lead and has a `reply`, the event is a reply. A `message` alone may be ours.
 fn by_shape(body: &Object<'_>) -> Option<Kind> {
     let data = body.object("data")?;
     if let Ok(change) = status_change(&data) {
         return Some(Kind::StatusChanged(change));
     }
-    let change = tag_change(data);
-    let has_tag = change.new_tag.as_deref().is_some_and(|tag| !trim(tag).is_empty());
-    (has_tag && change.lead_id.is_some()).then_some(Kind::TagChanged(change))
+    data.text("leadId")?;
+    let has = |name| data.text(name).is_some_and(|text| !trim(&text).is_empty());
+    if has("newTag") {
+        Some(Kind::TagChanged(tag_change(&data)))
+    } else if has("reply") || has("replyPreview") {
+        Some(Kind::Replied(reply(&data)))
+    } else {
+        None
+    }
 }
 
 fn event_id(body: &Object<'_>) -> Result<Option<String>, Malformed> {
@@ -235,7 +271,13 @@ fn canonical(text: String) -> Option<String> {
     if status == text { Some(text) } else { Some(status.to_owned()).filter(|status| !status.is_empty()) }
 }
 
-fn tag_change(data: Object<'_>) -> TagChange {
+/// Reads a reply. `reply` and the older `message` have the whole text, the previews only its start.
+fn reply(data: &Object<'_>) -> Reply {
+    let texts = ["reply", "message", "messagePreview", "replyPreview"].into_iter().filter_map(|name| data.text(name));
+    Reply { lead_id: data.text("leadId"), text: texts.into_iter().find(|text| !trim(text).is_empty()) }
+}
+
+fn tag_change(data: &Object<'_>) -> TagChange {
     TagChange {
         lead_id: data.text("leadId"),
         campaign_id: data.text("campaignId"),

@@ -13,7 +13,8 @@ use crate::delivery::relay::{Delivered, Outcome, Relay};
 use crate::delivery::topic::Topic;
 use crate::invocation::Invocation;
 use crate::message::Delivery;
-use crate::message::rules::{Deliveries, Rules};
+use crate::message::details::Details;
+use crate::message::rules::{Due, Rules};
 use crate::secrets::keyring::{Keyring, NoSecret};
 use crate::sendpilot::event::{self, Event, Malformed};
 use crate::sendpilot::signature::{self, Rejection, Verified, verify};
@@ -98,7 +99,16 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             Err(malformed) => return Answer::from(malformed).into(),
         };
         match self.rules.due(&event) {
-            Ok(due) => self.deliver(event, due, invocation).await,
+            Ok(Due { alert: None, status: None }) => Handled { event: Some(event), ..Answer::Ignored.into() },
+            Ok(due) => {
+                let (alert, status) = self.deliver(&event, due, invocation).await;
+                let answer = match (&alert, &status) {
+                    (Some(alert), Some(status)) => alert.answer.clone().and(status.answer.clone()),
+                    (Some(only), None) | (None, Some(only)) => only.answer.clone(),
+                    (None, None) => Answer::Ignored,
+                };
+                Handled { answer, event: Some(event), alert, status }
+            }
             Err(malformed) => Handled { event: Some(event), ..Answer::from(malformed).into() },
         }
     }
@@ -118,28 +128,37 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         self.verify(request.headers(), body, invocation).await
     }
 
-    /// Attempts the deliveries at the same time. Neither depends on the other's result.
-    async fn deliver(&self, event: Event, due: Deliveries, invocation: &Invocation) -> Handled {
+    /// Attempts the deliveries at the same time. Neither depends on the other's result, and only the
+    /// alert waits for the lead's details.
+    async fn deliver(&self, event: &Event, due: Due<'_>, invocation: &Invocation) -> (Option<Part>, Option<Part>) {
         // On the heap, because most events need no delivery, and a future in place is moved with
         // every request.
-        let attempt = |delivery| Box::pin(self.attempt(&event, delivery, invocation));
-        let alert = OptionFuture::from(due.alert.map(attempt));
-        let status = OptionFuture::from(due.status.map(attempt));
-        let (alert, status) = join(alert, status).await;
-        let answer = match (&alert, &status) {
-            (Some(alert), Some(status)) => alert.answer.clone().and(status.answer.clone()),
-            (Some(only), None) | (None, Some(only)) => only.answer.clone(),
-            (None, None) => Answer::Ignored,
-        };
-        Handled { answer, event: Some(event), alert, status }
+        let alert = due.alert.map(|alert| {
+            Box::pin(async move {
+                let details = Details::default();
+                let under = |event: &Event| Some(self.rules.due(event).ok()?.alert?.delivery(&details));
+                self.attempt(event, alert.delivery(&details), under, invocation).await
+            })
+        });
+        let status = due.status.map(|status| {
+            let under = |event: &Event| self.rules.due(event).ok()?.status;
+            Box::pin(self.attempt(event, status, under, invocation))
+        });
+        join(OptionFuture::from(alert), OptionFuture::from(status)).await
     }
 
     /// Attempts one delivery. If the event's id already belongs to another fact, attempts the
     /// delivery under a derived id, which is the same on every retry. So no lead is lost if
-    /// SendPilot uses an id twice.
+    /// SendPilot uses an id twice. `under` returns the delivery of the same event under another id.
     ///
     /// If the derived id belongs to another fact too, the hash is appended again.
-    async fn attempt(&self, event: &Event, delivery: Delivery, invocation: &Invocation) -> Part {
+    async fn attempt(
+        &self,
+        event: &Event,
+        delivery: Delivery,
+        under: impl Fn(&Event) -> Option<Delivery>,
+        invocation: &Invocation,
+    ) -> Part {
         let is_stream = delivery.id.is_for_stream();
         let hash = format!("~{:.16}", delivery.content_sha256);
         let mut delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
@@ -152,8 +171,7 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             body_mismatch = true;
             event.to_mut().id.get_or_insert_default().push_str(&hash);
             // The rules give the same deliveries for the same event, so the loop never ends here.
-            let Ok(due) = self.rules.due(&event) else { break };
-            let Some(delivery) = (if is_stream { due.status } else { due.alert }) else { break };
+            let Some(delivery) = under(&event) else { break };
             delivered = self.relay.deliver(ClaimRequest::Delivery(delivery), invocation).await;
         }
         Part { answer: Answer::from_delivery(&delivered.outcome, is_stream, invocation), delivered, body_mismatch }

@@ -10,7 +10,7 @@ use crate::sendpilot::event::{Kind, StatusChange};
 use crate::telemetry::{LogLine, Metric};
 use crate::timestamp::{Timestamp, millis};
 use crate::webhook::handler::{Handled, Part};
-use crate::webhook::response::Row;
+use crate::webhook::response::{Answer, Row};
 
 /// Longest text from outside in a log line, in characters. SendPilot's longest documented text has
 /// half of it.
@@ -118,7 +118,10 @@ impl Handled {
         match &self.event.as_ref().filter(|event| event.renamed)?.kind {
             Kind::StatusChanged(_) => Some("the event type is unknown; its data has the shape of a status change"),
             Kind::TagChanged(_) => Some("the event type is unknown; its data has the shape of a tag change"),
-            Kind::Other => None,
+            Kind::Replied(_) if self.answer != Answer::Ignored => {
+                Some("the event type is unknown; its data has the shape of a reply")
+            }
+            Kind::Replied(_) | Kind::Other => None,
         }
     }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::support::requests::{file, secrets};
+use crate::support::requests::{self, file, secrets};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange, TagChange};
@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn alert(event: &Event) -> Option<Delivery> {
-    Rules::default().due(event).unwrap().alert
+    requests::due(&Rules::default(), event).unwrap().alert
 }
 
 fn due(name: &str) -> Option<Delivery> {
@@ -344,7 +344,7 @@ fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
 proptest! {
     #[test]
     fn every_alert_is_legal((event, rules) in hostile_alert()) {
-        if let Some(delivery) = rules.due(&event).unwrap().alert {
+        if let Some(delivery) = requests::due(&rules, &event).unwrap().alert {
             assert_legal(&delivery.message);
         }
     }
@@ -431,7 +431,7 @@ fn email_and_card(previous: Option<&str>, new: &str, changed_by: Option<&str>) -
         change.changed_by = changed_by.map(str::to_owned);
     }
     let rules = Rules { alert_statuses: vec![new.into()], ..Rules::default() };
-    let bodies = bodies(&rules.due(&event).unwrap().alert.unwrap().message);
+    let bodies = bodies(&requests::due(&rules, &event).unwrap().alert.unwrap().message);
     let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
     [bodies["email"].clone(), card["content"]["description"].as_str().unwrap().to_owned()]
 }

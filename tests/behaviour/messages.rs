@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::contracts::{CONTRACTS, document, flaws, schema, today, validator};
+use crate::support::requests::due;
 use opportunity_alerts::message::Message;
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
@@ -34,7 +35,7 @@ fn published(event: &Event) -> Vec<Published> {
         stream: true,
         pipeline: Pipeline::default(),
     };
-    let due = rules.due(event).unwrap();
+    let due = due(&rules, event).unwrap();
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     let messages = [due.alert, due.status].into_iter().flatten().map(|delivery| delivery.message);
     messages

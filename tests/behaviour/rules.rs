@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::support::requests::{SECRET, change, file, files, headers, secrets, standard};
+use crate::support::requests::{self, Deliveries, SECRET, change, file, files, headers, secrets, standard};
 use opportunity_alerts::config::{Config, ConfigError};
 use opportunity_alerts::message::pipeline::Pipeline;
-use opportunity_alerts::message::rules::{Deliveries, Rules};
+use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::sendpilot::event::{Malformed, parse};
 use opportunity_alerts::sendpilot::signature::verify;
@@ -33,7 +33,7 @@ fn try_due(rules: &Rules, body: &Value) -> Result<Deliveries, Malformed> {
     let body = body.to_string();
     let headers = headers(&standard("svix", SECRET, "msg_1", 1, body.as_bytes()));
     let verified = verify(&headers, body.as_bytes(), &secrets(), Timestamp::from_millis(1000)).unwrap();
-    rules.due(&parse(&verified).unwrap())
+    requests::due(rules, &parse(&verified).unwrap())
 }
 
 fn due(rules: &Rules, body: &Value) -> Deliveries {
@@ -298,7 +298,7 @@ fn every_stream_message_matches_its_golden_file() {
         let (request, now) = file(&name);
         let Ok(verified) = verify(request.headers(), request.body(), &secrets(), now) else { continue };
         let Ok(event) = parse(&verified) else { continue };
-        let Some(delivery) = rules.due(&event).unwrap().status else { continue };
+        let Some(delivery) = requests::due(&rules, &event).unwrap().status else { continue };
         let Message::Status { body, attributes, group, .. } = delivery.message else {
             panic!("expected a message to the stream")
         };

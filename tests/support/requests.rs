@@ -4,11 +4,12 @@ use lambda_http::Request;
 use lambda_http::http::HeaderMap;
 use opportunity_alerts::delivery::ledger::Claim;
 use opportunity_alerts::invocation::Owner;
+use opportunity_alerts::message::details::Details;
 use opportunity_alerts::message::key::{DeliveryId, sha256_hex};
-use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::message::rules::{Due, Rules};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::secrets::signing::Secrets;
-use opportunity_alerts::sendpilot::event;
+use opportunity_alerts::sendpilot::event::{self, Event, Malformed};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::gateway::Payload;
@@ -64,7 +65,20 @@ pub fn opportunity_delivery(event_id: &str) -> Delivery {
     let body = opportunity(event_id).into_bytes();
     let headers = headers(&documented(SECRET, 1_708_770_605, &body));
     let verified = verify(&headers, &body, &secrets(), Timestamp::from_millis(1_708_770_605_000)).unwrap();
-    Rules::default().due(&event::parse(&verified).unwrap()).unwrap().alert.unwrap()
+    due(&Rules::default(), &event::parse(&verified).unwrap()).unwrap().alert.unwrap()
+}
+
+/// The deliveries that an event needs, without details of the lead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Deliveries {
+    pub alert: Option<Delivery>,
+    pub status: Option<Delivery>,
+}
+
+/// Returns the deliveries that an event needs, without details of the lead.
+pub fn due(rules: &Rules, event: &Event) -> Result<Deliveries, Malformed> {
+    let Due { alert, status } = rules.due(event)?;
+    Ok(Deliveries { alert: alert.map(|alert| alert.delivery(&Details::default())), status })
 }
 
 /// Returns an opportunity with this event id, about this lead.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use http::HeaderMap;
+use opportunity_alerts::message::details::Details;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::signing::Secrets;
 use opportunity_alerts::sendpilot::{event, signature};
@@ -36,8 +37,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             bencher.iter(|| event::parse(black_box(&verified)));
         });
         steps.bench_function(BenchmarkId::new("render", body.len()), |bencher| {
-            let rules = Rules::default();
-            bencher.iter(|| rules.due(black_box(&event)));
+            let (rules, details) = (Rules::default(), Details::default());
+            bencher.iter(|| rules.due(black_box(&event)).map(|due| due.alert.map(|alert| alert.delivery(&details))));
         });
         steps.finish();
     }

@@ -139,7 +139,7 @@ pub enum ContentType {
 }
 
 /// A lead's change of status. Every text comes from SendPilot or its users. No text has control
-/// characters or more than 1,024 UTF-16 units.
+/// characters. Except [`LastReply::text`], no text has more than 1,024 UTF-16 units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeadStatusChanged {
@@ -162,6 +162,17 @@ pub struct LeadStatusChanged {
     /// `api`, `automation` or `user`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed_by: Option<String>,
+    /// The lead, as SendPilot's API describes it. `None` if the receiver does not ask the API, or
+    /// got no answer. A message of the lead status stream never has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lead: Option<Lead>,
+    /// The campaign's name, under the conditions of `lead`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign_name: Option<String>,
+    /// The lead's last reply before the alert was written. `None` if the receiver does not remember
+    /// replies, or has none. A message of the lead status stream never has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reply: Option<LastReply>,
 }
 
 /// A lead's change of tag. Its texts have the limits of [`LeadStatusChanged`].
@@ -181,4 +192,45 @@ pub struct LeadTagged {
     pub previous_tag: Option<String>,
     /// The new tag.
     pub new_tag: String,
+    /// The lead, as in [`LeadStatusChanged`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lead: Option<Lead>,
+    /// The campaign's name, as in [`LeadStatusChanged`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub campaign_name: Option<String>,
+    /// The lead's last reply, as in [`LeadStatusChanged`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_reply: Option<LastReply>,
+}
+
+/// A lead, as SendPilot's API describes it. At least one part is there.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lead {
+    /// The first name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_name: Option<String>,
+    /// The last name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_name: Option<String>,
+    /// The position, such as "VP of Engineering".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The company.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub company: Option<String>,
+    /// The email address, unchecked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+}
+
+/// The newest reply of a lead that the receiver has stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastReply {
+    /// What the lead wrote, in one line, at most 2,000 UTF-16 units.
+    pub text: String,
+    /// The time of the reply by SendPilot's clock, in UTC.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
 }

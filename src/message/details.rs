@@ -1,0 +1,35 @@
+//! Who the lead is: what an alert says beside its event. Every part may be missing.
+
+use std::fmt;
+
+use crate::sendpilot::api::Lead;
+use crate::timestamp::Timestamp;
+
+/// What is known about a lead when its alert is written. All of it is untrusted text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Details {
+    /// The lead, from SendPilot's API.
+    pub lead: Option<Lead>,
+    /// The campaign's name, from SendPilot's API.
+    pub campaign_name: Option<String>,
+    /// The lead's last reply, from the ledger's table.
+    pub last_reply: Option<LastReply>,
+}
+
+/// The newest reply of a lead. `Debug` does not print the text, because it is personal data.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LastReply {
+    /// What the lead wrote, without control characters, at most [`MAX_REPLY`] long.
+    pub text: String,
+    /// When the lead replied, by SendPilot's clock.
+    pub at: Timestamp,
+}
+
+/// Longest reply that is stored, in UTF-16 units.
+pub const MAX_REPLY: usize = 2000;
+
+impl fmt::Debug for LastReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LastReply").field("at", &self.at).finish_non_exhaustive()
+    }
+}
