@@ -1,5 +1,5 @@
 //! Writes one JSON log line per invocation: the outcome, the ids, the reason, the durations and the
-//! metrics. A log line never has a body, a LinkedIn URL, a lead's id or a secret.
+//! metrics. A log line never has a body, a LinkedIn URL, a lead's id, name or reply, or a secret.
 //!
 //! A log line with metrics is a document of CloudWatch's embedded metric format. Its member `_aws`
 //! names the members that are metrics and the members that are their dimensions. So a metric needs
@@ -58,6 +58,8 @@ pub enum Metric {
     /// A request that cannot be verified, because our own secret cannot be read or used. While the
     /// current version of the secret is refused, every request counts.
     SecretUnreadable,
+    /// An alert without details of the lead, because the API key is missing, unreadable or refused.
+    ApiKeyUnusable,
     /// Detailed: the time from the moment that the event names to the publish of its alert.
     TimeToAlert,
     /// Detailed: a genuine change to a status of [`sendpilot_events::STATUSES`], or to `OTHER`.
@@ -68,7 +70,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OldestPendingAge,
         Self::OldestStreamPendingAge,
         Self::SignatureMismatch,
@@ -76,6 +78,7 @@ impl Metric {
         Self::UnexpectedEvent,
         Self::NoSlot,
         Self::SecretUnreadable,
+        Self::ApiKeyUnusable,
         Self::TimeToAlert,
         Self::StatusChanges,
         Self::Rejected,
@@ -91,6 +94,7 @@ impl Metric {
             Self::UnexpectedEvent => "UnexpectedEvent",
             Self::NoSlot => "NoSlot",
             Self::SecretUnreadable => "SecretUnreadable",
+            Self::ApiKeyUnusable => "ApiKeyUnusable",
             Self::TimeToAlert => "TimeToAlert",
             Self::StatusChanges => "StatusChanges",
             Self::Rejected => "Rejected",
