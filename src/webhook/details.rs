@@ -58,7 +58,7 @@ impl Sources {
         let began = Instant::now();
         let by = invocation.schedule().prepare_by.min(began + MAX_SEARCH);
         let asking = self.api.as_ref().map(|api| api.ask(alert.lead_id(), alert.campaign_id(), invocation, by));
-        let reading = self.replies.then(|| async {
+        let reading = self.replies.then_some(async {
             let key = ReplyKey::new(alert.workspace_id(), alert.lead_id());
             within(by, ledger.last_reply(&key, invocation.now()), LedgerError::TimedOut).await
         });
