@@ -78,7 +78,7 @@ fn the_machine_body_is_the_documented_cloud_event() {
 
 #[test]
 fn other_events_give_no_alert() {
-    for name in ["reply-received", "unlisted-status", "message-sent", "opportunity-again"] {
+    for name in ["reply", "reply-received", "unlisted-status", "message-sent", "opportunity-again"] {
         assert_eq!(due(name), None, "{name}");
     }
 }

@@ -72,6 +72,7 @@ async fn answers_every_sample_and_calls_aws_only_for_alerts() {
         "opportunity-hostile 200 alerted",
         "opportunity-lead-updated 200 alerted",
         "opportunity-minimal 200 alerted",
+        "reply 200 ignored",
         "reply-received 200 ignored",
         "test-event 200 alerted",
         "unlisted-status 200 ignored",
