@@ -21,6 +21,13 @@ impl Text {
         Self(clip(shown, MAX_TEXT))
     }
 
+    /// Returns the text in one line of at most `max` UTF-16 units, with one blank for each run of
+    /// blanks and line breaks. Returns `None` if a reader would see nothing.
+    pub(crate) fn one_line(raw: &str, max: usize) -> Option<Self> {
+        let line = shown(raw).split_whitespace().collect::<Vec<_>>().join(" ");
+        (!line.chars().all(is_blank)).then(|| Self(clip_words(&line, max)))
+    }
+
     /// Returns a status as people write it: `MEETING_BOOKED` becomes "Meeting booked".
     pub(crate) fn words(&self) -> Self {
         let separators = |character: char| character == '_' || character.is_whitespace();
@@ -106,6 +113,14 @@ fn visible(character: char) -> Option<char> {
     }
 }
 
+/// Whether a character alone shows nothing. Joiners, variation selectors and the empty Braille
+/// pattern are in real texts, so [`visible`] keeps them.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace()
+        || matches!(character, '\u{34F}' | '\u{200C}' | '\u{200D}' | '\u{2800}')
+        || matches!(character, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
+}
+
 /// Returns the text without surrounding blanks and invisible characters. So two texts that look the
 /// same to a person compare as equal.
 pub(crate) fn trim(text: &str) -> &str {
@@ -149,6 +164,19 @@ pub(crate) fn clip(text: &str, max: usize) -> String {
         room.checked_sub(taken).inspect(|left| room = *left).is_some()
     };
     text.chars().take_while(fits).chain(ELLIPSIS.chars()).collect()
+}
+
+/// Returns at most `max` UTF-16 units of a text, as [`clip`] does, but ends with a whole word. If
+/// that would drop half of the text, as in a language without blanks, the last word is cut.
+pub(crate) fn clip_words(text: &str, max: usize) -> String {
+    let clipped = clip(text, max);
+    let Some(kept) = clipped.strip_suffix(ELLIPSIS).filter(|_| clipped != text) else { return clipped };
+    let ends_word = text.get(kept.len()..).is_some_and(|rest| rest.starts_with(' '));
+    let words = match kept.rsplit_once(' ') {
+        Some((words, _)) if !ends_word && words.len() * 2 >= kept.len() => words,
+        _ => kept,
+    };
+    words.trim_end_matches([' ', ',', ';', ':', '.', '-']).to_owned() + ELLIPSIS
 }
 
 /// In ASCII, for the SMS.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::sendpilot::api::Lead;
+use crate::text::Text;
 use crate::timestamp::Timestamp;
 
 /// What is known about a lead when its alert is written. All of it is untrusted text.
@@ -19,7 +20,7 @@ pub struct Details {
 /// The newest reply of a lead. `Debug` does not print the text, because it is personal data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LastReply {
-    /// What the lead wrote, without control characters, at most [`MAX_REPLY`] long.
+    /// What the lead wrote, in one line without control characters, at most [`MAX_REPLY`] long.
     pub text: String,
     /// When the lead replied, by SendPilot's clock.
     pub at: Timestamp,
@@ -27,6 +28,15 @@ pub struct LastReply {
 
 /// Longest reply that is stored, in UTF-16 units.
 pub const MAX_REPLY: usize = 2000;
+
+impl LastReply {
+    /// Cleans a reply and cuts it to [`MAX_REPLY`], so that it can be stored. Returns `None` if a
+    /// reader would see nothing.
+    pub fn new(raw: &str, at: Timestamp) -> Option<Self> {
+        let text = Text::one_line(raw, MAX_REPLY)?.into();
+        Some(Self { text, at })
+    }
+}
 
 impl fmt::Debug for LastReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
