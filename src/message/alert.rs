@@ -308,7 +308,7 @@ impl Alert {
         line
     }
 
-    /// Returns the headline with the lead's role, cut to the room that the Subject has for the role.
+    /// Returns the headline with the lead's role, cut to the Subject's room for the role.
     fn headline_with_role(&self) -> Line {
         let mut line = self.headline(self.name());
         let room = MAX_SUBJECT.saturating_sub(plain(&line).encode_utf16().count());

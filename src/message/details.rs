@@ -1,4 +1,4 @@
-//! Who the lead is: what an alert says beside its event. Every part may be missing.
+//! The details of a lead that an alert has beside its event. Each detail may be missing.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::sendpilot::api::Lead;
 use crate::text::{MAX_TEXT, Text};
 use crate::timestamp::Timestamp;
 
-/// What is known about a lead when its alert is written. All of it is untrusted text.
+/// The details of a lead when its alert is written. All are untrusted texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Details {
     /// The lead, from SendPilot's API.
@@ -49,7 +49,7 @@ pub(crate) fn text(raw: &Option<String>) -> Option<Text> {
 /// The newest reply of a lead. `Debug` does not print the text, because it is personal data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LastReply {
-    /// What the lead wrote, in one line without control characters, at most [`MAX_REPLY`] long.
+    /// The text of the reply, in one line without control characters, at most [`MAX_REPLY`] long.
     pub text: String,
     /// When the lead replied, by SendPilot's clock.
     pub at: Timestamp,

@@ -55,7 +55,7 @@ impl Piece {
             Self::Label(label) => format!("*{label}*"),
             Self::Outside(text) if has_no_markup(text) => clip(text, MAX_PIECE),
             Self::Outside(text) | Self::Id(text) => format!("`{}`", code(&clip(text, MAX_PIECE))),
-            Self::Prose(text) if is_plain_prose(text) => text.clone(),
+            Self::Prose(text) if is_plain_prose(text) => code(text),
             Self::Prose(text) => format!("`{}`", code(text)),
             Self::Reply(text) => words_marked_up(&format!("“{}”", clip_words(text, MAX_CARD_REPLY))),
         }
@@ -97,10 +97,11 @@ fn is_plain_prose(text: &str) -> bool {
     !is_list_item && text.split(' ').all(is_plain_word)
 }
 
-/// Whether no app can read markup in a word after the start of its line. The punctuation of prose is
-/// not markup without the other characters of markup. Two colons could enclose an emoji's name.
+/// Whether no app can read markup in a word after the start of its line, once [`code`] has replaced
+/// each `&`. The punctuation of prose is markup only beside other characters. Two colons could
+/// enclose an emoji's name.
 fn is_plain_word(word: &str) -> bool {
-    let is_harmless = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-',.?!\";()/%+:".contains(c);
+    let is_harmless = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "-',.?!\";()/%+:&".contains(c);
     word.chars().all(is_harmless) && word.matches(':').count() < 2
 }
 
@@ -121,7 +122,8 @@ fn words_marked_up(text: &str) -> String {
     line + if in_code { "`" } else { "" }
 }
 
-/// Returns the text of a code span. A backtick would end the span.
+/// Returns a text with look-alikes for the control characters of Slack and for backticks, which would
+/// end a code span.
 fn code(text: &str) -> String {
     let look_alike = |character| match character {
         '&' => '＆',
