@@ -16,6 +16,7 @@ use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
+use opportunity_alerts::webhook::details::Sources;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use testkit::sendpilot::OTHER;
@@ -27,6 +28,7 @@ thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let webhook = Webhook {
+        sources: Sources::default(),
         keyring: Keyring::from_secrets(secrets()),
         rules: Rules::default(),
         relay: relay(&script, &script),
