@@ -15,7 +15,8 @@ from ops import request
 from ops.logs import Log
 from ops.stack import NAME, log_group
 
-# With another path in the URL, the function starts again, without the pause after an earlier failure.
+# With another path in the URL, the function starts again. So it does not pause after an earlier
+# failure.
 PATHS = (f"/{number}" for number in count())
 REPLY = "Sounds interesting. Can we talk on Tuesday?"
 LEAD = {"firstName": "John", "lastName": "Doe", "title": "VP of Engineering", "company": "TechCorp"}
