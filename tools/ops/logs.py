@@ -10,11 +10,11 @@ from datetime import datetime, timezone
 from itertools import chain
 from typing import Optional
 
+from ops.deliveries import key_part
 from ops.display import short
 from ops.errors import Refused
 from ops.moments import moment
 from ops.request import json_object, timestamp
-from ops.resend import key_part
 from ops.running import use_local_run
 from ops.stack import described, log_group, output_of
 from ops.subscribers import client
