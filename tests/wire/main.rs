@@ -9,6 +9,7 @@ mod keyring;
 mod ledger;
 mod pace;
 mod redrive;
+mod sendpilot_api;
 mod stream;
 #[path = "../support/mod.rs"]
 mod support;

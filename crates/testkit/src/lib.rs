@@ -7,6 +7,7 @@
 //! | [`http`] | a server on loopback, with or without TLS |
 //! | [`tls`] | a certification authority, and a certificate for `localhost` |
 //! | [`sendpilot`] | SendPilot: signed requests, in the form in which API Gateway passes them on |
+//! | [`sendpilot_api`] | SendPilot's REST API: leads and campaigns, faults and delays |
 //!
 //! The servers use plain hyper, so they add little work to a measured request. The bench counts
 //! only the CPU time and the instructions of the function's process.
@@ -15,4 +16,5 @@ pub mod aws;
 pub mod http;
 pub mod lambda;
 pub mod sendpilot;
+pub mod sendpilot_api;
 pub mod tls;
