@@ -58,6 +58,8 @@ pub enum Metric {
     /// A request that cannot be verified, because our own secret cannot be read or used. While the
     /// current version of the secret is refused, every request counts.
     SecretUnreadable,
+    /// An alert without details, because the API key is missing, unreadable or refused.
+    ApiKeyUnusable,
     /// Detailed: the time from the moment that the event names to the publish of its alert.
     TimeToAlert,
     /// Detailed: a genuine change to a status of [`sendpilot_events::STATUSES`], or to `OTHER`.
@@ -68,7 +70,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OldestPendingAge,
         Self::OldestStreamPendingAge,
         Self::SignatureMismatch,
@@ -76,6 +78,7 @@ impl Metric {
         Self::UnexpectedEvent,
         Self::NoSlot,
         Self::SecretUnreadable,
+        Self::ApiKeyUnusable,
         Self::TimeToAlert,
         Self::StatusChanges,
         Self::Rejected,
@@ -91,6 +94,7 @@ impl Metric {
             Self::UnexpectedEvent => "UnexpectedEvent",
             Self::NoSlot => "NoSlot",
             Self::SecretUnreadable => "SecretUnreadable",
+            Self::ApiKeyUnusable => "ApiKeyUnusable",
             Self::TimeToAlert => "TimeToAlert",
             Self::StatusChanges => "StatusChanges",
             Self::Rejected => "Rejected",

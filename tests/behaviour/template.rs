@@ -151,6 +151,78 @@ fn the_secret_starts_empty_or_is_an_existing_one() {
     }
 }
 
+/// For the reason that `permission_to_publish_outlives_the_topics_variable` has.
+#[test]
+fn a_details_permission_exists_before_its_variable() {
+    let variables = &function("WebhookFunction")["Environment"]["Variables"];
+    let either = "!If [MakesApiKey, !GetAtt ApiKeySecret.Id, !Ref SendPilotApiKeyArn]";
+    for (variable, set) in [
+        ("REMEMBER_REPLIES", r#"!If [RemembersReplies, !Select [0, ["yes", !Ref ReadReplies]], "no"]"#.to_owned()),
+        ("SENDPILOT_API_KEY_ID", format!("!If [AsksApi, !Select [0, [{either}, !Ref ReadApiKey]], !Ref AWS::NoValue]")),
+    ] {
+        let set: Value = yaml_serde::from_str(&set).unwrap();
+        assert_eq!(variables[variable], set, "{variable}");
+    }
+    let either: Value = yaml_serde::from_str(either).unwrap();
+    let output = &load()["Outputs"]["ApiKeySecretArn"];
+    assert_eq!((output["Condition"].as_str(), &output["Value"]), (Some("AsksApi"), &either));
+}
+
+#[test]
+fn a_key_is_made_only_if_details_are_on_and_none_is_given() {
+    let template = load();
+    let arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:key-AbCdEf";
+    for (details, given, asks, makes) in
+        [("no", "''", false, false), ("yes", "''", true, true), ("no", arn, true, false), ("yes", arn, true, false)]
+    {
+        let parameters = [("LeadDetails", details), ("SendPilotApiKeyArn", given)];
+        let holds = |condition: &str| resolved(template, &template["Conditions"][condition], &parameters);
+        assert_eq!([holds("AsksApi"), holds("MakesApiKey")], [asks, makes].map(|holds| holds.to_string()), "{given}");
+    }
+    let secret = resource("ApiKeySecret");
+    assert_eq!(secret["Condition"].as_str(), Some("MakesApiKey"));
+    assert_eq!(secret["Properties"]["SecretString"].as_str(), Some(r#"{"apiKey":""}"#));
+    for retained in ["DeletionPolicy", "UpdateReplacePolicy"] {
+        assert_eq!(secret[retained].as_str(), Some("Delete"));
+    }
+    for parameter in ["RememberReplies", "LeadDetails", "SendPilotApiKeyArn"] {
+        assert!(["no", ""].contains(&template["Parameters"][parameter]["Default"].as_str().unwrap()), "{parameter}");
+    }
+}
+
+#[test]
+fn the_key_goes_over_plain_http_to_this_machine_only() {
+    let parameter = &load()["Parameters"]["SendPilotApiUrl"];
+    let pattern = format!("^({})$", parameter["AllowedPattern"].as_str().unwrap());
+    let validator = jsonschema::validator_for(&serde_json::json!({"pattern": pattern})).unwrap();
+    let allowed = [
+        parameter["Default"].as_str().unwrap(),
+        "https://api.sendpilot.ai/api",
+        "https://api.sendpilot.ai:8443/a/b/",
+        "http://127.0.0.1:8080",
+        "http://localhost/api",
+        "http://[::1]:9000/api",
+    ];
+    let refused = [
+        "",
+        "api.sendpilot.ai",
+        "http://api.sendpilot.ai",
+        "http://127.0.0.1.evil.example",
+        "http://localhost.evil.example",
+        "http://localhost@evil.example",
+        "https://user@evil.example",
+        "https://api.sendpilot.ai?key=1",
+        "https://api.sendpilot.ai/#a",
+        "https://",
+        "ftp://api.sendpilot.ai",
+    ];
+    for (urls, valid) in [(&allowed[..], true), (&refused, false)] {
+        for url in urls {
+            assert_eq!(validator.is_valid(&(*url).into()), valid, "{url}");
+        }
+    }
+}
+
 /// Email and chat are the only subscriptions that the template makes.
 #[test]
 fn an_output_says_that_nobody_is_subscribed() {

@@ -380,6 +380,7 @@ fn the_guide_counts_the_billed_alarm_metrics() {
     let counted = prices.lines().find_map(|line| line.strip_prefix("ALARM_METRICS, STREAM_ALARM_METRICS = "));
     assert_eq!(counted, Some(format!("{always}, {stream}").as_str()));
     assert_eq!(billed(Some("HasSilenceAlarm")), 1);
+    assert_eq!(billed(Some("AsksApi")), 1);
     assert!(always <= 14, "an idle stack may cost 2 dollars a month");
 }
 

@@ -51,9 +51,15 @@ fn nothing_is_allowed_by_wildcard_or_to_other_accounts() {
     let roles: BTreeSet<_> = resources_of("AWS::IAM::Role").into_keys().collect();
     assert_eq!(roles, BTreeSet::from(["ChatRole", "RedriveRole", "WebhookRole"].map(str::to_owned)));
     let policies: BTreeSet<_> = resources_of("AWS::IAM::Policy").into_keys().collect();
-    assert_eq!(policies, BTreeSet::from(["PublishToStream".to_owned()]));
-    let functions = parsed("[!Ref WebhookRole, !Ref RedriveRole]");
-    assert_eq!(resource("PublishToStream")["Properties"]["Roles"], functions, "no user and no group");
+    let both = "[!Ref WebhookRole, !Ref RedriveRole]";
+    let attached =
+        [("PublishToStream", both), ("ReadApiKey", "[!Ref WebhookRole]"), ("ReadReplies", "[!Ref WebhookRole]")];
+    assert_eq!(policies, attached.iter().map(|(id, _)| (*id).to_owned()).collect());
+    for (id, roles) in attached {
+        let properties = &resource(id)["Properties"];
+        assert_eq!(properties["Roles"], parsed(roles), "{id}");
+        assert!(properties["Users"].is_null() && properties["Groups"].is_null(), "{id}");
+    }
 }
 
 #[test]

@@ -27,13 +27,16 @@ fn used(calls: &[String]) -> BTreeSet<(String, String)> {
 
 /// Returns the actions that statements allow, each with its resource.
 fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
-    let webhook_secret = &function("WebhookFunction")["Environment"]["Variables"]["WEBHOOK_SECRET_ID"];
+    let variables = &function("WebhookFunction")["Environment"]["Variables"];
+    let webhook_secret = &variables["WEBHOOK_SECRET_ID"];
+    let api_key = &variables["SENDPILOT_API_KEY_ID"][1][1][0];
     let mut allowed = BTreeSet::new();
     for statement in statements {
         assert_eq!(statement["Effect"].as_str(), Some("Allow"));
         assert!(!yaml_serde::to_string(statement).unwrap().contains('*'), "{statement:?}");
         let on = match &statement["Resource"] {
             on if on == webhook_secret => "the secret in WEBHOOK_SECRET_ID".to_owned(),
+            on if on == api_key => "the secret in SENDPILOT_API_KEY_ID".to_owned(),
             on => yaml_serde::to_string(on).unwrap().trim().to_owned(),
         };
         let actions = match &statement["Action"] {
@@ -45,16 +48,22 @@ fn allowed(statements: &[&Value]) -> BTreeSet<(String, String)> {
     allowed
 }
 
-/// Returns the actions that a role allows. With the stream on, they include those of separate
-/// policies.
-fn granted(role: &str, streams: bool) -> BTreeSet<(String, String)> {
+/// The options that need further permissions.
+const STREAM: &str = "StreamsStatus";
+const REPLIES: &str = "RemembersReplies";
+const DETAILS: &str = "AsksApi";
+
+/// Returns the actions that a role allows. They include those of the separate policies whose
+/// condition is in `options`.
+fn granted(role: &str, options: &[&str]) -> BTreeSet<(String, String)> {
     let itself = resource(role);
     assert!(itself["Properties"]["ManagedPolicyArns"].is_null());
     let mut granted = allowed(&unconditional_statements(&itself));
     let reference: Value = yaml_serde::from_str(&format!("!Ref {role}")).unwrap();
     for (id, policy) in resources_of("AWS::IAM::Policy") {
-        assert_eq!(resource(&id)["Condition"].as_str(), Some("StreamsStatus"), "{id}");
-        if streams && policy["Roles"].as_sequence().unwrap().contains(&reference) {
+        let condition = resource(&id)["Condition"].as_str().unwrap().to_owned();
+        assert!([STREAM, REPLIES, DETAILS].contains(&condition.as_str()), "{id}");
+        if options.contains(&condition.as_str()) && policy["Roles"].as_sequence().unwrap().contains(&reference) {
             granted.extend(allowed(&statements(&policy["PolicyDocument"])));
         }
     }
@@ -82,7 +91,7 @@ async fn each_role_grants_exactly_what_its_function_calls() {
         ["current", "claim", "complete", "release", "publish"].iter().all(|call| webhook.contains(&(*call).to_owned()))
     );
     let logs = [("logs:CreateLogStream", "WebhookLogs"), ("logs:PutLogEvents", "WebhookLogs")];
-    assert_eq!(granted("WebhookRole", false), &used(&webhook) | &by_lambda(&logs));
+    assert_eq!(granted("WebhookRole", &[]), &used(&webhook) | &by_lambda(&logs));
 
     aws.next("publish", Fault::Refused(403));
     function.answer(&signed_now(&opportunity("evt_3"))).await;
@@ -95,14 +104,28 @@ async fn each_role_grants_exactly_what_its_function_calls() {
     let redrive = &aws.calls()[before..];
     assert!(["list", "takeover", "complete", "release"].iter().all(|call| redrive.contains(&(*call).to_owned())));
     let by_lambda = by_lambda(&[("logs:CreateLogStream", "RedriveLogs"), ("logs:PutLogEvents", "RedriveLogs")]);
-    assert_eq!(granted("RedriveRole", false), &used(redrive) | &by_lambda);
+    assert_eq!(granted("RedriveRole", &[]), &used(redrive) | &by_lambda);
 }
 
 #[test]
 fn the_stream_adds_only_permission_to_publish_to_it() {
     for role in ["WebhookRole", "RedriveRole"] {
-        let besides = &granted(role, true) - &granted(role, false);
+        let besides = &granted(role, &[STREAM]) - &granted(role, &[]);
         assert_eq!(besides, [("sns:Publish".to_owned(), "!Ref StatusTopic".to_owned())].into(), "{role}");
+    }
+}
+
+#[test]
+fn details_add_only_permission_to_read_rows_and_the_key() {
+    let adds = |role, option| &granted(role, &[option]) - &granted(role, &[]);
+    let one = |action: &str, on: &str| BTreeSet::from([(action.to_owned(), on.to_owned())]);
+    assert_eq!(adds("WebhookRole", REPLIES), one("dynamodb:GetItem", "!GetAtt DeliveriesTable.Arn"));
+    assert_eq!(
+        adds("WebhookRole", DETAILS),
+        one("secretsmanager:GetSecretValue", "the secret in SENDPILOT_API_KEY_ID")
+    );
+    for option in [REPLIES, DETAILS] {
+        assert_eq!(adds("RedriveRole", option), BTreeSet::new(), "{option}");
     }
 }
 
