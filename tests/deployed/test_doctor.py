@@ -521,7 +521,7 @@ def test_it_names_the_scopes_that_an_api_key_lacks(doctor, api):
     api.scopes = ["senders:read"]
     doctor.assert_wrong("API key", "lacks leads:read, workspace:read$", "these scopes: leads:read, workspace:read")
     api.answer("/v1/me", status=403, body={"statusCode": 403, "message": "Forbidden resource"})
-    doctor.assert_wrong("API key", "403", "these scopes: leads:read, senders:read, workspace:read")
+    doctor.assert_wrong("API key", "403", r"these scopes: leads:read, workspace:read\.")
 
 
 def test_it_cannot_tell_whether_a_key_works_if_the_api_answers_otherwise(doctor, api):

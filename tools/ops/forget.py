@@ -44,7 +44,7 @@ ELSEWHERE = (
 
 @dataclass
 class Done:
-    """What was done with one row."""
+    """The result for one row."""
 
     action: str
     key: str
@@ -153,7 +153,7 @@ def is_about(row: dict, lead: str) -> bool:
         return _lead_in(row["deliveryId"]) == key_part(lead)
     if kind != DELIVERY:
         return False
-    # The message has the lead's id without invisible characters. The debounce key has all characters.
+    # The id in the message lacks invisible characters. The id in the debounce key is complete.
     return event_in(row).get("subject") == lead or _lead_in(str(row.get("quiet"))) == key_part(lead)
 
 

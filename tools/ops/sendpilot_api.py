@@ -11,14 +11,15 @@ DEFAULT_URL = "https://api.sendpilot.ai"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TIMEOUT = 5  # seconds
 LARGEST_ANSWER = 256 * 1024  # bytes
-# SendPilot's scopes that only read. Its documentation does not say which call needs which scope.
-READ_SCOPES = ("leads:read", "senders:read", "workspace:read")
+# The function reads a lead and the campaigns. SendPilot does not document the scope of campaigns.
+NEEDED_SCOPES = ("leads:read", "workspace:read")
+NEEDED = re.compile("(leads|workspace|campaigns):read")
 REFUSED, LACKS_SCOPES, WORKS, UNCLEAR = "refused", "lacks scopes", "works", "unclear"
 
 
 @dataclass
 class Verdict:
-    """What SendPilot says about a key. `what` is the answer, in words."""
+    """SendPilot's answer about a key. `what` is the answer in words."""
 
     kind: str
     what: str
@@ -57,15 +58,15 @@ def verdict(url: str, key: str) -> Verdict:
         return Verdict(UNCLEAR, f"SendPilot's API answers {answer.status}{what}")
     missing = missing_scopes(body)
     if answer.status == 403:
-        return Verdict(LACKS_SCOPES, "SendPilot refuses the key with 403", missing or READ_SCOPES)
+        return Verdict(LACKS_SCOPES, "SendPilot refuses the key with 403", missing or NEEDED_SCOPES)
     if missing:
         return Verdict(LACKS_SCOPES, f"the key lacks {', '.join(missing)}", missing)
     return Verdict(WORKS, "SendPilot accepts the key")
 
 
 def missing_scopes(body: dict) -> tuple:
-    """Returns the scopes to add, from the answer of `/v1/me`. The function needs none that writes."""
+    """Returns the scopes to add, from the answer of `/v1/me`. The function needs no other scope."""
     listed = body.get("missingScopes")
     if not isinstance(listed, list):
         return ()
-    return tuple(one for one in listed[:20] if isinstance(one, str) and re.fullmatch(r"[a-z_.-]{1,40}:read", one))
+    return tuple(one for one in listed[:100] if isinstance(one, str) and NEEDED.fullmatch(one))
