@@ -851,8 +851,14 @@ def test_a_fifo_stream_gets_a_fifo_dead_letter_queue(doctor, open_inbox, cleanup
 
 
 # The last test, because a later test would have to deploy the defaults again.
-def test_it_finds_a_stream_without_subscribers(doctor, deployed, open_inbox):
-    deployed.redeploy(StatusStream="standard", AlertStatuses="MEETING_BOOKED,OPPORTUNITY", DebounceMinutes=60)
+def test_it_finds_a_stream_without_subscribers_and_checks_the_key(doctor, deployed, open_inbox, cleanup):
+    details = {"LeadDetails": "yes", "SendPilotApiUrl": cleanup.enter_context(SendPilotApi()).url}
+    statuses = "MEETING_BOOKED,OPPORTUNITY"
+    deployed.redeploy(StatusStream="standard", AlertStatuses=statuses, DebounceMinutes=60, **details)
+    doctor.examine()
+    assert doctor.what("API key").startswith("holds no API key"), doctor.printed
+    key = {"SecretId": outputs(NAME)["ApiKeySecretArn"], "SecretString": json.dumps({"apiKey": KEY})}
+    boto3.client("secretsmanager").put_secret_value(**key)
     doctor.assert_wrong("stream's subscribers", "there are none", r"StatusStream=off\.[^:]*:\n.*--protocol sqs")
     open_inbox(deployed.stream_arn)
     # Two examinations, because the first alert must not debounce the second.
@@ -860,5 +866,6 @@ def test_it_finds_a_stream_without_subscribers(doctor, deployed, open_inbox):
         doctor.examine(alert=True)
         assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
         assert doctor.what("stream's subscribers") == "1, all confirmed: sqs"
+        assert doctor.what("API key") == "SendPilot accepts the key"
         both = "#alert is PUBLISHED, as message .*; .*#status is PUBLISHED, as message "
         assert re.search(both, doctor.what("alert")), doctor.printed
