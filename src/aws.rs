@@ -12,7 +12,9 @@ use aws_sdk_sns::config::{
 };
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorSettings, SharedHttpConnector, http_client_fn};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector, http_client_fn,
+};
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
@@ -74,6 +76,16 @@ pub struct Aws {
 /// The HTTPS connector. It is created at its first use, because reading the root certificates is
 /// the longest part of a start.
 type Https = Arc<LazyLock<SharedHttpConnector>>;
+
+/// The connector for requests outside the SDK. Also creates the shared one only at its first use.
+#[derive(Debug)]
+struct AtFirstUse(Https);
+
+impl HttpConnector for AtFirstUse {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        self.0.call(request)
+    }
+}
 
 /// The address of a service, if it is not the region's public one: an emulator, or a VPC endpoint
 /// without private DNS.
@@ -149,6 +161,11 @@ impl Aws {
         let mut config = aws_sdk_sns::config::Builder::from(&self.config).retry_classifier(RetryOnlyRejected);
         config.set_endpoint_url(self.sns.clone());
         aws_sdk_sns::Client::from_conf(config.build())
+    }
+
+    /// Returns the connector for requests outside the SDK, which shares the SDK's pool of connections.
+    pub(crate) fn connector(&self) -> SharedHttpConnector {
+        SharedHttpConnector::new(AtFirstUse(self.https.clone()))
     }
 
     /// Starts to open connections to DynamoDB and SNS, because TCP and TLS would cost the first

@@ -13,8 +13,11 @@ use crate::delivery::topic::sns::{Sns, Topics};
 use crate::environment::{Missing, required, set};
 use crate::message::pipeline::{Pipeline, PipelineError, is_status, list};
 use crate::message::rules::Rules;
+use crate::secrets::api_key::{ApiKey, ApiKeyError, Source as ApiKeySource};
 use crate::secrets::keyring::Source;
 use crate::secrets::signing::{SecretError, Secrets};
+use crate::sendpilot::api::{Api, ApiUrl, DEFAULT_URL, UnusableUrl};
+use crate::webhook::details::Sources;
 
 /// The configuration that both functions need to start.
 #[derive(Debug)]
@@ -68,8 +71,8 @@ pub enum ConfigError {
     #[error("RETENTION_DAYS must be a whole number from 2 to 3650")]
     RetentionDays,
     /// Neither yes nor no.
-    #[error("DETAILED_METRICS must be yes or no")]
-    DetailedMetrics,
+    #[error("{0} must be yes or no")]
+    YesOrNo(&'static str),
     /// No secret. Without one the function could not verify a request.
     #[error("neither WEBHOOK_SECRET_ID nor WEBHOOK_SECRET is set; one of them must be")]
     NoSecret,
@@ -79,6 +82,15 @@ pub enum ConfigError {
     /// No usable secret.
     #[error("WEBHOOK_SECRET {0}")]
     Secret(#[from] SecretError),
+    /// Two API keys.
+    #[error("both SENDPILOT_API_KEY_ID and SENDPILOT_API_KEY are set; only one of them may be")]
+    TwoApiKeys,
+    /// No usable API key.
+    #[error("SENDPILOT_API_KEY {0}")]
+    ApiKey(#[from] ApiKeyError),
+    /// No usable address.
+    #[error("SENDPILOT_API_URL {0}")]
+    ApiUrl(#[from] UnusableUrl),
 }
 
 impl Config {
@@ -162,10 +174,35 @@ pub fn secret(variable: impl Fn(&str) -> Option<String>) -> Result<Source, Confi
 /// # Errors
 /// If it is neither `yes` nor `no`.
 pub fn detailed_metrics(variable: impl Fn(&str) -> Option<String>) -> Result<bool, ConfigError> {
-    match set(&variable, "DETAILED_METRICS").as_deref() {
+    is_yes(&variable, "DETAILED_METRICS")
+}
+
+/// Reads the sources of a lead's details, which only the webhook function needs. By default there is
+/// none.
+///
+/// `REMEMBER_REPLIES` is `yes` or `no`. An API key turns SendPilot's API on: `SENDPILOT_API_KEY_ID` is
+/// the name or the ARN of a secret in Secrets Manager, and `SENDPILOT_API_KEY` is the key itself.
+/// `SENDPILOT_API_URL` is the API's address, by default [`DEFAULT_URL`].
+///
+/// # Errors
+/// With the first unusable variable.
+pub fn sources(variable: impl Fn(&str) -> Option<String>, aws: &Aws) -> Result<Sources, ConfigError> {
+    let key = match (set(&variable, "SENDPILOT_API_KEY_ID"), set(&variable, "SENDPILOT_API_KEY")) {
+        (Some(_), Some(_)) => return Err(ConfigError::TwoApiKeys),
+        (Some(id), None) => Some(ApiKeySource::stored(id, aws)),
+        (None, Some(key)) => Some(ApiKeySource::given(ApiKey::parse(&key)?)),
+        (None, None) => None,
+    };
+    let url = set(&variable, "SENDPILOT_API_URL");
+    let url = ApiUrl::parse(url.as_deref().unwrap_or(DEFAULT_URL))?;
+    Ok(Sources { api: key.map(|key| Api::new(url, key, aws)), replies: is_yes(&variable, "REMEMBER_REPLIES")? })
+}
+
+fn is_yes(variable: &impl Fn(&str) -> Option<String>, name: &'static str) -> Result<bool, ConfigError> {
+    match set(variable, name).as_deref() {
         Some("yes") => Ok(true),
         Some("no") | None => Ok(false),
-        Some(_) => Err(ConfigError::DetailedMetrics),
+        Some(_) => Err(ConfigError::YesOrNo(name)),
     }
 }
 

@@ -43,8 +43,9 @@ pub struct Invocation {
 /// timeout of the function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// The end of a fetch of signing secrets. Later, too little time is left for the claim.
-    pub secrets_by: Instant,
+    /// The end of the work before the claim: the fetch of signing secrets, and the search for the
+    /// lead's details. Later, too little time is left for the claim.
+    pub prepare_by: Instant,
     /// The end of the claim. Later, too little time is left to publish.
     pub claim_by: Instant,
     /// The latest start of an alert's slot. Later, too little time is left to publish.
@@ -114,7 +115,7 @@ impl Invocation {
     /// Returns the deadlines of the steps of one request, or of one delivery.
     pub fn schedule(&self) -> Schedule {
         let by = |percent: u32| self.began + self.allowed * percent / 100;
-        Schedule { secrets_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), finish_by: by(95) }
+        Schedule { prepare_by: by(20), claim_by: by(35), pace_by: by(50), publish_by: by(75), finish_by: by(95) }
     }
 }
 

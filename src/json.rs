@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// Any JSON string. No Rust string can contain a lone surrogate (`"\ud83d"`), so it is replaced by
 /// U+FFFD. Otherwise an emoji that was cut in half would make an event unreadable.
@@ -48,13 +49,13 @@ pub(crate) struct Members<Name = String, Member = Value>(pub(crate) Vec<(Name, M
 
 impl<'de, Name: Deserialize<'de>, Member: Deserialize<'de>> Deserialize<'de> for Members<Name, Member> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Object(PhantomData))
+        deserializer.deserialize_map(MembersVisitor(PhantomData))
     }
 }
 
-struct Object<Name, Member>(PhantomData<(Name, Member)>);
+struct MembersVisitor<Name, Member>(PhantomData<(Name, Member)>);
 
-impl<'de, Name: Deserialize<'de>, Member: Deserialize<'de>> Visitor<'de> for Object<Name, Member> {
+impl<'de, Name: Deserialize<'de>, Member: Deserialize<'de>> Visitor<'de> for MembersVisitor<Name, Member> {
     type Value = Members<Name, Member>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -67,5 +68,32 @@ impl<'de, Name: Deserialize<'de>, Member: Deserialize<'de>> Visitor<'de> for Obj
             members.push(member);
         }
         Ok(Members(members))
+    }
+}
+
+/// A JSON object whose values are parsed only when they are needed. A derived struct would also
+/// accept an array. It would fail on a repeated key, and on one field of an unexpected type.
+pub(crate) struct Object<'a>(Members<LossyString, &'a RawValue>);
+
+impl<'a> Object<'a> {
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(json).map(Self)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        // An event has about a dozen members, so a search is faster than a hash map. If a name is
+        // repeated, the last member counts.
+        let Self(Members(members)) = self;
+        members.iter().rev().find(|(LossyString(other), _)| other == name).map(|(_, member)| *member)
+    }
+
+    pub(crate) fn object(&self, name: &str) -> Option<Self> {
+        Self::parse(self.get(name)?.get().as_bytes()).ok()
+    }
+
+    /// Returns the member of this name if it is a string that is not empty.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        let LossyString(text) = serde_json::from_str(self.get(name)?.get()).ok()?;
+        Some(text).filter(|text| !text.is_empty())
     }
 }

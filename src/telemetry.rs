@@ -1,5 +1,5 @@
 //! Writes one JSON log line per invocation: the outcome, the ids, the reason, the durations and the
-//! metrics. A log line never has a body, a LinkedIn URL, a lead's id or a secret.
+//! metrics. A log line never has a body, a LinkedIn URL, a lead's id, name or reply, or a secret.
 //!
 //! A log line with metrics is a document of CloudWatch's embedded metric format. Its member `_aws`
 //! names the members that are metrics and the members that are their dimensions. So a metric needs
@@ -58,7 +58,7 @@ pub enum Metric {
     /// A request that cannot be verified, because our own secret cannot be read or used. While the
     /// current version of the secret is refused, every request counts.
     SecretUnreadable,
-    /// An alert without details, because the API key is missing, unreadable or refused.
+    /// An alert without details of the lead, because the API key is missing, unreadable or refused.
     ApiKeyUnusable,
     /// Detailed: the time from the moment that the event names to the publish of its alert.
     TimeToAlert,

@@ -6,7 +6,7 @@ use icu_normalizer::properties::{CanonicalDecompositionBorrowed, Decomposed};
 
 /// Longest text in an alert, in UTF-16 units. Real texts are a tenth as long. All texts together,
 /// in all bodies, must stay under SNS's 256 KiB.
-const MAX_TEXT: usize = 1024;
+pub(crate) const MAX_TEXT: usize = 1024;
 
 /// Text from outside without control characters, line breaks and bidirectional controls, which
 /// could deceive a reader, and without noncharacters, which SQS rejects.
@@ -21,6 +21,13 @@ impl Text {
         Self(clip(shown, MAX_TEXT))
     }
 
+    /// Returns the text in one line of at most `max` UTF-16 units, with one blank for each run of
+    /// blanks and line breaks. Returns `None` if a reader would see nothing.
+    pub(crate) fn one_line(raw: &str, max: usize) -> Option<Self> {
+        let line = shown(raw).split_whitespace().collect::<Vec<_>>().join(" ");
+        (!line.chars().all(is_blank)).then(|| Self(clip_words(&line, max)))
+    }
+
     /// Returns a status as people write it: `MEETING_BOOKED` becomes "Meeting booked".
     pub(crate) fn words(&self) -> Self {
         let separators = |character: char| character == '_' || character.is_whitespace();
@@ -29,6 +36,31 @@ impl Text {
             return self.clone();
         }
         Self(clip(&capitalized(&words.join(" ").to_lowercase()), MAX_TEXT))
+    }
+
+    /// Returns the text for an SMS: without links, and in GSM's alphabet. A symbol outside the
+    /// alphabet becomes a blank, because a `?` could change the meaning of a sentence. Returns
+    /// `None` if the alphabet lacks more than half of the letters.
+    pub(crate) fn sms(&self) -> Option<String> {
+        let letters = || self.0.chars().filter(|character| character.is_alphabetic());
+        if letters().filter(|letter| in_gsm(*letter) != '?').count() * 2 < letters().count() {
+            return None;
+        }
+        let mut text = String::with_capacity(self.0.len());
+        for character in self.0.chars() {
+            match character {
+                '“' | '”' | '„' | '‟' | '«' | '»' => text.push('\''),
+                '•' | '·' => text.push('-'),
+                '€' => text.push_str("EUR"),
+                '…' => text.push_str("... "),
+                '\u{300}'..='\u{36F}' => text.push(character),
+                _ if character.is_alphabetic() || in_gsm(character) != '?' => text.push(character),
+                '?' => text.push('?'),
+                _ => text.push(' '),
+            }
+        }
+        let sms = gsm(&Self(text.split_whitespace().collect::<Vec<_>>().join(" ")).unlinked());
+        Some(sms).filter(|sms| sms.contains(char::is_alphanumeric))
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -106,6 +138,14 @@ fn visible(character: char) -> Option<char> {
     }
 }
 
+/// Whether a character alone shows nothing. Joiners, variation selectors and the empty Braille
+/// pattern are in real texts, so [`visible`] keeps them.
+fn is_blank(character: char) -> bool {
+    character.is_whitespace()
+        || matches!(character, '\u{34F}' | '\u{200C}' | '\u{200D}' | '\u{2800}')
+        || matches!(character, '\u{FE00}'..='\u{FE0F}' | '\u{E0100}'..='\u{E01EF}')
+}
+
 /// Returns the text without surrounding blanks and invisible characters. So two texts that look the
 /// same to a person compare as equal.
 pub(crate) fn trim(text: &str) -> &str {
@@ -149,6 +189,19 @@ pub(crate) fn clip(text: &str, max: usize) -> String {
         room.checked_sub(taken).inspect(|left| room = *left).is_some()
     };
     text.chars().take_while(fits).chain(ELLIPSIS.chars()).collect()
+}
+
+/// Returns at most `max` UTF-16 units of a text, as [`clip`] does, but ends with a whole word. If
+/// that would drop half of the text, as in a language without blanks, the last word is cut.
+pub(crate) fn clip_words(text: &str, max: usize) -> String {
+    let clipped = clip(text, max);
+    let Some(kept) = clipped.strip_suffix(ELLIPSIS).filter(|_| clipped != text) else { return clipped };
+    let ends_word = text.get(kept.len()..).is_some_and(|rest| rest.starts_with(' '));
+    let words = match kept.rsplit_once(' ') {
+        Some((words, _)) if !ends_word && words.len() * 2 >= kept.len() => words,
+        _ => kept,
+    };
+    words.trim_end_matches([' ', ',', ';', ':', '.', '-']).to_owned() + ELLIPSIS
 }
 
 /// In ASCII, for the SMS.

@@ -28,6 +28,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let secret = config::secret(&variable)?;
     let telemetry = telemetry.detailed(config::detailed_metrics(&variable)?);
     let aws = Aws::read(&variable)?;
+    let sources = config::sources(&variable, &aws)?;
     if let Source::Stored(_) = secret {
         // The connections are opened while the start waits for the secret.
         aws.connect();
@@ -35,6 +36,7 @@ async fn serve(variable: impl Fn(&str) -> Option<String>, telemetry: telemetry::
     let webhook = &Webhook {
         keyring: Keyring::new(secret, &aws, SystemTime::now().into()).await,
         rules,
+        sources,
         relay: config.relay(&aws, STREAM_WAIT),
         telemetry,
     };

@@ -1,4 +1,5 @@
-//! The keys of rows: one key per delivery, and one per debounced lead and status.
+//! The keys of rows: one key per delivery, one per debounced lead and status, and one per lead whose
+//! last reply is stored.
 
 use std::borrow::Cow;
 
@@ -111,6 +112,23 @@ impl DebounceKey {
     /// Creates a key from its stored text.
     pub fn from_stored(key: String) -> Self {
         Self(key)
+    }
+
+    /// Returns the key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The key of a lead's last reply: `{workspaceId}#{leadId}#reply`. The row is in the same table as
+/// deliveries, whose keys have another last part.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ReplyKey(String);
+
+impl ReplyKey {
+    /// Creates the key of this lead's last reply.
+    pub fn new(workspace_id: Option<&str>, lead_id: &str) -> Self {
+        Self(row_key(&[workspace_id.unwrap_or_default(), lead_id], "reply"))
     }
 
     /// Returns the key as text.

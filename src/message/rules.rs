@@ -61,6 +61,11 @@ pub struct DueAlert<'a> {
 }
 
 impl DueAlert<'_> {
+    /// Returns the workspace's id, if the event has one.
+    pub fn workspace_id(&self) -> Option<&str> {
+        self.event.workspace_id.as_deref()
+    }
+
     /// Returns the lead's id.
     pub fn lead_id(&self) -> &str {
         self.trigger.lead_id()

@@ -165,7 +165,7 @@ impl Held {
 
     /// Fetches both versions. Returns whether anything has changed.
     async fn refresh(&mut self, stored: &StoredSecret, invocation: &Invocation) -> bool {
-        let fetched = stored.fetch(self.refused, invocation.schedule().secrets_by).await;
+        let fetched = stored.fetch(self.refused, invocation.schedule().prepare_by).await;
         self.apply(fetched, invocation.now())
     }
 

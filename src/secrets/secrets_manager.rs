@@ -1,5 +1,5 @@
-//! Fetches both versions of the signing secret from Secrets Manager, and says why a version is
-//! unreadable or refused.
+//! Reads secrets from Secrets Manager. Fetches both versions of the signing secret, and says why a
+//! version is unreadable or refused.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ use crate::invocation::within;
 use crate::secrets::signing::{SecretError, Secrets};
 
 /// Secrets Manager's labels of the two versions that are valid.
-const CURRENT: &str = "AWSCURRENT";
+pub(super) const CURRENT: &str = "AWSCURRENT";
 const PREVIOUS: &str = "AWSPREVIOUS";
 
 /// A secret in Secrets Manager.
@@ -20,6 +20,14 @@ const PREVIOUS: &str = "AWSPREVIOUS";
 pub(super) struct StoredSecret {
     pub(super) client: Client,
     pub(super) id: String,
+}
+
+/// Why Secrets Manager returned no value.
+pub(super) enum ReadError {
+    /// There is no such secret, or no such version.
+    Absent,
+    Refused(Box<dyn Error + Send + Sync>),
+    TimedOut,
 }
 
 /// Why each version is refused. A missing or empty previous version is not refused.
@@ -61,6 +69,16 @@ pub(super) enum FetchError {
     Unusable(&'static str, SecretError),
 }
 
+impl From<ReadError> for FetchError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Absent => Self::Absent,
+            ReadError::Refused(source) => Self::Refused(source),
+            ReadError::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
 impl StoredSecret {
     /// Fetches both versions, the current one first. If a rotation between the two calls makes it
     /// the previous one, it is fetched twice, and not missed.
@@ -97,16 +115,20 @@ impl StoredSecret {
     /// Returns the secrets in this version, or why the version is refused. Fails if the version
     /// cannot be read.
     async fn version(&self, stage: &str, by: Instant) -> Result<Result<Secrets, SecretError>, FetchError> {
+        Ok(self.value(stage, by).await?.ok_or(SecretError::Binary).and_then(|value| Secrets::parse(&value)))
+    }
+
+    /// Returns the text in this version, or `None` if it is binary.
+    pub(super) async fn value(&self, stage: &str, by: Instant) -> Result<Option<String>, ReadError> {
         let get = self.client.get_secret_value().secret_id(&self.id).version_stage(stage);
         let get = async {
             get.send().await.map_err(|error| match error.as_service_error() {
-                Some(GetSecretValueError::ResourceNotFoundException(_)) => FetchError::Absent,
+                Some(GetSecretValueError::ResourceNotFoundException(_)) => ReadError::Absent,
                 // As text, because the error itself contains the whole answer, which may be a
                 // secret that could not be parsed.
-                _ => FetchError::Refused(chain(&error).into()),
+                _ => ReadError::Refused(chain(&error).into()),
             })
         };
-        let value = within(by, get, FetchError::TimedOut).await?;
-        Ok(value.secret_string().ok_or(SecretError::Binary).and_then(Secrets::parse))
+        Ok(within(by, get, ReadError::TimedOut).await?.secret_string)
     }
 }

@@ -140,7 +140,7 @@ pub enum Foreign {
 }
 
 impl Foreign {
-    fn from_char(character: char) -> Option<Self> {
+    pub(super) fn from_char(character: char) -> Option<Self> {
         match character {
             '!'..='~' => None,
             '\u{feff}' => Some(Self::ByteOrderMark),

@@ -6,11 +6,10 @@
 use std::fmt;
 
 use sendpilot_events::STATUSES;
-use serde_json::value::RawValue;
 use time::format_description::well_known::Iso8601;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
-use crate::json::{LossyString, Members};
+use crate::json::{LossyString, Object};
 use crate::sendpilot::signature::Verified;
 use crate::text::trim;
 
@@ -284,33 +283,6 @@ fn tag_change(data: &Object<'_>) -> TagChange {
         linkedin_url: data.text("linkedinUrl"),
         previous_tag: data.text("previousTag"),
         new_tag: data.text("newTag"),
-    }
-}
-
-/// A JSON object whose values are parsed only when they are needed. A derived struct would also
-/// accept an array. It would fail on a repeated key, and on one field of an unexpected type.
-struct Object<'a>(Members<LossyString, &'a RawValue>);
-
-impl<'a> Object<'a> {
-    fn parse(json: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(json).map(Self)
-    }
-
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        // An event has about a dozen members, so a search is faster than a hash map. If a name is
-        // repeated, the last member counts.
-        let Self(Members(members)) = self;
-        members.iter().rev().find(|(LossyString(other), _)| other == name).map(|(_, member)| *member)
-    }
-
-    fn object(&self, name: &str) -> Option<Self> {
-        Self::parse(self.get(name)?.get().as_bytes()).ok()
-    }
-
-    /// Returns the member of this name if it is a string that is not empty.
-    fn text(&self, name: &str) -> Option<String> {
-        let LossyString(text) = serde_json::from_str(self.get(name)?.get()).ok()?;
-        Some(text).filter(|text| !text.is_empty())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Handles one request: size, signature, event, rules, deliveries, answer. Every check comes before
+//! Handles one request: size, signature, event, rules, details, deliveries, answer. Every check comes before
 //! the work that an attacker could cause without it.
 
 use std::borrow::Cow;
@@ -8,20 +8,22 @@ use http::{HeaderMap, Method};
 use lambda_http::{Request, Response};
 use tracing::Level;
 
-use crate::delivery::ledger::{ClaimRequest, Ledger, Refusal};
+use crate::delivery::ledger::{ClaimRequest, Ledger, LedgerError, Refusal};
 use crate::delivery::relay::{Delivered, Outcome, Relay};
 use crate::delivery::topic::Topic;
-use crate::invocation::Invocation;
+use crate::invocation::{Invocation, within};
 use crate::message::Delivery;
-use crate::message::details::Details;
+use crate::message::details::{Details, LastReply};
+use crate::message::key::ReplyKey;
 use crate::message::rules::{Due, Rules};
 use crate::secrets::keyring::{Keyring, NoSecret};
-use crate::sendpilot::event::{self, Event, Malformed};
+use crate::sendpilot::event::{self, Event, Kind, Malformed, Reply};
 use crate::sendpilot::signature::{self, Rejection, Verified, verify};
 use crate::telemetry::{Metric, Telemetry};
 use crate::timestamp::Timestamp;
+use crate::webhook::details::{Found, REPLY_RETENTION, Sources};
 use crate::webhook::gateway::NotARequest;
-use crate::webhook::response::{Answer, MAX_BODY};
+use crate::webhook::response::{Answer, MAX_BODY, RETRY};
 
 /// The path of SendPilot's webhooks.
 pub const PATH: &str = "/webhooks/sendpilot";
@@ -36,6 +38,8 @@ pub struct Webhook<L, T> {
     pub keyring: Keyring,
     /// The rules that decide which deliveries an event needs.
     pub rules: Rules,
+    /// The sources of a lead's details.
+    pub sources: Sources,
     /// The relay that claims and publishes deliveries.
     pub relay: Relay<L, T>,
     /// The telemetry, which writes one log line per invocation.
@@ -47,10 +51,25 @@ pub(super) struct Handled {
     pub(super) answer: Answer,
     /// The event, after it was verified and read.
     pub(super) event: Option<Event>,
+    /// The details of the lead, if an alert was due and a source is configured.
+    pub(super) found: Option<Found>,
+    /// The result for a reply, if replies are stored.
+    pub(super) reply: Option<Result<(), Unstored>>,
     /// The alert, if one was due.
     pub(super) alert: Option<Part>,
     /// The message to the lead status stream, if one was due.
     pub(super) status: Option<Part>,
+}
+
+/// Why a reply is not stored.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unstored {
+    /// The event has no lead or no text, so there is nothing to store.
+    #[error("the reply has no {0}")]
+    Lacks(&'static str),
+    /// The reply may be stored nevertheless.
+    #[error("storing the reply failed")]
+    Failed(#[source] LedgerError),
 }
 
 /// The result of one of an event's deliveries.
@@ -64,7 +83,7 @@ pub(super) struct Part {
 
 impl From<Answer> for Handled {
     fn from(answer: Answer) -> Self {
-        Self { answer, event: None, alert: None, status: None }
+        Self { answer, event: None, found: None, reply: None, alert: None, status: None }
     }
 }
 
@@ -98,16 +117,27 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
             Ok(event) => event,
             Err(malformed) => return Answer::from(malformed).into(),
         };
+        if let Kind::Replied(reply) = &event.kind
+            && self.sources.replies
+        {
+            let stored = self.remember(&event, reply, invocation).await;
+            let answer = match stored {
+                Ok(()) => Answer::Remembered,
+                Err(Unstored::Lacks(_)) => Answer::Ignored,
+                Err(Unstored::Failed(_)) => Answer::Unavailable { retry_after: RETRY },
+            };
+            return Handled { event: Some(event), reply: Some(stored), ..answer.into() };
+        }
         match self.rules.due(&event) {
             Ok(Due { alert: None, status: None }) => Handled { event: Some(event), ..Answer::Ignored.into() },
             Ok(due) => {
-                let (alert, status) = self.deliver(&event, due, invocation).await;
+                let (found, alert, status) = self.deliver(&event, due, invocation).await;
                 let answer = match (&alert, &status) {
                     (Some(alert), Some(status)) => alert.answer.clone().and(status.answer.clone()),
                     (Some(only), None) | (None, Some(only)) => only.answer.clone(),
                     (None, None) => Answer::Ignored,
                 };
-                Handled { answer, event: Some(event), alert, status }
+                Handled { answer, event: Some(event), found, reply: None, alert, status }
             }
             Err(malformed) => Handled { event: Some(event), ..Answer::from(malformed).into() },
         }
@@ -130,21 +160,44 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
 
     /// Attempts the deliveries at the same time. Neither depends on the other's result, and only the
     /// alert waits for the lead's details.
-    async fn deliver(&self, event: &Event, due: Due<'_>, invocation: &Invocation) -> (Option<Part>, Option<Part>) {
+    async fn deliver(
+        &self,
+        event: &Event,
+        due: Due<'_>,
+        invocation: &Invocation,
+    ) -> (Option<Found>, Option<Part>, Option<Part>) {
         // On the heap, because most events need no delivery, and a future in place is moved with
         // every request.
         let alert = due.alert.map(|alert| {
             Box::pin(async move {
-                let details = Details::default();
-                let under = |event: &Event| Some(self.rules.due(event).ok()?.alert?.delivery(&details));
-                self.attempt(event, alert.delivery(&details), under, invocation).await
+                let found = self.sources.search(&alert, &self.relay.ledger, invocation).await;
+                let none = Details::default();
+                let details = found.as_ref().map_or(&none, |found| &found.details);
+                let under = |event: &Event| Some(self.rules.due(event).ok()?.alert?.delivery(details));
+                let part = self.attempt(event, alert.delivery(details), under, invocation).await;
+                (found, part)
             })
         });
         let status = due.status.map(|status| {
             let under = |event: &Event| self.rules.due(event).ok()?.status;
             Box::pin(self.attempt(event, status, under, invocation))
         });
-        join(OptionFuture::from(alert), OptionFuture::from(status)).await
+        let (alert, status) = join(OptionFuture::from(alert), OptionFuture::from(status)).await;
+        let (found, alert) = alert.unzip();
+        (found.flatten(), alert, status)
+    }
+
+    /// Stores a reply, so that the lead's next alert can show it.
+    async fn remember(&self, event: &Event, reply: &Reply, invocation: &Invocation) -> Result<(), Unstored> {
+        let lead_id = reply.lead_id.as_deref().ok_or(Unstored::Lacks("data.leadId"))?;
+        let now = invocation.now();
+        // A time in the future would keep every later reply out.
+        let at = event.occurred_at.map_or(now, |at| now.min(at.into()));
+        let text = reply.text.as_deref().unwrap_or_default();
+        let reply = LastReply::new(text, at).ok_or(Unstored::Lacks("text"))?;
+        let key = ReplyKey::new(event.workspace_id.as_deref(), lead_id);
+        let storing = self.relay.ledger.remember(&key, &reply, now.after(REPLY_RETENTION));
+        within(invocation.schedule().claim_by, storing, LedgerError::TimedOut).await.map_err(Unstored::Failed)
     }
 
     /// Attempts one delivery. If the event's id already belongs to another fact, attempts the

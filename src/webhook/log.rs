@@ -6,10 +6,11 @@ use sendpilot_events::STATUSES;
 use tracing::Level;
 
 use crate::delivery::relay::Timings;
+use crate::error::chain;
 use crate::sendpilot::event::{Kind, StatusChange};
 use crate::telemetry::{LogLine, Metric};
 use crate::timestamp::{Timestamp, millis};
-use crate::webhook::handler::{Handled, Part};
+use crate::webhook::handler::{Handled, Part, Unstored};
 use crate::webhook::response::{Answer, Row};
 
 /// Longest text from outside in a log line, in characters. SendPilot's longest documented text has
@@ -28,7 +29,11 @@ impl Handled {
         let is_unusual = |part: &Part| part.body_mismatch || part.delivered.outcome.failure().is_some();
         if status.is_server_error() && !self.only_lacks_a_slot() {
             Level::ERROR
-        } else if status.is_client_error() || self.renamed().is_some() || self.parts().any(is_unusual) {
+        } else if status.is_client_error()
+            || self.renamed().is_some()
+            || self.lacks_key()
+            || self.parts().any(is_unusual)
+        {
             Level::WARN
         } else {
             Level::INFO
@@ -66,6 +71,16 @@ impl Handled {
             line.time("CompleteTime", complete);
             line.field("failure", delivered.outcome.failure());
         }
+        if let Some(found) = &self.found {
+            line.field("details", found.parts().collect::<Vec<_>>().join(", "));
+            line.time("DetailsTime", Some(found.took));
+            line.field("detailsFailure", Some(found.failures.join("; ")).filter(|failures| !failures.is_empty()));
+        }
+        match &self.reply {
+            Some(Err(unused @ Unstored::Lacks(_))) => line.field("unusedReply", unused.to_string()),
+            Some(Err(failed @ Unstored::Failed(_))) => line.field("failure", chain(failed)),
+            Some(Ok(())) | None => {}
+        }
         line.field("bodyMismatch", self.body_mismatch().then_some("the same event id came with other content"));
         line.field("durationMs", millis(took));
         self.measure(line);
@@ -74,6 +89,11 @@ impl Handled {
     /// The attempted deliveries, alert first. Fields that both share are logged from the first.
     fn parts(&self) -> impl Iterator<Item = &Part> {
         self.alert.iter().chain(&self.status)
+    }
+
+    /// Returns whether the alert lacks details because of the API key.
+    fn lacks_key(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| found.key_unusable)
     }
 
     fn body_mismatch(&self) -> bool {
@@ -97,6 +117,9 @@ impl Handled {
         }
         if self.only_lacks_a_slot() {
             line.count(Metric::NoSlot);
+        }
+        if self.lacks_key() {
+            line.count(Metric::ApiKeyUnusable);
         }
         if let Some(Kind::StatusChanged(change)) = self.event.as_ref().map(|event| &event.kind) {
             line.count_by(Metric::StatusChanges, listed(change));

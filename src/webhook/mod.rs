@@ -1,5 +1,6 @@
 //! Answers one HTTP request: from API Gateway's payload to the response.
 
+pub mod details;
 pub mod gateway;
 mod handler;
 mod log;

@@ -24,7 +24,7 @@ pub const MAX_BODY: usize = 256 * 1024;
 
 /// The `Retry-After` for a delivery that no attempt has claimed. SendPilot's first retry comes
 /// after 5 s too.
-const RETRY: Duration = Duration::from_secs(5);
+pub(super) const RETRY: Duration = Duration::from_secs(5);
 
 /// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub enum Answer {
     Debounced,
     /// Earlier attempts have done everything that the event needs.
     Duplicate,
+    /// The lead's reply has been stored, or a newer one is.
+    Remembered,
     /// A genuine event that needs no message.
     Ignored,
     /// Another attempt has claimed the alert. That attempt may still crash, so this is not a
@@ -48,7 +50,8 @@ pub enum Answer {
         /// The time until the other attempt's lease ends.
         retry_after: Duration,
     },
-    /// The alert is not known to be published, or the stream's message is not known to be claimed.
+    /// The alert is not known to be published, the stream's message is not known to be claimed, or the
+    /// reply is not known to be stored.
     Unavailable {
         /// The time until another attempt can succeed.
         retry_after: Duration,
@@ -153,6 +156,7 @@ impl Answer {
             Self::Pending => done("pending"),
             Self::Debounced => done("debounced"),
             Self::Duplicate => done("duplicate"),
+            Self::Remembered => done("remembered"),
             Self::Ignored => done("ignored"),
             Self::InProgress { retry_after } => retry(
                 StatusCode::CONFLICT,

@@ -7,21 +7,64 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::support::requests::{self, file, secrets};
+use opportunity_alerts::message::details::{Details, LastReply};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::sendpilot::api::Lead;
 use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange, TagChange};
 use opportunity_alerts::sendpilot::signature::verify;
+use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 fn alert(event: &Event) -> Option<Delivery> {
     requests::due(&Rules::default(), event).unwrap().alert
 }
 
-fn due(name: &str) -> Option<Delivery> {
+fn alert_with(event: &Event, details: &Details) -> Message {
+    Rules::default().due(event).unwrap().alert.unwrap().delivery(details).message
+}
+
+fn sample(name: &str) -> Event {
     let (request, now) = file(name);
-    let event = event::parse(&verify(request.headers(), request.body(), &secrets(), now).unwrap()).unwrap();
-    alert(&event)
+    event::parse(&verify(request.headers(), request.body(), &secrets(), now).unwrap()).unwrap()
+}
+
+fn due(name: &str) -> Option<Delivery> {
+    alert(&sample(name))
+}
+
+/// Returns the details in JSON as SendPilot's API and the table would give them.
+fn details(json: &Value) -> Details {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let lead = json["lead"].is_object().then(|| Lead {
+        first_name: text(&json["lead"]["firstName"]),
+        last_name: text(&json["lead"]["lastName"]),
+        title: text(&json["lead"]["title"]),
+        company: text(&json["lead"]["company"]),
+        email: text(&json["lead"]["email"]),
+    });
+    let last_reply = json["lastReply"]["text"].as_str().and_then(|text| {
+        let at = OffsetDateTime::parse(json["lastReply"]["at"].as_str().unwrap(), &Rfc3339).unwrap();
+        LastReply::new(text, at.into())
+    });
+    Details { lead, campaign_name: text(&json["campaignName"]), last_reply }
+}
+
+/// Returns the names of the files in `events/details/`, each with the alert of its event and its
+/// details.
+fn with_details() -> Vec<(String, Message)> {
+    let files = fs::read_dir("events/details").unwrap().map(|entry| entry.unwrap().path());
+    let alerts = files.map(|path| {
+        let file: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let message = alert_with(&sample(file["event"].as_str().unwrap()), &details(&file));
+        assert_legal(&message);
+        (name, message)
+    });
+    alerts.collect()
 }
 
 fn parts(message: &Message) -> (&str, &str, BTreeMap<String, String>) {
@@ -42,10 +85,12 @@ fn readable(body: &str) -> String {
 #[test]
 fn every_body_matches_its_golden_file() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    for name in
+    let without_details =
         ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64", "opportunity-hostile"]
-    {
-        let message = due(name).unwrap().message;
+            .map(|name| (name.to_owned(), due(name).unwrap().message));
+    let golden: Vec<_> = without_details.into_iter().chain(with_details()).collect();
+    let count = golden.len();
+    for (name, message) in golden {
         let (subject, _, mut parts) = parts(&message);
         assert_eq!(parts.keys().collect::<Vec<_>>(), ["default", "email", "https", "sms"]);
         parts.insert("subject".into(), subject.to_owned());
@@ -59,6 +104,7 @@ fn every_body_matches_its_golden_file() {
             assert_eq!(readable(&text), fs::read_to_string(&path).unwrap(), "{path}");
         }
     }
+    assert_eq!(fs::read_dir("events/alerts").unwrap().count(), count);
 }
 
 #[test]
@@ -78,7 +124,7 @@ fn the_machine_body_is_the_documented_cloud_event() {
 
 #[test]
 fn other_events_give_no_alert() {
-    for name in ["reply-received", "unlisted-status", "message-sent", "opportunity-again"] {
+    for name in ["reply", "reply-received", "unlisted-status", "message-sent", "opportunity-again"] {
         assert_eq!(due(name), None, "{name}");
     }
 }
@@ -229,6 +275,7 @@ fn assert_links(text: &str) {
 fn assert_markup(text: &str) {
     assert!(!text.contains(['<', '>', '&']), "{text:?}");
     for line in text.lines() {
+        let line = line.strip_prefix("*Last reply*").unwrap_or(line);
         let parts: Vec<_> = line.split('`').collect();
         assert_eq!(parts.len() % 2, 1, "{text:?}");
         let words = parts.iter().step_by(2).flat_map(|part| part.split(' '));
@@ -237,9 +284,16 @@ fn assert_markup(text: &str) {
                 .iter()
                 .find(|label| **label == word)
                 .map_or(word, |_| "");
-            assert!(!word.contains(['*', '_', '~', '#', '[', ']', '|', '@', '!', '\\']), "{text:?}");
+            assert!(!word.contains(['*', '_', '~', '#', '[', ']', '|', '@', '\\', '{', '$']), "{text:?}");
+            let emoji = word.split(':').skip(1).filter(|name| !name.is_empty());
+            assert!(emoji.count() < 2, "{text:?}");
         }
-        assert!(!line.starts_with('-'), "{text:?}");
+        let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
+        let is_date = number.len() < line.len() && number.starts_with(' ');
+        assert!(is_date || !number.starts_with(['-', '+', '=', '.', ')']), "{text:?}");
+        // Slack reads a backtick in a word as a backtick.
+        let before = parts.iter().take(parts.len() - 1).step_by(2);
+        assert!(before.clone().all(|text| text.is_empty() || text.ends_with(' ')), "{text:?}");
         assert!(parts.iter().skip(1).step_by(2).all(|code| !code.is_empty()), "{text:?}");
     }
 }
@@ -275,7 +329,8 @@ fn assert_legal(message: &Message) {
     assert_markup(title);
     assert_markup(description);
     assert!(title.encode_utf16().count() <= 120 && !title.contains('\n'), "{title:?}");
-    assert!(description.len() <= 3000, "{} bytes", description.len());
+    let units = description.encode_utf16().count();
+    assert!(units <= 3000, "{units} UTF-16 units");
     for text in [subject, &bodies["email"], sms, title, description] {
         assert_links(text);
     }
@@ -306,6 +361,21 @@ fn hostile() -> impl Strategy<Value = String> {
         (0usize..60_000).prop_map(|length| "\u{FFFD}<".repeat(length / 4)),
     ];
     proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+}
+
+/// Generates details in which every text is hostile, and any can be missing.
+fn hostile_details() -> impl Strategy<Value = Details> {
+    let short = || hostile().prop_map(|text| text.chars().take(3000).collect::<String>());
+    let part = || proptest::option::of(short());
+    let lead = [part(), part(), part(), part(), part()].prop_map(|[first_name, last_name, title, company, email]| {
+        Lead { first_name, last_name, title, company, email }
+    });
+    let reply = (short(), 0u64..400_000_000_000_000, any::<bool>()).prop_map(|(raw, at, is_cleaned)| {
+        let at = Timestamp::from_millis(at);
+        if is_cleaned { LastReply::new(&raw, at) } else { Some(LastReply { text: raw, at }) }
+    });
+    (proptest::option::of(lead), part(), proptest::option::of(reply))
+        .prop_map(|(lead, campaign_name, last_reply)| Details { lead, campaign_name, last_reply: last_reply.flatten() })
 }
 
 /// Generates an event in which every text is hostile, and rules that alert on it.
@@ -343,9 +413,23 @@ fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
 
 proptest! {
     #[test]
-    fn every_alert_is_legal((event, rules) in hostile_alert()) {
-        if let Some(delivery) = requests::due(&rules, &event).unwrap().alert {
-            assert_legal(&delivery.message);
+    fn every_alert_is_legal((event, rules) in hostile_alert(), details in hostile_details()) {
+        if let Some(alert) = rules.due(&event).unwrap().alert {
+            let [without, with] = [Details::default(), details].map(|details| alert.delivery(&details));
+            assert_legal(&without.message);
+            assert_legal(&with.message);
+            // Only the message depends on the details.
+            prop_assert_eq!(&without, &Delivery { message: without.message.clone(), ..with });
+        }
+    }
+
+    #[test]
+    fn a_stored_reply_is_short_and_clean(raw in hostile()) {
+        let at = Timestamp::from_millis(1);
+        if let Some(reply) = LastReply::new(&raw, at) {
+            prop_assert!((1..=2000).contains(&reply.text.encode_utf16().count()));
+            prop_assert!(!reply.text.contains(char::is_control) && reply.text.trim() == reply.text);
+            prop_assert_eq!(LastReply::new(&reply.text, at), Some(reply));
         }
     }
 
@@ -617,5 +701,12 @@ fn the_largest_event_fits_an_sns_message() {
             change.changed_by = Some(text.clone());
         }
         assert_legal(&alert(&event).unwrap().message);
+        let part = || Some(text.clone());
+        let lead = Lead { first_name: part(), last_name: part(), title: part(), company: part(), email: part() };
+        let last_reply = LastReply::new(&text, Timestamp::from_millis(0));
+        let details = Details { lead: Some(lead), campaign_name: part(), last_reply };
+        let message = alert_with(&event, &details);
+        assert_legal(&message);
+        assert!(parts(&message).1.len() < 128 * 1024, "{} bytes", parts(&message).1.len());
     }
 }

@@ -32,6 +32,7 @@ fn answers() -> Vec<Answer> {
         Answer::Pending,
         Answer::Debounced,
         Answer::Duplicate,
+        Answer::Remembered,
         Answer::Ignored,
         Answer::InProgress { retry_after },
         Answer::Unavailable { retry_after },
@@ -59,9 +60,10 @@ fn answers() -> Vec<Answer> {
             Answer::TooLarge => 11,
             Answer::Unauthorized { .. } => 12,
             Answer::Pending => 13,
+            Answer::Remembered => 14,
         })
         .collect();
-    assert_eq!(kinds.len(), 14);
+    assert_eq!(kinds.len(), 15);
     all
 }
 
@@ -195,7 +197,7 @@ fn parsed(body: &Value) -> Result<Event, Malformed> {
 #[test]
 fn example_bodies_are_events() {
     let examples = examples();
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 5);
     for body in examples {
         assert_eq!(flaws(&schema(CONTRACTS, EVENT), &body), "");
         assert_eq!(json!(parsed(&body).unwrap().event_type), body["eventType"]);

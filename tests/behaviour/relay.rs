@@ -16,11 +16,13 @@ use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
+use opportunity_alerts::message::details::LastReply;
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
+use opportunity_alerts::webhook::details::Sources;
 use opportunity_alerts::webhook::response::Answer;
 use serde_json::{Value, json};
 
@@ -144,6 +146,14 @@ impl Ledger for &PerTopic {
         self.script(claim.delivery_id()).release(claim, now, error).await
     }
 
+    async fn remember(&self, _: &ReplyKey, _: &LastReply, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn last_reply(&self, _: &ReplyKey, _: Timestamp) -> Result<Option<LastReply>, LedgerError> {
+        Ok(None)
+    }
+
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
         stream::empty()
     }
@@ -161,6 +171,7 @@ async fn answer_to(status: &str, both: &PerTopic) -> (u16, String) {
     let body = change("evt_1", status);
     let headers = standard("svix", SECRET, "msg_1", NOW.as_secs(), body.as_bytes());
     let webhook = Webhook {
+        sources: Sources::default(),
         keyring: Keyring::from_secrets(secrets()),
         rules: Rules { stream: true, ..Rules::default() },
         relay: relay(both, both),

@@ -87,7 +87,7 @@ async fn timeouts_and_deadlines_are_nested() {
     let now = Timestamp::from_millis(1_708_770_600_000);
     let invocation = Invocation::new("request-1", now.after(Duration::from_secs(timeout)), now, [0; 8]);
     let schedule = invocation.schedule();
-    assert!(schedule.claim_by - schedule.secrets_by > PATIENCE, "a claim would have no time left");
+    assert!(schedule.claim_by - schedule.prepare_by > PATIENCE, "a claim would have no time left");
     let publish = schedule.publish_by - tokio::time::Instant::now();
     let settle = schedule.finish_by - tokio::time::Instant::now();
     assert!(aws::CONNECT_TIMEOUT < aws::ATTEMPT_TIMEOUT && aws::ATTEMPT_TIMEOUT < aws::OPERATION_TIMEOUT);

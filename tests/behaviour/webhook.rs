@@ -16,6 +16,7 @@ use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
+use opportunity_alerts::webhook::details::Sources;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use testkit::sendpilot::OTHER;
@@ -27,6 +28,7 @@ thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let webhook = Webhook {
+        sources: Sources::default(),
         keyring: Keyring::from_secrets(secrets()),
         rules: Rules::default(),
         relay: relay(&script, &script),
@@ -70,6 +72,7 @@ async fn answers_every_sample_and_calls_aws_only_for_alerts() {
         "opportunity-hostile 200 alerted",
         "opportunity-lead-updated 200 alerted",
         "opportunity-minimal 200 alerted",
+        "reply 200 ignored",
         "reply-received 200 ignored",
         "test-event 200 alerted",
         "unlisted-status 200 ignored",

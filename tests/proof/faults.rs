@@ -46,13 +46,15 @@ use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
+use opportunity_alerts::message::details::LastReply;
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
+use opportunity_alerts::webhook::details::Sources;
 use testkit::sendpilot::RETRIES;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -428,6 +430,14 @@ impl Ledger for Process {
         self.settle("release", claim, free).await
     }
 
+    async fn remember(&self, _: &ReplyKey, _: &LastReply, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn last_reply(&self, _: &ReplyKey, _: Timestamp) -> Result<Option<LastReply>, LedgerError> {
+        Ok(None)
+    }
+
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {
         let listing = self.call("list", None, |facts| {
             let pending = facts.rows.iter().filter(|(_, stored)| stored.row.state == State::Pending);
@@ -475,7 +485,7 @@ async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
         let (keyring, telemetry) = (Keyring::from_secrets(secrets()), telemetry());
         let rules = Rules { pipeline: Pipeline::parse(pipeline).unwrap(), ..Rules::default() };
         let relay = Relay { pacer: world.scenario.rate.map(Pacer::new), ..relay(ledger, topic) };
-        let webhook = Webhook { keyring, rules, relay, telemetry };
+        let webhook = Webhook { keyring, rules, sources: Sources::default(), relay, telemetry };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.requests[which], &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {

@@ -14,7 +14,8 @@ use opportunity_alerts::delivery::relay::Relay;
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
+use opportunity_alerts::message::details::LastReply;
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 
@@ -145,6 +146,14 @@ impl Ledger for &Script {
     async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), FinishError> {
         self.called("release");
         self.settle().await
+    }
+
+    async fn remember(&self, _: &ReplyKey, _: &LastReply, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn last_reply(&self, _: &ReplyKey, _: Timestamp) -> Result<Option<LastReply>, LedgerError> {
+        Ok(None)
     }
 
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {

@@ -19,6 +19,7 @@ use opportunity_alerts::sendpilot::signature::MAX_SKEW;
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
+use opportunity_alerts::webhook::details::Sources;
 use serde_json::{Value, json};
 use testkit::sendpilot::OTHER;
 
@@ -59,6 +60,7 @@ impl World {
         let sdk = Sdk::read(|name| environment.get(name).map(ToString::to_string)).unwrap();
         let script: &_ = Box::leak(Box::new(Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded)));
         let webhook = Webhook {
+            sources: Sources::default(),
             keyring: Keyring::new(Source::Stored("webhook".into()), &sdk, START_OF_ALL).await,
             rules: Rules::default(),
             relay: relay(script, script),

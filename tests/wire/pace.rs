@@ -22,7 +22,8 @@ use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay, Unpublished
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
+use opportunity_alerts::message::details::LastReply;
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
@@ -208,6 +209,14 @@ impl Ledger for Shared {
     async fn release(&self, _: &Claim, _: Timestamp, error: &str) -> Result<(), FinishError> {
         self.state().released.push(error.to_owned());
         Ok(())
+    }
+
+    async fn remember(&self, _: &ReplyKey, _: &LastReply, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn last_reply(&self, _: &ReplyKey, _: Timestamp) -> Result<Option<LastReply>, LedgerError> {
+        Ok(None)
     }
 
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {

@@ -23,7 +23,8 @@ use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
+use opportunity_alerts::message::details::LastReply;
+use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
@@ -448,6 +449,14 @@ impl Ledger for &Backlog {
 
     async fn release(&self, _: &Claim, _: Timestamp, _: &str) -> Result<(), FinishError> {
         Ok(())
+    }
+
+    async fn remember(&self, _: &ReplyKey, _: &LastReply, _: Timestamp) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn last_reply(&self, _: &ReplyKey, _: Timestamp) -> Result<Option<LastReply>, LedgerError> {
+        Ok(None)
     }
 
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send {

@@ -1,5 +1,5 @@
-//! The ledger in a DynamoDB table. Each operation is one `UpdateItem`, and its rule is the
-//! condition.
+//! The ledger in a DynamoDB table. Each operation that writes is one `UpdateItem`, and its rule is
+//! the condition.
 //!
 //! ```text
 //!   time ──▶  T0 claim by A        T1        T2 lease of A ends        T3
@@ -33,6 +33,15 @@
 //!             by A ────────────────✓ again, because the answer was lost
 //! ```
 //!
+//! If replies are remembered, each lead that has replied has one row, with the key
+//! `{workspaceId}#{leadId}#reply`. It has the newest reply:
+//!
+//! ```text
+//!   remember  10:00  no row: stored
+//!             09:00 ───────────────✗ an older reply that arrives later
+//!             11:00 ───────────────✓ replaces the reply of 10:00
+//! ```
+//!
 //! The redrive claims a delivery by its key alone. Such a claim requires a pending row, because
 //! only the row has the message.
 //!
@@ -62,13 +71,14 @@ use tokio::time::timeout;
 
 use super::{
     Claim, ClaimRequest, ClaimResult, DebounceLock, FinishError, Ledger, LedgerError, MayClaim, MayFinish, MayPublish,
-    Pending, Receipt, Row, State, may_claim, may_finish, may_publish,
+    Pending, Receipt, Row, State, may_claim, may_finish, may_publish, may_remember,
 };
 use crate::delivery::pace::Slot;
 use crate::error::chain;
 use crate::invocation::{Attempt, Owner};
 use crate::message::Message;
-use crate::message::key::{DebounceKey, DeliveryId};
+use crate::message::details::LastReply;
+use crate::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use crate::timestamp::Timestamp;
 
 /// The number of values of the sparse index's key. One partition of an index accepts 1,000 writes a
@@ -131,6 +141,11 @@ const LOCK_DEBOUNCE: &str = "SET holder = :delivery, quietUntil = :until, expire
 const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
 
 const TAKE_SLOT: &str = "SET #owner = :me, expiresAt = :expires";
+
+/// The condition of [`may_remember`].
+const MAY_REMEMBER: &str = "attribute_not_exists(repliedAt) OR repliedAt <= :at";
+
+const REMEMBER: &str = "SET reply = :reply, repliedAt = :at, expiresAt = :expires";
 
 /// The time for which the row of a slot is kept after the slot's start. A second attempt could take
 /// the slot only if its clock were wrong by this time. The proofs assume an error of at most two
@@ -345,6 +360,43 @@ impl Ledger for DynamoDbLedger {
 
     async fn release(&self, claim: &Claim, now: Timestamp, error: &str) -> Result<(), FinishError> {
         self.release_row(claim.delivery_id(), claim.owner(), now, error).await
+    }
+
+    async fn remember(&self, key: &ReplyKey, reply: &LastReply, expires_at: Timestamp) -> Result<(), LedgerError> {
+        let update = self
+            .update_row(key.as_str())
+            .condition_expression(MAY_REMEMBER)
+            .update_expression(REMEMBER)
+            .expression_attribute_values(":reply", string(&reply.text))
+            .expression_attribute_values(":at", millis(reply.at))
+            .expression_attribute_values(":expires", number(expires_at.as_secs()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match send("remember the reply", update).await? {
+            Answer::Refused(row) if may_remember(read_millis(&row, "repliedAt"), reply.at) => {
+                Err(LedgerError::Contradiction)
+            }
+            Answer::TookEffect(_) | Answer::Refused(_) => Ok(()),
+        }
+    }
+
+    /// The read is consistent, because SendPilot can report a reply and a change at the same time.
+    async fn last_reply(&self, key: &ReplyKey, now: Timestamp) -> Result<Option<LastReply>, LedgerError> {
+        let get = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .key("deliveryId", string(key.as_str()))
+            .projection_expression("reply, repliedAt, expiresAt")
+            .consistent_read(true);
+        let got = until_answered(|| get.clone().send()).await;
+        let row =
+            got.map_err(|error| LedgerError::Failed("read the last reply", error.into()))?.item.unwrap_or_default();
+        // DynamoDB deletes an expired row only some time later.
+        let is_kept = read_number(&row, "expiresAt").is_some_and(|expires: u64| expires > now.as_secs());
+        Ok(read_string(&row, "reply")
+            .zip(read_millis(&row, "repliedAt"))
+            .filter(|_| is_kept)
+            .map(|(text, at)| LastReply { text, at }))
     }
 
     /// If a page cannot be read, the rest of its shard is not listed either. The other shards are.

@@ -30,6 +30,9 @@
 //!
 //! Two more rules apply to a claimed alert: [`may_publish`] if alerts are debounced, and
 //! [`may_take_slot`] if they are paced (see [`crate::delivery::pace`]).
+//!
+//! The table also keeps the last reply of each lead, for the message of an alert. [`may_remember`] is
+//! its rule. No delivery depends on it.
 
 pub mod dynamodb;
 
@@ -39,7 +42,8 @@ use futures_util::Stream;
 
 use crate::delivery::pace::Slot;
 use crate::invocation::{Attempt, Owner};
-use crate::message::key::{DebounceKey, DeliveryId};
+use crate::message::details::LastReply;
+use crate::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use crate::message::{Delivery, Message};
 use crate::timestamp::Timestamp;
 
@@ -167,6 +171,12 @@ pub fn may_publish(lock: Option<&DebounceLock>, delivery: &DeliveryId, now: Time
 /// row. If an answer is lost and the attempt asks again, the attempt still has its slot.
 pub fn may_take_slot(holder: Option<&Owner>, owner: &Owner) -> bool {
     holder.is_none_or(|holder| holder == owner)
+}
+
+/// Returns whether a reply of this time may replace the stored one. The newest reply is kept, in
+/// whatever order the replies arrive.
+pub fn may_remember(stored_at: Option<Timestamp>, at: Timestamp) -> bool {
+    stored_at.is_none_or(|stored_at| stored_at <= at)
 }
 
 /// A request for a claim.
@@ -357,6 +367,22 @@ pub trait Ledger {
         now: Timestamp,
         error: &str,
     ) -> impl Future<Output = Result<(), FinishError>> + Send;
+
+    /// Stores a lead's reply until `expires_at`, if [`may_remember`] allows it. Otherwise a newer reply
+    /// is stored, and nothing changes.
+    fn remember(
+        &self,
+        key: &ReplyKey,
+        reply: &LastReply,
+        expires_at: Timestamp,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Returns the stored reply, unless it has expired.
+    fn last_reply(
+        &self,
+        key: &ReplyKey,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<LastReply>, LedgerError>> + Send;
 
     /// Lists every pending delivery, including those whose lease has not expired. If rows cannot be
     /// listed, the listing has an error in their place.
