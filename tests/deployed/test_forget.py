@@ -163,3 +163,18 @@ def test_it_needs_a_lead(arguments, deployed):
     text, status = ran("forget", *arguments)
     assert status == 2
     assert text.startswith("Give the lead's id in SendPilot by --lead")
+
+
+# The last test, because a later test would have to deploy the defaults again.
+def test_it_deletes_a_reply_and_an_alert_that_shows_it(deployed, post, lead, open_inbox):
+    deployed.redeploy(RememberReplies="yes")
+    inbox = open_inbox(deployed.topic_arn)
+    reply = request.sample("reply").renewed().with_data(leadId=lead)
+    assert post(reply).outcome() == "remembered"
+    assert post(change(lead, "OPPORTUNITY")).outcome() == "alerted"
+    (alert,) = inbox.collect(expected=1)
+    said = alert.event["data"]["lastReply"]["text"]
+    assert len([row for row in rows_about(deployed.deliveries, lead) if said[:20] in json.dumps(row, default=str)]) == 2
+    text, status = ran("forget", "--lead", lead)
+    assert (status, said[:20] in text) == (0, False), text
+    assert rows_about(deployed.deliveries, lead) == []

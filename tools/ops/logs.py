@@ -22,8 +22,8 @@ from ops.subscribers import client
 FUNCTIONS = ("webhook", "redrive")
 # The outcomes of `src/webhook/response.rs` and `src/redrive.rs`.
 OUTCOMES = (
-    *("alerted", "streamed", "pending", "debounced", "duplicate", "ignored", "in_progress", "unavailable"),
-    *("malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
+    *("alerted", "streamed", "remembered", "pending", "debounced", "duplicate", "ignored", "in_progress"),
+    *("unavailable", "malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
 )
 POLL_INTERVAL = 2  # seconds between two reads of the log
 MAX_DELAY = 60_000  # milliseconds that a line may arrive after a line with a later time

@@ -1,7 +1,7 @@
 """The rules of a stored signing secret and of a stored API key, the same as in the functions.
 
-Tests check the signing secrets of both against `tests/support/secrets.json`. So every error text
-must be the functions' too.
+Tests check both against `tests/support/secrets.json` and `tests/support/api_keys.json`, so every
+error text must be the functions' too.
 """
 
 import base64
