@@ -122,8 +122,8 @@ fn words_marked_up(text: &str) -> String {
     line + if in_code { "`" } else { "" }
 }
 
-/// Returns a text with look-alikes for Slack's control characters and for backticks, which would end
-/// a code span.
+/// Returns a text with look-alikes for Slack's control characters, and for backticks, which would
+/// end a code span.
 fn code(text: &str) -> String {
     let look_alike = |character| match character {
         '&' => '＆',

@@ -250,8 +250,8 @@ impl fmt::Debug for Lead {
     }
 }
 
-/// The newest reply of a lead that the receiver has stored. `Debug` does not print the text, because
-/// it is personal data.
+/// The newest reply of a lead that the receiver has stored. `Debug` does not print the text,
+/// because it is personal data.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastReply {
