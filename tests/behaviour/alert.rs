@@ -771,6 +771,8 @@ fn a_name_and_a_role_follow_the_news() {
 #[test]
 fn a_subject_is_cut_at_a_word() {
     let title = "Vice President of Engineering and Operations for Europe";
+    let [subject, _, _] = shown(json!({"lead": {"title": title, "company": "TechCorporationInternational"}}));
+    assert_eq!(subject, format!("New opportunity: John Doe, {title}..."));
     let [subject, email, _] = shown(json!({"lead": {"title": title, "company": "TechCorp International"}}));
     assert_eq!(subject, format!("New opportunity: John Doe, {title} at TechCorp..."));
     assert!(email.contains(&format!("\n\n{title} at TechCorp International\nhttps://")), "{email}");
