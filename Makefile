@@ -72,7 +72,7 @@ help:
 		for (line = 1; line <= lines; line++) printf "%-25s%s\n", line == 1 ? "make " name[1] : "", text[line] } \
 		{ lines = 0 }' Makefile
 
-## Deploy to a local AWS, send four sample events, and keep running until Ctrl-C.
+## Deploy to a local AWS, send five sample events, and keep running until Ctrl-C.
 ## PORT=8080, SECRET=<whsec_...>, V=1 (verbose), <Parameter>=<value> of the template.
 ## TEMPLATE=<template.yaml> runs an unpacked release instead of a build.
 run: RUN_TAKES = PORT SECRET TEMPLATE V
@@ -83,7 +83,7 @@ run:
 	@$(LOCAL_RUN) local_aws.demo --stay $(call flag,V,--verbose) \
 		$(call option,PORT,--port) $(call option,TEMPLATE,--template) -- $(call others,$(RUN_TAKES))
 
-## Deploy to a local AWS, send four sample events, print the verdict, and exit 0 on success.
+## Deploy to a local AWS, send five sample events, print the verdict, and exit 0 on success.
 ## TEMPLATE=<template.yaml> tries an unpacked release instead of a build; V=1 is verbose.
 demo:
 	$(call takes,TEMPLATE V)
