@@ -313,7 +313,7 @@ impl Alert {
         let mut line = self.headline(self.name());
         let room = MAX_SUBJECT.saturating_sub(plain(&line).encode_utf16().count());
         if let Some(Role { lead_in, text }) = self.role().filter(|_| room >= MIN_ROLE) {
-            line.extend([Piece::ours(lead_in), Piece::Prose(clip_words(&text, room - lead_in.len()))]);
+            line.extend([Piece::ours(lead_in), Piece::Prose(clip_role(&text, room - lead_in.len()))]);
         }
         line
     }
@@ -372,7 +372,7 @@ impl Alert {
         let room = MAX_SMS - link.len();
         let headline = gsm(&plain(&self.headline(name)));
         let text = match Role::new(sms(&self.title), sms(&self.company)) {
-            Some(Role { lead_in, text }) => clip_words(&(headline + lead_in + &text), room),
+            Some(Role { lead_in, text }) => clip_role(&(headline + lead_in + &text), room),
             None => clip(&headline, room),
         };
         let left = room.saturating_sub(text.chars().count());
@@ -428,6 +428,15 @@ impl Role {
     /// Returns the role as a line of its own.
     fn line(self) -> String {
         if self.lead_in == " at " { format!("At {}", self.text) } else { self.text }
+    }
+}
+
+/// Returns a text that ends with a role, as [`clip_words`] cuts it, but without an "at" at the cut.
+fn clip_role(text: &str, max: usize) -> String {
+    let clipped = clip_words(text, max);
+    match clipped.strip_suffix(" at...").filter(|_| clipped != text) {
+        Some(title) => format!("{title}..."),
+        None => clipped,
     }
 }
 

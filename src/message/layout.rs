@@ -122,7 +122,7 @@ fn words_marked_up(text: &str) -> String {
     line + if in_code { "`" } else { "" }
 }
 
-/// Returns a text with look-alikes for the control characters of Slack and for backticks, which would
+/// Returns a text with look-alikes for Slack's control characters, and for backticks, which would
 /// end a code span.
 fn code(text: &str) -> String {
     let look_alike = |character| match character {

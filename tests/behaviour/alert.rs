@@ -561,8 +561,13 @@ fn documented_causes_of_a_change_are_shown_in_words() {
 
 #[test]
 fn an_email_has_the_facts_of_the_card() {
-    for name in ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64"] {
-        let bodies = bodies(&due(name).unwrap().message);
+    let without_details = ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64"]
+        .map(|name| (name.to_owned(), due(name).unwrap().message));
+    // A card has look-alikes for some characters, and less of a long reply.
+    let is_plain = |name: &str| !["hostile", "long", "minimal", "languages"].iter().any(|other| name.contains(other));
+    let with_details = with_details().into_iter().filter(|(name, _)| is_plain(name));
+    for (name, message) in without_details.into_iter().chain(with_details) {
+        let bodies = bodies(&message);
         let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
         let facts = card["content"]["description"].as_str().unwrap().replace(['*', '`'], "");
         assert!(bodies["email"].contains(&format!("\n\n{facts}\n\nYou receive")), "{name}");
@@ -708,5 +713,146 @@ fn the_largest_event_fits_an_sns_message() {
         let message = alert_with(&event, &details);
         assert_legal(&message);
         assert!(parts(&message).1.len() < 128 * 1024, "{} bytes", parts(&message).1.len());
+    }
+}
+
+/// Returns the Subject, the email and the SMS of the sample opportunity with these details.
+fn shown(json: Value) -> [String; 3] {
+    let message = alert_with(&sample("opportunity"), &details(&json));
+    assert_legal(&message);
+    let (subject, _, bodies) = parts(&message);
+    [subject.to_owned(), bodies["email"].clone(), bodies["sms"].clone()]
+}
+
+#[test]
+fn details_without_visible_text_leave_an_alert_unchanged() {
+    for blank in ["", " ", "\n\t", "\u{200b}", "\u{200d}\u{fe0f}", "\u{202e}\u{0}", "\u{a0}\u{3000}", "\u{2800}"] {
+        let lead = json!({"firstName": blank, "lastName": blank, "title": blank, "company": blank, "email": blank});
+        let at = "2024-02-24T08:30:00Z";
+        let blanks = json!({"lead": lead, "campaignName": blank, "lastReply": {"text": blank, "at": at}});
+        let mut details = details(&blanks);
+        assert_eq!(details.last_reply, None, "{blank:?}");
+        // A row that someone has edited.
+        details.last_reply = Some(LastReply { text: blank.into(), at: Timestamp::from_millis(1) });
+        assert!(alert_with(&sample("opportunity"), &details) == due("opportunity").unwrap().message, "{blank:?}");
+    }
+}
+
+#[test]
+fn a_name_and_a_role_follow_the_news() {
+    for (lead, expected) in [
+        (json!({"firstName": "Jane", "lastName": "Roe"}), "Jane Roe"),
+        (json!({"firstName": " Jane\n", "lastName": "\u{200b}"}), "Jane"),
+        (json!({"lastName": "Roe", "title": "CTO"}), "Roe, CTO"),
+        (json!({"company": "TechCorp"}), "John Doe at TechCorp"),
+        (json!({"title": "CTO at TechCorp", "company": "techcorp"}), "John Doe, CTO at TechCorp"),
+        (json!({"title": "VP, Sales", "company": "Acme, Inc."}), "John Doe, VP, Sales at Acme, Inc."),
+        (json!({"firstName": "J", "title": "\u{202e}CTO", "company": " "}), "J, CTO"),
+    ] {
+        let [subject, email, sms] = shown(json!({"lead": lead}));
+        assert_eq!(subject, format!("New opportunity: {expected}"));
+        assert_eq!(sms, format!("{subject} https://www.linkedin.com/in/john-doe"));
+        let name = expected.split([',', ' ']).next().unwrap();
+        assert!(email.starts_with(name), "{email}");
+    }
+    let lead = Lead { title: Some("CTO".into()), company: Some("TechCorp".into()), ..Lead::default() };
+    let details = Details { lead: Some(lead), ..Details::default() };
+    let message = alert_with(&opportunity("evt_1", "42", None), &details);
+    assert_eq!(parts(&message).0, "New opportunity: lead 42, CTO at TechCorp");
+    let rules = Rules { alert_statuses: vec!["MEETING_BOOKED".into()], ..Rules::default() };
+    let mut event = opportunity("evt_1", "lead_1", Some("in/jane-roe"));
+    if let Kind::StatusChanged(change) = &mut event.kind {
+        change.new_status = "MEETING_BOOKED".into();
+    }
+    let message = rules.due(&event).unwrap().alert.unwrap().delivery(&details).message;
+    assert_eq!(parts(&message).0, "Meeting booked: Jane Roe, CTO at TechCorp");
+}
+
+#[test]
+fn a_subject_is_cut_at_a_word() {
+    let title = "Vice President of Engineering and Operations for Europe";
+    let [subject, _, _] = shown(json!({"lead": {"title": title, "company": "TechCorporationInternational"}}));
+    assert_eq!(subject, format!("New opportunity: John Doe, {title}..."));
+    let [subject, email, _] = shown(json!({"lead": {"title": title, "company": "TechCorp International"}}));
+    assert_eq!(subject, format!("New opportunity: John Doe, {title} at TechCorp..."));
+    assert!(email.contains(&format!("\n\n{title} at TechCorp International\nhttps://")), "{email}");
+}
+
+#[test]
+fn the_age_of_a_reply_is_relative_to_the_event() {
+    for (at, age) in [
+        ("2024-02-24T10:30:00Z", ", less than a minute earlier"),
+        ("2024-02-24T10:29:00.001Z", ", less than a minute earlier"),
+        ("2024-02-24T10:29:00Z", ", 1 minute earlier"),
+        ("2024-02-24T10:24:01Z", ", 5 minutes earlier"),
+        ("2024-02-24T09:30:00.001Z", ", 59 minutes earlier"),
+        ("2024-02-24T09:30:00Z", ", 1 hour earlier"),
+        ("2024-02-23T10:30:00.001Z", ", 23 hours earlier"),
+        ("2024-02-23T10:30:00Z", ", 1 day earlier"),
+        ("2024-02-21T10:29:00Z", ", 3 days earlier"),
+        ("2024-02-24T10:30:00.001Z", ""),
+        ("9999-12-31T23:59:59Z", ""),
+    ] {
+        let [_, email, _] = shown(json!({"lastReply": {"text": "a\r\n\r\nb", "at": at}}));
+        assert!(email.contains(&format!("\n\nLast reply{age}:\n“a b”\n\n")), "{at}: {email}");
+    }
+}
+
+#[test]
+fn a_reply_is_whole_in_the_email_and_cut_elsewhere() {
+    let reply = "word ".repeat(399) + "end";
+    let message = alert_with(
+        &sample("opportunity"),
+        &details(&json!({"lastReply": {"text": reply, "at": "2024-02-24T08:30:00Z"}})),
+    );
+    let bodies = bodies(&message);
+    assert!(bodies["email"].contains(&format!("“{reply}”")), "{}", bodies["email"]);
+    let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
+    let description = card["content"]["description"].as_str().unwrap();
+    let quotation = description.lines().find_map(|line| line.strip_prefix('“')?.strip_suffix("word...”")).unwrap();
+    assert!((480..500).contains(&quotation.len()), "{quotation}");
+    assert!(bodies["sms"].contains(" \"word word"), "{}", bodies["sms"]);
+    let stored = LastReply::new(&"w".repeat(3000), Timestamp::from_millis(1)).unwrap();
+    assert_eq!(stored.text.len(), 2000);
+}
+
+#[test]
+fn an_sms_has_a_reply_only_if_there_is_room() {
+    let sms = |title: &str, reply: &str| {
+        let [_, _, sms] =
+            shown(json!({"lead": {"title": title}, "lastReply": {"text": reply, "at": "2024-02-24T08:30:00Z"}}));
+        sms.strip_prefix("New opportunity: John Doe, ")
+            .unwrap()
+            .strip_suffix(" https://www.linkedin.com/in/john-doe")
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(sms("CTO", "“Sure… 👍”"), "CTO \"'Sure... '\"");
+    let cut = sms("CTO", "Yes, I would like to talk about this with you tomorrow.");
+    assert_eq!(cut, "CTO \"Yes, I would like to talk about this with you tomorrow.\"");
+    // Exactly 20 characters are left.
+    let title = "A ".repeat(27) + "AB";
+    assert_eq!(sms(&title, "I would love to talk to you").split_once(" \"").unwrap().1, "I would love...\"");
+    assert!(!sms(&(title + "C"), "Yes, call me.").contains('"'));
+    // GSM's alphabet has no letter of it.
+    assert_eq!(sms("CTO", "Да, позвоните"), "CTO");
+    assert_eq!(sms("CTO", "👍👍"), "CTO");
+}
+
+#[test]
+fn a_card_shows_prose_without_code_spans() {
+    for (text, marked_up) in [
+        ("Founder & CEO", "Founder ＆ CEO"),
+        ("Sr. Engineer (Platform), 10:30!", "Sr. Engineer (Platform), 10:30!"),
+        ("1. Sales", "`1. Sales`"),
+        ("- Sales", "`- Sales`"),
+        ("+1 555", "`+1 555`"),
+        ("*CEO*", "`*CEO*`"),
+        ("CEO :fire:", "`CEO :fire:`"),
+        ("Node.js", "`Node[.]js`"),
+    ] {
+        let message = alert_with(&sample("opportunity"), &details(&json!({"lead": {"title": text}})));
+        let card: Value = serde_json::from_str(&bodies(&message)["https"]).unwrap();
+        assert_eq!(card["content"]["description"].as_str().unwrap().lines().next(), Some(marked_up));
     }
 }
