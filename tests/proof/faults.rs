@@ -478,8 +478,8 @@ impl Ledger for Process {
     }
 }
 
-/// SendPilot's API, for one process. Every answer has another title. The faults of a call have other
-/// meanings here, because a read has no effect.
+/// SendPilot's API, for one process. Every answer has another title. The faults of a call have
+/// other meanings here, because a read has no effect.
 struct LeadApi(Process);
 
 impl fmt::Debug for LeadApi {
