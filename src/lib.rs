@@ -43,7 +43,7 @@
 //! | release | give a claim back after a failure |
 //! | debounce | suppress a second alert for the same lead and status within some minutes |
 //! | duplicate | an event that was already published |
-//! | details | who the lead is: name, title, company, campaign and last reply |
+//! | details | a lead's name, title, company, campaign name and last reply |
 //!
 //! # The modules
 //!
