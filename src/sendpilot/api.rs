@@ -33,7 +33,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use url::{Host, Url};
 
-use crate::aws::Aws;
+use crate::aws::{ATTEMPTS, Aws};
 use crate::invocation::{Invocation, within};
 use crate::json::Object;
 use crate::secrets::api_key::{ApiKey, KeyError, Source};
@@ -339,17 +339,26 @@ impl Api {
     /// Returns the body of a successful answer, unless the call is paused.
     async fn get(&self, call: Call, path: &str, invocation: &Invocation, by: Instant) -> Result<Vec<u8>, ApiError> {
         let key = self.key(call, invocation, by).await?;
-        let ApiUrl(url) = &self.url;
-        let mut request = HttpRequest::get(format!("{url}{path}")).map_err(|_| ApiError::UnusableId)?;
-        let headers = [("x-api-key", key.as_str()), ("accept", "application/json"), ("user-agent", USER_AGENT)];
-        for (name, value) in headers {
-            request.headers_mut().try_insert(name, value.to_owned()).map_err(|_| ApiError::UnusableId)?;
-        }
-        let answered = async {
-            let answer = self.https.call(request).await.map_err(|error| ApiError::Unreachable(error.into()))?;
-            read(answer, invocation.now()).await
-        };
+        let answered = async { read(self.send(path, &key).await?, invocation.now()).await };
         within(by, answered, ApiError::TimedOut).await
+    }
+
+    /// Sends a request. A server may close an idle connection while Lambda has frozen the process.
+    /// The next request finds that out only by its failure, so it is sent again.
+    async fn send(&self, path: &str, key: &ApiKey) -> Result<HttpResponse, ApiError> {
+        let ApiUrl(url) = &self.url;
+        let mut tries = 1;
+        loop {
+            let mut request = HttpRequest::get(format!("{url}{path}")).map_err(|_| ApiError::UnusableId)?;
+            let headers = [("x-api-key", key.as_str()), ("accept", "application/json"), ("user-agent", USER_AGENT)];
+            for (name, value) in headers {
+                request.headers_mut().try_insert(name, value.to_owned()).map_err(|_| ApiError::UnusableId)?;
+            }
+            match self.https.call(request).await {
+                Err(error) if tries < ATTEMPTS && !error.is_timeout() => tries += 1,
+                answer => return answer.map_err(|error| ApiError::Unreachable(error.into())),
+            }
+        }
     }
 
     /// Returns the key, unless the call is paused. Of two calls at once, the second waits for the
@@ -387,14 +396,17 @@ impl Memory {
         self.pauses[call as usize].filter(|pause| pause.began <= now && now.since(pause.began) < pause.lasts)
     }
 
-    /// Starts the pause that an error asks for.
+    /// Starts the pause that an error asks for, unless a longer one is running. Two calls at once
+    /// can fail in two ways.
     fn note(&mut self, call: Call, error: &ApiError, now: Timestamp) {
         let Some((lasts, both)) = error.pause() else { return };
-        let pause = Some(Pause { began: now, lasts, about_key: error.is_about_key() });
-        if both {
-            self.pauses = [pause; 2];
-        } else {
-            self.pauses[call as usize] = pause;
+        let calls = if both { &[Call::Lead, Call::Campaigns][..] } else { &[call] };
+        for call in calls {
+            let left = self.pause(*call, now).map(|pause| pause.lasts.saturating_sub(now.since(pause.began)));
+            if left.is_none_or(|left| left < lasts) {
+                let pause = Pause { began: now, lasts, about_key: error.is_about_key() };
+                self.pauses[*call as usize] = Some(pause);
+            }
         }
     }
 
