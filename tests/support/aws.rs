@@ -166,8 +166,8 @@ impl Aws {
         self.shared.versions.lock().unwrap().push(value);
     }
 
-    /// Stores this output of `GetSecretValue` as the value of the API key's secret. Without a value,
-    /// the secret does not exist.
+    /// Stores this output of `GetSecretValue` as the value of the API key's secret. If the value is
+    /// `None`, the secret does not exist.
     pub fn put_api_key(&self, value: Option<Value>) {
         *self.shared.api_key.lock().unwrap() = value;
     }
