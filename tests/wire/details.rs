@@ -1,5 +1,5 @@
-//! The details of a lead in its alert. SendPilot's API answers, or fails in every way, or the key is
-//! not usable. The alert is always published in time, and no log line has personal data.
+//! The details of a lead in its alert. SendPilot's API answers, or fails in every way, or the key
+//! is not usable. The alert is always published in time, and no log line has personal data.
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
