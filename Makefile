@@ -51,7 +51,7 @@ LOCAL_RUN = $(WITH_MAKE) $(with_secret) $(LOCAL_AWS)
 INSTALL = $(WITH_MAKE) PYTHONPATH=tools $(PYTHON) -B -m local_aws.install
 CHECK = $(PYTHON) -B tools/local_aws/preflight.py
 # To export the values, make would expand them again, and so run any $(shell ...) in them.
-ifneq ($(filter run demo journey send pending resend doctor logs release notes,$(MAKECMDGOALS)),)
+ifneq ($(filter run demo journey send pending resend forget doctor logs release notes,$(MAKECMDGOALS)),)
 unexport $(given)
 endif
 ARCH ?= arm64
@@ -63,7 +63,7 @@ BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 # compiles faster.
 BUILD_COUNTER = cargo build --quiet --locked --package bench
 
-.PHONY: help run demo journey send logs pending resend doctor rust test test-rust test-release test-deployed deployed-build test-examples \
+.PHONY: help run demo journey send logs pending resend forget doctor rust test test-rust test-release test-deployed deployed-build test-examples \
 	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-docs lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
 ## List the targets.
@@ -72,7 +72,7 @@ help:
 		for (line = 1; line <= lines; line++) printf "%-25s%s\n", line == 1 ? "make " name[1] : "", text[line] } \
 		{ lines = 0 }' Makefile
 
-## Deploy to a local AWS, send four sample events, and keep running until Ctrl-C.
+## Deploy to a local AWS, send five sample events, and keep running until Ctrl-C.
 ## PORT=8080, SECRET=<whsec_...>, V=1 (verbose), <Parameter>=<value> of the template.
 ## TEMPLATE=<template.yaml> runs an unpacked release instead of a build.
 run: RUN_TAKES = PORT SECRET TEMPLATE V
@@ -83,7 +83,7 @@ run:
 	@$(LOCAL_RUN) local_aws.demo --stay $(call flag,V,--verbose) \
 		$(call option,PORT,--port) $(call option,TEMPLATE,--template) -- $(call others,$(RUN_TAKES))
 
-## Deploy to a local AWS, send four sample events, print the verdict, and exit 0 on success.
+## Deploy to a local AWS, send five sample events, print the verdict, and exit 0 on success.
 ## TEMPLATE=<template.yaml> tries an unpacked release instead of a build; V=1 is verbose.
 demo:
 	$(call takes,TEMPLATE V)
@@ -131,13 +131,20 @@ resend: tools
 	@$(OPS) resend $(call option,SINCE,--since) $(call option,EVENT,--event) \
 		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(call option,RUN,--run) $(call argument,STACK)
 
+## Delete what the table stores about LEAD=<id>, such as lead_abc123, and list each row.
+## WORKSPACE=<id>, DRY=yes (only list), STACK=<name>, RUN=<port>.
+forget: tools
+	$(call takes,LEAD WORKSPACE DRY STACK RUN)
+	@$(OPS) forget $(call option,LEAD,--lead) $(call option,WORKSPACE,--workspace) \
+		$(call flag,DRY,--dry-run) $(call option,RUN,--run) $(call argument,STACK)
+
 ## Say what is wrong with `make run`, or with STACK=<name>, and how to fix it.
 ## ALERT=yes sends a real alert through the stack; RUN=<port>.
 doctor: tools
 	$(call takes,ALERT STACK RUN)
 	@$(OPS) doctor $(call flag,ALERT,--alert) $(call option,RUN,--run) $(call argument,STACK)
 
-## Build the file of a release that contains the five commands above.
+## Build the file of a release that contains the six commands above.
 ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py
 	@$(PYTHON) -B tools/release/operator_tools.py $@
 

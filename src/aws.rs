@@ -163,7 +163,7 @@ impl Aws {
         aws_sdk_sns::Client::from_conf(config.build())
     }
 
-    /// Returns the connector for requests outside the SDK, which shares the SDK's pool of connections.
+    /// Returns the connector for requests outside the SDK. It shares the SDK's pool of connections.
     pub(crate) fn connector(&self) -> SharedHttpConnector {
         SharedHttpConnector::new(AtFirstUse(self.https.clone()))
     }

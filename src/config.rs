@@ -177,11 +177,11 @@ pub fn detailed_metrics(variable: impl Fn(&str) -> Option<String>) -> Result<boo
     is_yes(&variable, "DETAILED_METRICS")
 }
 
-/// Reads the sources of a lead's details, which only the webhook function needs. By default there is
-/// none.
+/// Reads the sources of a lead's details, which only the webhook function needs. By default, all
+/// are off.
 ///
-/// `REMEMBER_REPLIES` is `yes` or `no`. An API key turns SendPilot's API on: `SENDPILOT_API_KEY_ID` is
-/// the name or the ARN of a secret in Secrets Manager, and `SENDPILOT_API_KEY` is the key itself.
+/// `REMEMBER_REPLIES` is `yes` or `no`. An API key turns SendPilot's API on: `SENDPILOT_API_KEY_ID`
+/// is the name or the ARN of a secret in Secrets Manager, `SENDPILOT_API_KEY` is the key itself.
 /// `SENDPILOT_API_URL` is the API's address, by default [`DEFAULT_URL`].
 ///
 /// # Errors

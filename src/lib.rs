@@ -19,12 +19,16 @@
 //!    [`sendpilot::event`] parses its body.
 //! 3. [`message::rules`] decide which deliveries the event needs: an alert, a message to the lead
 //!    status stream, both, or none.
-//! 4. [`delivery::relay`] claims each delivery in the [`delivery::ledger`], publishes its message
+//! 4. [`webhook::details`] finds out who the lead is, for the message of an alert. A detail that is
+//!    not found in time is left out.
+//! 5. [`delivery::relay`] claims each delivery in the [`delivery::ledger`], publishes its message
 //!    to the [`delivery::topic`], and completes the delivery.
-//! 5. [`webhook::response`] turns the outcomes into the answer.
+//! 6. [`webhook::response`] turns the outcomes into the answer.
+//!
+//! If replies are remembered, a lead's reply is only stored in the ledger.
 //!
 //! The [`redrive`] runs every minute. It attempts the pending deliveries whose lease has expired,
-//! as in step 4.
+//! as in step 5.
 //!
 //! # The words
 //!
@@ -39,6 +43,7 @@
 //! | release | give a claim back after a failure |
 //! | debounce | suppress a second alert for the same lead and status within some minutes |
 //! | duplicate | an event that was already published |
+//! | details | a lead's name, title, company, campaign name and last reply |
 //!
 //! # The modules
 //!
@@ -51,8 +56,8 @@
 //! | [`redrive`] | lists the pending deliveries whose lease has expired, and attempts each |
 //! | [`delivery`] | attempts one delivery: [`relay`], [`ledger`], [`topic`], and [`pace`] |
 //! | [`message`] | writes messages; [`rules`] decide which deliveries an event needs |
-//! | [`sendpilot`] | [`signature`] verifies a body, and [`event`] parses it |
-//! | [`secrets`] | [`signing`] parses the secrets, and [`keyring`] keeps them fresh |
+//! | [`sendpilot`] | [`signature`] verifies a body, [`event`] parses it, [`api`] asks for a lead |
+//! | [`secrets`] | [`signing`] parses the secrets, [`keyring`] keeps them fresh; [`api_key`] |
 //! | [`aws`] | creates the SDK's clients, and opens connections early |
 //! | [`telemetry`] | writes one log line per invocation, with its metrics |
 //! | [`invocation`] | divides the time that Lambda gives to an invocation |
@@ -66,6 +71,8 @@
 //! [`rules`]: message::rules
 //! [`signature`]: sendpilot::signature
 //! [`event`]: sendpilot::event
+//! [`api`]: sendpilot::api
+//! [`api_key`]: secrets::api_key
 //! [`signing`]: secrets::signing
 //! [`keyring`]: secrets::keyring
 //!
@@ -82,7 +89,8 @@
 //! 3. **Nobody else.** Only a request that is signed with a signing secret is accepted. Without a
 //!    usable secret, the function accepts no request.
 //! 4. **No wasted calls.** An event that needs no message makes no AWS call, except a fetch of the
-//!    signing secrets: [`keyring`] says when.
+//!    signing secrets: [`keyring`] says when. A reply is one call, and only if replies are
+//!    remembered.
 //!
 //! If an event needs an alert and a message to the stream, both deliveries are attempted at the
 //! same time. Neither waits for the other or fails with it. SendPilot gets 2xx once the alert has

@@ -6,7 +6,7 @@ use icu_normalizer::properties::{CanonicalDecompositionBorrowed, Decomposed};
 
 /// Longest text in an alert, in UTF-16 units. Real texts are a tenth as long. All texts together,
 /// in all bodies, must stay under SNS's 256 KiB.
-const MAX_TEXT: usize = 1024;
+pub(crate) const MAX_TEXT: usize = 1024;
 
 /// Text from outside without control characters, line breaks and bidirectional controls, which
 /// could deceive a reader, and without noncharacters, which SQS rejects.
@@ -36,6 +36,31 @@ impl Text {
             return self.clone();
         }
         Self(clip(&capitalized(&words.join(" ").to_lowercase()), MAX_TEXT))
+    }
+
+    /// Returns the text for an SMS: without links, and in GSM's alphabet. A symbol outside the
+    /// alphabet becomes a blank, because a `?` could change the meaning of a sentence. Returns
+    /// `None` if the alphabet lacks more than half of the letters.
+    pub(crate) fn sms(&self) -> Option<String> {
+        let letters = || self.0.chars().filter(|character| character.is_alphabetic());
+        if letters().filter(|letter| in_gsm(*letter) != '?').count() * 2 < letters().count() {
+            return None;
+        }
+        let mut text = String::with_capacity(self.0.len());
+        for character in self.0.chars() {
+            match character {
+                '“' | '”' | '„' | '‟' | '«' | '»' => text.push('\''),
+                '•' | '·' => text.push('-'),
+                '€' => text.push_str("EUR"),
+                '…' => text.push_str("... "),
+                '\u{300}'..='\u{36F}' => text.push(character),
+                _ if character.is_alphabetic() || in_gsm(character) != '?' => text.push(character),
+                '?' => text.push('?'),
+                _ => text.push(' '),
+            }
+        }
+        let sms = gsm(&Self(text.split_whitespace().collect::<Vec<_>>().join(" ")).unlinked());
+        Some(sms).filter(|sms| sms.contains(char::is_alphanumeric))
     }
 
     pub(crate) fn as_str(&self) -> &str {

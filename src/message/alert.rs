@@ -18,7 +18,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use crate::message::cloud_event::{cloud_event, json, lead_status_changed, lead_tagged};
-use crate::message::details::Details;
+use crate::message::details::{Details, LastReply, MAX_REPLY};
 use crate::message::key::{DebounceKey, DeliveryId};
 use crate::message::layout::{Line, Piece, join, marked_up, plain};
 use crate::message::pipeline::Pipeline;
@@ -26,7 +26,7 @@ use crate::message::profile::Profile;
 use crate::message::trigger::{Trigger, normal};
 use crate::message::{Delivery, Message};
 use crate::sendpilot::event::Event;
-use crate::text::{Text, clip, gsm};
+use crate::text::{Text, clip, clip_words, gsm};
 
 /// Longest Subject, in UTF-16 units, which is the strictest count. SNS requires fewer than 100
 /// characters.
@@ -37,6 +37,18 @@ const MAX_SMS: usize = 140;
 
 /// Longest status or tag in a headline, in UTF-16 units. It must leave room for the lead.
 const MAX_NEWS: usize = 30;
+
+/// Longest name from SendPilot's API, in UTF-16 units. The Subject has room for each such name.
+const MAX_NAME: usize = 60;
+
+/// Longest title, company and name of a campaign for people, in UTF-16 units.
+const MAX_DETAIL: usize = 64;
+
+/// Least room for a role in a Subject, in UTF-16 units. Less would show only its beginning.
+const MIN_ROLE: usize = 10;
+
+/// Least room for a reply in an SMS, in characters. Less would show only its beginning.
+const MIN_SMS_REPLY: usize = 20;
 
 /// The format of a time for people. It is in UTC, because the reader's time zone is not known.
 const WHEN: &[BorrowedFormatItem<'_>] =
@@ -66,6 +78,7 @@ pub(crate) fn delivery(
                     event,
                     event_id,
                     &change.new_status,
+                    details,
                 )
             };
             // SendPilot may write an undocumented status in another letter case the next time, so
@@ -78,7 +91,13 @@ pub(crate) fn delivery(
                 campaign_id: text(&change.campaign_id),
                 profile: change.linkedin_url.as_deref().map(Profile::new),
                 previous: text(&change.previous_tag),
-                ..Alert::new(cloud_event(event, event_id, Type::Tagged, lead_id, data), event, event_id, new_tag)
+                ..Alert::new(
+                    cloud_event(event, event_id, Type::Tagged, lead_id, data),
+                    event,
+                    event_id,
+                    new_tag,
+                    details,
+                )
             };
             // People write a tag in any letter case.
             (alert, DebounceKey::tag(workspace_id, lead_id, &normal(new_tag)))
@@ -102,6 +121,26 @@ fn when(at: OffsetDateTime) -> String {
     at.format(&WHEN).expect("a moment that can be written")
 }
 
+/// Returns the time from a reply to a later event in words, rounded down.
+fn age(reply: &LastReply, event: OffsetDateTime) -> Option<String> {
+    let age = event - OffsetDateTime::from(reply.at);
+    let (number, unit) = match age.whole_minutes() {
+        _ if age.is_negative() => return None,
+        0 => return Some("less than a minute".into()),
+        minutes @ 1..60 => (minutes, "minute"),
+        minutes @ 60..1440 => (minutes / 60, "hour"),
+        minutes => (minutes / 1440, "day"),
+    };
+    Some(format!("{number} {unit}{}", if number == 1 { "" } else { "s" }))
+}
+
+/// The last reply in an alert.
+struct Reply {
+    /// The time from the reply to the event, if the reply was earlier.
+    age: Option<String>,
+    text: Text,
+}
+
 /// The content of an alert.
 struct Alert {
     kind: Type,
@@ -120,12 +159,33 @@ struct Alert {
     /// The new status or tag.
     new: Text,
     changed_by: Option<Text>,
+    /// The lead's name by SendPilot's API.
+    name: Option<Text>,
+    title: Option<Text>,
+    company: Option<Text>,
+    campaign_name: Option<Text>,
+    reply: Option<Reply>,
 }
 
 impl Alert {
     /// Creates an alert with the facts that every alert has.
-    fn new<Data: Serialize>(cloud_event: CloudEvent<Data>, event: &Event, event_id: &str, new: &str) -> Self {
+    fn new<Data: Serialize>(
+        cloud_event: CloudEvent<Data>,
+        event: &Event,
+        event_id: &str,
+        new: &str,
+        details: &Details,
+    ) -> Self {
+        let reply = details.last_reply.as_ref().and_then(|reply| {
+            let age = cloud_event.time.and_then(|event| age(reply, event));
+            Some(Reply { age, text: Text::one_line(&reply.text, MAX_REPLY)? })
+        });
         Self {
+            name: details.name(),
+            title: details.title(),
+            company: details.company(),
+            campaign_name: details.campaign_name(),
+            reply,
             kind: cloud_event.kind,
             cloud_event: json(&cloud_event),
             when: cloud_event.time.map(when),
@@ -141,26 +201,41 @@ impl Alert {
         }
     }
 
-    fn name(&self) -> Option<&str> {
+    /// Returns the name from SendPilot's API, or else the name from the profile's address.
+    fn name(&self) -> Option<Piece> {
+        let name = self.name.as_ref().map(|name| Piece::Prose(clip_words(&name.unlinked(), MAX_NAME)));
+        name.or_else(|| self.profile_name().map(|name| Piece::Outside(name.to_owned())))
+    }
+
+    fn profile_name(&self) -> Option<&str> {
         self.profile.as_ref().and_then(Profile::name)
     }
 
     /// Returns the lead's name or id. An id that does not begin with "lead" gets `lead` before it,
     /// which is "lead " or "Lead ".
-    fn who(&self, name: Option<&str>, lead: &'static str) -> Line {
+    fn who(&self, name: Option<Piece>, lead: &'static str) -> Line {
         if let Some(name) = name {
-            return vec![Piece::Outside(name.to_owned())];
+            return vec![name];
         }
         let id = Piece::Id(self.lead_id.unlinked());
         let says_lead = self.lead_id.as_str().get(..4).is_some_and(|start| start.eq_ignore_ascii_case("lead"));
         if says_lead { vec![id] } else { vec![Piece::ours(lead), id] }
     }
 
+    fn role(&self) -> Option<Role> {
+        Role::new(self.title.as_ref().map(Text::unlinked), self.company.as_ref().map(Text::unlinked))
+    }
+
     fn link(&self) -> Option<&str> {
         self.profile.as_ref().and_then(Profile::link)
     }
 
-    /// Returns the link to the lead's profile, or the reason why there is no link.
+    /// Returns the lead's role, and the link to the profile or the reason why there is no link.
+    fn profile(&self) -> Vec<Line> {
+        let role = self.role().map(|role| vec![Piece::Prose(role.line())]);
+        role.into_iter().chain([self.link_or_reason()]).collect()
+    }
+
     fn link_or_reason(&self) -> Line {
         let reason = match &self.profile {
             Some(_) => "The profile's address is not shown, because it is not a usable address on LinkedIn.",
@@ -172,6 +247,13 @@ impl Alert {
     /// Returns a status in words, or a tag as people wrote it, without links.
     fn value(&self, raw: &Text) -> String {
         if self.kind == Type::Tagged { raw.unlinked() } else { raw.words().unlinked() }
+    }
+
+    /// Returns the last reply in quotation marks, under a line with its age.
+    fn last_reply(&self) -> Vec<Line> {
+        let Some(Reply { age, text }) = &self.reply else { return Vec::new() };
+        let age = age.as_ref().map(|age| format!(", {age} earlier")).unwrap_or_default();
+        vec![vec![Piece::Label("Last reply"), Piece::ours(format!("{age}:"))], vec![Piece::Reply(text.unlinked())]]
     }
 
     /// Returns the facts beside the lead and the link, most important first.
@@ -186,7 +268,13 @@ impl Alert {
             line
         });
         let when = self.when.clone().map(|when| vec![Piece::Ours(when)]);
-        let campaign = self.campaign_id.as_ref().map(|id| id_line("Campaign", id));
+        let campaign = match (&self.campaign_name, &self.campaign_id) {
+            (Some(name), _) => {
+                let name = Piece::Prose(clip_words(&name.unlinked(), MAX_DETAIL));
+                Some(vec![Piece::Label("Campaign"), Piece::ours(" "), name])
+            }
+            (None, id) => id.as_ref().map(|id| id_line("Campaign", id)),
+        };
         let changed_by = self.changed_by.as_ref().map(changed_by);
         [change, when, campaign, changed_by].into_iter().flatten().collect()
     }
@@ -194,7 +282,11 @@ impl Alert {
     /// Returns the ids that identify the event in SendPilot, in the logs and in the table.
     fn ids(&self) -> Line {
         let mut line = id_line("Lead", &self.lead_id);
-        for (label, id) in [("Workspace", self.workspace_id.as_ref()), ("Event", Some(&self.event_id))] {
+        // Without its name, the campaign's id is among the facts.
+        let campaign_id = self.campaign_id.as_ref().filter(|_| self.campaign_name.is_some());
+        let others =
+            [("Campaign", campaign_id), ("Workspace", self.workspace_id.as_ref()), ("Event", Some(&self.event_id))];
+        for (label, id) in others {
             if let Some(id) = id {
                 line.push(Piece::ours(" · "));
                 line.extend(id_line(label, id));
@@ -204,7 +296,7 @@ impl Alert {
     }
 
     /// Returns the change and the lead, such as "Meeting booked: John Doe".
-    fn headline(&self, name: Option<&str>) -> Line {
+    fn headline(&self, name: Option<Piece>) -> Line {
         let news = Piece::Outside(clip(&self.value(&self.new), MAX_NEWS));
         let mut line = match self.kind {
             Type::Opportunity => vec![Piece::ours("New opportunity")],
@@ -213,6 +305,16 @@ impl Alert {
         };
         line.push(Piece::ours(": "));
         line.extend(self.who(name, "lead "));
+        line
+    }
+
+    /// Returns the headline with the lead's role, cut to the Subject's room for the role.
+    fn headline_with_role(&self) -> Line {
+        let mut line = self.headline(self.name());
+        let room = MAX_SUBJECT.saturating_sub(plain(&line).encode_utf16().count());
+        if let Some(Role { lead_in, text }) = self.role().filter(|_| room >= MIN_ROLE) {
+            line.extend([Piece::ours(lead_in), Piece::Prose(clip_role(&text, room - lead_in.len()))]);
+        }
         line
     }
 
@@ -234,7 +336,7 @@ impl Alert {
     }
 
     fn message(&self) -> Message {
-        let headline = self.headline(self.name());
+        let headline = self.headline_with_role();
         let body = json(&Bodies {
             default: &self.cloud_event,
             email: &self.email(),
@@ -248,7 +350,8 @@ impl Alert {
         let duplicates = "You receive one alert per event. A duplicate has the same event id.";
         let paragraphs = [
             vec![self.sentence()],
-            vec![self.link_or_reason()],
+            self.profile(),
+            self.last_reply(),
             self.facts(),
             vec![self.ids()],
             vec![vec![Piece::ours(duplicates)]],
@@ -259,10 +362,23 @@ impl Alert {
     /// Writes the SMS, with the whole link or none: a cut link leads nowhere. If GSM's alphabet has
     /// no letter of the lead's name, the SMS has the lead's id.
     fn sms(&self) -> String {
-        let name = self.name().filter(|name| gsm(name).contains(char::is_alphabetic));
+        let sms = |text: &Option<Text>| text.as_ref().and_then(Text::sms);
+        let name = sms(&self.name).map(|name| Piece::Prose(clip_words(&name, MAX_NAME))).or_else(|| {
+            let name = self.profile_name().filter(|name| gsm(name).contains(char::is_alphabetic));
+            name.map(|name| Piece::Outside(name.to_owned()))
+        });
         let link =
             self.link().map(|link| format!(" {link}")).filter(|link| link.len() <= MAX_SMS - 40).unwrap_or_default();
-        clip(&gsm(&plain(&self.headline(name))), MAX_SMS - link.len()) + &link
+        let room = MAX_SMS - link.len();
+        let headline = gsm(&plain(&self.headline(name)));
+        let text = match Role::new(sms(&self.title), sms(&self.company)) {
+            Some(Role { lead_in, text }) => clip_role(&(headline + lead_in + &text), room),
+            None => clip(&headline, room),
+        };
+        let left = room.saturating_sub(text.chars().count());
+        let reply = self.reply.as_ref().filter(|_| left >= MIN_SMS_REPLY).and_then(|reply| reply.text.sms());
+        let quotation = reply.map(|reply| format!(" \"{}\"", clip_words(&reply, left - 3))).unwrap_or_default();
+        text + &quotation + &link
     }
 
     /// Writes the card: a custom notification of Amazon Q Developer. The title and the description
@@ -271,7 +387,8 @@ impl Alert {
     /// <https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html>
     fn chat_card(&self, headline: &Line) -> String {
         let title = &marked_up(headline);
-        let description = join(&[vec![self.link_or_reason()], self.facts(), vec![self.ids()]], marked_up);
+        let paragraphs = [self.profile(), self.last_reply(), self.facts(), vec![self.ids()]];
+        let description = join(&paragraphs, marked_up);
         json(&ChatCard {
             content: ChatContent { description: &description, text_type: "client-markdown", title },
             metadata: ChatMetadata {
@@ -282,6 +399,44 @@ impl Alert {
             source: "custom",
             version: "1.0",
         })
+    }
+}
+
+/// The lead's title and company, for people.
+struct Role {
+    /// The text between the lead and the role.
+    lead_in: &'static str,
+    text: String,
+}
+
+impl Role {
+    fn new(title: Option<String>, company: Option<String>) -> Option<Self> {
+        let [title, company] = [title, company].map(|part| part.map(|part| clip_words(&part, MAX_DETAIL)));
+        match (title, company) {
+            (Some(title), Some(company)) => {
+                // On LinkedIn, people write the company into their title.
+                let at_company = format!(" at {company}");
+                let says_company = title.to_lowercase().ends_with(&at_company.to_lowercase());
+                Some(Self { lead_in: ", ", text: if says_company { title } else { title + &at_company } })
+            }
+            (Some(text), None) => Some(Self { lead_in: ", ", text }),
+            (None, Some(text)) => Some(Self { lead_in: " at ", text }),
+            (None, None) => None,
+        }
+    }
+
+    /// Returns the role as a line of its own.
+    fn line(self) -> String {
+        if self.lead_in == " at " { format!("At {}", self.text) } else { self.text }
+    }
+}
+
+/// Returns a text that ends with a role, as [`clip_words`] cuts it, but without an "at" at the cut.
+fn clip_role(text: &str, max: usize) -> String {
+    let clipped = clip_words(text, max);
+    match clipped.strip_suffix(" at...").filter(|_| clipped != text) {
+        Some(title) => format!("{title}..."),
+        None => clipped,
     }
 }
 

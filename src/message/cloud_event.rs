@@ -57,8 +57,8 @@ pub(crate) fn lead_status_changed(change: &StatusChange, pipeline: &Pipeline, de
         crm_stage: pipeline.stage(&change.new_status).to_owned(),
         changed_by: change.changed_by.as_deref().map(text),
         lead: details.lead.as_ref().and_then(lead),
-        campaign_name: details.campaign_name.as_deref().map(text),
-        last_reply: details.last_reply.as_ref().map(last_reply),
+        campaign_name: details.campaign_name().map(String::from),
+        last_reply: details.last_reply.as_ref().and_then(last_reply),
     }
 }
 
@@ -71,22 +71,24 @@ pub(crate) fn lead_tagged(lead_id: &str, new_tag: &str, change: &TagChange, deta
         previous_tag: change.previous_tag.as_deref().map(text),
         new_tag: text(new_tag),
         lead: details.lead.as_ref().and_then(lead),
-        campaign_name: details.campaign_name.as_deref().map(text),
-        last_reply: details.last_reply.as_ref().map(last_reply),
+        campaign_name: details.campaign_name().map(String::from),
+        last_reply: details.last_reply.as_ref().and_then(last_reply),
     }
 }
 
-/// Returns what SendPilot knows about a lead, or `None` if that is nothing.
+/// Returns the parts of a lead that are not blank, or `None` if all are.
 fn lead(lead: &api::Lead) -> Option<Lead> {
     let api::Lead { first_name, last_name, title, company, email } = lead;
     let [first_name, last_name, title, company, email] =
-        [first_name, last_name, title, company, email].map(|part| part.as_deref().map(text));
+        [first_name, last_name, title, company, email].map(|part| details::text(part).map(String::from));
     let lead = Lead { first_name, last_name, title, company, email };
     (lead != Lead::default()).then_some(lead)
 }
 
-fn last_reply(reply: &details::LastReply) -> LastReply {
-    LastReply { text: reply.text.clone(), at: reply.at.into() }
+fn last_reply(reply: &details::LastReply) -> Option<LastReply> {
+    // The table's owner can edit a row, so a stored text is cleaned again.
+    let details::LastReply { text, at } = details::LastReply::new(&reply.text, reply.at)?;
+    Some(LastReply { text, at: at.into() })
 }
 
 /// Returns the workspace as a URN, because CloudEvents requires a URI reference as `source`.

@@ -1,5 +1,5 @@
-//! The keys of rows: one key per delivery, one per debounced lead and status, and one per lead whose
-//! last reply is stored.
+//! The keys of rows: one key per delivery, one per debounced lead and status, and one per stored
+//! reply.
 
 use std::borrow::Cow;
 

@@ -23,8 +23,8 @@ const CHANGED_BY: [&str; 3] = ["api", "automation", "user"];
 /// The longest group id that SNS accepts, in characters.
 const MAX_GROUP: usize = 128;
 
-/// Returns the delivery of this change. Its message has no details of the lead, because every change
-/// of status causes one.
+/// Returns the delivery of this change. Its message has no details of the lead, because every
+/// change of status causes one.
 pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
     let data = lead_status_changed(change, pipeline, &Details::default());

@@ -1,8 +1,7 @@
 //! Asks SendPilot's REST API who a lead is, and how its campaign is called.
 //!
-//! An alert never depends on the answers. So every answer is possible, and every field optional. A
-//! failure that is likely to last starts a pause, so that a burst of alerts does not wait for the
-//! same failure again and again:
+//! An alert never depends on an answer. So every answer is accepted, and every field is optional. A
+//! failure that is likely to last starts a pause, so a burst of alerts waits for it only once:
 //!
 //! | failure | pause |
 //! |---|---|
@@ -10,8 +9,9 @@
 //! | 403: the key lacks a scope | five minutes, for this call |
 //! | 429 | `Retry-After`, or 30 s, for both calls |
 //! | the key cannot be read | 30 s, for both calls |
-//! | no answer, a redirect, another status, too long, not the documented JSON | 30 s (503: `Retry-After`), for this call |
-//! | the lead is not known, or the answer is about another lead | none |
+//! | 503 | `Retry-After`, or 30 s, for this call |
+//! | no answer, another status, a long answer, other JSON | 30 s, for this call |
+//! | an unknown lead, or an answer about another lead | none |
 //!
 //! A redirect is never followed, so the key goes to no other host.
 
@@ -121,7 +121,7 @@ pub struct ApiUrl(String);
 )]
 pub struct UnusableUrl;
 
-/// What the API says. A part that was not asked for is `None`.
+/// The answers of the API. A part that was not asked for is `None`.
 #[derive(Debug)]
 pub struct Answers {
     /// The lead.
@@ -209,7 +209,7 @@ enum Call {
     Campaigns,
 }
 
-/// What earlier answers say.
+/// The facts that earlier answers have shown.
 #[derive(Debug, Default)]
 struct Memory {
     /// The pause of each [`Call`].
@@ -250,8 +250,8 @@ impl Api {
         Self { https, url, source, key: tokio::sync::Mutex::default(), memory: Mutex::default() }
     }
 
-    /// Asks for the lead, and for its campaign's name if the name is not known yet. Sends both requests
-    /// at once, and returns at `by` at the latest.
+    /// Asks for the lead, and for its campaign's name if the name is not known yet. Sends both
+    /// requests at once, and returns at `by` at the latest.
     pub async fn ask(&self, lead_id: &str, campaign_id: Option<&str>, invocation: &Invocation, by: Instant) -> Answers {
         if Instant::now() >= by {
             return Answers { lead: Some(Err(ApiError::TimedOut)), campaign_name: None };
@@ -303,8 +303,8 @@ impl Api {
         })
     }
 
-    /// Returns a campaign's name: the known one if it is fresh, otherwise the one in the API's list. If
-    /// the list cannot be read, an old name is better than none.
+    /// Returns a campaign's name: the known one if it is fresh, otherwise the one in the API's
+    /// list. If the list cannot be read, an old name is better than none.
     async fn campaign_name(&self, id: &str, invocation: &Invocation, by: Instant) -> Result<Option<String>, ApiError> {
         let known = self.memory().campaigns.get(id).cloned();
         if let Some(campaign) = known.as_ref().filter(|campaign| campaign.is_fresh(invocation.now())) {
@@ -317,7 +317,7 @@ impl Api {
         }
     }
 
-    /// Reads the list of campaigns, up to the page that has this one. Keeps all names that it reads.
+    /// Reads the list of campaigns up to the page that has this one. Keeps all names on the pages.
     async fn find_campaign(&self, id: &str, invocation: &Invocation, by: Instant) -> Result<Option<String>, ApiError> {
         for page in 1..=MAX_PAGES {
             let path = format!("/v1/campaigns?page={page}&limit={PAGE}");
@@ -414,7 +414,7 @@ struct Page {
 }
 
 impl Page {
-    /// Reads page number `number` in both documented forms. Returns `None` if there is no list.
+    /// Reads page number `number` in both documented forms. Returns `None` if a list is missing.
     fn parse(answer: &[u8], number: usize) -> Option<Self> {
         #[derive(Deserialize, Default)]
         #[serde(rename_all = "camelCase", default)]
@@ -440,8 +440,8 @@ impl ApiUrl {
     /// Parses the address of the API. It may have a path, which precedes the path of each request.
     ///
     /// # Errors
-    /// If the address is not https. Plain http is only for the loopback interface, because anyone on
-    /// the way could read the key.
+    /// If the address is not https. Plain http is only for the loopback interface, because on other
+    /// networks others could read the key.
     pub fn parse(text: &str) -> Result<Self, UnusableUrl> {
         let url = Url::parse(text).map_err(|_| UnusableUrl)?;
         let is_loopback = match url.host() {

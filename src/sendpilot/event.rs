@@ -113,13 +113,13 @@ pub struct TagChange {
     pub new_tag: Option<String>,
 }
 
-/// A lead's reply. No field is required, because an incomplete reply must not be malformed: no alert
-/// depends on it. `Debug` does not print the text, because it is personal data.
+/// A lead's reply. No field is required. No alert depends on a reply, so an incomplete one must not
+/// be malformed. `Debug` does not print the text, because it is personal data.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Reply {
     /// The lead's id.
     pub lead_id: Option<String>,
-    /// What the lead wrote, as received.
+    /// The text of the reply, as received.
     pub text: Option<String>,
 }
 

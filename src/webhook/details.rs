@@ -22,7 +22,7 @@ pub const MAX_SEARCH: Duration = Duration::from_millis(1500);
 /// The time for which a reply is kept.
 pub const REPLY_RETENTION: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// The sources of a lead's details. By default there is none.
+/// The sources of a lead's details. By default, all are off.
 #[derive(Debug, Default)]
 pub struct Sources {
     /// SendPilot's API, if an API key is configured.

@@ -1,5 +1,5 @@
-//! Handles one request: size, signature, event, rules, details, deliveries, answer. Every check comes before
-//! the work that an attacker could cause without it.
+//! Handles one request: size, signature, event, rules, details, deliveries, answer. Every check
+//! comes before the work that an attacker could cause without it.
 
 use std::borrow::Cow;
 
@@ -158,8 +158,8 @@ impl<L: Ledger, T: Topic> Webhook<L, T> {
         self.verify(request.headers(), body, invocation).await
     }
 
-    /// Attempts the deliveries at the same time. Neither depends on the other's result, and only the
-    /// alert waits for the lead's details.
+    /// Attempts the deliveries at the same time. Neither depends on the other's result, and only
+    /// the alert waits for the lead's details.
     async fn deliver(
         &self,
         event: &Event,

@@ -50,8 +50,8 @@ pub enum Answer {
         /// The time until the other attempt's lease ends.
         retry_after: Duration,
     },
-    /// The alert is not known to be published, the stream's message is not known to be claimed, or the
-    /// reply is not known to be stored.
+    /// The alert is not known to be published, or the stream's message is not known to be claimed.
+    /// Or the reply is not known to be stored.
     Unavailable {
         /// The time until another attempt can succeed.
         retry_after: Duration,

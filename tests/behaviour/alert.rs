@@ -7,21 +7,64 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::support::requests::{self, file, secrets};
+use opportunity_alerts::message::details::{Details, LastReply};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::sendpilot::api::Lead;
 use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange, TagChange};
 use opportunity_alerts::sendpilot::signature::verify;
+use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 fn alert(event: &Event) -> Option<Delivery> {
     requests::due(&Rules::default(), event).unwrap().alert
 }
 
-fn due(name: &str) -> Option<Delivery> {
+fn alert_with(event: &Event, details: &Details) -> Message {
+    Rules::default().due(event).unwrap().alert.unwrap().delivery(details).message
+}
+
+fn sample(name: &str) -> Event {
     let (request, now) = file(name);
-    let event = event::parse(&verify(request.headers(), request.body(), &secrets(), now).unwrap()).unwrap();
-    alert(&event)
+    event::parse(&verify(request.headers(), request.body(), &secrets(), now).unwrap()).unwrap()
+}
+
+fn due(name: &str) -> Option<Delivery> {
+    alert(&sample(name))
+}
+
+/// Returns the details in JSON as SendPilot's API and the table would give them.
+fn details(json: &Value) -> Details {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let lead = json["lead"].is_object().then(|| Lead {
+        first_name: text(&json["lead"]["firstName"]),
+        last_name: text(&json["lead"]["lastName"]),
+        title: text(&json["lead"]["title"]),
+        company: text(&json["lead"]["company"]),
+        email: text(&json["lead"]["email"]),
+    });
+    let last_reply = json["lastReply"]["text"].as_str().and_then(|text| {
+        let at = OffsetDateTime::parse(json["lastReply"]["at"].as_str().unwrap(), &Rfc3339).unwrap();
+        LastReply::new(text, at.into())
+    });
+    Details { lead, campaign_name: text(&json["campaignName"]), last_reply }
+}
+
+/// Returns the names of the files in `events/details/`, each with the alert of its event and its
+/// details.
+fn with_details() -> Vec<(String, Message)> {
+    let files = fs::read_dir("events/details").unwrap().map(|entry| entry.unwrap().path());
+    let alerts = files.map(|path| {
+        let file: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let message = alert_with(&sample(file["event"].as_str().unwrap()), &details(&file));
+        assert_legal(&message);
+        (name, message)
+    });
+    alerts.collect()
 }
 
 fn parts(message: &Message) -> (&str, &str, BTreeMap<String, String>) {
@@ -42,10 +85,12 @@ fn readable(body: &str) -> String {
 #[test]
 fn every_body_matches_its_golden_file() {
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    for name in
+    let without_details =
         ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64", "opportunity-hostile"]
-    {
-        let message = due(name).unwrap().message;
+            .map(|name| (name.to_owned(), due(name).unwrap().message));
+    let golden: Vec<_> = without_details.into_iter().chain(with_details()).collect();
+    let count = golden.len();
+    for (name, message) in golden {
         let (subject, _, mut parts) = parts(&message);
         assert_eq!(parts.keys().collect::<Vec<_>>(), ["default", "email", "https", "sms"]);
         parts.insert("subject".into(), subject.to_owned());
@@ -59,6 +104,7 @@ fn every_body_matches_its_golden_file() {
             assert_eq!(readable(&text), fs::read_to_string(&path).unwrap(), "{path}");
         }
     }
+    assert_eq!(fs::read_dir("events/alerts").unwrap().count(), count);
 }
 
 #[test]
@@ -229,6 +275,7 @@ fn assert_links(text: &str) {
 fn assert_markup(text: &str) {
     assert!(!text.contains(['<', '>', '&']), "{text:?}");
     for line in text.lines() {
+        let line = line.strip_prefix("*Last reply*").unwrap_or(line);
         let parts: Vec<_> = line.split('`').collect();
         assert_eq!(parts.len() % 2, 1, "{text:?}");
         let words = parts.iter().step_by(2).flat_map(|part| part.split(' '));
@@ -237,9 +284,16 @@ fn assert_markup(text: &str) {
                 .iter()
                 .find(|label| **label == word)
                 .map_or(word, |_| "");
-            assert!(!word.contains(['*', '_', '~', '#', '[', ']', '|', '@', '!', '\\']), "{text:?}");
+            assert!(!word.contains(['*', '_', '~', '#', '[', ']', '|', '@', '\\', '{', '$']), "{text:?}");
+            let emoji = word.split(':').skip(1).filter(|name| !name.is_empty());
+            assert!(emoji.count() < 2, "{text:?}");
         }
-        assert!(!line.starts_with('-'), "{text:?}");
+        let number = line.trim_start_matches(|c: char| c.is_ascii_digit());
+        let is_date = number.len() < line.len() && number.starts_with(' ');
+        assert!(is_date || !number.starts_with(['-', '+', '=', '.', ')']), "{text:?}");
+        // Slack reads a backtick in a word as a backtick.
+        let before = parts.iter().take(parts.len() - 1).step_by(2);
+        assert!(before.clone().all(|text| text.is_empty() || text.ends_with(' ')), "{text:?}");
         assert!(parts.iter().skip(1).step_by(2).all(|code| !code.is_empty()), "{text:?}");
     }
 }
@@ -275,7 +329,8 @@ fn assert_legal(message: &Message) {
     assert_markup(title);
     assert_markup(description);
     assert!(title.encode_utf16().count() <= 120 && !title.contains('\n'), "{title:?}");
-    assert!(description.len() <= 3000, "{} bytes", description.len());
+    let units = description.encode_utf16().count();
+    assert!(units <= 3000, "{units} UTF-16 units");
     for text in [subject, &bodies["email"], sms, title, description] {
         assert_links(text);
     }
@@ -306,6 +361,21 @@ fn hostile() -> impl Strategy<Value = String> {
         (0usize..60_000).prop_map(|length| "\u{FFFD}<".repeat(length / 4)),
     ];
     proptest::collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+}
+
+/// Generates details in which every text is hostile, and any can be missing.
+fn hostile_details() -> impl Strategy<Value = Details> {
+    let short = || hostile().prop_map(|text| text.chars().take(3000).collect::<String>());
+    let part = || proptest::option::of(short());
+    let lead = [part(), part(), part(), part(), part()].prop_map(|[first_name, last_name, title, company, email]| {
+        Lead { first_name, last_name, title, company, email }
+    });
+    let reply = (short(), 0u64..400_000_000_000_000, any::<bool>()).prop_map(|(raw, at, is_cleaned)| {
+        let at = Timestamp::from_millis(at);
+        if is_cleaned { LastReply::new(&raw, at) } else { Some(LastReply { text: raw, at }) }
+    });
+    (proptest::option::of(lead), part(), proptest::option::of(reply))
+        .prop_map(|(lead, campaign_name, last_reply)| Details { lead, campaign_name, last_reply: last_reply.flatten() })
 }
 
 /// Generates an event in which every text is hostile, and rules that alert on it.
@@ -343,9 +413,23 @@ fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
 
 proptest! {
     #[test]
-    fn every_alert_is_legal((event, rules) in hostile_alert()) {
-        if let Some(delivery) = requests::due(&rules, &event).unwrap().alert {
-            assert_legal(&delivery.message);
+    fn every_alert_is_legal((event, rules) in hostile_alert(), details in hostile_details()) {
+        if let Some(alert) = rules.due(&event).unwrap().alert {
+            let [without, with] = [Details::default(), details].map(|details| alert.delivery(&details));
+            assert_legal(&without.message);
+            assert_legal(&with.message);
+            // Only the message depends on the details.
+            prop_assert_eq!(&without, &Delivery { message: without.message.clone(), ..with });
+        }
+    }
+
+    #[test]
+    fn a_stored_reply_is_short_and_clean(raw in hostile()) {
+        let at = Timestamp::from_millis(1);
+        if let Some(reply) = LastReply::new(&raw, at) {
+            prop_assert!((1..=2000).contains(&reply.text.encode_utf16().count()));
+            prop_assert!(!reply.text.contains(char::is_control) && reply.text.trim() == reply.text);
+            prop_assert_eq!(LastReply::new(&reply.text, at), Some(reply));
         }
     }
 
@@ -477,8 +561,13 @@ fn documented_causes_of_a_change_are_shown_in_words() {
 
 #[test]
 fn an_email_has_the_facts_of_the_card() {
-    for name in ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64"] {
-        let bodies = bodies(&due(name).unwrap().message);
+    let without_details = ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64"]
+        .map(|name| (name.to_owned(), due(name).unwrap().message));
+    // A card has look-alikes for some characters, and less of a long reply.
+    let is_plain = |name: &str| !["hostile", "long", "minimal", "languages"].iter().any(|other| name.contains(other));
+    let with_details = with_details().into_iter().filter(|(name, _)| is_plain(name));
+    for (name, message) in without_details.into_iter().chain(with_details) {
+        let bodies = bodies(&message);
         let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
         let facts = card["content"]["description"].as_str().unwrap().replace(['*', '`'], "");
         assert!(bodies["email"].contains(&format!("\n\n{facts}\n\nYou receive")), "{name}");
@@ -617,5 +706,153 @@ fn the_largest_event_fits_an_sns_message() {
             change.changed_by = Some(text.clone());
         }
         assert_legal(&alert(&event).unwrap().message);
+        let part = || Some(text.clone());
+        let lead = Lead { first_name: part(), last_name: part(), title: part(), company: part(), email: part() };
+        let last_reply = LastReply::new(&text, Timestamp::from_millis(0));
+        let details = Details { lead: Some(lead), campaign_name: part(), last_reply };
+        let message = alert_with(&event, &details);
+        assert_legal(&message);
+        assert!(parts(&message).1.len() < 128 * 1024, "{} bytes", parts(&message).1.len());
+    }
+}
+
+/// Returns the Subject, the email and the SMS of the sample opportunity with these details.
+fn shown(json: Value) -> [String; 3] {
+    let message = alert_with(&sample("opportunity"), &details(&json));
+    assert_legal(&message);
+    let (subject, _, bodies) = parts(&message);
+    [subject.to_owned(), bodies["email"].clone(), bodies["sms"].clone()]
+}
+
+#[test]
+fn details_without_visible_text_leave_an_alert_unchanged() {
+    for blank in ["", " ", "\n\t", "\u{200b}", "\u{200d}\u{fe0f}", "\u{202e}\u{0}", "\u{a0}\u{3000}", "\u{2800}"] {
+        let lead = json!({"firstName": blank, "lastName": blank, "title": blank, "company": blank, "email": blank});
+        let at = "2024-02-24T08:30:00Z";
+        let blanks = json!({"lead": lead, "campaignName": blank, "lastReply": {"text": blank, "at": at}});
+        let mut details = details(&blanks);
+        assert_eq!(details.last_reply, None, "{blank:?}");
+        // A row that someone has edited.
+        details.last_reply = Some(LastReply { text: blank.into(), at: Timestamp::from_millis(1) });
+        assert!(alert_with(&sample("opportunity"), &details) == due("opportunity").unwrap().message, "{blank:?}");
+    }
+}
+
+#[test]
+fn a_name_and_a_role_follow_the_news() {
+    for (lead, expected) in [
+        (json!({"firstName": "Jane", "lastName": "Roe"}), "Jane Roe"),
+        (json!({"firstName": " Jane\n", "lastName": "\u{200b}"}), "Jane"),
+        (json!({"lastName": "Roe", "title": "CTO"}), "Roe, CTO"),
+        (json!({"company": "TechCorp"}), "John Doe at TechCorp"),
+        (json!({"title": "CTO at TechCorp", "company": "techcorp"}), "John Doe, CTO at TechCorp"),
+        (json!({"title": "VP, Sales", "company": "Acme, Inc."}), "John Doe, VP, Sales at Acme, Inc."),
+        (json!({"firstName": "J", "title": "\u{202e}CTO", "company": " "}), "J, CTO"),
+    ] {
+        let [subject, email, sms] = shown(json!({"lead": lead}));
+        assert_eq!(subject, format!("New opportunity: {expected}"));
+        assert_eq!(sms, format!("{subject} https://www.linkedin.com/in/john-doe"));
+        let name = expected.split([',', ' ']).next().unwrap();
+        assert!(email.starts_with(name), "{email}");
+    }
+    let lead = Lead { title: Some("CTO".into()), company: Some("TechCorp".into()), ..Lead::default() };
+    let details = Details { lead: Some(lead), ..Details::default() };
+    let message = alert_with(&opportunity("evt_1", "42", None), &details);
+    assert_eq!(parts(&message).0, "New opportunity: lead 42, CTO at TechCorp");
+    let rules = Rules { alert_statuses: vec!["MEETING_BOOKED".into()], ..Rules::default() };
+    let mut event = opportunity("evt_1", "lead_1", Some("in/jane-roe"));
+    if let Kind::StatusChanged(change) = &mut event.kind {
+        change.new_status = "MEETING_BOOKED".into();
+    }
+    let message = rules.due(&event).unwrap().alert.unwrap().delivery(&details).message;
+    assert_eq!(parts(&message).0, "Meeting booked: Jane Roe, CTO at TechCorp");
+}
+
+#[test]
+fn a_subject_is_cut_at_a_word() {
+    let title = "Vice President of Engineering and Operations for Europe";
+    let [subject, _, _] = shown(json!({"lead": {"title": title, "company": "TechCorporationInternational"}}));
+    assert_eq!(subject, format!("New opportunity: John Doe, {title}..."));
+    let [subject, email, _] = shown(json!({"lead": {"title": title, "company": "TechCorp International"}}));
+    assert_eq!(subject, format!("New opportunity: John Doe, {title} at TechCorp..."));
+    assert!(email.contains(&format!("\n\n{title} at TechCorp International\nhttps://")), "{email}");
+}
+
+#[test]
+fn the_age_of_a_reply_is_relative_to_the_event() {
+    for (at, age) in [
+        ("2024-02-24T10:30:00Z", ", less than a minute earlier"),
+        ("2024-02-24T10:29:00.001Z", ", less than a minute earlier"),
+        ("2024-02-24T10:29:00Z", ", 1 minute earlier"),
+        ("2024-02-24T10:24:01Z", ", 5 minutes earlier"),
+        ("2024-02-24T09:30:00.001Z", ", 59 minutes earlier"),
+        ("2024-02-24T09:30:00Z", ", 1 hour earlier"),
+        ("2024-02-23T10:30:00.001Z", ", 23 hours earlier"),
+        ("2024-02-23T10:30:00Z", ", 1 day earlier"),
+        ("2024-02-21T10:29:00Z", ", 3 days earlier"),
+        ("2024-02-24T10:30:00.001Z", ""),
+        ("9999-12-31T23:59:59Z", ""),
+    ] {
+        let [_, email, _] = shown(json!({"lastReply": {"text": "a\r\n\r\nb", "at": at}}));
+        assert!(email.contains(&format!("\n\nLast reply{age}:\n“a b”\n\n")), "{at}: {email}");
+    }
+}
+
+#[test]
+fn a_reply_is_whole_in_the_email_and_cut_elsewhere() {
+    let reply = "word ".repeat(399) + "end";
+    let message = alert_with(
+        &sample("opportunity"),
+        &details(&json!({"lastReply": {"text": reply, "at": "2024-02-24T08:30:00Z"}})),
+    );
+    let bodies = bodies(&message);
+    assert!(bodies["email"].contains(&format!("“{reply}”")), "{}", bodies["email"]);
+    let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
+    let description = card["content"]["description"].as_str().unwrap();
+    let quotation = description.lines().find_map(|line| line.strip_prefix('“')?.strip_suffix("word...”")).unwrap();
+    assert!((480..500).contains(&quotation.len()), "{quotation}");
+    assert!(bodies["sms"].contains(" \"word word"), "{}", bodies["sms"]);
+    let stored = LastReply::new(&"w".repeat(3000), Timestamp::from_millis(1)).unwrap();
+    assert_eq!(stored.text.len(), 2000);
+}
+
+#[test]
+fn an_sms_has_a_reply_only_if_there_is_room() {
+    let sms = |title: &str, reply: &str| {
+        let [_, _, sms] =
+            shown(json!({"lead": {"title": title}, "lastReply": {"text": reply, "at": "2024-02-24T08:30:00Z"}}));
+        sms.strip_prefix("New opportunity: John Doe, ")
+            .unwrap()
+            .strip_suffix(" https://www.linkedin.com/in/john-doe")
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(sms("CTO", "“Sure… 👍”"), "CTO \"'Sure... '\"");
+    let cut = sms("CTO", "Yes, I would like to talk about this with you tomorrow.");
+    assert_eq!(cut, "CTO \"Yes, I would like to talk about this with you tomorrow.\"");
+    // Exactly 20 characters are left.
+    let title = "A ".repeat(27) + "AB";
+    assert_eq!(sms(&title, "I would love to talk to you").split_once(" \"").unwrap().1, "I would love...\"");
+    assert!(!sms(&(title + "C"), "Yes, call me.").contains('"'));
+    // GSM's alphabet has no letter of it.
+    assert_eq!(sms("CTO", "Да, позвоните"), "CTO");
+    assert_eq!(sms("CTO", "👍👍"), "CTO");
+}
+
+#[test]
+fn a_card_shows_prose_without_code_spans() {
+    for (text, marked_up) in [
+        ("Founder & CEO", "Founder ＆ CEO"),
+        ("Sr. Engineer (Platform), 10:30!", "Sr. Engineer (Platform), 10:30!"),
+        ("1. Sales", "`1. Sales`"),
+        ("- Sales", "`- Sales`"),
+        ("+1 555", "`+1 555`"),
+        ("*CEO*", "`*CEO*`"),
+        ("CEO :fire:", "`CEO :fire:`"),
+        ("Node.js", "`Node[.]js`"),
+    ] {
+        let message = alert_with(&sample("opportunity"), &details(&json!({"lead": {"title": text}})));
+        let card: Value = serde_json::from_str(&bodies(&message)["https"]).unwrap();
+        assert_eq!(card["content"]["description"].as_str().unwrap().lines().next(), Some(marked_up));
     }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod alert;
+mod api_key;
 mod details;
 mod event;
 mod layers;

@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::contracts::{CONTRACTS, document, flaws, schema, today, validator};
-use crate::support::requests::due;
 use opportunity_alerts::message::Message;
+use opportunity_alerts::message::details::{Details, LastReply};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::sendpilot::api::Lead;
 use opportunity_alerts::sendpilot::event::{Event, Kind, StatusChange, TagChange};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
@@ -28,6 +29,11 @@ type Published = (&'static str, Value);
 
 /// Returns everything that is published for an event if every option is on.
 fn published(event: &Event) -> Vec<Published> {
+    published_with(event, &Details::default())
+}
+
+/// Returns everything that is published for an event if these details of its lead are known.
+fn published_with(event: &Event, details: &Details) -> Vec<Published> {
     let rules = Rules {
         alert_statuses: vec!["OPPORTUNITY".into(), "MEETING_BOOKED".into()],
         alert_tags: vec!["hot".into()],
@@ -35,9 +41,10 @@ fn published(event: &Event) -> Vec<Published> {
         stream: true,
         pipeline: Pipeline::default(),
     };
-    let due = due(&rules, event).unwrap();
+    let due = rules.due(event).unwrap();
+    let alert = due.alert.map(|alert| alert.delivery(details));
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-    let messages = [due.alert, due.status].into_iter().flatten().map(|delivery| delivery.message);
+    let messages = [alert, due.status].into_iter().flatten().map(|delivery| delivery.message);
     messages
         .flat_map(|message| match message {
             Message::Alert { body, .. } => vec![(ALERT, json(json(&body)["default"].as_str().unwrap()))],
@@ -74,7 +81,7 @@ fn wrong((name, value): &Published, folder: impl AsRef<Path>) -> String {
     flaws(&schema(folder, name), value)
 }
 
-/// Returns the members, of the event or of its data, that today's schema does not name.
+/// Returns the members, of the event, its data or its details, that today's schema does not name.
 fn unnamed((name, value): &Published) -> String {
     let mut closed = json!({ "$ref": name });
     if *name == ATTRIBUTES {
@@ -82,11 +89,16 @@ fn unnamed((name, value): &Published) -> String {
         closed["propertyNames"] = json!({ "enum": named });
     } else {
         let data = match serde_json::from_value(value["type"].clone()).unwrap() {
-            Type::Opportunity | Type::StatusReached | Type::StatusChanged => {
-                "lead-status-changed.schema.json#/$defs/LeadStatusChanged"
-            }
+            Type::Opportunity | Type::StatusReached => "alert.schema.json#/$defs/LeadStatusChanged",
+            Type::StatusChanged => "lead-status-changed.schema.json#/$defs/LeadStatusChanged",
             Type::Tagged => "alert.schema.json#/$defs/LeadTagged",
         };
+        let closed_details = ["lead", "lastReply"].map(|name| {
+            let detail = format!("alert.schema.json#/$defs/Details/properties/{name}");
+            (name.to_owned(), json!({ "$ref": detail, "unevaluatedProperties": false }))
+        });
+        let details: serde_json::Map<_, _> = closed_details.into_iter().collect();
+        closed["allOf"] = json!([{ "properties": { "data": { "properties": details } } }]);
         closed["properties"] = json!({ "data": { "$ref": data, "unevaluatedProperties": false } });
         closed["unevaluatedProperties"] = false.into();
     }
@@ -177,8 +189,11 @@ fn schema_examples_match_and_show_every_member() {
 fn schemas_require_what_our_types_need() {
     let mut tried = 0;
     for (name, example) in SCHEMAS.into_iter().flat_map(|name| examples(CONTRACTS, name)) {
-        let inner = example["data"].as_object().into_iter().flatten().map(|(member, _)| ("/data", member));
-        for (parent, member) in example.as_object().unwrap().keys().map(|member| ("", member)).chain(inner) {
+        let members = ["", "/data", "/data/lead", "/data/lastReply"].into_iter().flat_map(|parent| {
+            let members = example.pointer(parent).and_then(Value::as_object).into_iter().flatten();
+            members.map(move |(member, _)| (parent, member))
+        });
+        for (parent, member) in members {
             let mut lacking = example.clone();
             lacking.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(member);
             let lacking = (name, lacking);
@@ -224,9 +239,11 @@ fn asyncapi_shows_what_its_schemas_say() {
             }
         }
     }
-    assert_eq!(shown, 3);
-    let alert = &asyncapi["components"]["messages"]["alert"]["examples"][0]["payload"];
-    assert_eq!(*alert, document("events/alerts/opportunity/default.json"));
+    assert_eq!(shown, 4);
+    for example in asyncapi["components"]["messages"]["alert"]["examples"].as_array().unwrap() {
+        let name = example["name"].as_str().unwrap();
+        assert_eq!(example["payload"], document(format!("events/alerts/{name}/default.json")));
+    }
 }
 
 #[test]
@@ -333,10 +350,25 @@ fn event() -> impl Strategy<Value = Event> {
     })
 }
 
+fn details() -> impl Strategy<Value = Details> {
+    let part = || proptest::option::of(prop_oneof![text(), Just(String::new()), Just(" \u{200d}\n".to_owned())]);
+    let parts = [part(), part(), part(), part(), part()];
+    let lead = parts.prop_map(|[first_name, last_name, title, company, email]| Lead {
+        first_name,
+        last_name,
+        title,
+        company,
+        email,
+    });
+    let reply = (text(), any::<u64>()).prop_map(|(text, at)| LastReply { text, at: Timestamp::from_millis(at) });
+    let details = (proptest::option::of(lead), part(), proptest::option::of(reply));
+    details.prop_map(|(lead, campaign_name, last_reply)| Details { lead, campaign_name, last_reply })
+}
+
 proptest! {
     #[test]
-    fn everything_published_matches_its_schema_and_our_types(event in event()) {
-        for published in published(&event) {
+    fn everything_published_matches_its_schema_and_our_types(event in event(), details in details()) {
+        for published in published_with(&event, &details) {
             prop_assert_eq!(wrong(&published, CONTRACTS) + &unnamed(&published), "", "{:#}", published.1);
             prop_assert_eq!(&read_and_written(&published).unwrap(), &published.1);
             for release in releases() {

@@ -7,10 +7,13 @@ use std::time::Duration;
 use crate::support::guide;
 use crate::support::requests::SECRET;
 use crate::support::template::{function, load, resolved, resource};
+use opportunity_alerts::aws::Aws;
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
+use opportunity_alerts::secrets::api_key::{ApiKey, ApiKeyError};
 use opportunity_alerts::secrets::signing::{SecretError, Secrets};
+use opportunity_alerts::sendpilot::api::DEFAULT_URL;
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::{aws, redrive, webhook};
 use yaml_serde::Value;
@@ -26,9 +29,11 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
         Some(match name {
             "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => crate::support::lambda::TOPIC.to_owned(),
             "STATUS_PIPELINE" => "DONE=won".to_owned(),
+            "SENDPILOT_API_URL" => DEFAULT_URL.to_owned(),
+            "REMEMBER_REPLIES" => "yes".to_owned(),
             _ => "30".to_owned(),
         })
-        .filter(|_| name != "WEBHOOK_SECRET")
+        .filter(|_| !["WEBHOOK_SECRET", "SENDPILOT_API_KEY"].contains(&name))
     });
     names.into_inner()
 }
@@ -39,8 +44,12 @@ fn sets_exactly_the_variables_that_the_code_reads() {
     let webhook = looked_up(|variable| drop(Config::read(variable).unwrap().rules(variable).unwrap()));
     let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
     assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable can be read in the console");
+    let aws = Aws::read(|name: &str| (!name.contains("ENDPOINT")).then(|| "us-east-1".to_owned())).unwrap();
+    let mut sources = looked_up(|variable| drop(config::sources(variable, &aws).unwrap()));
+    assert!(sources.remove("SENDPILOT_API_KEY"), "a key in a variable can be read in the console");
     let metrics = looked_up(|variable| drop(config::detailed_metrics(variable)));
-    for (id, read) in [("WebhookFunction", &(&webhook | &secret) | &metrics), ("RedriveFunction", both)] {
+    let webhook = [webhook, secret, sources, metrics].into_iter().flatten().collect();
+    for (id, read) in [("WebhookFunction", webhook), ("RedriveFunction", both)] {
         let function = function(id);
         let variables = function["Environment"]["Variables"].as_mapping().unwrap();
         let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
@@ -181,7 +190,15 @@ fn a_key_is_made_only_if_details_are_on_and_none_is_given() {
     }
     let secret = resource("ApiKeySecret");
     assert_eq!(secret["Condition"].as_str(), Some("MakesApiKey"));
-    assert_eq!(secret["Properties"]["SecretString"].as_str(), Some(r#"{"apiKey":""}"#));
+    let first = secret["Properties"]["SecretString"].as_str().unwrap();
+    assert_eq!(ApiKey::parse(first).unwrap_err(), ApiKeyError::Empty);
+    // Every value that the guide shows can be stored.
+    let guide = guide::text();
+    let shown: BTreeSet<_> = guide.split('`').filter(|code| code.contains("sp_live_…")).collect();
+    assert_eq!(shown, BTreeSet::from(["sp_live_…", r#"{"apiKey":"sp_live_…"}"#]));
+    for form in shown {
+        assert!(ApiKey::parse(&form.replace('…', "0123456789")).is_ok(), "{form}");
+    }
     for retained in ["DeletionPolicy", "UpdateReplacePolicy"] {
         assert_eq!(secret[retained].as_str(), Some("Delete"));
     }

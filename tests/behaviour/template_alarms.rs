@@ -506,6 +506,17 @@ fn only_a_successful_redrive_ends_the_streams_pending_alarm() {
 }
 
 #[test]
+fn one_alert_without_a_usable_api_key_alarms() {
+    let alarm = alarm("ApiKeyAlarm", &[]);
+    let unusable = Minutes::default().with("ApiKeyUnusable", [30], 1.0);
+    assert_eq!(alarm.minutes_in_alarm(&unusable, 0, 90, 0).first(), Some(&30));
+    assert_eq!(alarm.minutes_in_alarm(&Minutes::default(), 0, 90, 0), [0; 0]);
+    let mail = mail("ApiKeyAlarm");
+    let steps = ["neither lost nor late", "leads:read", "workspace:read", "put-secret-value", "doctor"];
+    assert!(steps.iter().all(|step| mail.contains(step)), "{mail}");
+}
+
+#[test]
 fn an_idle_queue_keeps_its_alarm_until_empty() {
     let alarm = alarm("DeadLettersAlarm", &[]);
     let depth = "ApproximateNumberOfMessagesVisible";

@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 
 from faults import hooked, refusing, without_permission
 from local_aws.inbox import Inbox
+from local_aws.sendpilot_api import KEY, SendPilotApi
 from ops import examination, request
 from ops.display import printable
 from ops.doctor import examine
@@ -106,7 +107,7 @@ class Doctor:
         self.printed = printed.getvalue()
         for finding in self.findings:
             assert f"{finding.verdict:<12}{printable(finding.what)}\n" in self.printed
-        for secret in (SAMPLE_SECRET, ANOTHER_SECRET):
+        for secret in (SAMPLE_SECRET, ANOTHER_SECRET, KEY):
             assert secret.removeprefix("whsec_") not in self.printed
         assert all(" " <= character <= "~" for character in self.printed.replace("\n", "")), self.printed
         # Each command can be pasted without changes.
@@ -169,6 +170,24 @@ def described_with(status="CREATE_COMPLETE", **changed):
 
     with hooked("after-call.cloudformation.DescribeStacks", change):
         yield
+
+
+@pytest.fixture
+def api(cleanup):
+    """A stand-in for SendPilot's API, whose key the stack has. The template's parameters are not needed."""
+    api = cleanup.enter_context(SendPilotApi())
+    client = boto3.client("secretsmanager")
+    api.secret = client.create_secret(Name=f"api-key-{uuid4()}", SecretString=json.dumps({"apiKey": KEY}))["ARN"]
+    cleanup.callback(client.delete_secret, SecretId=api.secret, ForceDeleteWithoutRecovery=True)
+
+    def change(parsed, **_):
+        for stack in parsed["Stacks"]:
+            stack["Outputs"] += [{"OutputKey": "ApiKeySecretArn", "OutputValue": api.secret}]
+            others = [one for one in stack["Parameters"] if one["ParameterKey"] != "SendPilotApiUrl"]
+            stack["Parameters"] = [*others, {"ParameterKey": "SendPilotApiUrl", "ParameterValue": api.url}]
+
+    cleanup.enter_context(hooked("after-call.cloudformation.DescribeStacks", change))
+    return api
 
 
 @contextlib.contextmanager
@@ -464,6 +483,60 @@ def test_it_finds_a_function_that_may_not_read_its_secret(doctor, change_variabl
     change_variables(WEBHOOK_SECRET_ID=stranger["ARN"])
     doctor.assert_wrong("signed event", "signed with secret 1: 503 unavailable: .*secret", "aws logs tail .*-webhook")
     assert doctor.of(CANT_TELL) == ["forged event"]
+
+
+def test_an_api_key_works(doctor, api):
+    doctor.examine()
+    assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], [], 0), doctor.printed
+    assert doctor.what("API key") == "SendPilot accepts the key"
+    assert [(one.method, one.path, one.headers["x-api-key"]) for one in api.requests()] == [("GET", "/v1/me", KEY)]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ('{"apiKey":""}', "^holds no API key"),
+        (SAMPLE_SECRET, "^is the webhook's signing secret"),
+        ('{"a":"b","c":"d"}', "^is JSON, but not"),
+        ("sp_live_other", "^SendPilot refuses the key with 401$"),
+    ],
+)
+def test_it_finds_an_api_key_that_cannot_be_used(value, what, doctor, api):
+    client = boto3.client("secretsmanager")
+    client.put_secret_value(SecretId=api.secret, SecretString=value)
+    doctor.assert_wrong("API key", what, f"put-secret-value --secret-id {api.secret} ")
+    (put,) = doctor.commands()
+    assert typed(put, "sp_live_new").endswith(" --secret-string sp_live_new")
+    assert [one.path for one in api.requests()] == (["/v1/me"] if value == "sp_live_other" else [])
+
+
+def test_it_finds_a_deleted_api_key(doctor, api, cleanup):
+    client = boto3.client("secretsmanager")
+    client.delete_secret(SecretId=api.secret, RecoveryWindowInDays=7)
+    cleanup.callback(client.restore_secret, SecretId=api.secret)
+    doctor.assert_wrong("API key", "delet", "restore-secret")
+
+
+def test_it_names_the_scopes_that_an_api_key_lacks(doctor, api):
+    api.scopes = ["senders:read"]
+    doctor.assert_wrong("API key", "lacks leads:read, workspace:read$", "these scopes: leads:read, workspace:read")
+    api.answer("/v1/me", status=403, body={"statusCode": 403, "message": "Forbidden resource"})
+    doctor.assert_wrong("API key", "403", r"these scopes: leads:read, workspace:read\.")
+
+
+def test_it_cannot_tell_whether_a_key_works_if_the_api_answers_otherwise(doctor, api):
+    for answer in ({"status": 404}, {"status": 500}, {"body": "<html>"}, {"close": True}):
+        api.answer("/v1/me", **answer)
+        doctor.examine()
+        assert (doctor.of(WRONG), doctor.of(CANT_TELL), doctor.status) == ([], ["API key"], 2), doctor.printed
+        assert "SendPilotApiUrl" in doctor.printed
+
+
+def test_it_sends_an_api_key_only_by_tls(doctor, api):
+    known, api.url = api.url, "http://api.example.com"
+    doctor.assert_wrong("API key", "SendPilotApiUrl begins with http://", "https://api.sendpilot.ai")
+    api.url = known
+    assert api.requests() == []
 
 
 def test_it_finds_a_topic_without_subscribers(doctor, deployed, cleanup):
@@ -778,8 +851,14 @@ def test_a_fifo_stream_gets_a_fifo_dead_letter_queue(doctor, open_inbox, cleanup
 
 
 # The last test, because a later test would have to deploy the defaults again.
-def test_it_finds_a_stream_without_subscribers(doctor, deployed, open_inbox):
-    deployed.redeploy(StatusStream="standard", AlertStatuses="MEETING_BOOKED,OPPORTUNITY", DebounceMinutes=60)
+def test_it_finds_a_stream_without_subscribers_and_checks_the_key(doctor, deployed, open_inbox, cleanup):
+    details = {"LeadDetails": "yes", "SendPilotApiUrl": cleanup.enter_context(SendPilotApi()).url}
+    statuses = "MEETING_BOOKED,OPPORTUNITY"
+    deployed.redeploy(StatusStream="standard", AlertStatuses=statuses, DebounceMinutes=60, **details)
+    doctor.examine()
+    assert doctor.what("API key").startswith("holds no API key"), doctor.printed
+    key = {"SecretId": outputs(NAME)["ApiKeySecretArn"], "SecretString": json.dumps({"apiKey": KEY})}
+    boto3.client("secretsmanager").put_secret_value(**key)
     doctor.assert_wrong("stream's subscribers", "there are none", r"StatusStream=off\.[^:]*:\n.*--protocol sqs")
     open_inbox(deployed.stream_arn)
     # Two examinations, because the first alert must not debounce the second.
@@ -787,5 +866,6 @@ def test_it_finds_a_stream_without_subscribers(doctor, deployed, open_inbox):
         doctor.examine(alert=True)
         assert (doctor.of(WRONG), doctor.status) == ([], 0), doctor.printed
         assert doctor.what("stream's subscribers") == "1, all confirmed: sqs"
+        assert doctor.what("API key") == "SendPilot accepts the key"
         both = "#alert is PUBLISHED, as message .*; .*#status is PUBLISHED, as message "
         assert re.search(both, doctor.what("alert")), doctor.printed

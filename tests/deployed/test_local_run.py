@@ -195,16 +195,24 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
     status, printed = make("demo")
     assert status == 0, printed
     lines = printed.splitlines()
-    assert len(lines) <= 50, printed
+    assert len(lines) <= 60, printed
     assert "{" not in printed
-    assert "    Subject: New opportunity: John Doe" in lines
-    assert [line for line in lines if re.fullmatch(r"A lead becomes an opportunity .* 200 alerted, \d+ ms", line)]
-    assert [
-        line
-        for line in lines
-        if re.fullmatch(r"The alert, \d+ ms .*, by 4 calls to AWS: claim, slot, publish, complete", line)
+    assert "    Subject: New opportunity: John Doe, VP of Engineering at TechCorp" in lines
+    for shown in (
+        "Last reply, 2 hours earlier:",
+        "“Sounds interesting. Can we talk on Tuesday?”",
+        "Campaign Q1 Outreach",
+    ):
+        assert lines.count(f"    {shown}") == 2, shown  # in the email and on the card
+    assert [line for line in lines if re.fullmatch(r"A lead replies .* 200 remembered, \d+ ms", line)]
+    assert [line for line in lines if re.fullmatch(r"The lead becomes an opportunity .* 200 alerted, \d+ ms", line)]
+    calls = "API key, last reply, claim, slot, publish, complete"
+    [by] = [
+        number for number, line in enumerate(lines) if re.fullmatch(rf"The alert, \d+ ms .*, by 6 .*: {calls}", line)
     ]
-    assert lines.index("ok: four answers as expected, and one alert") == len(lines) - 7
+    asked = "/v1/leads/lead_abc123, /v1/campaigns?page=1&limit=100"
+    assert lines[by + 1] == f"and 2 to SendPilot's API: {asked}"
+    assert lines.index("ok: five answers as expected, and one alert with all details") == len(lines) - 7
     assert lines[-5] == "Next:"
 
 

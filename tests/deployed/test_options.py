@@ -29,6 +29,9 @@ STREAM = {
     "StreamDeliveriesFailedAlarm",
     "StreamPendingTooOldAlarm",
 }
+# The policy and the alarm come with a secret of the stack's, or with one that is given.
+DETAILS = {"ReadApiKey", "ApiKeyAlarm"}
+API_KEY_ARN = f"arn:aws:secretsmanager:{REGION}:000000000000:secret:sendpilot-api-key-AbCdEf"
 # Values of parameters, and the resources that these values add or remove.
 OPTIONS = [
     ({"AlertEmail": "sales@example.com"}, {"AlertEmailSubscription"}),
@@ -36,6 +39,10 @@ OPTIONS = [
     ({"AlertTags": "hot lead, call back"}, set()),
     ({"DebounceMinutes": "60"}, set()),
     ({"AlertsPerSecond": "0"}, set()),
+    ({"RememberReplies": "yes"}, {"ReadReplies"}),
+    ({"LeadDetails": "yes"}, DETAILS | {"ApiKeySecret"}),
+    ({"SendPilotApiKeyArn": API_KEY_ARN}, DETAILS),
+    ({"SendPilotApiUrl": "http://127.0.0.1:8080/api"}, set()),
     ({"StatusStream": "fifo"}, STREAM),
     ({"StatusStream": "standard"}, STREAM),
     ({"StatusPipeline": "OPPORTUNITY=sales qualified, DONE=customer"}, set()),
@@ -76,6 +83,11 @@ REFUSED = [
     ("RetentionDays", "1"),
     ("RetentionDays", "3651"),
     ("RetentionDays", "30.5"),
+    ("RememberReplies", "on"),
+    ("LeadDetails", "on"),
+    ("SendPilotApiKeyArn", "sp_live_key"),
+    ("SendPilotApiUrl", "http://api.sendpilot.ai"),
+    ("SendPilotApiUrl", "http://localhost.example.com"),
     ("StatusStream", "false"),
     ("StatusStream", "on"),
     ("StatusPipeline", "OPPORTUNITY"),
@@ -192,6 +204,30 @@ def test_the_functions_know_the_streams_topic_if_there_is_one(kind, deploy):
     for function in ("WebhookFunction", "RedriveFunction"):
         configuration = boto3.client("lambda").get_function_configuration(FunctionName=made[function])
         assert configuration["Environment"]["Variables"].get("STATUS_TOPIC_ARN") == made.get("StatusTopic"), function
+
+
+@pytest.mark.parametrize(
+    ("options", "replies", "key"),
+    [
+        ({}, "no", None),
+        ({"RememberReplies": "yes"}, "yes", None),
+        ({"LeadDetails": "yes"}, "no", "ApiKeySecret"),
+        ({"SendPilotApiKeyArn": API_KEY_ARN}, "no", API_KEY_ARN),
+        ({"LeadDetails": "yes", "SendPilotApiKeyArn": API_KEY_ARN}, "no", API_KEY_ARN),
+    ],
+    ids=["defaults", "replies", "details", "own-key", "both"],
+)
+def test_the_webhook_function_knows_the_api_key_if_there_is_one(options, replies, key, deploy):
+    made = deploy(**options)
+    configuration = boto3.client("lambda").get_function_configuration(FunctionName=made["WebhookFunction"])
+    variables = configuration["Environment"]["Variables"]
+    assert variables["REMEMBER_REPLIES"] == replies
+    assert variables["SENDPILOT_API_URL"] == "https://api.sendpilot.ai"
+    if key in made:
+        secret = boto3.client("secretsmanager").get_secret_value(SecretId=made[key])
+        assert secret["SecretString"] == '{"apiKey":""}', "no key yet"
+        key = secret["ARN"]
+    assert variables.get("SENDPILOT_API_KEY_ID") == key
 
 
 @pytest.mark.parametrize(

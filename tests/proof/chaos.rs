@@ -6,17 +6,19 @@
 //! Some events have the id of another event, which is about another lead.
 //!
 //! Half of the webhook's processes remember replies and ask SendPilot's API who a lead is. Half of
-//! the leads reply before or while they become an opportunity. The API fails, hangs, and changes its answers.
+//! the leads reply before or while they become an opportunity. The API fails, hangs, and changes
+//! its answers.
 //!
-//! In the end, no claimed or confirmed event is lost, and no confirmed reply. Each second publish of an alert has a reason:
-//! the answer to the first publish was lost, the completion failed until the deadline, or the
-//! process was killed in between.
+//! In the end, no claimed or confirmed event is lost, and no confirmed reply. Each second publish
+//! of an alert has a reason: the answer to the first publish was lost, the completion failed until
+//! the deadline, or the process was killed in between.
 //!
 //! Alerts are paced. No second has more publishes than twice the rate.
 //!
 //! The seed and the event's id determine the faults of an event, except those of its requests for a
-//! slot and of the API. `SEED=<number>` repeats the faults, but not the order of the events. Time is real, so an
-//! invocation has two seconds, and SendPilot waits one two-hundredth of its real times.
+//! slot and of the API. `SEED=<number>` repeats the faults, but not the order of the events. Time
+//! is real, so an invocation has two seconds, and SendPilot waits one two-hundredth of its real
+//! times.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};

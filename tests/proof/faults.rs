@@ -6,7 +6,8 @@
 //! second request comes at any distance that changes the order of the calls. It has the same event,
 //! another configuration, or another fact under the same event id. SendPilot keeps its retry
 //! schedule, or never retries. The redrive runs every minute, alone or two at once, until nothing
-//! is pending.
+//! is pending. In some scenarios, each attempt asks SendPilot's API for the lead. The API gives
+//! another answer each time, and its call fails in every way too.
 //!
 //! In the end, these promises must hold after any faults:
 //!
@@ -19,10 +20,12 @@
 //!   have been retried.
 //! - **Not too fast.** If alerts are paced, each publish has its own slot, and starts within one
 //!   second of the slot's start.
-//! - **The same.** Every publish of a delivery has the message of its first claim.
+//! - **The same.** Every publish of a delivery has the message of its first claim, byte for byte,
+//!   whatever SendPilot's API answers later.
 //! - **In time.** A process that is not killed ends before Lambda would kill it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::future::pending;
 use std::iter::once;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,6 +36,10 @@ use crate::support::doubles::{relay, telemetry};
 use crate::support::requests::{SECRET, around, documented, http, opportunity_of, secrets};
 use Fault::*;
 use Flaw::*;
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::body::SdkBody;
 use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
@@ -51,7 +58,9 @@ use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::redrive::{Redrive, Urgency};
+use opportunity_alerts::secrets::api_key::{ApiKey, Source};
 use opportunity_alerts::secrets::keyring::Keyring;
+use opportunity_alerts::sendpilot::api::{Api, ApiUrl};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::webhook::Webhook;
 use opportunity_alerts::webhook::details::Sources;
@@ -140,6 +149,8 @@ struct Scenario {
     redrives_at_once: usize,
     /// Alerts per second. At one alert per second, two leads never share a slot by chance.
     rate: Option<AlertRate>,
+    /// Whether each attempt asks SendPilot's API for the lead.
+    details: bool,
     flaw: Flaw,
 }
 
@@ -159,8 +170,15 @@ fn scenarios(flaw: Flaw) -> Vec<Scenario> {
             // scenarios.
             if redrives_at_once == 1 || second.is_none_or(|(copy, _)| copy == Copy::Same) {
                 let rate = AlertRate::new(1);
-                let paced = Scenario { second, sendpilot_retries, redrives_at_once, rate, flaw };
+                let paced = Scenario { second, sendpilot_retries, redrives_at_once, rate, details: false, flaw };
                 scenarios.push(paced);
+                // A second request with the same event is the first that can find another answer of
+                // the API.
+                if redrives_at_once == 1
+                    && second.is_none_or(|(copy, after)| copy == Copy::Same && [times[0], times[3]].contains(&after))
+                {
+                    scenarios.push(Scenario { details: true, ..paced });
+                }
                 if second.is_none_or(|(_, after)| after < times[2]) {
                     scenarios.push(Scenario { rate: None, ..paced });
                 }
@@ -190,6 +208,8 @@ struct Facts {
     publish_starts: Vec<Timestamp>,
     /// The message of each publish whose proof was lost.
     lost_proofs: Vec<Message>,
+    /// The number of answers of SendPilot's API.
+    api_answers: u32,
     /// The number of calls that will still take effect.
     late: usize,
     /// The promises that did not hold.
@@ -212,7 +232,7 @@ impl Facts {
     }
 }
 
-/// Returns whether a message is the alert on this lead.
+/// Returns whether a message is the alert on this lead, or another alert with this text.
 fn is_on(message: &Message, lead: &str) -> bool {
     let Message::Alert { body, .. } = message else { panic!("expected an alert") };
     body.contains(lead)
@@ -234,6 +254,14 @@ impl World {
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap()
+    }
+
+    /// Records a call, and returns its planned fault.
+    fn begin(&self, name: &'static str) -> Option<Fault> {
+        let mut facts = self.facts();
+        let number = facts.calls.len();
+        facts.calls.push(name);
+        self.plan.iter().find(|(at, _)| *at == number).map(|(_, fault)| *fault)
     }
 
     fn breaks(&self, what: String) {
@@ -276,10 +304,8 @@ impl Process {
         effect: impl FnOnce(&mut Facts) -> T + Send + 'static,
     ) -> Option<T> {
         let fault = {
+            let fault = self.world.begin(name);
             let mut facts = self.world.facts();
-            let number = facts.calls.len();
-            facts.calls.push(name);
-            let fault = self.world.plan.iter().find(|(at, _)| *at == number).map(|(_, fault)| *fault);
             let lost = match name {
                 "publish" => [FailsAfter, HangsAfter, ArrivesLate, ArrivesVeryLate, DiesAfter].as_slice(),
                 // A failing completion is retried, so it does not excuse a second publish. A
@@ -452,6 +478,52 @@ impl Ledger for Process {
     }
 }
 
+/// SendPilot's API, for one process. Every answer has another title. The faults of a call have
+/// other meanings here, because a read has no effect.
+struct LeadApi(Process);
+
+impl fmt::Debug for LeadApi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LeadApi")
+    }
+}
+
+impl HttpConnector for LeadApi {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (process, is_lead) = (self.0.clone(), request.uri().contains("/leads/"));
+        HttpConnectorFuture::new(async move {
+            if !is_lead {
+                return Ok(answer(200, r#"{"campaigns":[]}"#));
+            }
+            let fault = process.world.begin("lead");
+            sleep(ONE_WAY * 2).await;
+            let number = {
+                let mut facts = process.world.facts();
+                facts.api_answers += 1;
+                facts.api_answers
+            };
+            let lead = format!(r#"{{"firstName":"Jane","title":"VP number {number}"}}"#);
+            match fault {
+                None => Ok(answer(200, &lead)),
+                Some(FailsBefore) => Err(ConnectorError::io("broken".into())),
+                Some(FailsAfter) => Ok(answer(500, "<html>")),
+                Some(HangsBefore) => pending().await,
+                Some(HangsAfter) => Ok(answer(200, &lead[..lead.len() / 2])),
+                Some(ArrivesLate) => Ok(answer(429, "{}")),
+                Some(ArrivesVeryLate) => Ok(answer(401, "{}")),
+                Some(DiesBefore | DiesAfter) => {
+                    process.death.notify_one();
+                    pending().await
+                }
+            }
+        })
+    }
+}
+
+fn answer(status: u16, body: &str) -> HttpResponse {
+    HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body))
+}
+
 impl Topic for Process {
     async fn publish(&self, message: &Message) -> Result<String, TopicError> {
         let published = message.clone();
@@ -485,7 +557,12 @@ async fn sendpilot(world: &Arc<World>, copy: Copy, after: Duration) {
         let (keyring, telemetry) = (Keyring::from_secrets(secrets()), telemetry());
         let rules = Rules { pipeline: Pipeline::parse(pipeline).unwrap(), ..Rules::default() };
         let relay = Relay { pacer: world.scenario.rate.map(Pacer::new), ..relay(ledger, topic) };
-        let webhook = Webhook { keyring, rules, sources: Sources::default(), relay, telemetry };
+        let api = world.scenario.details.then(|| {
+            let url = ApiUrl::parse("http://127.0.0.1").unwrap();
+            let key = ApiKey::parse("sp_live_sample").unwrap();
+            Api::over(SharedHttpConnector::new(LeadApi(process.clone())), url, Source::given(key))
+        });
+        let webhook = Webhook { keyring, rules, sources: Sources { api, replies: false }, relay, telemetry };
         let invocation = invocation(world, WEBHOOK_TIMEOUT);
         let answer = process.lives(WEBHOOK_TIMEOUT, webhook.respond(&world.requests[which], &invocation)).await;
         match answer.map(|answer| answer.status().as_u16()) {
@@ -569,6 +646,14 @@ fn play(scenario: Scenario, plan: &[(usize, Fault)], requests: &Arc<[Request; 2]
             (
                 facts.published.iter().any(|message| !facts.claimed.contains(message)),
                 "an alert was published with another message than that of the first claim",
+            ),
+            (
+                scenario.details && plan.is_empty() && !facts.published.iter().all(|alert| is_on(alert, "VP number")),
+                "an alert has no details, although nothing failed",
+            ),
+            (
+                scenario.details && facts.published.iter().any(|message| message != &facts.published[0]),
+                "two publishes of one delivery differ",
             ),
         ];
         let broken: Vec<_> =

@@ -29,6 +29,7 @@ use opportunity_alerts::telemetry::{Metric, Telemetry};
 use opportunity_alerts::timestamp::Timestamp;
 use sendpilot_events::STATUSES;
 use serde_json::{Value, json};
+use testkit::lambda::SECRET_ARN;
 use testkit::sendpilot::OTHER;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -273,6 +274,28 @@ async fn without_a_secret() -> (Value, Metrics) {
     let log = function.log().await;
     let [line] = &lines(&log, "webhook")[..] else { panic!("{log}") };
     line.clone()
+}
+
+/// Returns the line of an alert whose lead cannot be asked for, because no API key is stored.
+async fn without_an_api_key() -> (Value, Metrics) {
+    let world = World::new().await;
+    world.aws.put_secret(r#"{"apiKey":""}"#);
+    let given = vec![("SENDPILOT_API_KEY_ID", SECRET_ARN.into()), ("REMEMBER_REPLIES", "yes".into())];
+    let mut function = Lambda::start_with(&world.aws, given, TIMEOUT).await;
+    assert_eq!(function.answer(&signed_now(&opportunity("evt_1"))).await.0, 200);
+    let [line] = &lines(&function.log().await, "webhook")[..] else { panic!() };
+    line.clone()
+}
+
+/// The line says why, and the alert is published nevertheless.
+#[tokio::test]
+async fn logs_why_an_alert_lacks_details() {
+    let (line, metrics) = without_an_api_key().await;
+    assert_eq!((&line["outcome"], &line["details"]), (&json!("alerted"), &json!("")));
+    assert!(line["DetailsTime"].is_u64(), "{line}");
+    let why = line["detailsFailure"].as_str().unwrap();
+    assert!(why.contains("the API key is not usable") && why.contains("holds no API key"), "{why}");
+    assert_eq!(metrics["ApiKeyUnusable Count"], 1.0);
 }
 
 /// Returns the line of an alert that finds no free slot.
@@ -754,7 +777,7 @@ async fn lines_of_every_kind(detailed: bool) -> Vec<(Value, Metrics)> {
     let mut lines: Vec<_> =
         every_outcome(detailed).await.into_iter().map(|(_, line, metrics)| (line, metrics)).collect();
     lines.extend(with_a_stream_and_debounce().await);
-    lines.extend([without_a_secret().await, without_a_slot().await]);
+    lines.extend([without_a_secret().await, without_an_api_key().await, without_a_slot().await]);
     let world = World::new().await;
     let (_, crash) = Lambda::start_with(&world.aws, vec![("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "?".into())], TIMEOUT)
         .await

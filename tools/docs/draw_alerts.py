@@ -1,5 +1,7 @@
 """Draws an alert as people see it: email.svg, chat.svg and sms.svg, from the golden files of the tests.
 
+email-details.svg, chat-details.svg and sms-details.svg show the alert with details of the lead.
+
 The words are those of the files. The frame resembles that of a mail client, of Slack or of a phone. `make pictures`
 draws them, and a test fails while they are stale.
 """
@@ -13,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERT = ROOT / "events/alerts/opportunity"
+DETAILED = ROOT / "events/alerts/opportunity-details"
 WIDTH = 720
 MARGIN = 28
 SANS = "-apple-system, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
@@ -39,17 +42,22 @@ def main():
 
 def pictures():
     """Returns the pictures by file name."""
-    event = json.loads(_read("default.json"))
-    at = datetime.fromisoformat(event["time"].replace("Z", "+00:00"))
+    return _pictures(ALERT, "") | _pictures(DETAILED, "-details")
+
+
+def _pictures(alert, suffix):
+    """Returns the pictures of the alert in this folder, whose file names end with the suffix."""
+
+    def read(name):
+        return (alert / name).read_text(encoding="utf-8")
+
+    at = datetime.fromisoformat(json.loads(read("default.json"))["time"].replace("Z", "+00:00"))
+    clock = f"{at.hour % 12 or 12}:{at:%M %p}"
     return {
-        "email.svg": email(_sender(), _read("subject.txt"), _read("email.txt"), f"{at.day} {at:%B %Y, %H:%M}"),
-        "chat.svg": chat(json.loads(_read("https.json"))["content"], f"{at.hour % 12 or 12}:{at:%M %p}"),
-        "sms.svg": sms(_read("sms.txt"), f"{at.hour % 12 or 12}:{at:%M %p}"),
+        f"email{suffix}.svg": email(_sender(), read("subject.txt"), read("email.txt"), f"{at.day} {at:%B %Y, %H:%M}"),
+        f"chat{suffix}.svg": chat(json.loads(read("https.json"))["content"], clock),
+        f"sms{suffix}.svg": sms(read("sms.txt"), clock),
     }
-
-
-def _read(name):
-    return (ALERT / name).read_text(encoding="utf-8")
 
 
 def _sender():
@@ -107,7 +115,7 @@ def spans(line, fill=INK):
     parts = []
     # A label and its value stay on one line.
     line = re.sub(r"(?<!\S)(\*[^*`]+\*) ", "\\1\N{NO-BREAK SPACE}", line)
-    for label, code, link, text in re.findall(r"(?<!\S)\*([^*`]+)\*(?!\S)|`([^`]*)`|(https://\S+)|(.)", line):
+    for label, code, link, text in re.findall(r"(?<!\S)\*([^*`]+)\*(?![^\s,:])|`([^`]*)`|(https://\S+)|(.)", line):
         if label:
             parts.append(bold(label))
         elif code:

@@ -65,6 +65,10 @@ WRITES, ROW = 9, 3
 STREAM_WRITES, STREAM_ROW = 6, 2  # the same of a message to the lead status stream: 2 for its row
 STREAMED = 1  # kB: the message and its attributes
 LOCK_WRITES = 1  # the row of a debounce lock, of less than 1 kB
+# Of an alert with details, and of a reply that is remembered for 90 days.
+API = 300  # milliseconds of waiting for SendPilot's API
+API_OUT = 1  # kB to SendPilot's API
+REPLY, REPLY_MONTHS = 1, 3  # kB of the reply's row, and months
 COLD = 0.02  # the share of events that start a process
 MINUTES = 43_200
 VIEWS, VIEWED = 30, 7 / 30  # views of the dashboard in a month; each shows a week
@@ -112,6 +116,9 @@ LOGS = gb(LOGGED) * (LOG_GB + LOGS_KEPT * KEPT_LOG_GB)
 DATA_OUT = gb(ANSWERED) * DATA_OUT_GB
 DELIVERY = WRITES * WRITE_UNIT + gb(ROW) * (TABLE_GB + BACKUP_GB)
 STREAM_DELIVERY = STREAM_WRITES * WRITE_UNIT + gb(STREAM_ROW) * (TABLE_GB + BACKUP_GB)
+
+
+REMEMBERED = WRITE_UNIT + REPLY_MONTHS * gb(REPLY) * (TABLE_GB + BACKUP_GB)
 
 
 def default_memory():
@@ -252,6 +259,12 @@ def options():
     stream, metrics = cents(STREAM_ALARM_METRICS * ALARM), cents(DETAILED_METRICS * METRIC)
     yield "option", "US dollars a month"
     yield "`SilenceHours`", f"for a metric and an alarm: {cents(SILENCE)}"
+    yield "`RememberReplies`", "for [each reply and each alert](#the-details-of-a-lead)"
+    yield (
+        "`LeadDetails`",
+        f"for a secret and an alarm: {cents(SECRET + ALARM)}; and [each alert](#the-details-of-a-lead). With "
+        f"`SendPilotApiKeyArn`, the alarm alone: {cents(ALARM)}",
+    )
     yield (
         "`StatusStream`",
         f"for alarms on {STREAM_ALARM_METRICS} metrics: {stream}; and [each change](#the-lead-status-stream)",
@@ -329,6 +342,23 @@ def stream():
     )
 
 
+def of_the_details():
+    """Yields the table of what the details add to the price of a million alerts, and of a million replies."""
+    function = Function(default_memory())
+    waiting = API / 1000 * function.second
+    # A reply is an ignored event with one more call.
+    writing = function.price(ceil(function.ignored + CALL)) - function.price(ceil(function.ignored))
+    yield "a million", "US dollars", "option"
+    yield f"alerts: {API} ms more of Lambda", cents(waiting * MILLION), "`LeadDetails`"
+    yield f"alerts: {API_OUT} kB out to SendPilot's API", cents(gb(API_OUT) * DATA_OUT_GB * MILLION), "`LeadDetails`"
+    yield "alerts: a read unit of DynamoDB", cents(READ_UNIT * MILLION), "`RememberReplies`"
+    yield (
+        f"replies: a write unit, {REPLY} kB for {REPLY_MONTHS} months and its backup, and Lambda",
+        cents((REMEMBERED + writing) * MILLION),
+        "`RememberReplies`",
+    )
+
+
 def flood():
     """Returns the sentence on the price of a flood."""
     function = Function(default_memory())
@@ -354,6 +384,7 @@ TABLES = {
         "a flood": flood,
         "options": lambda: markdown(options()),
         "log or metrics": lambda: markdown(log_or_metrics()),
+        "the details": lambda: markdown(of_the_details()),
         "the stream": stream,
     },
     SCALING: {"memory": lambda: markdown(by_memory()), "an alert": lambda: markdown(of_an_alert())},

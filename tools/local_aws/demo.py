@@ -1,4 +1,4 @@
-"""`make demo`: sends four requests to a local AWS, and checks the answers and the alert.
+"""`make demo`: sends five requests to a local AWS, and checks the answers and the alert.
 
 `make run` does the same, and keeps running.
 """
@@ -6,15 +6,16 @@
 import argparse
 import os
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from local_aws import command, parameters
-from local_aws.calls import calls_of
+from local_aws import command, details, parameters
+from local_aws.calls import calls_of_first
 from local_aws.faces import faces
 from local_aws.inbox import Inbox
 from local_aws.progress import Failed
 from local_aws.run import Run
+from local_aws.sendpilot_api import SendPilotApi
 from local_aws.service import Service, service
 from local_aws.stay import stay
 from ops import request
@@ -25,11 +26,13 @@ from ops.signature import SAMPLE_SECRET
 
 # A description, the sample to send, and the expected answer.
 SCENES = (
-    ("A lead becomes an opportunity", "opportunity", "200 alerted"),
+    ("A lead replies", "reply", "200 remembered"),
+    ("The lead becomes an opportunity", "opportunity", "200 alerted"),
     ("SendPilot sends the same event again", "opportunity", "200 duplicate"),
-    ("A lead replies, which needs no alert", "reply-received", "200 ignored"),
+    ("A lead gets a message: no alert", "message-sent", "200 ignored"),
     ("Someone forges an opportunity", "forged", "401 unauthorized"),
 )
+REPLIED = timedelta(hours=2, minutes=5)  # before the lead becomes an opportunity
 NEXT = """
 Next:
   make run              the same, and keeps running for your events: make send EVENT=opportunity LEAD=lead_42
@@ -55,7 +58,12 @@ def run(given: argparse.Namespace, secret: str) -> bool:
     """Runs the demo, and with `--stay` keeps running. Returns whether the checks passed."""
     changed = parameters.given(given.parameters, given.template or ROOT / "template.yaml")
     signer = first(secret)
-    with Run(given.port) as local, service(local, given.template, secret, **changed) as deployed:
+    with (
+        details.sample_api() as api,
+        Run(given.port) as local,
+        service(local, given.template, secret, **{**details.parameters(api), **changed}) as deployed,
+    ):
+        details.store_key(deployed, api)
         alerts = Inbox(deployed.topic_arn)
         stream = Inbox(deployed.stream_arn) if deployed.stream_arn else None
         if changed:
@@ -63,7 +71,7 @@ def run(given: argparse.Namespace, secret: str) -> bool:
             print(f"\nWith {', '.join(f'{name}={value}' for name, value in changed.items())}. No samples were sent.")
             passed = True
         else:
-            passed = demonstrate(deployed, alerts, signer, given.verbose)
+            passed = demonstrate(deployed, api, alerts, signer, given.verbose)
         if given.stay:
             stay(deployed, local, alerts, stream, given.verbose)
         else:
@@ -82,16 +90,18 @@ def first(value: str) -> str:
         raise Failed(f"The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used: {said(fault)}.") from None
 
 
-def demonstrate(deployed: Service, alerts: Inbox, secret: str, everything: bool) -> bool:
+def demonstrate(deployed: Service, api: SendPilotApi, alerts: Inbox, secret: str, everything: bool) -> bool:
     """Sends the requests, prints the answers and the alert, and returns whether all are right."""
     samples = {name: request.sample(name).renewed() for _, name, _ in SCENES}
+    samples["reply"] = samples["reply"].at(datetime.now(timezone.utc) - REPLIED)
     print()
-    faults, sent = [], {}
+    faults, sent, asked = [], {}, {}
     for title, name, expected in SCENES:
         event, before = samples[name], time.time()
         answer = event.post(deployed.webhook_url, secret)
         took = time.time() - before
         sent.setdefault(name, before)
+        asked.setdefault(name, [one.path for one in api.requests() if one.time >= before])
         got = f"{answer.status} {answer.outcome()}"
         print(f"{title:<38}{name:<16}{event.event_id()}  {got}, {took * 1000:.0f} ms", flush=True)
         if everything:
@@ -105,19 +115,21 @@ def demonstrate(deployed: Service, alerts: Inbox, secret: str, everything: bool)
     arrived = alerts.collect(expected=1)
     for alert in arrived:
         took = timedelta(seconds=alert.arrived - sent["opportunity"]) / timedelta(milliseconds=1)
-        calls = calls_of(event_id)
-        print(
-            f"\nThe alert, {took:.0f} ms after the event was sent, by {len(calls)} calls to AWS: {', '.join(calls)}\n"
-        )
+        calls, paths = calls_of_first(event_id), asked["opportunity"]
+        print(f"\nThe alert, {took:.0f} ms after the event was sent, by {len(calls)} calls to AWS: {', '.join(calls)}")
+        print(f"and {len(paths)} to SendPilot's API: {', '.join(paths)}\n")
         row = deployed.deliveries.with_alert(alert.text)
         print(faces(row, everything) if row else printable(alert.text))
     ids = [alert.event.get("id") for alert in arrived]
     if ids != [event_id]:
         faults.append(f"Alerts: {ids} instead of {[event_id]}")
+    for alert in arrived:
+        missing = {"lead", "campaignName", "lastReply"} - alert.event.get("data", {}).keys()
+        faults.extend(f"The alert has no {name}" for name in sorted(missing))
     for fault in faults:
         print(f"FAILED  {fault}")
     if not faults:
-        print("ok: four answers as expected, and one alert")
+        print("ok: five answers as expected, and one alert with all details")
     return not faults
 
 

@@ -12,6 +12,7 @@ from local_aws.progress import Failed
 FIXED = {
     "Architecture": "a local run uses this machine's architecture",
     "WebhookSecretArn": "the local AWS has only the stack's own secret; SECRET=<whsec_...> sets its value",
+    "SendPilotApiKeyArn": "the local AWS has only the stack's own secret; LeadDetails=yes creates the secret",
     "EncryptionKeyArn": "the local AWS has no encryption keys",
 }
 

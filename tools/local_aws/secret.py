@@ -1,10 +1,10 @@
-"""Reads and changes the deployed signing secret."""
+"""Reads and changes a deployed secret."""
 
 import boto3
 
 
 class Secret:
-    """One secret in Secrets Manager. The functions use its current and its previous version."""
+    """One secret in Secrets Manager: the signing secret or the API key."""
 
     def __init__(self, arn: str):
         self._client = boto3.client("secretsmanager")

@@ -27,13 +27,15 @@ class Service:
     deliveries: Deliveries
     redrive: Redrive
     secret: Secret
+    api_key: Secret | None  # None if alerts have no details from SendPilot's API
 
     def redeploy(self, **parameters) -> None:
         """Deploys the service again, unless it already has these parameters."""
         if parameters == self.parameters:
             return
         with step(f"Deploying again, with {parameters or 'the defaults'}"):
-            self.stream_arn = stack.redeploy(self.emulator, **parameters).stream_arn
+            deployed = stack.redeploy(self.emulator, **parameters)
+        self.stream_arn, self.api_key = deployed.stream_arn, _api_key(deployed)
         self.parameters = parameters
 
 
@@ -60,4 +62,9 @@ def deploy(emulator: Emulator, template: Path, secret_value: str = SAMPLE_SECRET
     secret = Secret(deployed.secret_arn)
     secret.put(secret_value)
     topics = deployed.topic_arn, deployed.stream_arn
-    return Service(emulator, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret)
+    api_key = _api_key(deployed)
+    return Service(emulator, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret, api_key)
+
+
+def _api_key(deployed):
+    return Secret(deployed.api_key_arn) if deployed.api_key_arn else None

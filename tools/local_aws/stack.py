@@ -18,6 +18,9 @@ from ops.stack import NAME, outputs
 
 # The template's defaults. Without them, an update would keep the values of the last deployment.
 DEFAULTS = {
+    "RememberReplies": "no",
+    "LeadDetails": "no",
+    "SendPilotApiUrl": "https://api.sendpilot.ai",
     "StatusStream": "off",
     "StatusPipeline": "",
     "AlertStatuses": "OPPORTUNITY",
@@ -56,6 +59,7 @@ class Stack:
     table_name: str
     redrive_name: str
     secret_arn: str
+    api_key_arn: str | None  # None if alerts have no details from SendPilot's API
 
 
 def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
@@ -117,6 +121,7 @@ def _completed(emulator: Emulator) -> Stack:
         table_name=deployed["DeliveriesTableName"],
         redrive_name=deployed["RedriveFunctionName"],
         secret_arn=deployed["WebhookSecretArn"],
+        api_key_arn=deployed.get("ApiKeySecretArn"),
     )
 
 

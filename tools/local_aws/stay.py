@@ -21,6 +21,7 @@ The webhook accepts events that are signed with {secret}.
 In another terminal:
   make send EVENT=opportunity LEAD=lead_42{run}   sends another opportunity; events/README.md lists the samples
   make send EVENT=opportunity N=20{run}           sends twenty at once
+  make send EVENT=reply LEAD=lead_42{run}         sends a reply, which the lead's next alert shows
   make logs{run}                                  prints the functions' log lines as they arrive
   make doctor{run}                                checks that all is well; wait two minutes first
 

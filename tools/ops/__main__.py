@@ -191,6 +191,20 @@ def parser():
     resend.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     resend.add_argument("stack", nargs="?", metavar="STACK", help=STACK)
 
+    forget = add(
+        "forget",
+        "Deletes what the table of a stack stores about a lead, and lists each row",
+        "0 if the table stores nothing about the lead any more; 1 if a row still names the lead, such as a pending "
+        "delivery; 2 if the command could not run to its end, and must be repeated. With --dry-run, the status is 0 or "
+        "1 as it would be.",
+    )
+    forget.add_argument("--lead", metavar="ID", help="the lead's id in SendPilot, such as lead_abc123")
+    forget.add_argument(
+        "--workspace", metavar="ID", help="delete only the data from this workspace (default: from all workspaces)"
+    )
+    forget.add_argument("--dry-run", action="store_true", help="only list the rows, and change nothing")
+    forget.add_argument("stack", nargs="?", metavar="STACK", help=STACK)
+
     send = add(
         "send",
         "Signs an event as SendPilot would, and posts it",

@@ -9,13 +9,13 @@ from typing import Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops import request
+from ops import request, sendpilot_api
 from ops.deliveries import Deliveries
 from ops.errors import what_to_do
 from ops.pending import age, is_for_stream
 from ops.refusal import DEPLOY_OR_LOG_IN, GONE, advice, missing_permission
 from ops.running import MAY_HAVE_ENDED
-from ops.secret_value import NoSecret, secrets_in
+from ops.secret_value import NoSecret, api_key_in, secrets_in
 from ops.signature import SAMPLE_SECRET
 from ops.stack import log_group, outputs_of, parameters_of
 from ops.subscribers import attributes, client, described, pages, subscriptions
@@ -105,6 +105,8 @@ class Examination:
         yield self._finding("signed event", self._check_signed_event)
         if self._alert:
             yield self._finding("alert", self._check_alert)
+        if "ApiKeySecretArn" in self._outputs:
+            yield self._finding("API key", self._check_api_key)
         yield self._finding("subscribers", lambda: self._check_subscribers("AlertsTopicArn", "AlertEmail"))
         if "StatusTopicArn" in self._outputs:
             yield self._finding("stream's subscribers", self._check_stream_subscribers)
@@ -259,18 +261,9 @@ class Examination:
             '--secret-string "$WEBHOOK_SECRET"',
             secret,
         )
-        try:
-            value = client("secretsmanager").get_secret_value(SecretId=secret)
-        except ClientError as error:
-            code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
-            if code == "ResourceNotFoundException":
-                return Finding(
-                    WRONG, message, f"{put}\nIf this command fails because the secret was deleted:\n{self._put_back()}"
-                )
-            if code == "InvalidRequestException":
-                restore = _command("aws secretsmanager restore-secret --secret-id {}", secret)
-                return Finding(WRONG, message, f"If the secret is scheduled for deletion, restore it:{restore}")
-            raise
+        value = self._stored(secret, put)
+        if isinstance(value, Finding):
+            return value
         try:
             secrets = secrets_in(value.get("SecretString"))
         except NoSecret as error:
@@ -291,6 +284,66 @@ class Examination:
             remedy = "The function uses the value as it is. If SendPilot shows the same value, all is well."
             return Finding(CANT_TELL, "does not begin with whsec_, unlike SendPilot's secrets", remedy)
         return Finding(OK, f"{len(secrets)} stored, in the right format")
+
+    def _stored(self, secret, put):
+        """Returns Secrets Manager's answer about a secret, or a finding. `put` says how to store it."""
+        try:
+            return client("secretsmanager").get_secret_value(SecretId=secret)
+        except ClientError as error:
+            code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
+            if code == "ResourceNotFoundException":
+                return Finding(
+                    WRONG, message, f"{put}\nIf this command fails because the secret was deleted:\n{self._put_back()}"
+                )
+            if code == "InvalidRequestException":
+                restore = _command("aws secretsmanager restore-secret --secret-id {}", secret)
+                return Finding(WRONG, message, f"If the secret is scheduled for deletion, restore it:{restore}")
+            raise
+
+    def _check_api_key(self):
+        secret = self._output("ApiKeySecretArn")
+        url = self._parameter("SendPilotApiUrl", sendpilot_api.DEFAULT_URL)
+        put = "Make an API key in SendPilot, under Integrations, API Keys. Store the key:" + _command(
+            'read -rs API_KEY && aws secretsmanager put-secret-value --secret-id {} --secret-string "$API_KEY"', secret
+        )
+        if fault := sendpilot_api.fault_of_url(url):
+            remedy = f"Deploy with the address of SendPilot's API, such as {sendpilot_api.DEFAULT_URL}."
+            return Finding(WRONG, f"the parameter SendPilotApiUrl {fault}", remedy)
+        value = self._stored(secret, put)
+        if isinstance(value, Finding):
+            return value
+        try:
+            key = api_key_in(value.get("SecretString"))
+        except ValueError as error:
+            return Finding(WRONG, f"{error}. Alerts are published without the lead's name", put)
+        try:
+            verdict = sendpilot_api.verdict(url, key)
+        except request.NoAnswer as error:
+            return self._finding_on_unclear_answer(f"{url} does not answer: {error}")
+        if verdict.kind == sendpilot_api.UNCLEAR:
+            return self._finding_on_unclear_answer(verdict.what)
+        if verdict.kind == sendpilot_api.REFUSED:
+            odd = (
+                "" if key.startswith("sp_live_") else "The key does not begin with sp_live_, unlike SendPilot's keys.\n"
+            )
+            return Finding(WRONG, verdict.what, f"{odd}{put}\nThe function uses the new key within minutes.")
+        if verdict.kind == sendpilot_api.LACKS_SCOPES:
+            store = put.partition("Store the key:")[2]
+            remedy = (
+                f"In SendPilot, under Integrations, API Keys, give the key these scopes: {', '.join(verdict.scopes)}.\n"
+                f"If the scopes of a key cannot be changed, make a new key with them, and store it:{store}"
+            )
+            return Finding(WRONG, verdict.what, remedy)
+        return Finding(OK, verdict.what)
+
+    def _finding_on_unclear_answer(self, what):
+        """Returns the finding about an answer that says nothing about the key."""
+        remedy = (
+            "SendPilot's API does not answer as documented, so the doctor cannot say whether the key works.\n"
+            "Alerts are published on time, perhaps without the lead's name. Check the parameter SendPilotApiUrl, and\n"
+            "run the doctor again later."
+        )
+        return Finding(CANT_TELL, what, remedy)
 
     def _check_forged_event(self):
         answer = self._answer_to_forged()

@@ -10,11 +10,11 @@ from datetime import datetime, timezone
 from itertools import chain
 from typing import Optional
 
+from ops.deliveries import key_part
 from ops.display import short
 from ops.errors import Refused
 from ops.moments import moment
 from ops.request import json_object, timestamp
-from ops.resend import key_part
 from ops.running import use_local_run
 from ops.stack import described, log_group, output_of
 from ops.subscribers import client
@@ -22,8 +22,8 @@ from ops.subscribers import client
 FUNCTIONS = ("webhook", "redrive")
 # The outcomes of `src/webhook/response.rs` and `src/redrive.rs`.
 OUTCOMES = (
-    *("alerted", "streamed", "pending", "debounced", "duplicate", "ignored", "in_progress", "unavailable"),
-    *("malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
+    *("alerted", "streamed", "remembered", "pending", "debounced", "duplicate", "ignored", "in_progress"),
+    *("unavailable", "malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
 )
 POLL_INTERVAL = 2  # seconds between two reads of the log
 MAX_DELAY = 60_000  # milliseconds that a line may arrive after a line with a later time

@@ -279,19 +279,27 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def exchange(method: str, url: str, body: Optional[bytes] = None, headers: Optional[dict] = None) -> Answer:
-    """Sends an HTTP request, and returns the answer, even if its status is an error.
+def exchange(
+    method: str,
+    url: str,
+    body: Optional[bytes] = None,
+    headers: Optional[dict] = None,
+    timeout: float = TIMEOUT,
+    largest: int = LARGEST_ANSWER,
+) -> Answer:
+    """Sends an HTTP request, and returns the answer, even if its status is an error or a redirect.
 
-    Raises NoAnswer if the server does not answer.
+    `timeout` is in seconds, for each wait. Of the body, at most `largest` bytes are read. Raises
+    NoAnswer if the server does not answer.
     """
     try:
         request = urllib.request.Request(url, body, headers or {}, method=method)
         try:
-            response = urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT)
+            response = urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout)
         except urllib.error.HTTPError as error:
             response = error
         with response:
-            content = response.read(LARGEST_ANSWER).decode(errors="replace")
+            content = response.read(largest).decode(errors="replace")
             return Answer(response.status, dict(response.headers), content)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)

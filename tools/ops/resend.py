@@ -4,7 +4,6 @@ All current subscribers get the alerts, including subscribers that got them befo
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -17,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
-from ops.deliveries import Deliveries, bodies
+from ops.deliveries import Deliveries, bodies, is_forgotten, key_part
 from ops.display import printable
 from ops.errors import Refused
 from ops.moments import moment
@@ -41,6 +40,7 @@ LEFT_OUT = {
     "DEBOUNCED": "debounced, because another alert was published for the same lead and status",
     "DISCARDED": "discarded, because the stream was turned off",
 }
+FORGOTTEN = "without a message, because the command `forget` removed it"
 UNKNOWN = "It is not known whether SNS published the message."
 ALERT = {"Subject": str, "Message": str, "MessageStructure": str}
 STATUS = {"Message": str, "MessageAttributes": dict, "MessageGroupId": str, "MessageDeduplicationId": str}
@@ -51,7 +51,7 @@ class Found:
     """The result of a scan of the table."""
 
     sendable: list  # rows, the oldest first
-    left_out: dict  # numbers of rows, by state
+    left_out: dict  # numbers of rows, by reason
     unreadable: dict  # reasons, by delivery id
 
 
@@ -121,8 +121,8 @@ class Resend:
             if row["deliveryId"].split("#")[-1] != self._kind:
                 continue
             state = str(row.get("state"))
-            if state in LEFT_OUT:
-                found.left_out[state] = found.left_out.get(state, 0) + 1
+            if reason := LEFT_OUT.get(state) or (FORGOTTEN if is_forgotten(row) else None):
+                found.left_out[reason] = found.left_out.get(reason, 0) + 1
             elif fault := fault_of(row, self._kind):
                 found.unreadable[row["deliveryId"]] = fault
             else:
@@ -137,8 +137,8 @@ class Resend:
             lines = [tuple(map(printable, line)) for line in lines]
             widths = [max(len(line[column]) for line in lines) for column in range(2)]
             print("\n".join("  ".join([*map(str.ljust, line, widths), line[2]]).rstrip() for line in lines) + "\n")
-        for state, number in sorted(found.left_out.items()):
-            print(f"Left out: {number} {LEFT_OUT[state]}.")
+        for reason, number in sorted(found.left_out.items()):
+            print(f"Left out: {number} {reason}.")
         for delivery, fault in sorted(found.unreadable.items()):
             print(f"Cannot be sent: {printable(delivery)}: {fault}.")
 
@@ -263,16 +263,6 @@ def is_of(row: dict, event: str) -> bool:
         return json.loads(body if parts[-1] == "status" else bodies(row)["default"])["id"] in ids + in_keys
     except (LookupError, TypeError, ValueError):
         return False
-
-
-def key_part(part: str) -> str:
-    """Returns a part of a key as `src/message/key.rs` stores it."""
-    encoded = part.encode(errors="surrogateescape")
-    if len(encoded) > 256:
-        return f"%sha256:{hashlib.sha256(encoded).hexdigest()}"
-    return "".join(
-        chr(byte) if b" " <= bytes([byte]) <= b"~" and byte not in b"#%" else f"%{byte:02X}" for byte in encoded
-    )
 
 
 def at(row: dict) -> str:

@@ -1,7 +1,7 @@
-"""The rules of a stored signing secret, the same as in the functions.
+"""The rules of a stored signing secret and of a stored API key, the same as in the functions.
 
-Tests check both against `tests/support/secrets.json`, so every error text must be the functions'
-too.
+Tests check both against `tests/support/secrets.json` and `tests/support/api_keys.json`, so every
+error text must be the functions' too.
 """
 
 import base64
@@ -51,6 +51,28 @@ def secrets_in(text: Optional[str]) -> list[str]:
     return words
 
 
+def api_key_in(text: Optional[str]) -> str:
+    """Returns the API key in a stored value, by the rules of `src/secrets/api_key.rs`.
+
+    Raises ValueError with the reason if the function refuses the value. The reason never quotes the
+    value.
+    """
+    if text is None:
+        raise ValueError("is binary; store it as text")
+    if text.lstrip(WHITE_SPACE).startswith(("{", "[")):
+        text = _key_in_json(text)
+    key = text.strip(WHITE_SPACE)
+    if not key:
+        raise NoSecret("holds no API key; store one that you made in SendPilot under Integrations, API Keys")
+    if re.search(f"[{WHITE_SPACE}]", key):
+        raise ValueError("holds more than one word; store the API key and nothing else")
+    if foreign := next((character for character in key if not "!" <= character <= "~"), None):
+        raise ValueError(f"holds {_kind_of(foreign)}; remove it, or copy the API key again from SendPilot")
+    if "whsec_" in key.lower():
+        raise ValueError("is the webhook's signing secret; store an API key of SendPilot (sp_live_...)")
+    return key
+
+
 def said(reason: ValueError) -> str:
     """Returns the reason as a clause. Most values are one secret, so the number 1 is left out."""
     said = re.sub("^secret number 1 ", "it ", str(reason))
@@ -62,13 +84,8 @@ def _text_in_json(text):
 
     `secrets` is a string or a list of strings. An only member with another name must be a string.
     """
-    try:
-        members = json.loads(text, object_pairs_hook=_Object)
-        # The function's JSON parser refuses NaN and half of a surrogate pair.
-        json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError:
-        members = None
-    if isinstance(members, _Object):
+    members = _members_in(text)
+    if members is not None:
         named = [value for name, value in members if name == "secrets"]
         if len(named) == 1 and isinstance(named[0], str):
             return named[0]
@@ -80,6 +97,29 @@ def _text_in_json(text):
     raise ValueError(
         'is JSON, but not {"secrets":["whsec_..."]} or {"NAME":"whsec_..."}; use one of these forms, or plain text'
     )
+
+
+def _key_in_json(text):
+    """Returns the text of the member `apiKey`, or else of the only member. It must be a string."""
+    members = _members_in(text) or []
+    named = [value for name, value in members if name == "apiKey"]
+    (key,) = named if len(named) == 1 else [members[0][1]] if len(members) == 1 and not named else [None]
+    if isinstance(key, str):
+        return key
+    raise ValueError(
+        'is JSON, but not {"apiKey":"sp_live_..."} or one key/value pair; use one of these forms, or plain text'
+    )
+
+
+def _members_in(text):
+    """Returns the members of the JSON object in a text, or None if the function does not read it."""
+    try:
+        members = json.loads(text, object_pairs_hook=_Object)
+        # The function's JSON parser refuses NaN and half of a surrogate pair.
+        json.dumps(members, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return members if isinstance(members, _Object) else None
 
 
 def _copying_fault(word):

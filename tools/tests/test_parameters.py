@@ -34,6 +34,8 @@ def test_accepts_the_default_of_every_parameter_that_a_local_run_can_set():
             "Architecture cannot be set in a local run: a local run uses this machine's architecture.",
         ),
         ("WebhookSecretArn=x", "SECRET=<whsec_...> sets its value"),
+        ("SendPilotApiKeyArn=x", "LeadDetails=yes creates the secret"),
+        ("SendPilotApiUrl=http://api.sendpilot.ai", "must be an https URL"),
     ],
 )
 def test_refuses_unknown_parameters_and_wrong_values_by_name(argument, says):

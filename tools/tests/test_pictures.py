@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from draw_alerts import ALERT, ROOT, chat, pictures
+from draw_alerts import ALERT, DETAILED, ROOT, chat, pictures
 
 PICTURES = {name: ROOT / "docs" / "images" / name for name in pictures()}
 SVG = "{http://www.w3.org/2000/svg}"
@@ -43,13 +43,20 @@ def test_the_picture_is_up_to_date(name):
 
 
 @pytest.mark.parametrize("file", ["subject.txt", "email.txt"])
-def test_every_word_of_the_email_is_in_its_picture(file):
-    picture = words(PICTURES["email.svg"].read_text("utf-8"))
-    for line in (ALERT / file).read_text("utf-8").splitlines():
+@pytest.mark.parametrize(("alert", "name"), [(ALERT, "email.svg"), (DETAILED, "email-details.svg")])
+def test_every_word_of_the_email_is_in_its_picture(alert, name, file):
+    picture = words(PICTURES[name].read_text("utf-8"))
+    for line in (alert / file).read_text("utf-8").splitlines():
         assert "".join(line.split()) in picture
 
 
-@pytest.mark.parametrize("picture", [*pictures().values(), *map(drawn, ("opportunity-minimal", "opportunity-hostile"))])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        *pictures().values(),
+        *map(drawn, ("opportunity-minimal", "opportunity-hostile", "opportunity-hostile-details")),
+    ],
+)
 def test_no_text_overlaps_another_or_leaves_its_picture(picture):
     right, bottom = (float(size) for size in xml.fromstring(picture).get("viewBox").split()[2:])
     texts = list(boxes(picture))
@@ -65,3 +72,9 @@ def test_chat_is_drawn_as_slack_reads_its_markdown():
         assert shown in picture
     assert "*Campaign*" not in picture
     assert "`" not in picture
+
+
+def test_the_label_of_a_reply_is_drawn_without_its_markup():
+    picture = words(drawn("opportunity-details"))
+    assert "Lastreply,2hoursearlier:" in picture
+    assert "*" not in picture

@@ -31,6 +31,8 @@
 
 mod status;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -203,8 +205,26 @@ pub struct LeadTagged {
     pub last_reply: Option<LastReply>,
 }
 
-/// A lead, as SendPilot's API describes it. At least one part is there.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A lead, as SendPilot's API describes it. At least one part is there. `Debug` prints no part,
+/// because they are personal data.
+///
+/// ```
+/// use sendpilot_events::{CloudEvent, LeadStatusChanged};
+///
+/// let received = r#"{"specversion":"1.0","id":"evt_1","source":"urn:sendpilot:workspace:ws_1",
+///     "type":"sendpilot.lead.opportunity","subject":"lead_1","time":"2024-02-24T10:30:00Z",
+///     "datacontenttype":"application/json",
+///     "data":{"leadId":"lead_1","newStatus":"OPPORTUNITY","crmStage":"qualified",
+///         "lead":{"firstName":"John","company":"TechCorp"},
+///         "lastReply":{"text":"Yes, call me.","at":"2024-02-24T08:30:00Z"}}}"#;
+/// let event: CloudEvent<LeadStatusChanged> = serde_json::from_str(received)?;
+/// let lead = event.data.lead.unwrap_or_default();
+/// assert_eq!((lead.first_name.as_deref(), lead.title), (Some("John"), None));
+/// assert!(event.data.last_reply.is_some_and(|reply| Some(reply.at) < event.time));
+/// assert_eq!(event.data.campaign_name, None);
+/// # Ok::<_, serde_json::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lead {
     /// The first name.
@@ -224,13 +244,26 @@ pub struct Lead {
     pub email: Option<String>,
 }
 
-/// The newest reply of a lead that the receiver has stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+impl fmt::Debug for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lead").finish_non_exhaustive()
+    }
+}
+
+/// The newest reply of a lead that the receiver has stored. `Debug` does not print the text,
+/// because it is personal data.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastReply {
-    /// What the lead wrote, in one line, at most 2,000 UTF-16 units.
+    /// The text in one line, at most 2,000 UTF-16 units.
     pub text: String,
     /// The time of the reply by SendPilot's clock, in UTC.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+}
+
+impl fmt::Debug for LastReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LastReply").field("at", &self.at).finish_non_exhaustive()
+    }
 }

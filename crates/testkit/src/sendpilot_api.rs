@@ -97,9 +97,8 @@ impl SendPilotApi {
 
     /// Changes the answers to all paths with a prefix until [`clear`](Self::clear).
     ///
-    /// `changes` is an object with any of `status`, `headers`, `body` (a string is sent as it is),
-    /// `delay` (ms), `hang`, `close`, `half`, `huge` (bytes) and `chunked`: see `Planned` in the
-    /// program. The usual answer keeps its other parts.
+    /// `changes` has members of `Planned` in the program: `status`, `headers`, `body`, `delay`,
+    /// `hang`, `close`, `half`, `huge`, `chunked`. The answer keeps its other parts.
     ///
     /// # Errors
     /// If `changes` is not an object, or has an unknown name.

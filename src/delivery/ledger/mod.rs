@@ -31,8 +31,8 @@
 //! Two more rules apply to a claimed alert: [`may_publish`] if alerts are debounced, and
 //! [`may_take_slot`] if they are paced (see [`crate::delivery::pace`]).
 //!
-//! The table also keeps the last reply of each lead, for the message of an alert. [`may_remember`] is
-//! its rule. No delivery depends on it.
+//! The table also keeps the last reply of each lead, for the message of an alert. [`may_remember`]
+//! is its rule. No delivery depends on a reply.
 
 pub mod dynamodb;
 
@@ -368,8 +368,8 @@ pub trait Ledger {
         error: &str,
     ) -> impl Future<Output = Result<(), FinishError>> + Send;
 
-    /// Stores a lead's reply until `expires_at`, if [`may_remember`] allows it. Otherwise a newer reply
-    /// is stored, and nothing changes.
+    /// Stores a lead's reply until `expires_at`, if [`may_remember`] allows it. Otherwise a newer
+    /// reply is stored, and nothing changes.
     fn remember(
         &self,
         key: &ReplyKey,

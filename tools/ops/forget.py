@@ -1,0 +1,205 @@
+"""The command `forget`: deletes what the table of a stack stores about a lead.
+
+A delivery's row stays without its message, so that SendPilot's next try is still a duplicate.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import Optional
+from urllib.parse import quote
+
+from ops.deliveries import Deliveries, bodies, key_part
+from ops.display import printable
+from ops.errors import Refused
+from ops.running import use_local_run
+from ops.stack import described, output_of
+
+REPLY, LOCK, DELIVERY = "reply", "debounce lock", "delivery"
+# The last part of a row's key says what the row is.
+KINDS = {"reply": REPLY, "quiet": LOCK, "quiet-tag": LOCK, "alert": DELIVERY, "status": DELIVERY}
+FINISHED = ("PUBLISHED", "DEBOUNCED", "DISCARDED")
+OF_LEAD = "contains(deliveryId, :key) OR contains(quiet, :key) OR contains(message.Message, :text)"
+DELETED, EMPTIED, KEPT = "deleted", "emptied", "kept"
+WOULD = {DELETED: "would delete", EMPTIED: "would empty", KEPT: "would keep"}
+SUMS = {
+    DELETED: ("1 row was deleted.", "{} rows were deleted."),
+    EMPTIED: ("1 delivery lost its message.", "{} deliveries lost their message."),
+    KEPT: ("1 row still names the lead.", "{} rows still name the lead."),
+}
+WOULD_SUMS = {
+    DELETED: ("1 row would be deleted.", "{} rows would be deleted."),
+    EMPTIED: ("1 delivery would lose its message.", "{} deliveries would lose their message."),
+    KEPT: ("1 row would still name the lead.", "{} rows would still name the lead."),
+}
+ELSEWHERE = (
+    "Not deleted: what subscribers received, dead letters (up to 14 days) and the table's backups (up to 35 days)."
+)
+
+
+@dataclass
+class Done:
+    """The result for one row."""
+
+    action: str
+    key: str
+    why: str
+
+
+def run(given: argparse.Namespace) -> int:
+    """Deletes the lead's data, prints what was done, and returns the exit status."""
+    lead, workspace = _id("--lead", given.lead), _id("--workspace", given.workspace)
+    if not lead:
+        raise Refused("Give the lead's id in SendPilot by --lead (make: LEAD), for example lead_abc123.")
+    if not given.stack:
+        use_local_run(given.run)
+    table = Deliveries(output_of(described(given.stack), "DeliveriesTableName"))
+    return Forget(table, lead, workspace, int(time.time() * 1000), given.dry_run).run()
+
+
+class Forget:
+    """Deletes the data of one lead, at the time `now` in milliseconds."""
+
+    def __init__(self, deliveries: Deliveries, lead: str, workspace: Optional[str], now: int, dry_run: bool):
+        self._deliveries = deliveries
+        self._lead = lead
+        self._workspace = workspace
+        self._now = now
+        self._dry_run = dry_run
+
+    def run(self) -> int:
+        """Prints what it does with each row, and returns the exit status."""
+        counts = dict.fromkeys(SUMS, 0)
+        for row in sorted(self.find(), key=lambda row: row["deliveryId"]):
+            done = self._forget(row)
+            counts[done.action] += 1
+            action = WOULD[done.action] if self._dry_run else done.action
+            print(f"{action:<12}  {printable(done.key)}: {printable(done.why)}", flush=True)
+        self._sum(counts)
+        return 1 if counts[KEPT] else 0
+
+    def find(self) -> list[dict]:
+        """Returns the rows that name the lead.
+
+        The scan reads the whole table, and DynamoDB bills that, because no index has the lead's id.
+        """
+        # The text that JSON does not escape finds the rows. `is_about` then compares the whole id.
+        text = max(re.split(r'["\\\x00-\x1f\x7f]', self._lead), key=len)
+        if not text:
+            raise Refused("The lead's id has only quotation marks, backslashes or control characters.")
+        rows = self._deliveries.matching(OF_LEAD, {":key": key_part(self._lead), ":text": text})
+        return [row for row in rows if is_about(row, self._lead) and self._is_in_workspace(row)]
+
+    def _is_in_workspace(self, row):
+        parts = row["deliveryId"].split("#")
+        # A very long key is hashed as a whole. Its message names the workspace.
+        if parts[0].startswith("%sha256:") and len(parts) == 2:
+            return self._workspace is None or event_in(row).get("source") == source(self._workspace)
+        return self._workspace is None or parts[0] == key_part(self._workspace)
+
+    def _forget(self, row):
+        key = row["deliveryId"]
+        kind = kind_of(row)
+        if kind == REPLY:
+            if not self._dry_run:
+                self._deliveries.delete(key)
+            return Done(DELETED, key, "the lead's last reply")
+        if kind == LOCK:
+            return self._forget_lock(row)
+        return self._forget_delivery(row)
+
+    def _forget_lock(self, row):
+        key, until = row["deliveryId"], row.get("quietUntil")
+        if not isinstance(until, Decimal):
+            return Done(KEPT, key, "the debounce lock does not say when it ends")
+        if until > self._now:
+            return Done(KEPT, key, f"the debounce lock suppresses alerts until {moment(until)}")
+        if self._dry_run or self._deliveries.delete_lock(key, self._now):
+            return Done(DELETED, key, f"the debounce lock ended at {moment(until)}")
+        return Done(KEPT, key, "another alert has just taken the debounce lock")
+
+    def _forget_delivery(self, row):
+        key, state = row["deliveryId"], str(row.get("state"))
+        if state == "PENDING":
+            return Done(KEPT, key, "pending, because the message is still to be published")
+        if state not in FINISHED:
+            return Done(KEPT, key, f"its state is {state}, which this version does not know")
+        if self._dry_run or self._deliveries.remove_message(key, state, self._now):
+            return Done(EMPTIED, key, "the row stays without its message, so a duplicate is still recognized")
+        return Done(KEPT, key, "its state has just changed")
+
+    def _sum(self, counts):
+        if not any(counts.values()):
+            where = "" if self._workspace is None else f" in the workspace {self._workspace}"
+            print(printable(f"The table stores nothing about the lead {self._lead}{where}."))
+        else:
+            sums = WOULD_SUMS if self._dry_run else SUMS
+            said = [sums[action][number != 1].format(number) for action, number in counts.items() if number]
+            print("\n" + " ".join(said))
+        if counts[KEPT]:
+            print("Run the command again after the pending messages are published and the debounce locks are over.")
+        print("Nothing was changed, because this was a dry run." if self._dry_run else ELSEWHERE)
+
+
+def is_about(row: dict, lead: str) -> bool:
+    """Returns whether a row names the lead: in its key, its debounce key or its message."""
+    kind = kind_of(row)
+    if kind in (REPLY, LOCK):
+        return _lead_in(row["deliveryId"]) == key_part(lead)
+    if kind != DELIVERY:
+        return False
+    # The id in the message lacks invisible characters. The id in the debounce key is complete.
+    return event_in(row).get("subject") == lead or _lead_in(str(row.get("quiet"))) == key_part(lead)
+
+
+def kind_of(row: dict) -> Optional[str]:
+    """Returns what a row is, or None for a slot."""
+    return KINDS.get(row["deliveryId"].split("#")[-1])
+
+
+def event_in(row: dict) -> dict:
+    """Returns the CloudEvent in the message of a delivery, or an empty dict."""
+    try:
+        is_alert = row["deliveryId"].endswith("#alert")
+        event = json.loads(bodies(row)["default"] if is_alert else row["message"]["Message"])
+    except (LookupError, TypeError, ValueError):
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def source(workspace: str) -> str:
+    """Returns the `source` of a workspace's CloudEvents, as `src/message/cloud_event.rs` writes it."""
+    encoded = workspace.encode()
+    if not encoded:
+        return "urn:sendpilot:workspace"
+    if len(encoded) > 256:
+        return f"urn:sendpilot:workspace:sha256:{hashlib.sha256(encoded).hexdigest()}"
+    return f"urn:sendpilot:workspace:{quote(workspace, safe='')}"
+
+
+def moment(milliseconds: Decimal) -> str:
+    """Returns a time in readable form."""
+    try:
+        return f"{datetime.fromtimestamp(int(milliseconds) // 1000, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
+    except (OverflowError, OSError, ValueError):
+        return str(milliseconds)
+
+
+def _lead_in(key):
+    """Returns the lead's part of the key of a reply or a debounce lock. A hashed key has no such part."""
+    parts = key.split("#")
+    return parts[1] if len(parts) == (3 if parts[-1] == "reply" else 4) else None
+
+
+def _id(option, text):
+    """Returns an id from the command line. Other bytes than UTF-8 cannot be in a row."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise Refused(f"{option} is not UTF-8.") from None
+    return text

@@ -1,0 +1,176 @@
+"""The command `forget`: which rows it finds, and what it does with each.
+
+tests/deployed/test_forget.py runs it against a deployed stack.
+"""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from ops.deliveries import key_part
+from ops.errors import Refused
+from ops.forget import Forget, event_in, is_about, source
+
+NOW = 1_795_000_000_000
+LEAD = "lead_1"
+
+
+class Table:
+    """The rows of a table, by key, with the conditions that `forget` relies on."""
+
+    def __init__(self, *rows):
+        self.rows = {row["deliveryId"]: row for row in rows}
+        self.asked = []
+
+    def matching(self, expression, values):
+        self.asked.append((expression, values))
+        return list(self.rows.values())
+
+    def delete(self, key):
+        self.rows.pop(key, None)
+
+    def delete_lock(self, key, now):
+        if self.rows[key]["quietUntil"] > now:
+            return False
+        return self.rows.pop(key, None) is not None
+
+    def remove_message(self, key, state, now):
+        row = self.rows[key]
+        if row["state"] != state:
+            return False
+        self.rows[key] = {name: row[name] for name in row if name not in ("message", "quiet")} | {"forgottenAt": now}
+        return True
+
+
+def delivery(event="evt_1", state="PUBLISHED", lead=LEAD, kind="alert", workspace="ws_1", **more):
+    """Returns a row of a delivery about a lead."""
+    text = json.dumps({"id": event, "source": source(workspace), "subject": lead})
+    body = json.dumps({"default": text, "email": "Sarah"}) if kind == "alert" else text
+    key = f"{key_part(workspace)}#{key_part(event)}#{kind}"
+    return {"deliveryId": key, "state": state, "message": {"Message": body}, **more}
+
+
+def reply(lead=LEAD, workspace="ws_1"):
+    return {"deliveryId": f"{key_part(workspace)}#{key_part(lead)}#reply", "reply": "Let's talk", "repliedAt": 1}
+
+
+def lock(until, lead=LEAD, kind="quiet"):
+    return {"deliveryId": f"ws_1#{key_part(lead)}#OPPORTUNITY#{kind}", "holder": "x", "quietUntil": Decimal(until)}
+
+
+def forget(table, lead=LEAD, workspace=None, dry_run=False):
+    return Forget(table, lead, workspace, NOW, dry_run).run()
+
+
+def test_deletes_everything_about_the_lead_and_nothing_else(capsys):
+    others = [
+        *(delivery("evt_9", lead="lead_10"), delivery("lead_1", lead="lead_2"), reply("lead_10"), reply("xlead_1")),
+        *(lock(NOW - 1, "lead_2"), {"deliveryId": "1795000000000#slot"}),
+        # An event with the lead's id as its own id, and without a readable message.
+        {"deliveryId": "ws_2#lead_1#alert", "state": "PUBLISHED", "message": {"Message": "text"}},
+    ]
+    own = [
+        *(delivery(), delivery("evt_2", "DEBOUNCED"), delivery("evt_3", "DISCARDED", kind="status")),
+        *(reply(), reply(workspace="ws_2"), reply(workspace=""), lock(NOW), lock(NOW - 1, kind="quiet-tag")),
+    ]
+    table = Table(*own, *others)
+    assert forget(table) == 0
+    printed = capsys.readouterr().out
+    assert [table.rows[row["deliveryId"]] for row in others] == others
+    kept = [row for key, row in table.rows.items() if key not in {row["deliveryId"] for row in others}]
+    assert kept == [
+        {"deliveryId": "ws_1#evt_1#alert", "state": "PUBLISHED", "forgottenAt": NOW},
+        {"deliveryId": "ws_1#evt_2#alert", "state": "DEBOUNCED", "forgottenAt": NOW},
+        {"deliveryId": "ws_1#evt_3#status", "state": "DISCARDED", "forgottenAt": NOW},
+    ]
+    assert "emptied       ws_1#evt_1#alert: the row stays without its message" in printed
+    assert "deleted       ws_2#lead_1#reply: the lead's last reply\n" in printed
+    assert "\n5 rows were deleted. 3 deliveries lost their message.\n" in printed
+    assert printed.endswith("and the table's backups (up to 35 days).\n")
+    assert "Sarah" not in printed and "talk" not in printed
+
+
+def test_a_second_run_finds_nothing(capsys):
+    table = Table(delivery(quiet="ws_1#lead_1#OPPORTUNITY#quiet"), reply())
+    assert forget(table) == 0
+    capsys.readouterr()
+    assert forget(table) == 0
+    assert capsys.readouterr().out.startswith("The table stores nothing about the lead lead_1.\n")
+
+
+def test_keeps_what_is_still_needed_and_reports_it(capsys):
+    rows = [
+        *(delivery(state="PENDING"), delivery("evt_2", state="SENT"), lock(NOW + 1)),
+        {**lock(NOW, kind="quiet-tag"), "quietUntil": "soon"},
+    ]
+    table = Table(*rows)
+    assert forget(table) == 1
+    assert list(table.rows.values()) == rows
+    printed = capsys.readouterr().out
+    assert "kept          ws_1#evt_1#alert: pending, because the message is still to be published\n" in printed
+    assert "kept          ws_1#evt_2#alert: its state is SENT, which this version does not know\n" in printed
+    assert "kept          ws_1#lead_1#OPPORTUNITY#quiet: the debounce lock suppresses alerts until 2026-11-1" in printed
+    assert "the debounce lock does not say when it ends\n" in printed
+    assert "\n4 rows still name the lead.\nRun the command again after " in printed
+
+
+def test_reports_a_row_that_changed_meanwhile(capsys):
+    table = Table(delivery(), lock(NOW))
+    found = table.matching("", {})
+    table.rows = {row["deliveryId"]: {**row, "state": "PENDING", "quietUntil": NOW + 1} for row in found}
+    table.matching = lambda *_: found
+    assert forget(table) == 1
+    printed = capsys.readouterr().out
+    assert "its state has just changed" in printed
+    assert "another alert has just taken the debounce lock" in printed
+
+
+def test_a_dry_run_changes_nothing(capsys):
+    rows = [delivery(), reply(), lock(NOW), lock(NOW + 1, kind="quiet-tag")]
+    table = Table(*rows)
+    assert forget(table, dry_run=True) == 1
+    assert list(table.rows.values()) == rows
+    printed = capsys.readouterr().out
+    assert printed.count("would delete  ") == 2
+    assert "2 rows would be deleted. 1 delivery would lose its message. 1 row would still name the lead.\n" in printed
+    assert printed.endswith("Nothing was changed, because this was a dry run.\n")
+
+
+def test_deletes_only_from_the_given_workspace(capsys):
+    hashed = {**delivery("evt_3", workspace="ws_2"), "deliveryId": "%sha256:ab#alert"}
+    table = Table(delivery(), delivery("evt_2", workspace="ws_2"), hashed, reply(), reply(workspace="ws_2"))
+    assert forget(table, workspace="ws_2") == 0
+    assert table.rows.keys() == {"ws_1#evt_1#alert", "ws_2#evt_2#alert", "%sha256:ab#alert", "ws_1#lead_1#reply"}
+    assert {key for key, row in table.rows.items() if "message" in row} == {"ws_1#evt_1#alert"}
+    capsys.readouterr()
+    forget(table, workspace="ws_3")
+    assert "nothing about the lead lead_1 in the workspace ws_3.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lead", ["lead#1", "lead%231", 'a"b', "l\u00e9ad", "x" * 300])
+def test_finds_an_unusual_id(lead):
+    table = Table(delivery(lead=lead), reply(lead), lock(NOW, lead))
+    assert forget(table, lead) == 0
+    assert [row.keys() for row in table.rows.values()] == [{"deliveryId", "state", "forgottenAt"}]
+    (_, values), *_ = table.asked
+    assert values[":key"] == key_part(lead) and values[":text"] in lead
+
+
+def test_finds_an_unreadable_message_by_the_debounce_key():
+    row = {**delivery(quiet="ws_1#lead_1#OPPORTUNITY#quiet"), "message": {"Message": "{"}}
+    assert is_about(row, LEAD) and not is_about(row, "OPPORTUNITY")
+    assert event_in({"deliveryId": "ws#evt#status", "message": {"Message": "[]"}}) == {}
+
+
+def test_refuses_an_id_that_could_match_every_row():
+    with pytest.raises(Refused):
+        forget(Table(), '"\\')
+
+
+@pytest.mark.parametrize(
+    ("workspace", "expected"),
+    [("", "urn:sendpilot:workspace"), ("ws_a-b.c~d e", "urn:sendpilot:workspace:ws_a-b.c~d%20e")],
+)
+def test_writes_a_source_as_the_function_does(workspace, expected):
+    assert source(workspace) == expected
