@@ -56,7 +56,11 @@ impl HttpConnector for Server {
         for (name, value) in headers {
             answer.headers_mut().insert(*name, value.clone());
         }
-        HttpConnectorFuture::ready(Ok(answer))
+        HttpConnectorFuture::new(async move {
+            // So that two calls at once are both asked before the first is answered.
+            tokio::task::yield_now().await;
+            Ok(answer)
+        })
     }
 }
 
@@ -425,4 +429,21 @@ fn debug_prints_no_personal_data() {
     let server = Server::new();
     server.answer("/v1/leads/", 200, &[], &answer.to_string());
     assert!(!format!("{:?}", server.api()).contains(KEY));
+}
+
+#[tokio::test]
+async fn a_shorter_pause_does_not_replace_a_longer_one() {
+    for (lead, campaigns) in [((429, "90"), (500, "")), ((500, ""), (429, "90")), ((429, "7"), (429, "90"))] {
+        let server = Server::new();
+        let api = server.api();
+        for (prefix, (status, after)) in [("/v1/leads/", lead), ("/v1/campaigns", campaigns)] {
+            server.answer(prefix, status, &[("retry-after", after)], "{}");
+        }
+        ask(&api, START).await;
+        assert_eq!(server.asked().len(), 2);
+        ask(&api, START.after(89 * SECOND)).await;
+        assert_eq!(server.asked(), [""; 0], "{lead:?}, {campaigns:?}");
+        ask(&api, START.after(91 * SECOND)).await;
+        assert!(!server.asked().is_empty(), "{lead:?}, {campaigns:?}");
+    }
 }
