@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::DateTime;
@@ -339,13 +340,28 @@ impl Api {
     /// Returns the body of a successful answer, unless the call is paused.
     async fn get(&self, call: Call, path: &str, invocation: &Invocation, by: Instant) -> Result<Vec<u8>, ApiError> {
         let key = self.key(call, invocation, by).await?;
-        let answered = async { read(self.send(path, &key).await?, invocation.now()).await };
-        within(by, answered, ApiError::TimedOut).await
+        let connection = CaptureSmithyConnection::new();
+        let answering = async { read(self.send(path, &key, &connection).await?, invocation.now()).await };
+        let answer = within(by, answering, ApiError::TimedOut).await;
+        if matches!(answer, Err(ApiError::TimedOut))
+            && let Some(connection) = connection.get()
+        {
+            // The connection may be dead. HTTP/2 would use it for the next request too.
+            connection.poison();
+        }
+        answer
     }
 
-    /// Sends a request. A server may close an idle connection while Lambda has frozen the process.
-    /// The next request finds that out only by its failure, so it is sent again.
-    async fn send(&self, path: &str, key: &ApiKey) -> Result<HttpResponse, ApiError> {
+    /// Sends a request. If the connection breaks, sends the request again, because the connection
+    /// may have been dead before. "Lambda purges idle connections over time", and "attempting to
+    /// reuse an idle connection […] will result in a connection error":
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html>
+    async fn send(
+        &self,
+        path: &str,
+        key: &ApiKey,
+        connection: &CaptureSmithyConnection,
+    ) -> Result<HttpResponse, ApiError> {
         let ApiUrl(url) = &self.url;
         let mut tries = 1;
         loop {
@@ -354,6 +370,7 @@ impl Api {
             for (name, value) in headers {
                 request.headers_mut().try_insert(name, value.to_owned()).map_err(|_| ApiError::UnusableId)?;
             }
+            request.add_extension(connection.clone());
             match self.https.call(request).await {
                 Err(error) if tries < ATTEMPTS && !error.is_timeout() => tries += 1,
                 answer => return answer.map_err(|error| ApiError::Unreachable(error.into())),

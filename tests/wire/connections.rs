@@ -1,6 +1,6 @@
-//! Connections to AWS and to SendPilot's API. The function opens connections to AWS before the first
-//! alert needs them, and keeps them while it is frozen. It replaces dead connections, and SendPilot
-//! does not notice.
+//! Connections to AWS and to SendPilot's API. The function opens connections to AWS before the
+//! first alert needs them, and keeps them while it is frozen. It replaces dead connections, and
+//! SendPilot does not notice.
 
 use std::time::Duration;
 
