@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
@@ -39,6 +40,8 @@ struct State {
     answers: Vec<(String, u16, Vec<(&'static str, String)>, String)>,
     hangs: bool,
     asked: Vec<String>,
+    /// The number of connections that must not be used again.
+    poisoned: usize,
 }
 
 impl HttpConnector for Server {
@@ -48,6 +51,11 @@ impl HttpConnector for Server {
         assert_eq!((request.method(), request.headers().get("x-api-key")), ("GET", Some(KEY)));
         state.asked.push(path.clone());
         if state.hangs {
+            let server = self.clone();
+            let poison = move || server.0.lock().unwrap().poisoned += 1;
+            let connection = ConnectionMetadata::builder().proxied(false).poison_fn(poison).build();
+            let capture = request.extension::<CaptureSmithyConnection>().unwrap();
+            capture.set_connection_retriever(move || Some(connection.clone()));
             return HttpConnectorFuture::new(std::future::pending());
         }
         let fits = |(prefix, ..): &&(String, u16, _, _)| path.starts_with(prefix.as_str());
@@ -205,6 +213,7 @@ async fn a_hanging_api_ends_the_search_in_time_and_pauses() {
     let Answers { lead, campaign_name } = ask(&api, START).await;
     assert!(matches!((lead, campaign_name), (Some(Err(ApiError::TimedOut)), Some(Err(ApiError::TimedOut)))));
     assert_eq!((began.elapsed(), server.asked().len()), (SECOND, 2));
+    assert_eq!(server.0.lock().unwrap().poisoned, 2, "dead connections should not be used again");
     let lead = ask(&api, START.after(2 * SECOND)).await.lead;
     assert!(matches!(lead, Some(Err(ApiError::Paused { about_key: false }))), "{lead:?}");
     assert_eq!((began.elapsed(), server.asked().len()), (SECOND, 0));
