@@ -74,7 +74,7 @@ const MAX_CAMPAIGNS: usize = 5000;
 /// Longest campaign name that is kept, in UTF-16 units. An alert shows no longer text.
 const MAX_NAME: usize = 1024;
 
-/// The longest id that is asked for, in bytes. SendPilot's ids have a tenth of it.
+/// The longest id that is asked for or kept, in bytes. SendPilot's ids have a tenth of it.
 const MAX_ID: usize = 256;
 
 /// A lead, as SendPilot's API describes it. Every part may be missing, and none is blank. `Debug`
@@ -431,8 +431,8 @@ impl Memory {
         if self.campaigns.len() + campaigns.len() > MAX_CAMPAIGNS {
             self.campaigns.clear();
         }
-        let campaigns = campaigns.into_iter().map(|(id, name)| (id, Campaign { name, read_at }));
-        self.campaigns.extend(campaigns);
+        let short = campaigns.into_iter().filter(|(id, _)| id.len() <= MAX_ID);
+        self.campaigns.extend(short.map(|(id, name)| (id, Campaign { name, read_at })));
     }
 }
 
