@@ -163,6 +163,10 @@ async fn an_alert_says_who_the_lead_is() {
     let known = found(shown(), CAMPAIGN_NAME.into(), REPLY.into());
     assert_eq!(asking.opportunity("evt_1").await.0, known);
     assert_eq!(world.aws.take_calls(), ["reply", "claim", "publish", "complete"]);
+    let bodies: Value = serde_json::from_str(&world.aws.published()[0]["Message"]).unwrap();
+    for part in ["Annegret Quellwasser", "Head of Zebras", "Ferncliff Freight", CAMPAIGN_NAME, "the zeppelin"] {
+        assert!(bodies["email"].as_str().unwrap().contains(part), "{part} is not in {bodies:#}");
+    }
     let requests = api.requests().await.unwrap();
     assert!(requests.iter().all(|request| request.method == "GET" && request.headers["x-api-key"] == KEY));
     assert_eq!(asked(&api).await, [CAMPAIGNS_PATH, LEAD_PATH]);
