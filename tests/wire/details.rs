@@ -32,6 +32,9 @@ const CAMPAIGN: &str = "camp_xyz789";
 const CAMPAIGN_NAME: &str = "Autumn in Flanders";
 const REPLY: &str = "Call me about the zeppelin.";
 
+const LEAD_PATH: &str = "/v1/leads/lead_abc123";
+const CAMPAIGNS_PATH: &str = "/v1/campaigns?page=1&limit=100";
+
 /// Texts that no log line may contain.
 const SECRET_TEXTS: [&str; 8] =
     ["Annegret", "Quellwasser", "Zebras", "Ferncliff", "quellwasser.example", "Flanders", "zeppelin", KEY];
@@ -144,9 +147,6 @@ async fn asked(api: &SendPilotApi) -> Vec<String> {
     paths.sort();
     paths
 }
-
-const LEAD_PATH: &str = "/v1/leads/lead_abc123";
-const CAMPAIGNS_PATH: &str = "/v1/campaigns?page=1&limit=100";
 
 // ── Answers ──────────────────────────────────────────────────────────────────────────────────────
 
