@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::aws::{API_KEY_ARN, Aws, Fault};
 use crate::support::emf::{self, Metrics};
-use crate::support::lambda::{Lambda, Said};
+use crate::support::lambda::{Lambda, Said, TOPIC};
 use crate::support::requests::{change, opportunity_of, reply, signed_now};
 use crate::support::world::World;
 use futures_util::future::join_all;
@@ -394,6 +394,21 @@ async fn a_short_invocation_searches_for_a_fifth_of_its_time() {
     println!("search: {search:?}, alert: {took:?}");
     let fifth = Duration::from_millis(600);
     assert!(search < fifth + MARGIN / 4 && took < fifth + MARGIN / 2, "{search:?} {took:?}");
+}
+
+#[tokio::test]
+async fn only_the_alert_waits_for_the_details() {
+    let (world, api) = (World::new().await, api().await);
+    api.answer("/v1", json!({ "hang": true })).await.unwrap();
+    let stream = ("STATUS_TOPIC_ARN", format!("{TOPIC}-status"));
+    let mut asking = Asking::start(&world.aws, [asking(api.url()), vec![stream]].concat(), TIMEOUT).await;
+    asking.opportunity("evt_1").await;
+    let journal = world.aws.journal();
+    let at =
+        |operation, event| journal.iter().find(|call| call.operation == operation && call.event == event).unwrap().at;
+    let ahead = at("publish", "evt_1") - at("status publish", "evt_1#status");
+    assert!(ahead > MAX_SEARCH / 2, "{ahead:?}");
+    asking.lines().await;
 }
 
 #[tokio::test]
