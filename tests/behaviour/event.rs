@@ -3,7 +3,7 @@
 
 use crate::support::requests::{SECRET, documented, headers, secrets, standard};
 use opportunity_alerts::message::rules::Rules;
-use opportunity_alerts::sendpilot::event::{self, Event, Kind, Malformed, StatusChange};
+use opportunity_alerts::sendpilot::event::{self, Event, Kind, Malformed, Reply, StatusChange};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
@@ -222,10 +222,63 @@ fn ignores_other_known_types_and_other_shapes() {
         json!({"leadId": "", "newTag": "hot"}),
         json!({"leadId": "lead_1", "newStatus": ["OPPORTUNITY"]}),
         json!({"leadId": "lead_1", "newTag": " "}),
+        json!({"leadId": "lead_1", "reply": " "}),
+        json!({"leadId": "lead_1", "message": "Our own message may have this name."}),
+        json!({"reply": "Yes!"}),
     ] {
         let event = parse(&json!({"eventId": "evt_1", "eventType": "lead.renamed", "data": data})).unwrap();
         assert_eq!((event.kind, event.renamed), (Kind::Other, false), "{data}");
     }
+}
+
+/// Returns the kind of an event of this type with this data, and whether its shape decided.
+fn kind(event_type: &str, data: &Value) -> (Kind, bool) {
+    let event = parse(&json!({"eventId": "evt_1", "eventType": event_type, "data": data})).unwrap();
+    (event.kind, event.renamed)
+}
+
+#[test]
+fn both_names_of_a_reply_mean_the_same() {
+    let reply = |lead_id: Option<&str>, text: Option<&str>| {
+        Kind::Replied(Reply { lead_id: lead_id.map(str::to_owned), text: text.map(str::to_owned) })
+    };
+    for (data, expected) in [
+        (json!({"leadId": "lead_1", "reply": "Yes!"}), reply(Some("lead_1"), Some("Yes!"))),
+        (json!({"leadId": "lead_1", "message": "Yes!"}), reply(Some("lead_1"), Some("Yes!"))),
+        (json!({"leadId": "lead_1", "messagePreview": "Yes!"}), reply(Some("lead_1"), Some("Yes!"))),
+        (json!({"leadId": "lead_1", "replyPreview": "Yes!"}), reply(Some("lead_1"), Some("Yes!"))),
+        (
+            json!({"leadId": "lead_1", "replyPreview": "Yes", "messagePreview": "Yes", "message": "Yes.", "reply": "Yes!"}),
+            reply(Some("lead_1"), Some("Yes!")),
+        ),
+        (json!({"leadId": "lead_1", "reply": "\u{feff}\n", "message": "Yes!"}), reply(Some("lead_1"), Some("Yes!"))),
+        (json!({"leadId": "lead_1", "reply": 7, "message": ["x"]}), reply(Some("lead_1"), None)),
+        (json!({"leadId": null, "reply": "Yes!"}), reply(None, Some("Yes!"))),
+        // A change beside a reply of a known type is not read.
+        (json!({"leadId": "lead_1", "newStatus": "OPPORTUNITY", "newTag": "hot"}), reply(Some("lead_1"), None)),
+        (json!(null), reply(None, None)),
+        (json!([]), reply(None, None)),
+        (json!("Yes!"), reply(None, None)),
+    ] {
+        for name in ["reply.received", "message.received", "Reply.Received "] {
+            assert_eq!(kind(name, &data), (expected.clone(), false), "{name} {data}");
+        }
+    }
+    let without_data = parse(&json!({"eventId": "evt_1", "eventType": "reply.received"})).unwrap();
+    assert_eq!(without_data.kind, reply(None, None));
+}
+
+#[test]
+fn recognizes_a_renamed_reply_by_its_shape() {
+    let reply = || Kind::Replied(Reply { lead_id: Some("lead_1".into()), text: Some("Yes!".into()) });
+    for data in [json!({"leadId": "lead_1", "reply": "Yes!"}), json!({"leadId": "lead_1", "replyPreview": "Yes!"})] {
+        assert_eq!(kind("lead.replied", &data), (reply(), true), "{data}");
+    }
+    // An alert is worth more than a reply.
+    let (status, _) = kind("x", &json!({"leadId": "lead_1", "reply": "Yes!", "newStatus": "OPPORTUNITY"}));
+    assert!(matches!(status, Kind::StatusChanged(_)), "{status:?}");
+    let (tag, _) = kind("x", &json!({"leadId": "lead_1", "reply": "Yes!", "newTag": "hot"}));
+    assert!(matches!(tag, Kind::TagChanged(_)), "{tag:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod alert;
 mod api_key;
+mod details;
 mod event;
 mod layers;
 mod messages;

@@ -6,9 +6,11 @@ use std::fs;
 
 use crate::support::requests::{self, Deliveries, SECRET, change, file, files, headers, secrets, standard};
 use opportunity_alerts::config::{Config, ConfigError};
+use opportunity_alerts::message::details::{Details, LastReply};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::sendpilot::api::Lead;
 use opportunity_alerts::sendpilot::event::{Malformed, parse};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
@@ -316,4 +318,38 @@ fn every_stream_message_matches_its_golden_file() {
         messages += 1;
     }
     assert!(messages >= 10, "{messages}");
+}
+
+#[test]
+fn a_reply_needs_no_delivery() {
+    let rules = configured(&[
+        ("ALERT_STATUSES", "OPPORTUNITY,REPLY_RECEIVED"),
+        ("ALERT_TAGS", "hot"),
+        ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status"),
+    ]);
+    let rules = rules.unwrap();
+    for body in [requests::reply("evt_1", "lead_1", "Yes!"), json!({"eventType": "reply.received"})] {
+        assert_eq!(due(&rules, &body), Deliveries::default(), "{body}");
+    }
+}
+
+/// A retry may find other details. The retry must still be the same delivery.
+#[test]
+fn only_the_message_of_an_alert_depends_on_the_details() {
+    let rules = configured(&[("ALERT_TAGS", "hot"), ("DEBOUNCE_MINUTES", "5")]).unwrap();
+    let lead = Lead { company: Some("Acme".into()), ..Lead::default() };
+    let last_reply = LastReply::new("Yes!", Timestamp::from_millis(0));
+    let details = Details { lead: Some(lead), campaign_name: Some("Spring".into()), last_reply };
+    for body in [from_to("REPLY_RECEIVED", "OPPORTUNITY"), tagged(json!(null), json!("hot"))] {
+        let body = body.to_string();
+        let headers = headers(&standard("svix", SECRET, "msg_1", 1, body.as_bytes()));
+        let verified = verify(&headers, body.as_bytes(), &secrets(), Timestamp::from_millis(1000)).unwrap();
+        let event = parse(&verified).unwrap();
+        let alert = rules.due(&event).unwrap().alert.unwrap();
+        let asked_for = (alert.workspace_id(), alert.lead_id(), alert.campaign_id());
+        assert_eq!(asked_for, (Some("ws_abc123xyz"), "lead_abc123", Some("camp_xyz789")));
+        let [without, with] = [&Details::default(), &details].map(|details| alert.delivery(details));
+        assert_ne!(without.message, with.message);
+        assert_eq!(Delivery { message: with.message.clone(), ..without }, with);
+    }
 }

@@ -26,9 +26,13 @@ const NOW: u64 = 1_708_770_605;
 thread_local!(static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) });
 
 async fn respond(request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
+    respond_with(Sources::default(), request, now).await
+}
+
+async fn respond_with(sources: Sources, request: &Request, now: Timestamp) -> (Response<String>, Vec<&'static str>) {
     let script = Script::new(Claiming::Wins, Publishing::Succeeds, Settling::IsRecorded);
     let webhook = Webhook {
-        sources: Sources::default(),
+        sources,
         keyring: Keyring::from_secrets(secrets()),
         rules: Rules::default(),
         relay: relay(&script, &script),
@@ -79,6 +83,21 @@ async fn answers_every_sample_and_calls_aws_only_for_alerts() {
         "unsigned 401 unauthorized",
     ];
     assert_eq!(answered, expected);
+}
+
+#[tokio::test]
+async fn remembers_replies_and_changes_no_other_answer() {
+    for name in files() {
+        let (request, now) = file(&name);
+        let (before, _) = respond(&request, now).await;
+        let (after, _) = respond_with(Sources { api: None, replies: true }, &request, now).await;
+        let mut expected: Value = serde_json::from_str(before.body()).unwrap();
+        if name == "reply" {
+            expected["outcome"] = "remembered".into();
+        }
+        let said: Value = serde_json::from_str(after.body()).unwrap();
+        assert_eq!((before.status(), expected), (after.status(), said), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testkit::aws::{self, output, publish_refused, refused};
 use testkit::http::{Answer, Bytes, HeaderMap, Parts, Server, answer, broken};
+use testkit::lambda::SECRET_ARN;
 use tokio::sync::Semaphore;
+
+/// The ARN of the secret with SendPilot's API key.
+pub const API_KEY_ARN: &str = "arn:aws:secretsmanager:us-east-1:123456789012:secret:api-key-AbCdEf";
 
 /// A fault that a call meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +52,14 @@ pub struct Call {
     /// `status claim`.
     ///
     /// - `UpdateItem`: `claim`, `takeover`, `quiet` (takes the debounce lock), `slot`, `debounce`,
-    ///   `complete`, `discard` or `release`.
+    ///   `complete`, `discard`, `release`, or `remember` (stores a reply).
+    /// - `GetItem`: `reply`.
     /// - `Query`: `list`.
     /// - `Publish`: `publish`.
-    /// - `GetSecretValue`: `current` or `previous`.
+    /// - `GetSecretValue`: `current` or `previous` for the signing secret, `key` for the API key.
     pub operation: String,
     /// The event id of the delivery, with the suffix `#status` for the lead status stream. For a
-    /// debounce lock, the lead's id; for a listing, empty.
+    /// debounce lock and a reply, the lead's id; for a listing, empty.
     pub event: String,
     /// The page that a listing requests: its shard, and the delivery after which it begins. The
     /// ledger requests a slow page again.
@@ -91,6 +96,7 @@ struct Shared {
     faults: Mutex<Vec<(String, Fault)>>,
     poison: Mutex<Option<String>>,
     versions: Mutex<Vec<Value>>,
+    api_key: Mutex<Option<Value>>,
     held: Semaphore,
 }
 
@@ -121,6 +127,7 @@ impl Aws {
             faults: Mutex::default(),
             poison: Mutex::default(),
             versions: Mutex::default(),
+            api_key: Mutex::default(),
             held: Semaphore::new(0),
         });
         let front = shared.clone();
@@ -157,6 +164,12 @@ impl Aws {
     /// Stores a value that need not be a string.
     pub fn put_version(&self, value: Value) {
         self.shared.versions.lock().unwrap().push(value);
+    }
+
+    /// Stores this output of `GetSecretValue` as the value of the API key's secret. If the value is
+    /// `None`, the secret does not exist.
+    pub fn put_api_key(&self, value: Option<Value>) {
+        *self.shared.api_key.lock().unwrap() = value;
     }
 
     /// Waits until a call is held.
@@ -219,6 +232,7 @@ async fn answered(shared: Arc<Shared>, Parts { uri, headers, .. }: Parts, body: 
         (_, aws::Call::Publish(parameters)) => publish(&shared, parameters),
         ("current", _) => version(&shared, 1),
         ("previous", _) => version(&shared, 2),
+        ("key", _) => secret(shared.api_key.lock().unwrap().as_ref()),
         _ => forward(&shared, headers, body).await,
     };
     if response.status().is_success() {
@@ -295,6 +309,7 @@ fn throttled(operation: &str) -> Answer {
 /// A conditional write of the ledger.
 #[derive(Debug, Clone, Copy)]
 enum Write {
+    Remember,
     Claim,
     Takeover,
     Quiet,
@@ -315,6 +330,7 @@ impl Write {
             Some("PUBLISHED") => Self::Complete,
             Some("DEBOUNCED") => Self::Debounce,
             Some("DISCARDED") => Self::Discard,
+            None if set.contains_key("repliedAt") => Self::Remember,
             None if set.contains_key("quietUntil") => Self::Quiet,
             None if set.contains_key("lastError") => Self::Release,
             None if set.contains_key("leaseUntil") => Self::Takeover,
@@ -325,6 +341,7 @@ impl Write {
 
     fn name(self) -> &'static str {
         match self {
+            Self::Remember => "remember",
             Self::Claim => "claim",
             Self::Takeover => "takeover",
             Self::Quiet => "quiet",
@@ -370,10 +387,15 @@ fn read(sent: &aws::Call) -> Call {
             let operation = match operation.as_str() {
                 "UpdateItem" => Write::read(input).name(),
                 "Query" => "list",
-                "GetSecretValue" => match input["VersionStage"].as_str() {
-                    Some("AWSCURRENT") => "current",
-                    Some("AWSPREVIOUS") => "previous",
-                    _ => panic!("unknown version of the secret: {input}"),
+                "GetItem" => {
+                    assert_eq!(input["ConsistentRead"], true, "{input}");
+                    "reply"
+                }
+                "GetSecretValue" => match (input["SecretId"].as_str(), input["VersionStage"].as_str()) {
+                    (Some(API_KEY_ARN), Some("AWSCURRENT")) => "key",
+                    (Some(SECRET_ARN | "webhook"), Some("AWSCURRENT")) => "current",
+                    (Some(SECRET_ARN | "webhook"), Some("AWSPREVIOUS")) => "previous",
+                    _ => panic!("unknown secret, or unknown version: {input}"),
                 },
                 other => other,
             };
@@ -415,10 +437,11 @@ fn publish(shared: &Shared, parameters: HashMap<String, String>) -> Answer {
 /// Returns the last version of the secret, or the version before it.
 fn version(shared: &Shared, from_the_end: usize) -> Answer {
     let versions = shared.versions.lock().unwrap();
-    match versions.len().checked_sub(from_the_end) {
-        Some(index) => output(&versions[index]),
-        None => refused("ResourceNotFoundException", json!({})),
-    }
+    secret(versions.len().checked_sub(from_the_end).map(|index| &versions[index]))
+}
+
+fn secret(value: Option<&Value>) -> Answer {
+    value.map_or_else(|| refused("ResourceNotFoundException", json!({})), output)
 }
 
 async fn forward(shared: &Shared, headers: HeaderMap, body: Bytes) -> Answer {

@@ -9,7 +9,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, GlobalSecondaryIndex, KeySchemaElement, Projection,
 };
 use opportunity_alerts::delivery::ledger::dynamodb::DynamoDbLedger;
-use opportunity_alerts::message::key::DeliveryId;
+use opportunity_alerts::message::key::{DeliveryId, ReplyKey};
 use tokio::net::TcpListener;
 use yaml_serde::Value;
 
@@ -44,7 +44,16 @@ impl DynamoDb {
     }
 
     pub async fn row(&self, id: &DeliveryId) -> Option<Item> {
-        let key = AttributeValue::S(id.as_str().into());
+        self.row_of(id.as_str()).await
+    }
+
+    /// Returns the row of a lead's last reply.
+    pub async fn reply(&self, key: &ReplyKey) -> Option<Item> {
+        self.row_of(key.as_str()).await
+    }
+
+    async fn row_of(&self, key: &str) -> Option<Item> {
+        let key = AttributeValue::S(key.into());
         let get = self.client.get_item().table_name(TABLE).key("deliveryId", key).consistent_read(true);
         get.send().await.unwrap().item
     }

@@ -1,5 +1,6 @@
 //! A real binary under a Lambda Runtime API. It gets one event at a time, and a test can kill it.
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ impl Lambda {
 
     async fn run(binary: &str, environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
         let mut command = Command::new(binary);
+        // The output of a function is all that it prints.
+        command.stderr(Stdio::piped());
         command.env_clear().envs(testkit::lambda::environment("function")).envs(environment);
         let function = testkit::lambda::Lambda::start(command, timeout).await.unwrap();
         Self { function, request_id: String::new() }

@@ -1,5 +1,7 @@
 //! SendPilot's requests: the files in `events/`, and requests that a test signs itself.
 
+use std::time::SystemTime;
+
 use lambda_http::Request;
 use lambda_http::http::HeaderMap;
 use opportunity_alerts::delivery::ledger::Claim;
@@ -84,6 +86,15 @@ pub fn due(rules: &Rules, event: &Event) -> Result<Deliveries, Malformed> {
 /// Returns an opportunity with this event id, about this lead.
 pub fn opportunity_of(event_id: &str, lead_id: &str) -> String {
     opportunity(event_id).replace("lead_abc123", lead_id)
+}
+
+/// Returns a reply with this event id, as SendPilot reports it now.
+pub fn reply(event_id: &str, lead_id: &str, text: &str) -> Value {
+    json!({
+        "eventId": event_id, "eventType": "reply.received", "timestamp": Timestamp::from(SystemTime::now()).rfc3339(),
+        "workspaceId": "ws_abc123xyz",
+        "data": { "leadId": lead_id, "campaignId": "camp_xyz789", "senderId": "sender_def456", "reply": text },
+    })
 }
 
 /// Returns a change to this status.

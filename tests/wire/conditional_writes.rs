@@ -5,10 +5,12 @@ use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::delivery::ledger::{
     ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayClaim, MayFinish, Receipt, Refusal, Row, State,
-    may_claim, may_finish, may_take_slot,
+    may_claim, may_finish, may_remember, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
+use opportunity_alerts::message::details::LastReply;
+use opportunity_alerts::message::key::ReplyKey;
 use opportunity_alerts::timestamp::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_millis(1000);
@@ -128,5 +130,37 @@ async fn slot_agrees_with_the_rule() {
         assert_eq!(dynamodb.ledger().take_slot(&claim_of("evt", me()), slot).await.unwrap(), may, "{holder:?}");
         let left = dynamodb.rows().await[0]["owner"].clone();
         assert_eq!(left, S(holder.unwrap_or_else(me).as_str().into()));
+    }
+}
+
+#[tokio::test]
+async fn a_reply_agrees_with_the_rule() {
+    let key = ReplyKey::new(Some("ws"), "lead_1");
+    let reply = LastReply::new("new", NOW).unwrap();
+    let times = [0, 999, 1000, 1001, u64::MAX].map(|at| Some(Timestamp::from_millis(at)));
+    // No row, a row without a time, and a row with a time before, at or after the new reply.
+    for (has_row, stored_at) in [(false, None), (true, None)].into_iter().chain(times.map(|at| (true, at))) {
+        let dynamodb = DynamoDb::start().await;
+        if has_row {
+            let stored_at = stored_at.map(|at| ("repliedAt".to_owned(), N(at.as_millis().to_string())));
+            let attributes = [("deliveryId", key.as_str()), ("reply", "old")];
+            let attributes = attributes.map(|(name, value)| (name.to_owned(), S(value.to_owned())));
+            dynamodb.put(attributes.into_iter().chain(stored_at).collect()).await;
+        }
+        let before = dynamodb.rows().await;
+        dynamodb.ledger().remember(&key, &reply, Timestamp::from_millis(9000)).await.unwrap();
+        let after = dynamodb.rows().await;
+        if may_remember(stored_at, NOW) {
+            let [row] = &after[..] else { panic!("{after:?}") };
+            let stored = ["reply", "repliedAt", "expiresAt"].map(|name| row[name].clone());
+            assert_eq!(stored, [S("new".into()), N("1000".into()), N("9".into())], "{stored_at:?}");
+            let read = dynamodb.ledger().last_reply(&key, Timestamp::from_millis(8999)).await.unwrap();
+            assert_eq!(read, Some(reply.clone()), "{stored_at:?}");
+            let read = dynamodb.ledger().last_reply(&key, Timestamp::from_millis(9000)).await.unwrap();
+            assert_eq!(read, None, "an expired reply should not be read");
+        } else {
+            assert_eq!(after, before, "{stored_at:?}");
+        }
+        assert_eq!(dynamodb.pending().await, []);
     }
 }

@@ -5,10 +5,12 @@
 mod conditional_writes;
 mod connections;
 mod debounce;
+mod details;
 mod keyring;
 mod ledger;
 mod pace;
 mod redrive;
+mod replies;
 mod sendpilot_api;
 mod stream;
 #[path = "../support/mod.rs"]

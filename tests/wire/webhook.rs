@@ -466,6 +466,9 @@ async fn without_a_variable_does_not_start_and_names_it() {
         ("ALERTS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:alerts.fifo", "ALERTS_TOPIC_ARN must be"),
         ("RETENTION_DAYS", "1", "RETENTION_DAYS must be a whole number from 2 to 3650"),
         ("DETAILED_METRICS", "true", "DETAILED_METRICS must be yes or no"),
+        ("REMEMBER_REPLIES", "maybe", "REMEMBER_REPLIES must be yes or no"),
+        ("SENDPILOT_API_URL", "http://api.sendpilot.example", "SENDPILOT_API_URL must be an https address"),
+        ("SENDPILOT_API_KEY", "sp live", "SENDPILOT_API_KEY holds more than one word"),
     ] {
         let (status, log) = Lambda::start_with(&world.aws, vec![(variable, value.into())], TIMEOUT).await.ended().await;
         assert_eq!(status, Some(1), "{variable}={value}");
