@@ -35,13 +35,21 @@ struct Server(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The status, the headers and the body of the answer to all paths with a prefix. The last one
-    /// that fits counts.
-    answers: Vec<(String, u16, Vec<(&'static str, String)>, String)>,
+    /// The last answer that fits a path counts.
+    answers: Vec<Planned>,
     hangs: bool,
     asked: Vec<String>,
     /// The number of connections that must not be used again.
     poisoned: usize,
+}
+
+/// The answer to all paths with a prefix.
+#[derive(Debug)]
+struct Planned {
+    prefix: String,
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
 }
 
 impl HttpConnector for Server {
@@ -58,10 +66,10 @@ impl HttpConnector for Server {
             capture.set_connection_retriever(move || Some(connection.clone()));
             return HttpConnectorFuture::new(std::future::pending());
         }
-        let fits = |(prefix, ..): &&(String, u16, _, _)| path.starts_with(prefix.as_str());
-        let (_, status, headers, body) = state.answers.iter().rev().find(fits).unwrap();
-        let mut answer = HttpResponse::new((*status).try_into().unwrap(), SdkBody::from(body.clone()));
-        for (name, value) in headers {
+        let planned = state.answers.iter().rev().find(|planned| path.starts_with(&planned.prefix)).unwrap();
+        let body = SdkBody::from(planned.body.clone());
+        let mut answer = HttpResponse::new(planned.status.try_into().unwrap(), body);
+        for (name, value) in &planned.headers {
             answer.headers_mut().insert(*name, value.clone());
         }
         HttpConnectorFuture::new(async move {
@@ -83,7 +91,8 @@ impl Server {
 
     fn answer(&self, prefix: &str, status: u16, headers: &[(&'static str, &str)], body: &str) {
         let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        self.0.lock().unwrap().answers.push((prefix.to_owned(), status, headers, body.to_owned()));
+        let planned = Planned { prefix: prefix.to_owned(), status, headers, body: body.to_owned() };
+        self.0.lock().unwrap().answers.push(planned);
     }
 
     /// Returns the paths that were asked for since the last call of this function.

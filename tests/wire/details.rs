@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::aws::{API_KEY_ARN, Aws, Fault};
 use crate::support::emf::{self, Metrics};
-use crate::support::lambda::{Lambda, Said};
+use crate::support::lambda::{Lambda, Said, TOPIC};
 use crate::support::requests::{change, opportunity_of, reply, signed_now};
 use crate::support::world::World;
 use futures_util::future::join_all;
@@ -31,6 +31,9 @@ const LEAD: &str = "lead_abc123";
 const CAMPAIGN: &str = "camp_xyz789";
 const CAMPAIGN_NAME: &str = "Autumn in Flanders";
 const REPLY: &str = "Call me about the zeppelin.";
+
+const LEAD_PATH: &str = "/v1/leads/lead_abc123";
+const CAMPAIGNS_PATH: &str = "/v1/campaigns?page=1&limit=100";
 
 /// Texts that no log line may contain.
 const SECRET_TEXTS: [&str; 8] =
@@ -145,9 +148,6 @@ async fn asked(api: &SendPilotApi) -> Vec<String> {
     paths
 }
 
-const LEAD_PATH: &str = "/v1/leads/lead_abc123";
-const CAMPAIGNS_PATH: &str = "/v1/campaigns?page=1&limit=100";
-
 // ── Answers ──────────────────────────────────────────────────────────────────────────────────────
 
 #[tokio::test]
@@ -163,6 +163,10 @@ async fn an_alert_says_who_the_lead_is() {
     let known = found(shown(), CAMPAIGN_NAME.into(), REPLY.into());
     assert_eq!(asking.opportunity("evt_1").await.0, known);
     assert_eq!(world.aws.take_calls(), ["reply", "claim", "publish", "complete"]);
+    let bodies: Value = serde_json::from_str(&world.aws.published()[0]["Message"]).unwrap();
+    for part in ["Annegret Quellwasser", "Head of Zebras", "Ferncliff Freight", CAMPAIGN_NAME, "the zeppelin"] {
+        assert!(bodies["email"].as_str().unwrap().contains(part), "{part} is not in {bodies:#}");
+    }
     let requests = api.requests().await.unwrap();
     assert!(requests.iter().all(|request| request.method == "GET" && request.headers["x-api-key"] == KEY));
     assert_eq!(asked(&api).await, [CAMPAIGNS_PATH, LEAD_PATH]);
@@ -393,6 +397,21 @@ async fn a_short_invocation_searches_for_a_fifth_of_its_time() {
     println!("search: {search:?}, alert: {took:?}");
     let fifth = Duration::from_millis(600);
     assert!(search < fifth + MARGIN / 4 && took < fifth + MARGIN / 2, "{search:?} {took:?}");
+}
+
+#[tokio::test]
+async fn only_the_alert_waits_for_the_details() {
+    let (world, api) = (World::new().await, api().await);
+    api.answer("/v1", json!({ "hang": true })).await.unwrap();
+    let stream = ("STATUS_TOPIC_ARN", format!("{TOPIC}-status"));
+    let mut asking = Asking::start(&world.aws, [asking(api.url()), vec![stream]].concat(), TIMEOUT).await;
+    asking.opportunity("evt_1").await;
+    let journal = world.aws.journal();
+    let at =
+        |operation, event| journal.iter().find(|call| call.operation == operation && call.event == event).unwrap().at;
+    let ahead = at("publish", "evt_1") - at("status publish", "evt_1#status");
+    assert!(ahead > MAX_SEARCH / 2, "{ahead:?}");
+    asking.lines().await;
 }
 
 #[tokio::test]

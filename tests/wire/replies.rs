@@ -75,7 +75,7 @@ fn now() -> Timestamp {
     SystemTime::now().into()
 }
 
-/// Returns a reply of this many minutes after a moment one hour ago, and its time.
+/// Returns a reply and its time: this number of minutes after the moment one hour ago.
 fn reply_at(minutes: u32, lead: &str, text: &str) -> (Value, Timestamp) {
     let at = Timestamp::from_millis(now().as_millis() - 3_600_000).after(MINUTE * minutes);
     let mut body = reply(&format!("evt_reply_{lead}_{minutes}"), lead, text);
