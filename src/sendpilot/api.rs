@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::http::{HttpConnector, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::DateTime;
@@ -33,7 +34,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 use url::{Host, Url};
 
-use crate::aws::Aws;
+use crate::aws::{ATTEMPTS, Aws};
 use crate::invocation::{Invocation, within};
 use crate::json::Object;
 use crate::secrets::api_key::{ApiKey, KeyError, Source};
@@ -73,7 +74,7 @@ const MAX_CAMPAIGNS: usize = 5000;
 /// Longest campaign name that is kept, in UTF-16 units. An alert shows no longer text.
 const MAX_NAME: usize = 1024;
 
-/// The longest id that is asked for, in bytes. SendPilot's ids have a tenth of it.
+/// The longest id that is asked for or kept, in bytes. SendPilot's ids have a tenth of it.
 const MAX_ID: usize = 256;
 
 /// A lead, as SendPilot's API describes it. Every part may be missing, and none is blank. `Debug`
@@ -339,17 +340,42 @@ impl Api {
     /// Returns the body of a successful answer, unless the call is paused.
     async fn get(&self, call: Call, path: &str, invocation: &Invocation, by: Instant) -> Result<Vec<u8>, ApiError> {
         let key = self.key(call, invocation, by).await?;
-        let ApiUrl(url) = &self.url;
-        let mut request = HttpRequest::get(format!("{url}{path}")).map_err(|_| ApiError::UnusableId)?;
-        let headers = [("x-api-key", key.as_str()), ("accept", "application/json"), ("user-agent", USER_AGENT)];
-        for (name, value) in headers {
-            request.headers_mut().try_insert(name, value.to_owned()).map_err(|_| ApiError::UnusableId)?;
+        let connection = CaptureSmithyConnection::new();
+        let answering = async { read(self.send(path, &key, &connection).await?, invocation.now()).await };
+        let answer = within(by, answering, ApiError::TimedOut).await;
+        if matches!(answer, Err(ApiError::TimedOut))
+            && let Some(connection) = connection.get()
+        {
+            // The connection may be dead. HTTP/2 would use it for the next request too.
+            connection.poison();
         }
-        let answered = async {
-            let answer = self.https.call(request).await.map_err(|error| ApiError::Unreachable(error.into()))?;
-            read(answer, invocation.now()).await
-        };
-        within(by, answered, ApiError::TimedOut).await
+        answer
+    }
+
+    /// Sends a request. If the connection breaks, sends the request again, because the connection
+    /// may have been dead before. "Lambda purges idle connections over time", and "attempting to
+    /// reuse an idle connection […] will result in a connection error":
+    /// <https://docs.aws.amazon.com/lambda/latest/dg/best-practices.html>
+    async fn send(
+        &self,
+        path: &str,
+        key: &ApiKey,
+        connection: &CaptureSmithyConnection,
+    ) -> Result<HttpResponse, ApiError> {
+        let ApiUrl(url) = &self.url;
+        let mut tries = 1;
+        loop {
+            let mut request = HttpRequest::get(format!("{url}{path}")).map_err(|_| ApiError::UnusableId)?;
+            let headers = [("x-api-key", key.as_str()), ("accept", "application/json"), ("user-agent", USER_AGENT)];
+            for (name, value) in headers {
+                request.headers_mut().try_insert(name, value.to_owned()).map_err(|_| ApiError::UnusableId)?;
+            }
+            request.add_extension(connection.clone());
+            match self.https.call(request).await {
+                Err(error) if tries < ATTEMPTS && !error.is_timeout() => tries += 1,
+                answer => return answer.map_err(|error| ApiError::Unreachable(error.into())),
+            }
+        }
     }
 
     /// Returns the key, unless the call is paused. Of two calls at once, the second waits for the
@@ -387,14 +413,17 @@ impl Memory {
         self.pauses[call as usize].filter(|pause| pause.began <= now && now.since(pause.began) < pause.lasts)
     }
 
-    /// Starts the pause that an error asks for.
+    /// Starts the pause that an error asks for, unless a longer one is running. Two calls at once
+    /// can fail in two ways.
     fn note(&mut self, call: Call, error: &ApiError, now: Timestamp) {
         let Some((lasts, both)) = error.pause() else { return };
-        let pause = Some(Pause { began: now, lasts, about_key: error.is_about_key() });
-        if both {
-            self.pauses = [pause; 2];
-        } else {
-            self.pauses[call as usize] = pause;
+        let calls = if both { &[Call::Lead, Call::Campaigns][..] } else { &[call] };
+        for call in calls {
+            let left = self.pause(*call, now).map(|pause| pause.lasts.saturating_sub(now.since(pause.began)));
+            if left.is_none_or(|left| left < lasts) {
+                let pause = Pause { began: now, lasts, about_key: error.is_about_key() };
+                self.pauses[*call as usize] = Some(pause);
+            }
         }
     }
 
@@ -402,8 +431,8 @@ impl Memory {
         if self.campaigns.len() + campaigns.len() > MAX_CAMPAIGNS {
             self.campaigns.clear();
         }
-        let campaigns = campaigns.into_iter().map(|(id, name)| (id, Campaign { name, read_at }));
-        self.campaigns.extend(campaigns);
+        let short = campaigns.into_iter().filter(|(id, _)| id.len() <= MAX_ID);
+        self.campaigns.extend(short.map(|(id, name)| (id, Campaign { name, read_at })));
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::connection::{CaptureSmithyConnection, ConnectionMetadata};
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_types::body::SdkBody;
@@ -38,6 +39,8 @@ struct State {
     answers: Vec<Planned>,
     hangs: bool,
     asked: Vec<String>,
+    /// The number of connections that must not be used again.
+    poisoned: usize,
 }
 
 /// The answer to all paths with a prefix.
@@ -56,6 +59,11 @@ impl HttpConnector for Server {
         assert_eq!((request.method(), request.headers().get("x-api-key")), ("GET", Some(KEY)));
         state.asked.push(path.clone());
         if state.hangs {
+            let server = self.clone();
+            let poison = move || server.0.lock().unwrap().poisoned += 1;
+            let connection = ConnectionMetadata::builder().proxied(false).poison_fn(poison).build();
+            let capture = request.extension::<CaptureSmithyConnection>().unwrap();
+            capture.set_connection_retriever(move || Some(connection.clone()));
             return HttpConnectorFuture::new(std::future::pending());
         }
         let planned = state.answers.iter().rev().find(|planned| path.starts_with(&planned.prefix)).unwrap();
@@ -64,7 +72,11 @@ impl HttpConnector for Server {
         for (name, value) in &planned.headers {
             answer.headers_mut().insert(*name, value.clone());
         }
-        HttpConnectorFuture::ready(Ok(answer))
+        HttpConnectorFuture::new(async move {
+            // So that two calls at once are both asked before the first is answered.
+            tokio::task::yield_now().await;
+            Ok(answer)
+        })
     }
 }
 
@@ -210,6 +222,7 @@ async fn a_hanging_api_ends_the_search_in_time_and_pauses() {
     let Answers { lead, campaign_name } = ask(&api, START).await;
     assert!(matches!((lead, campaign_name), (Some(Err(ApiError::TimedOut)), Some(Err(ApiError::TimedOut)))));
     assert_eq!((began.elapsed(), server.asked().len()), (SECOND, 2));
+    assert_eq!(server.0.lock().unwrap().poisoned, 2, "dead connections should not be used again");
     let lead = ask(&api, START.after(2 * SECOND)).await.lead;
     assert!(matches!(lead, Some(Err(ApiError::Paused { about_key: false }))), "{lead:?}");
     assert_eq!((began.elapsed(), server.asked().len()), (SECOND, 0));
@@ -434,4 +447,21 @@ fn debug_prints_no_personal_data() {
     let server = Server::new();
     server.answer("/v1/leads/", 200, &[], &answer.to_string());
     assert!(!format!("{:?}", server.api()).contains(KEY));
+}
+
+#[tokio::test]
+async fn a_shorter_pause_does_not_replace_a_longer_one() {
+    for (lead, campaigns) in [((429, "90"), (500, "")), ((500, ""), (429, "90")), ((429, "7"), (429, "90"))] {
+        let server = Server::new();
+        let api = server.api();
+        for (prefix, (status, after)) in [("/v1/leads/", lead), ("/v1/campaigns", campaigns)] {
+            server.answer(prefix, status, &[("retry-after", after)], "{}");
+        }
+        ask(&api, START).await;
+        assert_eq!(server.asked().len(), 2);
+        ask(&api, START.after(89 * SECOND)).await;
+        assert_eq!(server.asked(), [""; 0], "{lead:?}, {campaigns:?}");
+        ask(&api, START.after(91 * SECOND)).await;
+        assert!(!server.asked().is_empty(), "{lead:?}, {campaigns:?}");
+    }
 }

@@ -13,7 +13,7 @@ use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::secrets::api_key::{ApiKey, ApiKeyError};
 use opportunity_alerts::secrets::signing::{SecretError, Secrets};
-use opportunity_alerts::sendpilot::api::DEFAULT_URL;
+use opportunity_alerts::sendpilot::api::{ApiUrl, DEFAULT_URL};
 use opportunity_alerts::timestamp::Timestamp;
 use opportunity_alerts::{aws, redrive, webhook};
 use yaml_serde::Value;
@@ -219,6 +219,8 @@ fn the_key_goes_over_plain_http_to_this_machine_only() {
         "http://127.0.0.1:8080",
         "http://localhost/api",
         "http://[::1]:9000/api",
+        "http://localhost:65535",
+        "https://a-1.2b.c",
     ];
     let refused = [
         "",
@@ -231,11 +233,16 @@ fn the_key_goes_over_plain_http_to_this_machine_only() {
         "https://api.sendpilot.ai?key=1",
         "https://api.sendpilot.ai/#a",
         "https://",
+        "https://api.sendpilot.ai:65536",
+        "https://api.sendpilot.ai:99999",
+        "https://1.2.3.4.5",
+        "https://api..sendpilot.ai",
         "ftp://api.sendpilot.ai",
     ];
     for (urls, valid) in [(&allowed[..], true), (&refused, false)] {
         for url in urls {
             assert_eq!(validator.is_valid(&(*url).into()), valid, "{url}");
+            assert!(!valid || ApiUrl::parse(url).is_ok(), "with {url}, the function would not start");
         }
     }
 }

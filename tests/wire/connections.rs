@@ -1,5 +1,6 @@
-//! TLS connections to AWS. The function opens connections before the first alert needs them, and
-//! keeps them while it is frozen. It replaces dead connections, and SendPilot does not notice.
+//! Connections to AWS and to SendPilot's API. The function opens connections to AWS before the
+//! first alert needs them, and keeps them while it is frozen. It replaces dead connections, and
+//! SendPilot does not notice.
 
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use crate::support::requests::{SECRET, change, opportunity, signed_now};
 use crate::support::tls_proxy::TlsProxy;
 use crate::support::world::World;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -126,4 +129,38 @@ async fn replaces_a_dead_connection_to_the_ledger() {
     connections.dynamodb.mute().await;
     connections.alerts("evt_2").await;
     assert_eq!(connections.world.aws.alerts(), ["evt_1", "evt_2"]);
+}
+
+/// Answers one request about a lead or the campaigns, keeps the connection open, and closes it at
+/// the next request.
+async fn answer_once(mut stream: TcpStream) {
+    let (read, mut write) = stream.split();
+    let mut lines = BufReader::new(read).lines();
+    while !lines.next_line().await.unwrap().unwrap_or_default().is_empty() {}
+    let body = r#"{"id":"lead_abc123","firstName":"Ann","campaigns":[{"id":"camp_xyz789","name":"Q1"}]}"#;
+    write
+        .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
+        .await
+        .unwrap();
+    lines.next_line().await.ok();
+}
+
+#[tokio::test]
+async fn replaces_dead_connections_to_the_api() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_once(stream));
+        }
+    });
+    let world = World::new().await;
+    let given = vec![("SENDPILOT_API_KEY", "sp_live_sample".into()), ("SENDPILOT_API_URL", url)];
+    let mut function = Lambda::start_with(&world.aws, given, TIMEOUT).await;
+    for number in 1..=5 {
+        assert_eq!(function.answer(&signed_now(&opportunity(&format!("evt_{number}")))).await.0, 200);
+    }
+    let subjects: Vec<_> = world.aws.published().into_iter().map(|alert| alert["Subject"].clone()).collect();
+    assert_eq!(subjects, ["New opportunity: Ann"; 5]);
+    server.abort();
 }

@@ -330,7 +330,10 @@ impl Failure {
         let without = found(json!(null), campaign, json!(null));
         let (details, first) = asking.opportunity(&format!("evt {name} 1")).await;
         assert_eq!(details, without, "{name}");
-        assert_eq!(asked(api).await, [CAMPAIGNS_PATH, LEAD_PATH], "{name}");
+        let mut paths = asked(api).await;
+        // A request whose connection breaks is sent again.
+        paths.dedup();
+        assert_eq!(paths, [CAMPAIGNS_PATH, LEAD_PATH], "{name}");
         let longest = if self.waits { MAX_SEARCH + MARGIN } else { MARGIN };
         assert!(first < longest, "{name}: {first:?}");
 

@@ -46,7 +46,8 @@ def verdict(url: str, key: str) -> Verdict:
 
     Raises NoAnswer if the API does not answer.
     """
-    headers = {"X-API-Key": key, "Accept": "application/json"}
+    # Some hosts refuse the name of Python's own client.
+    headers = {"X-API-Key": key, "Accept": "application/json", "User-Agent": "sendpilot-opportunity-alerts"}
     answer = request.exchange(
         "GET", f"{url.rstrip('/')}/v1/me", headers=headers, timeout=TIMEOUT, largest=LARGEST_ANSWER
     )

@@ -45,6 +45,7 @@ def test_a_key_works(api):
         assert verdict(api.url + path, KEY).kind == WORKS
     assert [one.path for one in api.requests()] == ["/v1/me", "/v1/me", "/api/v1/me"]
     assert {one.headers["x-api-key"] for one in api.requests()} == {KEY}
+    assert {one.headers["user-agent"] for one in api.requests()} == {"sendpilot-opportunity-alerts"}
 
 
 def test_a_wrong_key_is_refused(api):
