@@ -58,7 +58,7 @@ pub enum Metric {
     /// A request that cannot be verified, because our own secret cannot be read or used. While the
     /// current version of the secret is refused, every request counts.
     SecretUnreadable,
-    /// An alert without details of the lead, because the API key is missing, unreadable or refused.
+    /// An alert whose lead was not looked up: the API key is missing, unreadable or refused.
     ApiKeyUnusable,
     /// Detailed: the time from the moment that the event names to the publish of its alert.
     TimeToAlert,

@@ -44,6 +44,9 @@ use crate::timestamp::Timestamp;
 /// The address of SendPilot's API.
 pub const DEFAULT_URL: &str = "https://api.sendpilot.ai";
 
+/// The least time for a request. With less time left, the API is not asked.
+pub const LEAST_TIME: Duration = Duration::from_millis(100);
+
 /// The longest answer that is read, in bytes.
 pub const MAX_ANSWER: usize = 256 * 1024;
 
@@ -254,7 +257,8 @@ impl Api {
     /// Asks for the lead, and for its campaign's name if the name is not known yet. Sends both
     /// requests at once, and returns at `by` at the latest.
     pub async fn ask(&self, lead_id: &str, campaign_id: Option<&str>, invocation: &Invocation, by: Instant) -> Answers {
-        if Instant::now() >= by {
+        // A request that had no chance must not start a pause.
+        if Instant::now() + LEAST_TIME > by {
             return Answers { lead: Some(Err(ApiError::TimedOut)), campaign_name: None };
         }
         let lead = self.noting(Call::Lead, self.lead(lead_id, invocation, by), invocation);

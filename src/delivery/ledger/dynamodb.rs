@@ -388,9 +388,11 @@ impl Ledger for DynamoDbLedger {
             .key("deliveryId", string(key.as_str()))
             .projection_expression("reply, repliedAt, expiresAt")
             .consistent_read(true);
-        let got = until_answered(|| get.clone().send()).await;
-        let row =
-            got.map_err(|error| LedgerError::Failed("read the last reply", error.into()))?.item.unwrap_or_default();
+        let got = until_answered(|| get.clone().send()).await.map_err(|error| {
+            // As text, because the error itself contains the whole answer, which may be the reply.
+            LedgerError::Failed("read the last reply", chain(&error).into())
+        });
+        let row = got?.item.unwrap_or_default();
         // DynamoDB deletes an expired row only some time later.
         let is_kept = read_number(&row, "expiresAt").is_some_and(|expires: u64| expires > now.as_secs());
         Ok(read_string(&row, "reply")
