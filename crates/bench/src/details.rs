@@ -38,10 +38,10 @@ pub(crate) async fn measure(function: &str, alerts: usize, rounds: usize) -> Res
         }
     }
     if instructions::Tools::find().is_ok() {
-        // The instructions hardly depend on the delay. The signing secret is given here, so only the API
-        // key needs a client of Secrets Manager, and a start with the key takes more.
+        let kinds = kinds.map(|(kind, _)| kind);
+        // The instructions do not depend on the delay.
         for (column, candidate) in candidates.iter().enumerate().take(3) {
-            instructions::add(&mut table, column, candidate, &aws, &kinds.map(|(kind, _)| kind)).await?;
+            instructions::add(&mut table, column, candidate, &aws, Secret::Stored, &kinds).await?;
         }
     }
     Ok(table)

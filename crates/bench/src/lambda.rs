@@ -137,7 +137,7 @@ impl Lambda {
     /// Asks the function to end, and waits for its end.
     ///
     /// # Errors
-    /// If an alert went out without details that the function should have found.
+    /// If an alert was published without a detail that the function should have found.
     pub(crate) async fn end(self) -> Result<()> {
         self.function.signal(Signal::SIGTERM)?;
         let (_, output) = self.function.end().await?;

@@ -174,7 +174,7 @@ async fn run(what: What) -> Result<ExitCode> {
             let aws = Aws::start(Duration::ZERO).await?;
             let mut table = Table::new(&candidates);
             for (column, candidate) in candidates.iter().enumerate() {
-                instructions::add(&mut table, column, candidate, &aws, &Kind::ALL).await?;
+                instructions::add(&mut table, column, candidate, &aws, Secret::Given, &Kind::ALL).await?;
             }
             let shown = show(&table, "count")?;
             println!("{}", limits::text(&table));
