@@ -213,6 +213,7 @@ bench: rust
 	$(BENCH) count $(LEAST)
 	$(BENCH) round-trips $(CANDIDATES)
 	$(BENCH) bodies $(CANDIDATES)
+	$(BENCH) details $(TARGET)/release/webhook
 	cargo bench --locked --package bench --bench steps
 
 ## Fail if a request takes more instructions than the baseline.

@@ -17,6 +17,8 @@ use crate::lambda::{Lambda, Secret};
 pub(crate) struct Candidate {
     pub(crate) name: String,
     pub(crate) command: Vec<String>,
+    /// The variables of its options.
+    pub(crate) options: Vec<(&'static str, String)>,
 }
 
 impl FromStr for Candidate {
@@ -25,13 +27,13 @@ impl FromStr for Candidate {
     fn from_str(text: &str) -> Result<Self> {
         let (name, command) = text.split_once('=').context("a candidate is NAME=COMMAND")?;
         let command = shlex::split(command).context("the quotes in the command are not closed")?;
-        Ok(Self { name: name.into(), command })
+        Ok(Self { name: name.into(), command, options: Vec::new() })
     }
 }
 
 impl Candidate {
     pub(crate) async fn start(&self, secret: Secret, aws: &Aws) -> Result<Lambda> {
-        Lambda::start(&self.command, secret, aws).await.with_context(|| self.name.clone())
+        Lambda::start(&self.command, &self.options, secret, aws).await.with_context(|| self.name.clone())
     }
 
     /// Returns the sizes of the program's file and of the zipped file, in bytes. Returns `None` if
@@ -66,6 +68,8 @@ pub(crate) struct Taken {
     pub(crate) cpu: Duration,
     /// The calls to AWS of all requests together.
     pub(crate) calls: u64,
+    /// The calls of SendPilot's API of all requests together.
+    pub(crate) api_calls: u64,
 }
 
 impl Taken {
@@ -98,9 +102,9 @@ pub(crate) async fn send(lambda: &mut Lambda, aws: &Aws, kind: Kind, count: usiz
     if published != kind.publishes() * count as u64 {
         bail!("{count} requests ({}) published {published} alerts", kind.name());
     }
-    let calls = after.all_calls() - before.all_calls();
+    let calls = after.aws_calls() - before.aws_calls();
     if kind.calls_aws() && calls < count as u64 {
         bail!("{count} requests ({}) called AWS {calls} times", kind.name());
     }
-    Ok(Taken { times, cpu, calls })
+    Ok(Taken { times, cpu, calls, api_calls: after.api_calls() - before.api_calls() })
 }

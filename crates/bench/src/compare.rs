@@ -10,17 +10,17 @@ use crate::candidate::{Candidate, Taken, send};
 use crate::lambda::{Lambda, Secret};
 use crate::table::Table;
 
-/// Adds one round of one candidate.
+/// Adds one round of one candidate, with this number of requests of each kind.
 pub(crate) async fn round(
     table: &mut Table,
     column: usize,
     candidate: &Candidate,
     aws: &Aws,
     secret: Secret,
-    events: usize,
+    kinds: &[(Kind, usize)],
 ) -> Result<()> {
-    let mut lambda = candidate.start(secret, aws).await?;
     let before = aws.counts();
+    let mut lambda = candidate.start(secret, aws).await?;
     let first = table.attempt(column, send(&mut lambda, aws, Kind::Alert, 1, 0).await)?;
     let connections = aws.counts().connections - before.connections;
     let cpu = lambda.cpu_at_rest().await?;
@@ -33,7 +33,7 @@ pub(crate) async fn round(
     table.add(column, "CPU until ready, ms", millis(lambda.cpu_until_ready));
     table.add(column, "CPU until the first alert, ms", first.as_ref().map(|_| millis(cpu)));
     table.add(column, "connections to AWS by then", first.as_ref().map(|_| connections as f64));
-    for kind in Kind::ALL {
+    for &(kind, events) in kinds {
         let taken = table.attempt(column, warm(&mut lambda, aws, kind, events, 0).await)?;
         let each = |figure: fn(&Taken) -> f64| taken.as_ref().map(figure);
         table.add(column, &format!("{}: median, us", kind.name()), each(|taken| micros(taken.median())));
@@ -47,6 +47,10 @@ pub(crate) async fn round(
             &format!("{}: calls to AWS", kind.name()),
             each(|taken| taken.calls as f64 / taken.times.len() as f64),
         );
+        if let Some(taken) = taken.filter(|taken| taken.api_calls > 0) {
+            let calls = taken.api_calls as f64 / taken.times.len() as f64;
+            table.add(column, &format!("{}: calls to SendPilot", kind.name()), calls);
+        }
     }
     table.add(column, "peak memory, MiB", lambda.peak_memory()?);
     lambda.end().await

@@ -125,27 +125,34 @@ pub(crate) fn write(file: &Path, tools: Tools, counts: Counts) -> Result<()> {
 /// Counts all rows.
 pub(crate) async fn count(program: &Path) -> Result<Counts> {
     let aws = Aws::start(Duration::ZERO).await?;
-    let program = &[program.display().to_string()];
-    let ready = least(program, &aws, &[]).await?;
-    let first = least(program, &aws, &[(Kind::Alert, 1)]).await?;
+    let (name, command) = ("webhook".into(), vec![program.display().to_string()]);
+    let webhook = &Candidate { name, command, options: Vec::new() };
+    let ready = least(webhook, Secret::Given, &aws, &[]).await?;
+    let first = least(webhook, Secret::Given, &aws, &[(Kind::Alert, 1)]).await?;
     let mut counts =
         Counts::from([("start until ready".into(), ready), ("first alert".into(), first.saturating_sub(ready))]);
     for kind in Kind::ALL {
-        let more = least(program, &aws, &[(Kind::Alert, 1), (kind, EACH)]).await?;
+        let more = least(webhook, Secret::Given, &aws, &[(Kind::Alert, 1), (kind, EACH)]).await?;
         counts.insert(format!("each {}", kind.name()), more.saturating_sub(first) / EACH as u64);
     }
     Ok(counts)
 }
 
-/// Adds a candidate's instructions for a start, and for each kind of request that it handles
-/// correctly.
-pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate, aws: &Aws) -> Result<()> {
-    let command = &candidate.command;
-    let ready = table.attempt(column, least(command, aws, &[]).await)?;
+/// Adds a candidate's instructions for a start, and for each of these kinds of requests that it
+/// handles correctly.
+pub(crate) async fn add(
+    table: &mut Table,
+    column: usize,
+    candidate: &Candidate,
+    aws: &Aws,
+    secret: Secret,
+    kinds: &[Kind],
+) -> Result<()> {
+    let ready = table.attempt(column, least(candidate, secret, aws, &[]).await)?;
     table.add(column, "start until ready: instructions", ready.map(|count| count as f64));
-    for kind in Kind::ALL {
-        let Some(first) = table.attempt(column, least(command, aws, &[(kind, 1)]).await)? else { continue };
-        let more = table.attempt(column, least(command, aws, &[(kind, 1), (kind, EACH)]).await)?;
+    for &kind in kinds {
+        let Some(first) = table.attempt(column, least(candidate, secret, aws, &[(kind, 1)]).await)? else { continue };
+        let more = table.attempt(column, least(candidate, secret, aws, &[(kind, 1), (kind, EACH)]).await)?;
         let each = more.map(|more| more.saturating_sub(first) as f64 / EACH as f64);
         table.add(column, &format!("each {}: instructions", kind.name()), each.map(f64::round));
     }
@@ -154,21 +161,22 @@ pub(crate) async fn add(table: &mut Table, column: usize, candidate: &Candidate,
 
 /// Returns the fewest instructions of several runs, because a busy machine can add instructions,
 /// but never removes any.
-async fn least(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
+async fn least(candidate: &Candidate, secret: Secret, aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let mut least = u64::MAX;
     for _ in 0..REPETITIONS {
-        least = least.min(run(command, aws, requests).await?);
+        least = least.min(run(candidate, secret, aws, requests).await?);
     }
     Ok(least)
 }
 
 /// Counts the instructions of one process, from its start to its end.
-async fn run(command: &[String], aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
+async fn run(candidate: &Candidate, secret: Secret, aws: &Aws, requests: &[(Kind, usize)]) -> Result<u64> {
     let directory = tempfile::tempdir()?;
     let profile = directory.path().join("callgrind.out");
     let out = format!("--callgrind-out-file={}", profile.display());
     let valgrind = ["valgrind".into(), "--tool=callgrind".into(), out];
-    let mut lambda = Lambda::start(&[&valgrind, command].concat(), Secret::Given, aws).await?;
+    let mut lambda =
+        Lambda::start(&[&valgrind, candidate.command.as_slice()].concat(), &candidate.options, secret, aws).await?;
     lambda.cpu_at_rest().await?;
     for (kind, number) in requests {
         send(&mut lambda, aws, *kind, *number, 0).await?;

@@ -51,8 +51,13 @@ pub(crate) struct Lambda {
 }
 
 impl Lambda {
-    /// Starts a function, and waits until it asks for an event.
-    pub(crate) async fn start(command: &[String], secret: Secret, aws: &Aws) -> Result<Self> {
+    /// Starts a function with these options, and waits until it asks for an event.
+    pub(crate) async fn start(
+        command: &[String],
+        options: &[(&str, String)],
+        secret: Secret,
+        aws: &Aws,
+    ) -> Result<Self> {
         let (program, arguments) = command.split_first().context("a candidate's command is empty")?;
         let mut command = Command::new(program);
         command
@@ -61,6 +66,7 @@ impl Lambda {
             .envs(environment(secret))
             .envs(lambda::environment("webhook"))
             .envs(aws.environment())
+            .envs(options.iter().cloned())
             .stderr(Stdio::piped());
         let started_at = Instant::now();
         let function = lambda::Lambda::start(command, TIMEOUT).await?;
@@ -129,10 +135,16 @@ impl Lambda {
     }
 
     /// Asks the function to end, and waits for its end.
+    ///
+    /// # Errors
+    /// If an alert was published without a detail that the function should have found.
     pub(crate) async fn end(self) -> Result<()> {
         self.function.signal(Signal::SIGTERM)?;
-        self.function.end().await?;
-        Ok(())
+        let (_, output) = self.function.end().await?;
+        match output.lines().find(|line| line.contains("detailsFailure")) {
+            Some(line) => bail!("an alert lacks details: {line}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod aws;
 mod bodies;
 mod candidate;
 mod compare;
+mod details;
 mod instructions;
 mod lambda;
 mod limits;
@@ -25,6 +26,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+use requests::Kind;
 
 use crate::aws::Aws;
 use crate::candidate::Candidate;
@@ -66,6 +68,16 @@ enum What {
         /// Requests of each kind and length in a round.
         #[arg(long, default_value_t = 100)]
         events: usize,
+    },
+    /// Measures what the details of a lead cost, by the time that SendPilot's API takes.
+    Details {
+        /// Release build of the webhook function.
+        function: String,
+        /// Alerts in a round.
+        #[arg(long, default_value_t = 30)]
+        alerts: usize,
+        #[arg(long, default_value_t = 7)]
+        rounds: usize,
     },
     /// Counts the instructions of a start and of each kind of request.
     Count {
@@ -114,9 +126,10 @@ async fn run(what: What) -> Result<ExitCode> {
             stay_on_one_cpu()?;
             let aws = Aws::start(Duration::from_millis(round_trip)).await?;
             let mut table = Table::new(&candidates);
+            let kinds = Kind::ALL.map(|kind| (kind, events));
             for _ in 0..rounds {
                 for (column, candidate) in candidates.iter().enumerate() {
-                    compare::round(&mut table, column, candidate, &aws, secret, events).await?;
+                    compare::round(&mut table, column, candidate, &aws, secret, &kinds).await?;
                 }
             }
             for (column, candidate) in candidates.iter().enumerate() {
@@ -148,6 +161,10 @@ async fn run(what: What) -> Result<ExitCode> {
             }
             show(&table, "bodies")
         }
+        What::Details { function, alerts, rounds } => {
+            stay_on_one_cpu()?;
+            show(&details::measure(&function, alerts, rounds).await?, "details")
+        }
         What::Count { candidates } => {
             if let Err(error) = instructions::Tools::find() {
                 println!("Instructions: not counted, because {error:#}.");
@@ -157,7 +174,7 @@ async fn run(what: What) -> Result<ExitCode> {
             let aws = Aws::start(Duration::ZERO).await?;
             let mut table = Table::new(&candidates);
             for (column, candidate) in candidates.iter().enumerate() {
-                instructions::add(&mut table, column, candidate, &aws).await?;
+                instructions::add(&mut table, column, candidate, &aws, Secret::Given, &Kind::ALL).await?;
             }
             let shown = show(&table, "count")?;
             println!("{}", limits::text(&table));

@@ -9,6 +9,9 @@ use testkit::sendpilot::{OTHER, SECRET, change, signed_now};
 /// DynamoDB.
 pub const PUBLISHED: &str = "evt_published";
 
+/// The text of a lead's reply.
+pub const REPLY: &str = "Sounds interesting. Can we talk on Tuesday?";
+
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -20,10 +23,12 @@ pub enum Kind {
     Duplicate,
     /// An opportunity that is signed with another secret.
     Forged,
+    /// A lead has replied. Without `REMEMBER_REPLIES`, the function ignores the reply.
+    Reply,
 }
 
 impl Kind {
-    /// All kinds.
+    /// All kinds that do not depend on the function's options.
     pub const ALL: [Self; 4] = [Self::Alert, Self::Ignored, Self::Duplicate, Self::Forged];
 
     /// Returns the name for tables.
@@ -33,6 +38,7 @@ impl Kind {
             Self::Ignored => "ignored event",
             Self::Duplicate => "duplicate",
             Self::Forged => "forged request",
+            Self::Reply => "reply",
         }
     }
 
@@ -59,7 +65,12 @@ impl Kind {
     pub fn request(self, number: usize, length: usize) -> Result<Bytes> {
         let prefix = if self == Self::Duplicate { PUBLISHED } else { "evt_fresh" };
         let status = if self == Self::Ignored { "MESSAGE_SENT" } else { "OPPORTUNITY" };
-        let body = padded(change(&format!("{prefix}_{number:09}"), status), length).to_string();
+        let mut event = change(&format!("{prefix}_{number:09}"), status);
+        if self == Self::Reply {
+            event["eventType"] = "reply.received".into();
+            event["data"] = json!({ "leadId": event["data"]["leadId"], "reply": REPLY });
+        }
+        let body = padded(event, length).to_string();
         let secret = if self == Self::Forged { OTHER } else { SECRET };
         Ok(signed_now(secret, &format!("msg_{number:09}"), &body)?.to_string().into())
     }
