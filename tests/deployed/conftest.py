@@ -23,9 +23,14 @@ from ops.stack import NAME, outputs
 def pytest_sessionstart():
     """Ends the tests with the `make` that started them, and each worker with the process that started it."""
     end_with_parent(os.getppid())
-    # A shell without job control ignores these for a job in the background. So would every program
-    # that a test starts and interrupts.
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    # A shell without job control ignores the first two for a job in the background, and nohup the
+    # third. So would every program that a test starts and interrupts.
+    handlers = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGQUIT: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    for number, handler in handlers.items():
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
 
