@@ -128,9 +128,10 @@ impl Config {
         }
     }
 
-    /// Reads the rules, which only the webhook function needs: `ALERT_STATUSES`, a list with
-    /// commas, by default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; and
-    /// `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it, by default SendPilot's example.
+    /// Reads the rules, which the redrive does not need: `ALERT_STATUSES`, a list with commas, by
+    /// default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; `STATUS_PIPELINE`, as
+    /// [`Pipeline::parse`] reads it, by default SendPilot's example; and `RECONCILE`, whether
+    /// alerts make leads known to the reconciliation, by default `no`.
     ///
     /// # Errors
     /// With the first unusable variable, and its unusable entry.
@@ -141,6 +142,7 @@ impl Config {
             alert_statuses: list(&statuses).map(status).collect::<Result<_, _>>()?,
             alert_tags: list(&tags).map(str::to_owned).collect(),
             debounce: self.debounce.is_some(),
+            reconcile: is_yes(&variable, "RECONCILE")?,
             stream: self.topics.status.is_some(),
             pipeline: match set(&variable, "STATUS_PIPELINE") {
                 Some(text) => Pipeline::parse(&text)?,

@@ -12,7 +12,7 @@
 //! (*) The result is the same if the completion or the release fails. Then the lease ends by
 //! itself.
 //!
-//! If alerts are debounced, an attempt takes the debounce lock after its claim:
+//! If alerts are debounced or the reconciliation is on, an attempt takes locks after its claim:
 //!
 //! ```text
 //! granted ── lock ──┬─ taken ── publish …
@@ -41,13 +41,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Receipt, Refusal,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, Lock, MayPublish, Receipt, Refusal,
 };
 use crate::delivery::pace::Pacer;
 use crate::delivery::topic::{Topic, TopicError};
 use crate::error::chain;
 use crate::invocation::{Invocation, Schedule, within};
-use crate::message::Message;
+use crate::message::{Locks, Message};
 use crate::timestamp::Timestamp;
 
 /// The longest wait of the webhook function for the topic of the lead status stream. SNS answers
@@ -104,7 +104,7 @@ pub enum Outcome {
         recorded: Result<(), FinishError>,
     },
     /// The alert is suppressed, because another alert for the same lead and status has been
-    /// published or is durably claimed.
+    /// published or is durably claimed. The other alert is recent, or the reconciliation's.
     Debounced {
         /// Whether the ledger has recorded this outcome.
         recorded: Result<(), FinishError>,
@@ -147,9 +147,9 @@ pub enum Unpublished {
     /// The publish failed, or SNS gave no answer.
     #[error("publish failed")]
     Topic(#[source] TopicError),
-    /// The debounce lock failed or got no answer, so the alert was not published.
-    #[error("debounce failed")]
-    Debounce(#[source] LedgerError),
+    /// A lock failed or got no answer, so the alert was not published.
+    #[error("locking the lead failed")]
+    Lock(#[source] LedgerError),
     /// A request for a slot failed or got no answer, so the alert was not published.
     #[error("pacing failed")]
     Pace(#[source] LedgerError),
@@ -254,7 +254,7 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
     async fn end(&mut self, claim: &Claim) -> Result<Outcome, Unpublished> {
         // An attempt takes the lock only after its claim. So if another alert is suppressed in
         // favour of this one, this one cannot be lost.
-        if let MayPublish::Debounced(holder) = self.lock_debounce(claim).await? {
+        if let MayPublish::Debounced(holder) = self.lock(claim).await? {
             let expires_at = self.invocation.now().after(self.relay.retention);
             let recorded = self.finish(|| self.relay.ledger.debounce(claim, &holder, expires_at)).await;
             return Ok(Outcome::Debounced { recorded });
@@ -279,11 +279,23 @@ impl<L: Ledger, T: Topic> Run<'_, L, T> {
         }
     }
 
-    async fn lock_debounce(&self, claim: &Claim) -> Result<MayPublish, Unpublished> {
-        let Some((key, debounce)) = claim.debounce_key().zip(self.relay.debounce) else { return Ok(MayPublish::Yes) };
+    /// Takes the locks that the alert needs, and stops at the first one that suppresses it.
+    ///
+    /// The lock that makes the lead known comes first. Otherwise, an alert that the reconciliation
+    /// suppresses could hold the debounce lock, and suppress a later change.
+    async fn lock(&self, claim: &Claim) -> Result<MayPublish, Unpublished> {
+        let Locks { debounce, known } = claim.locks().clone();
         let now = self.invocation.now();
-        let locking = self.relay.ledger.lock_debounce(claim, key, now, now.after(debounce));
-        within(self.schedule.claim_by, locking, LedgerError::TimedOut).await.map_err(Unpublished::Debounce)
+        let known = known.map(|known| Lock::known(known, now));
+        let debounce = debounce.zip(self.relay.debounce).map(|(key, debounce)| Lock::debounce(key, now, debounce));
+        for lock in known.into_iter().chain(debounce) {
+            let locking = self.relay.ledger.lock(claim.delivery_id(), &lock);
+            let locked = within(self.schedule.claim_by, locking, LedgerError::TimedOut).await;
+            if let debounced @ MayPublish::Debounced(_) = locked.map_err(Unpublished::Lock)? {
+                return Ok(debounced);
+            }
+        }
+        Ok(MayPublish::Yes)
     }
 
     /// Waits for a slot for the alert. A message to the lead status stream needs no slot.

@@ -19,12 +19,12 @@ use time::macros::format_description;
 
 use crate::message::cloud_event::{cloud_event, json, lead_status_changed, lead_tagged};
 use crate::message::details::{Details, LastReply, MAX_REPLY};
-use crate::message::key::{DebounceKey, DeliveryId};
+use crate::message::key::DeliveryId;
 use crate::message::layout::{Line, Piece, join, marked_up, plain};
 use crate::message::pipeline::Pipeline;
 use crate::message::profile::Profile;
-use crate::message::trigger::{Trigger, normal};
-use crate::message::{Delivery, Message};
+use crate::message::trigger::Trigger;
+use crate::message::{Delivery, Locks, Message};
 use crate::sendpilot::event::Event;
 use crate::text::{Text, clip, clip_words, gsm};
 
@@ -61,14 +61,13 @@ pub(crate) fn delivery(
     trigger: Trigger<'_>,
     details: &Details,
     pipeline: &Pipeline,
-    debounce: bool,
+    locks: Locks,
 ) -> Delivery {
-    let workspace_id = event.workspace_id.as_deref();
-    let (alert, debounce_key) = match trigger {
+    let alert = match trigger {
         Trigger::Status(change) => {
             let kind = if change.new_status == OPPORTUNITY { Type::Opportunity } else { Type::StatusReached };
-            let data = lead_status_changed(change, pipeline, details);
-            let alert = Alert {
+            let data = lead_status_changed(event, change, pipeline, details);
+            Alert {
                 campaign_id: text(&change.campaign_id),
                 profile: change.linkedin_url.as_deref().map(Profile::new),
                 previous: text(&change.previous_status),
@@ -80,14 +79,11 @@ pub(crate) fn delivery(
                     &change.new_status,
                     details,
                 )
-            };
-            // SendPilot may write an undocumented status in another letter case the next time, so
-            // the key ignores letter case.
-            (alert, DebounceKey::status(workspace_id, &change.lead_id, &change.new_status.to_ascii_uppercase()))
+            }
         }
         Trigger::Tag { lead_id, new_tag, change } => {
             let data = lead_tagged(lead_id, new_tag, change, details);
-            let alert = Alert {
+            Alert {
                 campaign_id: text(&change.campaign_id),
                 profile: change.linkedin_url.as_deref().map(Profile::new),
                 previous: text(&change.previous_tag),
@@ -98,16 +94,14 @@ pub(crate) fn delivery(
                     new_tag,
                     details,
                 )
-            };
-            // People write a tag in any letter case.
-            (alert, DebounceKey::tag(workspace_id, lead_id, &normal(new_tag)))
+            }
         }
     };
     Delivery {
-        id: DeliveryId::alert(workspace_id, event_id),
+        id: DeliveryId::alert(event.workspace_id.as_deref(), event_id),
         message: alert.message(),
         content_sha256: trigger.content_sha256(),
-        debounce_key: debounce.then_some(debounce_key),
+        locks,
     }
 }
 

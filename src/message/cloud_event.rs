@@ -1,7 +1,9 @@
 //! Converts an event to a [`CloudEvent`]: escapes the ids, and cleans and shortens every text.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use sendpilot_events::{CloudEvent, ContentType, LastReply, Lead, LeadStatusChanged, LeadTagged, SpecVersion, Type};
+use sendpilot_events::{
+    CloudEvent, ContentType, LastReply, Lead, LeadStatusChanged, LeadTagged, RECONCILIATION, SpecVersion, Type,
+};
 use serde::Serialize;
 use time::UtcOffset;
 
@@ -9,7 +11,7 @@ use crate::message::details::{self, Details};
 use crate::message::key::{key_part, sha256_hex};
 use crate::message::pipeline::Pipeline;
 use crate::sendpilot::api;
-use crate::sendpilot::event::{Event, StatusChange, TagChange};
+use crate::sendpilot::event::{Event, Origin, StatusChange, TagChange};
 use crate::text::Text;
 
 /// Returns the event as a CloudEvent of this kind about this lead.
@@ -47,7 +49,12 @@ pub(crate) fn json(body: &impl Serialize) -> String {
 }
 
 /// Returns the `data` of a change of status, with the stage that `pipeline` gives the new status.
-pub(crate) fn lead_status_changed(change: &StatusChange, pipeline: &Pipeline, details: &Details) -> LeadStatusChanged {
+pub(crate) fn lead_status_changed(
+    event: &Event,
+    change: &StatusChange,
+    pipeline: &Pipeline,
+    details: &Details,
+) -> LeadStatusChanged {
     LeadStatusChanged {
         lead_id: text(&change.lead_id),
         campaign_id: change.campaign_id.as_deref().map(text),
@@ -56,6 +63,10 @@ pub(crate) fn lead_status_changed(change: &StatusChange, pipeline: &Pipeline, de
         new_status: text(&change.new_status),
         crm_stage: pipeline.stage(&change.new_status).to_owned(),
         changed_by: change.changed_by.as_deref().map(text),
+        found_by: match event.origin {
+            Origin::Webhook => None,
+            Origin::Reconciliation { .. } => Some(RECONCILIATION.into()),
+        },
         lead: details.lead.as_ref().and_then(lead),
         campaign_name: details.campaign_name().map(String::from),
         last_reply: details.last_reply.as_ref().and_then(last_reply),

@@ -1,5 +1,4 @@
-//! The keys of rows: one key per delivery, one per debounced lead and status, and one per stored
-//! reply.
+//! The keys of rows: one key per delivery, one per lock, and one per stored reply.
 
 use std::borrow::Cow;
 
@@ -88,25 +87,27 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-/// The key of a debounce lock: `{workspaceId}#{leadId}#{newStatus}#quiet`, or
-/// `{workspaceId}#{leadId}#{newTag}#quiet-tag`. The row is in the same table as deliveries. A
-/// delivery's key has three parts, so the two kinds of keys never collide.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DebounceKey(String);
+/// The key of a lock on the alerts about one lead: `{workspaceId}#{leadId}#{newStatus}#quiet`,
+/// `{workspaceId}#{leadId}#{newTag}#quiet-tag`, or `{leadId}#{status}#known`. The row is in the same
+/// table as deliveries, whose keys have another last part.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LockKey(String);
 
-impl DebounceKey {
-    /// Creates the key of the lock for alerts on this lead in this status.
-    pub fn status(workspace_id: Option<&str>, lead_id: &str, new_status: &str) -> Self {
-        Self::new("quiet", workspace_id, lead_id, new_status)
+impl LockKey {
+    /// Creates the key of the debounce lock for alerts on this lead in this status.
+    pub fn debounce_status(workspace_id: Option<&str>, lead_id: &str, new_status: &str) -> Self {
+        Self(row_key(&[workspace_id.unwrap_or_default(), lead_id, new_status], "quiet"))
     }
 
-    /// Creates the key of the lock for alerts on this lead with this tag.
-    pub fn tag(workspace_id: Option<&str>, lead_id: &str, new_tag: &str) -> Self {
-        Self::new("quiet-tag", workspace_id, lead_id, new_tag)
+    /// Creates the key of the debounce lock for alerts on this lead with this tag.
+    pub fn debounce_tag(workspace_id: Option<&str>, lead_id: &str, new_tag: &str) -> Self {
+        Self(row_key(&[workspace_id.unwrap_or_default(), lead_id, new_tag], "quiet-tag"))
     }
 
-    fn new(kind: &str, workspace_id: Option<&str>, lead_id: &str, new: &str) -> Self {
-        Self(row_key(&[workspace_id.unwrap_or_default(), lead_id, new], kind))
+    /// Creates the key of the lock that makes this lead known in this status, in any letter case.
+    /// It has no workspace, because SendPilot's API does not say to which workspace a lead belongs.
+    pub fn known(lead_id: &str, status: &str) -> Self {
+        Self(row_key(&[lead_id, &status.to_ascii_uppercase()], "known"))
     }
 
     /// Creates a key from its stored text.

@@ -3,13 +3,15 @@
 
 use sendpilot_events::OPPORTUNITY;
 
-use crate::message::Delivery;
 use crate::message::alert;
 use crate::message::details::Details;
+use crate::message::key::LockKey;
 use crate::message::pipeline::Pipeline;
 use crate::message::stream;
 use crate::message::trigger::{Trigger, normal};
-use crate::sendpilot::event::{Event, Kind, Malformed};
+use crate::message::{Delivery, Known, Locks};
+use crate::sendpilot::event::{Event, Kind, Malformed, Origin, StatusChange};
+use crate::timestamp::Timestamp;
 
 /// The configuration of a deployment: which events need an alert, a message to the stream, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Rules {
     /// Whether alerts are debounced: for some time, a second alert for the same lead and status, or
     /// tag, is suppressed.
     pub debounce: bool,
+    /// Whether an alert on a status makes the lead known to the reconciliation.
+    pub reconcile: bool,
     /// Whether every change of status causes a message to the lead status stream.
     pub stream: bool,
     /// The mapping from statuses to the stages of a CRM.
@@ -36,6 +40,7 @@ impl Default for Rules {
             alert_statuses: vec![OPPORTUNITY.into()],
             alert_tags: Vec::new(),
             debounce: false,
+            reconcile: false,
             stream: false,
             pipeline: Pipeline::default(),
         }
@@ -80,7 +85,7 @@ impl DueAlert<'_> {
     /// the details.
     pub fn delivery(&self, details: &Details) -> Delivery {
         let Self { rules, event, event_id, trigger } = *self;
-        alert::delivery(event, event_id, trigger, details, &rules.pipeline, rules.debounce)
+        alert::delivery(event, event_id, trigger, details, &rules.pipeline, rules.locks(event, trigger))
     }
 }
 
@@ -104,6 +109,32 @@ impl Rules {
             alert: trigger.map(|trigger| DueAlert { rules: self, event, event_id, trigger }),
             status: change.map(|change| stream::delivery(event, event_id, change, &self.pipeline)),
         })
+    }
+
+    /// Returns the locks that an alert needs. A tag needs no known lead, because the reconciliation
+    /// reads only statuses.
+    ///
+    /// An alert of the reconciliation is not debounced. Otherwise, it and a later webhook's alert
+    /// could each be suppressed in favour of the other.
+    fn locks(&self, event: &Event, trigger: Trigger<'_>) -> Locks {
+        let workspace_id = event.workspace_id.as_deref();
+        let (debounce, known) = match (trigger, event.origin) {
+            (Trigger::Status(StatusChange { lead_id, new_status, .. }), Origin::Webhook) => {
+                let occurred_at = event.occurred_at.map(Timestamp::from);
+                // SendPilot may write an undocumented status in another letter case the next time,
+                // so the keys ignore letter case.
+                let debounce = LockKey::debounce_status(workspace_id, lead_id, &new_status.to_ascii_uppercase());
+                (Some(debounce), Some(Known::by_webhook(lead_id, new_status, occurred_at)))
+            }
+            (Trigger::Status(StatusChange { lead_id, new_status, .. }), Origin::Reconciliation { until }) => {
+                (None, Some(Known::by_reconciliation(lead_id, new_status, until)))
+            }
+            // People write a tag in any letter case.
+            (Trigger::Tag { lead_id, new_tag, .. }, _) => {
+                (Some(LockKey::debounce_tag(workspace_id, lead_id, &normal(new_tag))), None)
+            }
+        };
+        Locks { debounce: debounce.filter(|_| self.debounce), known: known.filter(|_| self.reconcile) }
     }
 
     /// Returns the change that triggers an alert, if the event has one.

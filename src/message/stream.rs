@@ -13,7 +13,7 @@ use crate::message::details::Details;
 use crate::message::key::{DeliveryId, sha256_hex};
 use crate::message::pipeline::Pipeline;
 use crate::message::trigger::Trigger;
-use crate::message::{Delivery, Message};
+use crate::message::{Delivery, Locks, Message};
 use crate::sendpilot::event::{Event, StatusChange};
 use crate::text::Text;
 
@@ -27,7 +27,7 @@ const MAX_GROUP: usize = 128;
 /// change of status causes one.
 pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pipeline: &Pipeline) -> Delivery {
     let id = DeliveryId::status(event.workspace_id.as_deref(), event_id);
-    let data = lead_status_changed(change, pipeline, &Details::default());
+    let data = lead_status_changed(event, change, pipeline, &Details::default());
     let attributes = attributes(event, &data);
     let message = Message::Status {
         body: json(&cloud_event(event, event_id, Type::StatusChanged, &change.lead_id, data)),
@@ -35,7 +35,7 @@ pub(crate) fn delivery(event: &Event, event_id: &str, change: &StatusChange, pip
         group: group(&change.lead_id),
         deduplication: sha256_hex(id.as_str().as_bytes()),
     };
-    Delivery { id, message, content_sha256: Trigger::Status(change).content_sha256(), debounce_key: None }
+    Delivery { id, message, content_sha256: Trigger::Status(change).content_sha256(), locks: Locks::default() }
 }
 
 /// Returns at most seven attributes. With raw delivery, SNS passes at most ten to a queue. No

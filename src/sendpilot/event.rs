@@ -12,6 +12,7 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 use crate::json::{LossyString, Object};
 use crate::sendpilot::signature::Verified;
 use crate::text::trim;
+use crate::timestamp::Timestamp;
 
 /// Event types of a change of status. The older and the newer documentation use one name each.
 const STATUS_TYPES: [&str; 2] = ["lead.status.changed", "lead.updated"];
@@ -60,8 +61,23 @@ pub struct Event {
     pub workspace_id: Option<String>,
     /// The time of the change, in UTC. `None` if the field is missing or is not ISO 8601.
     pub occurred_at: Option<OffsetDateTime>,
+    /// The way by which the change became known.
+    pub origin: Origin,
     /// The kind of event, with its data.
     pub kind: Kind,
+}
+
+/// The way by which a change became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// A webhook reported the change.
+    Webhook,
+    /// No webhook arrived, and the reconciliation found the lead through SendPilot's API.
+    Reconciliation {
+        /// The alert also reports every change that a webhook reports later with a time before
+        /// this one.
+        until: Timestamp,
+    },
 }
 
 /// The kind of an event, with its data.
@@ -182,6 +198,7 @@ pub fn parse(verified: &Verified<'_>) -> Result<Event, Malformed> {
         renamed,
         workspace_id: body.text("workspaceId"),
         occurred_at: body.text("timestamp").as_deref().and_then(moment),
+        origin: Origin::Webhook,
         kind,
     })
 }

@@ -11,7 +11,7 @@ use opportunity_alerts::message::details::{Details, LastReply};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::sendpilot::api::Lead;
-use opportunity_alerts::sendpilot::event::{self, Event, Kind, StatusChange, TagChange};
+use opportunity_alerts::sendpilot::event::{self, Event, Kind, Origin, StatusChange, TagChange};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
@@ -162,6 +162,7 @@ fn opportunity(id: &str, lead: &str, url: Option<&str>) -> Event {
         renamed: false,
         workspace_id: None,
         occurred_at: None,
+        origin: Origin::Webhook,
         kind: Kind::StatusChanged(StatusChange {
             lead_id: lead.into(),
             campaign_id: None,
@@ -406,7 +407,18 @@ fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
                 })
             };
             let event_type = "lead.updated".into();
-            (Event { id: Some(id), event_type, renamed: false, workspace_id, occurred_at, kind }, rules)
+            (
+                Event {
+                    id: Some(id),
+                    event_type,
+                    renamed: false,
+                    workspace_id,
+                    occurred_at,
+                    origin: Origin::Webhook,
+                    kind,
+                },
+                rules,
+            )
         },
     )
 }

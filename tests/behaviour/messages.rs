@@ -11,7 +11,7 @@ use opportunity_alerts::message::details::{Details, LastReply};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::sendpilot::api::Lead;
-use opportunity_alerts::sendpilot::event::{Event, Kind, StatusChange, TagChange};
+use opportunity_alerts::sendpilot::event::{Event, Kind, Origin, StatusChange, TagChange};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use sendpilot_events::{CloudEvent, LeadStatusChanged, LeadTagged, STAGES, STATUSES, Type, UNKNOWN_STAGE};
@@ -38,6 +38,7 @@ fn published_with(event: &Event, details: &Details) -> Vec<Published> {
         alert_statuses: vec!["OPPORTUNITY".into(), "MEETING_BOOKED".into()],
         alert_tags: vec!["hot".into()],
         debounce: true,
+        reconcile: true,
         stream: true,
         pipeline: Pipeline::default(),
     };
@@ -346,6 +347,7 @@ fn event() -> impl Strategy<Value = Event> {
         occurred_at: when.and_then(|(seconds, nanos)| {
             OffsetDateTime::from_unix_timestamp(seconds).ok()?.replace_nanosecond(nanos).ok()
         }),
+        origin: Origin::Webhook,
         kind,
     })
 }
@@ -446,6 +448,7 @@ fn a_time_beyond_rfc_3339_never_empties_a_text() {
             renamed: false,
             workspace_id: None,
             occurred_at: Some(moment),
+            origin: Origin::Webhook,
             kind: Kind::StatusChanged(change),
         };
         let published = published(&event);

@@ -8,7 +8,7 @@ use futures_util::Stream;
 use futures_util::stream;
 use lambda_http::http::Response;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, Refusal,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, Lock, MayPublish, Pending, Receipt, Refusal,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Timings, Unpublished};
@@ -17,7 +17,7 @@ use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::message::Message;
 use opportunity_alerts::message::details::LastReply;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
+use opportunity_alerts::message::key::{DeliveryId, ReplyKey};
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::secrets::keyring::Keyring;
 use opportunity_alerts::timestamp::Timestamp;
@@ -116,13 +116,7 @@ impl Ledger for &PerTopic {
         self.script(wanted.id()).claim(wanted, attempt).await
     }
 
-    async fn lock_debounce(
-        &self,
-        _: &Claim,
-        _: &DebounceKey,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<MayPublish, LedgerError> {
+    async fn lock(&self, _: &DeliveryId, _: &Lock) -> Result<MayPublish, LedgerError> {
         Ok(MayPublish::Yes)
     }
 

@@ -163,10 +163,10 @@ fn only_an_alerting_tag_needs_a_lead_id() {
 #[test]
 fn debounces_per_lead_and_status_or_tag() {
     let rules = configured(&[("DEBOUNCE_MINUTES", "5"), ("ALERT_TAGS", "hot")]).unwrap();
-    let key = |body: &Value| due(&rules, body).alert.unwrap().debounce_key.unwrap().as_str().to_owned();
+    let key = |body: &Value| due(&rules, body).alert.unwrap().locks.debounce.unwrap().as_str().to_owned();
     assert_eq!(key(&from_to("X", "OPPORTUNITY")), "ws_abc123xyz#lead_abc123#OPPORTUNITY#quiet");
     assert_eq!(key(&tagged(json!(null), json!(" HOT"))), "ws_abc123xyz#lead_abc123#hot#quiet-tag");
-    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().debounce_key, None);
+    assert_eq!(due(&Rules::default(), &from_to("X", "OPPORTUNITY")).alert.unwrap().locks.debounce, None);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn variables_take_a_status_in_any_case() {
         };
         assert_eq!((attributes["newStatus"].as_str(), attributes["crmStage"].as_str()), (new.trim(), "deal"));
     }
-    let key = |status| due(&canonical, &from_to("X", status)).alert.unwrap().debounce_key;
+    let key = |status| due(&canonical, &from_to("X", status)).alert.unwrap().locks.debounce;
     assert_eq!(key("negotiation_2"), key("NEGOTIATION_2"));
 }
 
@@ -280,7 +280,7 @@ proptest! {
             let mut body = from_to(previous, new);
             body["eventType"] = name.into();
             let Deliveries { alert, status } = due(&rules, &body);
-            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, debounce_key, .. }| (id, message, debounce_key)))
+            [alert, status].map(|delivery| delivery.map(|Delivery { id, message, locks, .. }| (id, message, locks)))
         };
         let canonical = published(name, previous, new);
         prop_assert_eq!(canonical[0].is_some(), name != "message.sent" && new != previous && ["OPPORTUNITY", "MEETING_BOOKED"].contains(&new));

@@ -44,7 +44,7 @@ use futures_util::future::{join, join_all, select};
 use futures_util::{Stream, StreamExt, pin_mut, stream};
 use lambda_http::Request;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayClaim, MayFinish, MayPublish, Pending,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, Lock, MayClaim, MayFinish, MayPublish, Pending,
     Receipt, Refusal, Row, State, may_claim, may_finish, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
@@ -52,11 +52,11 @@ use opportunity_alerts::delivery::relay::Relay;
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
-use opportunity_alerts::message::Message;
 use opportunity_alerts::message::details::LastReply;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
+use opportunity_alerts::message::key::{DeliveryId, ReplyKey};
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
+use opportunity_alerts::message::{Locks, Message};
 use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::secrets::api_key::{ApiKey, Source};
 use opportunity_alerts::secrets::keyring::Keyring;
@@ -394,7 +394,7 @@ fn claim(facts: &mut Facts, wanted: ClaimRequest, attempt: Attempt, flaw: Flaw) 
             let row = Row { state, owner: owner.clone(), lease_until, content_sha256 };
             let attempts = stored.map_or(0, |stored| stored.attempts) + 1;
             facts.rows.insert(id.clone(), Stored { row, message: message.clone(), attempts });
-            Ok(Claim::new(id.clone(), message, None, owner))
+            Ok(Claim::new(id.clone(), message, Locks::default(), owner))
         }
     };
     Ok(ClaimResult { claim, attempts: facts.rows.get(&id).map(|stored| stored.attempts) })
@@ -407,13 +407,7 @@ impl Ledger for Process {
         claimed.unwrap_or(Err(LedgerError::Failed("claim", "broken".into())))
     }
 
-    async fn lock_debounce(
-        &self,
-        _: &Claim,
-        _: &DebounceKey,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<MayPublish, LedgerError> {
+    async fn lock(&self, _: &DeliveryId, _: &Lock) -> Result<MayPublish, LedgerError> {
         Ok(MayPublish::Yes)
     }
 

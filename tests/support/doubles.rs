@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, Refusal,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, Lock, MayPublish, Pending, Receipt, Refusal,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::relay::Relay;
@@ -15,7 +15,7 @@ use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Attempt;
 use opportunity_alerts::message::Message;
 use opportunity_alerts::message::details::LastReply;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
+use opportunity_alerts::message::key::{DeliveryId, ReplyKey};
 use opportunity_alerts::telemetry::Telemetry;
 use opportunity_alerts::timestamp::Timestamp;
 
@@ -103,7 +103,7 @@ impl Ledger for &Script {
         let claim = match self.claiming {
             Claiming::Wins => {
                 let ClaimRequest::Delivery(delivery) = wanted else { panic!("the script has no rows") };
-                Ok(Claim::new(delivery.id, delivery.message, delivery.debounce_key, attempt.owner))
+                Ok(Claim::new(delivery.id, delivery.message, delivery.locks, attempt.owner))
             }
             Claiming::FindsItInProgress => Err(Refusal::InProgress { until: LEASE_OF_ANOTHER }),
             Claiming::FindsItPublished => Err(Refusal::Done),
@@ -113,13 +113,7 @@ impl Ledger for &Script {
         Ok(ClaimResult { claim, attempts: Some(1) })
     }
 
-    async fn lock_debounce(
-        &self,
-        _: &Claim,
-        _: &DebounceKey,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<MayPublish, LedgerError> {
+    async fn lock(&self, _: &DeliveryId, _: &Lock) -> Result<MayPublish, LedgerError> {
         Ok(MayPublish::Yes)
     }
 

@@ -9,7 +9,7 @@ use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::message::details::Details;
 use opportunity_alerts::message::key::{DeliveryId, sha256_hex};
 use opportunity_alerts::message::rules::{Due, Rules};
-use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::message::{Delivery, Locks, Message};
 use opportunity_alerts::secrets::signing::Secrets;
 use opportunity_alerts::sendpilot::event::{self, Event, Malformed};
 use opportunity_alerts::sendpilot::signature::verify;
@@ -141,12 +141,12 @@ pub fn delivery(event_id: &str, content: &str) -> Delivery {
             body: json!({ "default": event_id }).to_string(),
         },
         content_sha256: sha256_hex(content.as_bytes()),
-        debounce_key: None,
+        locks: Locks::default(),
     }
 }
 
 /// Returns a claim on this event's delivery, as a ledger would grant it.
 pub fn claim_of(event_id: &str, owner: Owner) -> Claim {
-    let Delivery { id, message, debounce_key, .. } = delivery(event_id, event_id);
-    Claim::new(id, message, debounce_key, owner)
+    let Delivery { id, message, locks, .. } = delivery(event_id, event_id);
+    Claim::new(id, message, locks, owner)
 }

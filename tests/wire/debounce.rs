@@ -6,19 +6,18 @@ use std::time::Duration;
 use crate::support::aws::Fault;
 use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::lambda::{Lambda, Said};
-use crate::support::requests::{claim_of, delivery, opportunity, signed_now};
+use crate::support::requests::{delivery, opportunity, signed_now};
 use crate::support::world::World;
 use aws_sdk_dynamodb::types::AttributeValue::{N, S};
 use futures_util::future::join_all;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, DebounceLock, Ledger, LedgerError, MayPublish, Refusal, may_publish,
+    ClaimRequest, HeldLock, Ledger, LedgerError, Lock, MayPublish, Refusal, may_publish,
 };
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay};
 use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
-use opportunity_alerts::invocation::Owner;
 use opportunity_alerts::message::Message;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
+use opportunity_alerts::message::key::{DeliveryId, LockKey};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -136,14 +135,13 @@ async fn alerts_later_if_the_lock_is_unknown() {
 
 #[tokio::test]
 async fn the_conditional_write_agrees_with_the_rule() {
-    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let period = LockKey::debounce_status(Some("ws"), "lead_1", "OPPORTUNITY");
     let [mine, anothers] = ["evt", "another"].map(|event| DeliveryId::alert(Some("ws"), event));
     for holder in [None, Some(&mine), Some(&anothers)] {
         for until in [999, 1000, 1001] {
             let dynamodb = DynamoDb::start().await;
-            let row =
-                holder.map(|holder| DebounceLock { holder: holder.clone(), until: Timestamp::from_millis(until) });
-            if let Some(DebounceLock { holder, until }) = &row {
+            let row = holder.map(|holder| HeldLock { holder: holder.clone(), until: Timestamp::from_millis(until) });
+            if let Some(HeldLock { holder, until }) = &row {
                 let item = [
                     ("deliveryId".to_owned(), S(period.as_str().into())),
                     ("holder".into(), S(holder.as_str().into())),
@@ -151,9 +149,9 @@ async fn the_conditional_write_agrees_with_the_rule() {
                 ];
                 dynamodb.put(Item::from(item)).await;
             }
-            let claim = claim_of("evt", Owner::new("me", [0; 8]));
-            let (now, then) = (Timestamp::from_millis(1000), Timestamp::from_millis(61_000));
-            let answer = dynamodb.ledger().lock_debounce(&claim, &period, now, then).await.unwrap();
+            let now = Timestamp::from_millis(1000);
+            let lock = Lock::debounce(period.clone(), now, MINUTE);
+            let answer = dynamodb.ledger().lock(&mine, &lock).await.unwrap();
             assert_eq!(answer, may_publish(row.as_ref(), &mine, now), "{row:?}");
             let left = &dynamodb.rows().await[0];
             let expected =
@@ -207,7 +205,7 @@ async fn attempt(
     };
     let event_id = format!("evt_{event}");
     let mut delivery = delivery(&event_id, &event_id);
-    delivery.debounce_key = Some(DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY"));
+    delivery.locks.debounce = Some(LockKey::debounce_status(Some("ws"), "lead_1", "OPPORTUNITY"));
     let wanted = if redrives { ClaimRequest::Pending(delivery.id) } else { ClaimRequest::Delivery(delivery) };
     let random = now.as_millis().to_be_bytes();
     relay.deliver(wanted, &Invocation::new("request", now.after(MINUTE / 6), now, random)).await
@@ -261,9 +259,9 @@ proptest! {
 #[tokio::test]
 async fn an_unreadable_row_debounces_nothing() {
     let dynamodb = DynamoDb::start().await;
-    let period = DebounceKey::status(Some("ws"), "lead_1", "OPPORTUNITY");
+    let period = LockKey::debounce_status(Some("ws"), "lead_1", "OPPORTUNITY");
     dynamodb.put(Item::from([("deliveryId".to_owned(), S(period.as_str().into()))])).await;
-    let claim: Claim = claim_of("evt", Owner::new("me", [0; 8]));
-    let answer = dynamodb.ledger().lock_debounce(&claim, &period, START, START.after(MINUTE)).await;
+    let lock = Lock::debounce(period, START, MINUTE);
+    let answer = dynamodb.ledger().lock(&delivery("evt", "x").id, &lock).await;
     assert!(matches!(answer, Err(LedgerError::BadRow("holder"))), "{answer:?}");
 }

@@ -7,10 +7,10 @@ use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{self, M, N, S};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
-use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, FinishError, Ledger, Receipt, Refusal};
+use opportunity_alerts::delivery::ledger::{Claim, ClaimRequest, FinishError, Ledger, Lock, Receipt, Refusal};
 use opportunity_alerts::invocation::{Attempt, Owner};
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId};
-use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::message::key::{DeliveryId, LockKey};
+use opportunity_alerts::message::{Delivery, Known, Locks, Message};
 use opportunity_alerts::timestamp::Timestamp;
 
 const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
@@ -211,16 +211,19 @@ async fn other_content_never_takes_over_a_row() {
 async fn every_attempt_gets_the_first_claims_message() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
-    let lead = |lead: &str| Some(DebounceKey::status(Some("ws"), lead, "OPPORTUNITY"));
-    let first = Delivery { debounce_key: lead("lead_1"), ..delivery("evt_1", "same") };
+    let lead = |lead: &str| Locks {
+        debounce: Some(LockKey::debounce_status(Some("ws"), lead, "OPPORTUNITY")),
+        known: Some(Known::by_webhook(lead, "OPPORTUNITY", Some(START))),
+    };
+    let first = Delivery { locks: lead("lead_1"), ..delivery("evt_1", "same") };
     let message = Message::Alert { subject: "Other words".into(), body: "{}".into() };
-    let changed = Delivery { message, debounce_key: lead("lead_2"), ..first.clone() };
+    let changed = Delivery { message, locks: lead("lead_2"), ..first.clone() };
     let take = async |wanted: ClaimRequest, owner: u8| {
         let now = START.after(LEASE * u32::from(owner));
         let Ok(claim) = ledger.claim(wanted, attempt(owner, now)).await.unwrap().claim else { panic!() };
-        (claim.message().clone(), claim.debounce_key().cloned())
+        (claim.message().clone(), claim.locks().clone())
     };
-    let expected = (first.message.clone(), first.debounce_key.clone());
+    let expected = (first.message.clone(), first.locks.clone());
     for (wanted, owner) in [
         (ClaimRequest::Delivery(first.clone()), 1),
         (ClaimRequest::Delivery(changed.clone()), 2),
@@ -242,7 +245,7 @@ async fn the_longest_ids_make_a_valid_key() {
     let dynamodb = DynamoDb::start().await;
     let ledger = dynamodb.ledger();
     for part in ["\u{e9}".repeat(128), "#".repeat(256), "x".repeat(256), "#".repeat(5000)] {
-        let quiet = DebounceKey::status(Some(&part), &part, &part);
+        let quiet = LockKey::debounce_status(Some(&part), &part, &part);
         let id = DeliveryId::alert(Some(&part), &part);
         assert!(
             quiet.as_str().len() <= 2048 && id.as_str().len() <= 2048,
@@ -250,16 +253,17 @@ async fn the_longest_ids_make_a_valid_key() {
             quiet.as_str().len(),
             id.as_str().len()
         );
-        let delivery = Delivery { id, debounce_key: Some(quiet.clone()), ..delivery("evt", "x") };
+        let delivery =
+            Delivery { id, locks: Locks { debounce: Some(quiet.clone()), known: None }, ..delivery("evt", "x") };
         let claimed = ledger.claim(ClaimRequest::Delivery(delivery), attempt(1, START)).await.unwrap();
         let Ok(claim) = claimed.claim else { panic!() };
-        ledger.lock_debounce(&claim, &quiet, START, START.after(LEASE)).await.unwrap();
+        ledger.lock(claim.delivery_id(), &Lock::debounce(quiet.clone(), START, LEASE)).await.unwrap();
         // No other lead, status or kind shares the key.
         let others = [
-            DebounceKey::status(Some(&part), &part, "OPPORTUNITY"),
-            DebounceKey::status(Some(&part), "lead_1", &part),
-            DebounceKey::status(None, &part, &part),
-            DebounceKey::tag(Some(&part), &part, &part),
+            LockKey::debounce_status(Some(&part), &part, "OPPORTUNITY"),
+            LockKey::debounce_status(Some(&part), "lead_1", &part),
+            LockKey::debounce_status(None, &part, &part),
+            LockKey::debounce_tag(Some(&part), &part, &part),
         ];
         assert!(!others.contains(&quiet));
     }

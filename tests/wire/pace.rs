@@ -15,7 +15,8 @@ use futures_util::future::join_all;
 use futures_util::{Stream, stream};
 use opportunity_alerts::config::Config;
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt, may_take_slot,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, Lock, MayPublish, Pending, Receipt,
+    may_take_slot,
 };
 use opportunity_alerts::delivery::pace::{AlertRate, Pacer, Slot};
 use opportunity_alerts::delivery::relay::{Delivered, Outcome, Relay, Unpublished};
@@ -23,8 +24,8 @@ use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::message::details::LastReply;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
-use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::message::key::{DeliveryId, ReplyKey};
+use opportunity_alerts::message::{Delivery, Locks, Message};
 use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
 
@@ -162,16 +163,10 @@ impl Ledger for Shared {
     async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         let id = wanted.id().clone();
         let message = delivery(id.as_str(), "").message;
-        Ok(ClaimResult { claim: Ok(Claim::new(id, message, None, attempt.owner)), attempts: None })
+        Ok(ClaimResult { claim: Ok(Claim::new(id, message, Locks::default(), attempt.owner)), attempts: None })
     }
 
-    async fn lock_debounce(
-        &self,
-        _: &Claim,
-        _: &DebounceKey,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<MayPublish, LedgerError> {
+    async fn lock(&self, _: &DeliveryId, _: &Lock) -> Result<MayPublish, LedgerError> {
         Ok(MayPublish::Yes)
     }
 

@@ -16,7 +16,7 @@ use futures_util::future::join;
 use futures_util::stream::{self, Stream};
 use opportunity_alerts::delivery::ledger::dynamodb::{DynamoDbLedger, PENDING_SHARDS};
 use opportunity_alerts::delivery::ledger::{
-    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayPublish, Pending, Receipt,
+    Claim, ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, Lock, MayPublish, Pending, Receipt,
 };
 use opportunity_alerts::delivery::pace::Slot;
 use opportunity_alerts::delivery::topic::sns::{Sns, Topics};
@@ -24,8 +24,8 @@ use opportunity_alerts::delivery::topic::{Topic, TopicError};
 use opportunity_alerts::invocation::{Attempt, Owner};
 use opportunity_alerts::invocation::{Invocation, LEASE_MARGIN};
 use opportunity_alerts::message::details::LastReply;
-use opportunity_alerts::message::key::{DebounceKey, DeliveryId, ReplyKey};
-use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::message::key::{DeliveryId, ReplyKey};
+use opportunity_alerts::message::{Delivery, Locks, Message};
 use opportunity_alerts::redrive::{ALERT_WORKERS, Incomplete, MAX_TIMEOUTS, Redrive, Report, STREAM_WORKERS, Urgency};
 use opportunity_alerts::timestamp::Timestamp;
 use serde_json::{Value, json};
@@ -102,7 +102,12 @@ fn now() -> Timestamp {
 fn delivery(event: &str) -> Delivery {
     let body = json!({"default": json!({"id": event}).to_string()}).to_string();
     let message = Message::Alert { subject: "New opportunity: x".into(), body };
-    Delivery { id: DeliveryId::alert(Some("ws"), event), message, content_sha256: "sha".into(), debounce_key: None }
+    Delivery {
+        id: DeliveryId::alert(Some("ws"), event),
+        message,
+        content_sha256: "sha".into(),
+        locks: Locks::default(),
+    }
 }
 
 /// Returns the delivery of a change of status to the stream.
@@ -113,7 +118,12 @@ fn change(event: &str) -> Delivery {
         group: "lead".into(),
         deduplication: "x".into(),
     };
-    Delivery { id: DeliveryId::status(Some("ws"), event), message, content_sha256: "sha".into(), debounce_key: None }
+    Delivery {
+        id: DeliveryId::status(Some("ws"), event),
+        message,
+        content_sha256: "sha".into(),
+        locks: Locks::default(),
+    }
 }
 
 /// Returns the log line of the last run.
@@ -417,17 +427,11 @@ impl Ledger for &Backlog {
     async fn claim(&self, wanted: ClaimRequest, attempt: Attempt) -> Result<ClaimResult, LedgerError> {
         let id = wanted.id().clone();
         let Delivery { message, .. } = if id.is_for_stream() { change("evt") } else { delivery("evt") };
-        let claim = Ok(Claim::new(id, message, None, attempt.owner));
+        let claim = Ok(Claim::new(id, message, Locks::default(), attempt.owner));
         Ok(ClaimResult { claim, attempts: None })
     }
 
-    async fn lock_debounce(
-        &self,
-        _: &Claim,
-        _: &DebounceKey,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<MayPublish, LedgerError> {
+    async fn lock(&self, _: &DeliveryId, _: &Lock) -> Result<MayPublish, LedgerError> {
         Ok(MayPublish::Yes)
     }
 

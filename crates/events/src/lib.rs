@@ -140,6 +140,9 @@ pub enum ContentType {
     Json,
 }
 
+/// The value of [`LeadStatusChanged::found_by`].
+pub const RECONCILIATION: &str = "reconciliation";
+
 /// A lead's change of status. Every text comes from SendPilot or its users. No text has control
 /// characters. Except [`LastReply::text`], no text has more than 1,024 UTF-16 units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +167,11 @@ pub struct LeadStatusChanged {
     /// `api`, `automation` or `user`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed_by: Option<String>,
+    /// [`RECONCILIATION`] if no webhook reported the change, and the receiver found the lead
+    /// through SendPilot's API. Then the event's time is the time at which the lead was last
+    /// updated, and `previous_status` and `changed_by` are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<String>,
     /// The lead, as SendPilot's API describes it. `None` if the receiver does not ask the API, or
     /// got no answer. A message of the lead status stream never has it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -24,6 +24,22 @@
 //!             by A ────────────────│─────────│─────────────────────────✗ B has it: A is debounced
 //! ```
 //!
+//! If the reconciliation is on, each alerted lead and status has another such row. The time of its
+//! lock is the time of the event:
+//!
+//! ```text
+//!   known     by webhook A of 10:00        no row: A has the lock
+//!             by webhook B of 09:00 ───────✓ a webhook never suppresses another one
+//!             by the reconciliation ───────✗ the lead is known
+//!
+//!   known     by the reconciliation R      no row: R has the lock, for changes until 10:00
+//!             by webhook A of 09:59 ───────✗ R has reported this change: A is debounced
+//!             by webhook B of 11:00 ───────✓ a later change
+//! ```
+//!
+//! The reconciliation also has one row, with the key `{function's name}#run`. A run claims it for
+//! its lease, and leaves its progress there.
+//!
 //! If alerts are paced, each slot has a row, with the key `{start in ms}#slot`. A slot never
 //! changes its owner:
 //!
@@ -50,11 +66,12 @@
 //! of the row. A request can be sent several times, because a later request recognises the effect
 //! of an earlier one in this row.
 //!
-//! The first claim of a delivery writes the message, the content hash and the debounce key. No
-//! later claim changes them. So every attempt publishes the same bytes, even if a retry has another
+//! The first claim of a delivery writes the message, the content hash and the locks that the alert
+//! needs. No later claim changes them. So every attempt publishes the same bytes, even if a retry has another
 //! body or the configuration has changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::error::Error;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -63,22 +80,23 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::operation::update_item::{UpdateItemError, UpdateItemOutput};
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValue, ReturnValuesOnConditionCheckFailure};
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered, Stream};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
-    Claim, ClaimRequest, ClaimResult, DebounceLock, FinishError, Ledger, LedgerError, MayClaim, MayFinish, MayPublish,
-    Pending, Receipt, Row, State, may_claim, may_finish, may_publish, may_remember,
+    Claim, ClaimRequest, ClaimResult, FinishError, HeldLock, KnownLead, Ledger, LedgerError, Lock, MayClaim, MayFinish,
+    MayPublish, Pending, Receipt, Reconciled, Row, Run, State, may_claim, may_finish, may_publish, may_remember,
+    may_run,
 };
 use crate::delivery::pace::Slot;
 use crate::error::chain;
 use crate::invocation::{Attempt, Owner};
-use crate::message::Message;
 use crate::message::details::LastReply;
-use crate::message::key::{DebounceKey, DeliveryId, ReplyKey};
+use crate::message::key::{DeliveryId, LockKey, ReplyKey};
+use crate::message::{Known, Locks, Message};
 use crate::timestamp::Timestamp;
 
 /// The number of values of the sparse index's key. One partition of an index accepts 1,000 writes a
@@ -97,6 +115,17 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 /// connections, and both may be dead, so two tries would not be enough.
 const TRIES: usize = 4;
 
+/// Maximum number of keys in one `BatchGetItem`.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>
+const MAX_BATCH: usize = 100;
+
+/// Maximum number of requests for one reading of known leads.
+const MAX_ROUNDS: u32 = 10;
+
+/// The pause before keys that the table has left unread are read again. Each further pause is
+/// longer.
+const UNREAD_PAUSE: Duration = Duration::from_millis(100);
+
 /// The longest error text that a row keeps, in characters.
 const MAX_ERROR: usize = 500;
 
@@ -105,15 +134,18 @@ const MAX_ERROR: usize = 500;
 const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
      AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
 
-/// A later claim increments `attempts`, and keeps the message, the content hash and the debounce
-/// key of the first claim. `pending` puts the row into the sparse index. A pending row has no
+/// A later claim increments `attempts`, and keeps the message, the content hash and the locks of the
+/// first claim. `pending` puts the row into the sparse index. A pending row has no
 /// `expiresAt`, so it never expires.
 const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
      message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
      firstSeenAt = if_not_exists(firstSeenAt, :now)";
 
-/// Added to [`CLAIM`] if alerts are debounced, so that a claim by key alone finds the debounce key.
+/// Added to [`CLAIM`] if alerts are debounced, so that a claim by key alone finds the lock.
 const AND_DEBOUNCE_KEY: &str = ", quiet = if_not_exists(quiet, :quiet)";
+
+/// Added to [`CLAIM`] if the alert makes its lead known.
+const AND_KNOWN: &str = ", known = if_not_exists(known, :known)";
 
 /// The condition of a claim by key alone.
 const MAY_CLAIM_BY_KEY: &str = "#state = :pending AND leaseUntil <= :now";
@@ -133,9 +165,20 @@ const DEBOUNCE: &str = "SET #state = :debounced, debouncedBy = :holder, expiresA
 const DISCARD: &str = "SET #state = :discarded, lastError = :error, expiresAt = :expires REMOVE pending";
 
 /// The condition of [`may_publish`].
-const MAY_PUBLISH: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :now";
+const MAY_PUBLISH: &str = "attribute_not_exists(deliveryId) OR holder = :delivery OR quietUntil <= :at";
 
-const LOCK_DEBOUNCE: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
+/// The effect of [`Lock::taken`] on a lock that renews its end.
+const LOCK_AND_RENEW: &str = "SET holder = :delivery, quietUntil = :until, expiresAt = :expires";
+
+/// The effect of [`Lock::taken`] on any other lock.
+const LOCK: &str = "SET holder = :delivery, quietUntil = if_not_exists(quietUntil, :until), expiresAt = :expires";
+
+/// The condition of [`may_run`].
+const MAY_RUN: &str = "attribute_not_exists(leaseUntil) OR #owner = :me OR leaseUntil <= :now";
+
+const BEGIN_RUN: &str = "SET #owner = :me, leaseUntil = :until";
+
+const END_RUN: &str = "SET leaseUntil = :now, progress = :progress";
 
 /// The condition of [`may_take_slot`](super::may_take_slot).
 const MAY_TAKE_SLOT: &str = "attribute_not_exists(#owner) OR #owner = :me";
@@ -197,28 +240,38 @@ impl DynamoDbLedger {
             .expression_attribute_values(":message", parameters(&delivery.message))
             .expression_attribute_values(":sha", string(&delivery.content_sha256))
             .expression_attribute_values(":shard", string(&shard(&delivery.id)));
-        match &delivery.debounce_key {
-            None => update.update_expression(CLAIM),
-            Some(key) => update
-                .update_expression([CLAIM, AND_DEBOUNCE_KEY].concat())
-                .expression_attribute_values(":quiet", string(key.as_str())),
+        let Locks { debounce, known } = &delivery.locks;
+        let mut expression = CLAIM.to_owned();
+        if debounce.is_some() {
+            expression += AND_DEBOUNCE_KEY;
         }
+        if known.is_some() {
+            expression += AND_KNOWN;
+        }
+        let locks = debounce.iter().map(|key| (":quiet", string(key.as_str())));
+        let locks = locks.chain(known.iter().map(|known| (":known", known_attribute(known))));
+        locks.fold(update.update_expression(expression), |update, (name, value)| {
+            update.expression_attribute_values(name, value)
+        })
     }
 
     /// Returns the claim that the table has granted to the attempt. `row` is the row before the
     /// claim, or after the claim if a repeated request found its own effect. The row's message and
-    /// debounce key take precedence over the request's, because they are those of the first claim.
+    /// locks take precedence over the request's, because they are those of the first claim.
     async fn grant(&self, request: ClaimRequest, attempt: Attempt, row: &Item) -> Result<Claim, LedgerError> {
-        let debounce_key = read_string(row, "quiet").map(DebounceKey::from_stored);
+        let locks = read_locks(row);
         match (request, read_message(row)) {
             // If there was no row, or its message cannot be read, the event's message is published.
             (ClaimRequest::Delivery(delivery), message) => Ok(Claim::new(
                 delivery.id,
                 message.unwrap_or(delivery.message),
-                debounce_key.or(delivery.debounce_key),
+                Locks {
+                    debounce: locks.debounce.or(delivery.locks.debounce),
+                    known: locks.known.or(delivery.locks.known),
+                },
                 attempt.owner,
             )),
-            (ClaimRequest::Pending(id), Ok(message)) => Ok(Claim::new(id, message, debounce_key, attempt.owner)),
+            (ClaimRequest::Pending(id), Ok(message)) => Ok(Claim::new(id, message, locks, attempt.owner)),
             (ClaimRequest::Pending(id), Err(error)) => {
                 // Records the error in the row. If the release fails, the next attempt finds the
                 // same error.
@@ -285,28 +338,19 @@ impl Ledger for DynamoDbLedger {
         Ok(ClaimResult { claim, attempts: read_number(&row, "attempts") })
     }
 
-    async fn lock_debounce(
-        &self,
-        claim: &Claim,
-        key: &DebounceKey,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> Result<MayPublish, LedgerError> {
-        let delivery = claim.delivery_id();
+    async fn lock(&self, holder: &DeliveryId, lock: &Lock) -> Result<MayPublish, LedgerError> {
         let update = self
-            .update_row(key.as_str())
+            .update_row(lock.key.as_str())
             .condition_expression(MAY_PUBLISH)
-            .update_expression(LOCK_DEBOUNCE)
-            .expression_attribute_values(":delivery", string(delivery.as_str()))
-            .expression_attribute_values(":now", millis(now))
-            .expression_attribute_values(":until", millis(until))
-            // After `until`, the row has no effect any more. Seconds are rounded down, so one is
-            // added.
-            .expression_attribute_values(":expires", number(until.as_secs() + 1))
+            .update_expression(if lock.renews { LOCK_AND_RENEW } else { LOCK })
+            .expression_attribute_values(":delivery", string(holder.as_str()))
+            .expression_attribute_values(":at", millis(lock.at))
+            .expression_attribute_values(":until", millis(lock.until))
+            .expression_attribute_values(":expires", number(lock.expires_at.as_secs()))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        match send("take the debounce lock", update).await? {
+        match send("take the alert's lock", update).await? {
             Answer::TookEffect(_) => Ok(MayPublish::Yes),
-            Answer::Refused(row) => match may_publish(read_lock(&row)?.as_ref(), delivery, now) {
+            Answer::Refused(row) => match may_publish(read_lock(&row)?.as_ref(), holder, lock.at) {
                 // The row does not explain the refusal, so the alert must not be suppressed.
                 MayPublish::Yes => Err(LedgerError::Contradiction),
                 debounced => Ok(debounced),
@@ -431,6 +475,93 @@ impl Ledger for DynamoDbLedger {
     }
 }
 
+impl Reconciled for DynamoDbLedger {
+    /// The read is consistent, so a lead that a webhook has just made known does not seem missed.
+    async fn known(&self, keys: &[LockKey]) -> Result<HashMap<LockKey, KnownLead>, LedgerError> {
+        let failed = |error: Box<dyn Error + Send + Sync>| LedgerError::Failed("read the known leads", error);
+        let mut known = HashMap::new();
+        // The table refuses a request that has a key twice.
+        let mut left: Vec<_> =
+            keys.iter().collect::<BTreeSet<_>>().into_iter().map(|key| key_of(key.as_str())).collect();
+        let mut rounds = 0;
+        while !left.is_empty() {
+            rounds += 1;
+            if rounds > MAX_ROUNDS {
+                return Err(failed("the table did not return all rows".into()));
+            }
+            let rest = left.split_off(left.len().min(MAX_BATCH));
+            let asked = KeysAndAttributes::builder()
+                .set_keys(Some(left))
+                .projection_expression("deliveryId, holder, expiresAt")
+                .consistent_read(true)
+                .build()
+                .map_err(|error| failed(error.into()))?;
+            let get = self.client.batch_get_item().request_items(&self.table, asked);
+            let got = until_answered(|| get.clone().send()).await.map_err(|error| failed(error.into()))?;
+            let rows = got.responses.unwrap_or_default().remove(&self.table).unwrap_or_default();
+            known.extend(rows.iter().filter_map(read_known_lead));
+            // A throttled table returns a part of the rows, and the keys of the others.
+            let unread = got.unprocessed_keys.unwrap_or_default().remove(&self.table);
+            left = unread.map(|unread| unread.keys).unwrap_or_default();
+            if !left.is_empty() {
+                sleep(UNREAD_PAUSE * rounds).await;
+            }
+            left.extend(rest);
+        }
+        Ok(known)
+    }
+
+    async fn begin_run(&self, name: &str, attempt: &Attempt) -> Result<Run, LedgerError> {
+        let update = self
+            .update_row(&run_key(name))
+            .condition_expression(MAY_RUN)
+            .update_expression(BEGIN_RUN)
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":me", string(attempt.owner.as_str()))
+            .expression_attribute_values(":now", millis(attempt.now))
+            .expression_attribute_values(":until", millis(attempt.lease_until))
+            .return_values(ReturnValue::AllOld)
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match send("begin the run", update).await? {
+            Answer::TookEffect(before) => Ok(Run::Claimed(read_string(&before, "progress"))),
+            Answer::Refused(row) => {
+                let until = read_millis(&row, "leaseUntil").ok_or(LedgerError::BadRow("leaseUntil"))?;
+                let owner = Owner::from_stored(read_string(&row, "owner").unwrap_or_default());
+                // The row does not explain the refusal.
+                if may_run(Some((&owner, until)), &attempt.owner, attempt.now) {
+                    return Err(LedgerError::Contradiction);
+                }
+                Ok(Run::InProgress { until })
+            }
+        }
+    }
+
+    async fn end_run(&self, name: &str, attempt: &Attempt, now: Timestamp, progress: &str) -> Result<(), FinishError> {
+        let update = self
+            .update_row(&run_key(name))
+            .condition_expression("#owner = :me")
+            .update_expression(END_RUN)
+            .expression_attribute_names("#owner", "owner")
+            .expression_attribute_values(":me", string(attempt.owner.as_str()))
+            .expression_attribute_values(":now", millis(now))
+            .expression_attribute_values(":progress", string(progress));
+        match send("end the run", update).await? {
+            Answer::TookEffect(_) => Ok(()),
+            Answer::Refused(_) => Err(FinishError::Overtaken),
+        }
+    }
+}
+
+/// Returns the key of a run's row. A delivery's key has at least three parts, so this key is never a
+/// delivery's.
+fn run_key(name: &str) -> String {
+    format!("{name}#run")
+}
+
+fn key_of(key: &str) -> Item {
+    [("deliveryId".to_owned(), string(key))].into()
+}
+
 /// Sends a request. Each time that [`PATIENCE`] passes without an answer, sends the same request
 /// again in parallel, up to [`TRIES`]. No try is cancelled, because a try may have taken effect
 /// although its answer has not arrived. Returns the first success, or an error if no other try is
@@ -553,13 +684,32 @@ fn read_row(item: &Item) -> Result<Option<Row>, LedgerError> {
     Ok(Some(Row { state, owner, lease_until, content_sha256: read_string(item, "contentSha256") }))
 }
 
-fn read_lock(item: &Item) -> Result<Option<DebounceLock>, LedgerError> {
+fn known_attribute(Known { key, at, until }: &Known) -> AttributeValue {
+    map([("key", string(key.as_str())), ("at", millis(*at)), ("until", millis(*until))])
+}
+
+fn read_locks(item: &Item) -> Locks {
+    let known = item.get("known").and_then(|known| known.as_m().ok()).and_then(|known| {
+        let key = LockKey::from_stored(read_string(known, "key")?);
+        Some(Known { key, at: read_millis(known, "at")?, until: read_millis(known, "until")? })
+    });
+    Locks { debounce: read_string(item, "quiet").map(LockKey::from_stored), known }
+}
+
+fn read_known_lead(item: &Item) -> Option<(LockKey, KnownLead)> {
+    let key = LockKey::from_stored(read_string(item, "deliveryId")?);
+    let holder = DeliveryId::from_stored(read_string(item, "holder")?);
+    let expires_at = Timestamp::from_millis(read_number::<u64>(item, "expiresAt")?.saturating_mul(1000));
+    Some((key, KnownLead { holder, expires_at }))
+}
+
+fn read_lock(item: &Item) -> Result<Option<HeldLock>, LedgerError> {
     if item.is_empty() {
         return Ok(None);
     }
     let holder = read_string(item, "holder").map(DeliveryId::from_stored).ok_or(LedgerError::BadRow("holder"))?;
     let until = read_millis(item, "quietUntil").ok_or(LedgerError::BadRow("quietUntil"))?;
-    Ok(Some(DebounceLock { holder, until }))
+    Ok(Some(HeldLock { holder, until }))
 }
 
 /// Reads a row of the index. The index contains only rows that have both of its keys.

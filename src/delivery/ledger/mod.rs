@@ -36,15 +36,17 @@
 
 pub mod dynamodb;
 
+use std::collections::HashMap;
 use std::error::Error;
+use std::time::Duration;
 
 use futures_util::Stream;
 
 use crate::delivery::pace::Slot;
 use crate::invocation::{Attempt, Owner};
 use crate::message::details::LastReply;
-use crate::message::key::{DebounceKey, DeliveryId, ReplyKey};
-use crate::message::{Delivery, Message};
+use crate::message::key::{DeliveryId, LockKey, ReplyKey};
+use crate::message::{Delivery, Known, Locks, Message};
 use crate::timestamp::Timestamp;
 
 /// The part of a delivery's row that the rules need.
@@ -135,34 +137,74 @@ pub fn may_finish(row: Option<&Row>, owner: &Owner) -> MayFinish {
     }
 }
 
-/// The part of a debounce lock's row that the rule needs.
+/// The part of a lock's row that the rule needs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct DebounceLock {
+pub struct HeldLock {
     /// The delivery whose alert has the lock. The delivery was claimed before, so its alert has
     /// been published, or will be.
     pub holder: DeliveryId,
-    /// The time at which the lock ends.
+    /// The lock suppresses alerts whose [`Lock::at`] is before this time.
     pub until: Timestamp,
+}
+
+/// A request for a lock on the alerts about one lead and status, or tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// The key of the lock's row.
+    pub key: LockKey,
+    /// The time of the alert. It is compared with [`HeldLock::until`].
+    pub at: Timestamp,
+    /// The end of the lock.
+    pub until: Timestamp,
+    /// Whether `until` also replaces the end of a lock that another alert has had.
+    pub renews: bool,
+    /// The time from which the row may be deleted.
+    pub expires_at: Timestamp,
+}
+
+/// The time for which a lead stays known. It is longer than any usual row of a delivery. The
+/// reconciliation renews the time of a lead that keeps its status.
+pub const KNOWN_RETENTION: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+impl Lock {
+    /// Creates the request for a debounce lock, from now on.
+    pub fn debounce(key: LockKey, now: Timestamp, debounce: Duration) -> Self {
+        let until = now.after(debounce);
+        // After `until`, the row has no effect any more. Seconds are rounded down, so one is added.
+        Self { key, at: now, until, renews: true, expires_at: until.after(Duration::from_secs(1)) }
+    }
+
+    /// Creates the request for the lock that makes a lead known.
+    pub fn known(Known { key, at, until }: Known, now: Timestamp) -> Self {
+        Self { key, at, until, renews: false, expires_at: now.after(KNOWN_RETENTION) }
+    }
+
+    /// Returns the lock after the alert of `delivery` has taken it.
+    pub fn taken(&self, before: Option<&HeldLock>, delivery: &DeliveryId) -> HeldLock {
+        let kept = before.filter(|_| !self.renews).map(|before| before.until);
+        HeldLock { holder: delivery.clone(), until: kept.unwrap_or(self.until) }
+    }
 }
 
 /// Whether a claimed alert may be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MayPublish {
-    /// No other alert has the lock.
+    /// No other alert has a lock that suppresses this one.
     Yes,
     /// The alert of this delivery has the lock.
     Debounced(DeliveryId),
 }
 
-/// Returns whether the alert of `delivery` may be published, or which alert has the debounce lock.
+/// Returns whether the alert of `delivery` with the time `at` may be published, or which alert has
+/// a lock that suppresses it.
 ///
 /// The delivery with the lock was claimed before. So its alert has been published, or its row is
 /// `PENDING` and its alert will be. Any other alert may therefore be suppressed. If an attempt
 /// finds after the end of its own lock that another alert has taken the lock, its alert is
 /// suppressed in turn. The last alert with the lock is published, so the lead has its alert.
-pub fn may_publish(lock: Option<&DebounceLock>, delivery: &DeliveryId, now: Timestamp) -> MayPublish {
+pub fn may_publish(lock: Option<&HeldLock>, delivery: &DeliveryId, at: Timestamp) -> MayPublish {
     match lock {
-        Some(lock) if lock.holder != *delivery && now < lock.until => MayPublish::Debounced(lock.holder.clone()),
+        Some(lock) if lock.holder != *delivery && at < lock.until => MayPublish::Debounced(lock.holder.clone()),
         _ => MayPublish::Yes,
     }
 }
@@ -225,14 +267,14 @@ pub struct ClaimResult {
 pub struct Claim {
     id: DeliveryId,
     message: Message,
-    debounce_key: Option<DebounceKey>,
+    locks: Locks,
     owner: Owner,
 }
 
 impl Claim {
     /// Creates the claim that a ledger has granted to `owner`.
-    pub fn new(id: DeliveryId, message: Message, debounce_key: Option<DebounceKey>, owner: Owner) -> Self {
-        Self { id, message, debounce_key, owner }
+    pub fn new(id: DeliveryId, message: Message, locks: Locks, owner: Owner) -> Self {
+        Self { id, message, locks, owner }
     }
 
     /// Returns the key of the claimed row.
@@ -245,9 +287,9 @@ impl Claim {
         &self.message
     }
 
-    /// Returns the key of the debounce lock that the alert needs, if alerts are debounced.
-    pub fn debounce_key(&self) -> Option<&DebounceKey> {
-        self.debounce_key.as_ref()
+    /// Returns the locks that the alert needs before it may be published.
+    pub fn locks(&self) -> &Locks {
+        &self.locks
     }
 
     /// Returns the owner token of the attempt that has the claim.
@@ -326,14 +368,9 @@ pub trait Ledger {
         attempt: Attempt,
     ) -> impl Future<Output = Result<ClaimResult, LedgerError>> + Send;
 
-    /// Takes the debounce lock of a claimed alert until `until`, if [`may_publish`] allows it.
-    fn lock_debounce(
-        &self,
-        claim: &Claim,
-        key: &DebounceKey,
-        now: Timestamp,
-        until: Timestamp,
-    ) -> impl Future<Output = Result<MayPublish, LedgerError>> + Send;
+    /// Takes a lock for the alert of `holder`, if [`may_publish`] allows it. The delivery must be
+    /// claimed before.
+    fn lock(&self, holder: &DeliveryId, lock: &Lock) -> impl Future<Output = Result<MayPublish, LedgerError>> + Send;
 
     /// Takes a slot for the claim's alert if [`may_take_slot`] allows it. Returns whether the claim
     /// has the slot.
@@ -387,4 +424,49 @@ pub trait Ledger {
     /// Lists every pending delivery, including those whose lease has not expired. If rows cannot be
     /// listed, the listing has an error in their place.
     fn pending(&self) -> impl Stream<Item = Result<Pending, LedgerError>> + Send;
+}
+
+/// The records of the reconciliation.
+pub trait Reconciled: Ledger {
+    /// Returns the known leads among these locks.
+    fn known(&self, keys: &[LockKey]) -> impl Future<Output = Result<HashMap<LockKey, KnownLead>, LedgerError>> + Send;
+
+    /// Claims the run of the reconciliation with this name, if [`may_run`] allows it.
+    fn begin_run(&self, name: &str, attempt: &Attempt) -> impl Future<Output = Result<Run, LedgerError>> + Send;
+
+    /// Stores the progress of a claimed run and ends it.
+    fn end_run(
+        &self,
+        name: &str,
+        attempt: &Attempt,
+        now: Timestamp,
+        progress: &str,
+    ) -> impl Future<Output = Result<(), FinishError>> + Send;
+}
+
+/// A known lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownLead {
+    /// The delivery that has the lock.
+    pub holder: DeliveryId,
+    /// The time from which the row may be deleted.
+    pub expires_at: Timestamp,
+}
+
+/// The ledger's answer to a request for a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Run {
+    /// The run is claimed. The text is what the last run stored.
+    Claimed(Option<String>),
+    /// Another run is in progress.
+    InProgress {
+        /// The end of the other run's lease.
+        until: Timestamp,
+    },
+}
+
+/// Returns whether `owner` may claim the run of the reconciliation. `last` is the owner and the end
+/// of the lease of the last run.
+pub fn may_run(last: Option<(&Owner, Timestamp)>, owner: &Owner, now: Timestamp) -> bool {
+    last.is_none_or(|(last, lease_until)| last == owner || lease_until <= now)
 }
