@@ -8,7 +8,7 @@
 //!            signed POST
 //! SendPilot ─────────────▶ webhook function ───┐
 //!     ▲                                        │   ┌─ claim, complete, release ─▶ DynamoDB
-//!     └── asks ────────── reconcile function ──┼───┤                             a row per delivery
+//!     └── asks ────────── reconcile function ──┼───┤                         a row per delivery
 //!                                              │   └─ publish ──────────────────▶ SNS
 //! schedule  ─────────────▶ redrive function ───┘                                 two topics
 //!            every minute
