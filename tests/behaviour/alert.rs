@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::support::requests::{self, file, secrets};
 use opportunity_alerts::message::details::{Details, LastReply};
+use opportunity_alerts::message::key::sha256_hex;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::sendpilot::api::Lead;
@@ -84,7 +85,7 @@ fn missed_lead(json: &Value) -> Event {
     let updated_at = lead["updatedAt"].as_str().map(|at| OffsetDateTime::parse(at, &Rfc3339).unwrap());
     let until = updated_at.map_or(Timestamp::from_millis(0), Timestamp::from).after(Duration::from_secs(600));
     Event {
-        id: Some(format!("reconciliation_{lead_id}_{status}")),
+        id: Some(format!("reconciliation_{:.32}", sha256_hex(format!("{lead_id}#{status}").as_bytes()))),
         event_type: String::new(),
         workspace_id: text(&json["workspaceId"]),
         occurred_at: updated_at,

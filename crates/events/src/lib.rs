@@ -47,9 +47,9 @@ pub struct CloudEvent<Data> {
     /// The version of CloudEvents.
     pub specversion: SpecVersion,
     /// SendPilot's id of the event, escaped if it is not plain text. If SendPilot uses one id for
-    /// two events with different content, the later one has `~` and 16 hex digits after its id. An
-    /// alert of the reconciliation has the id `reconciliation_{leadId}_{status}`. `source`, `id`
-    /// and `type` together identify a duplicate.
+    /// two events with different content, the later one has `~` and 16 hex digits after its id. The
+    /// id in an alert of the reconciliation is `reconciliation_` and 32 hex digits, which depend on
+    /// the lead and the status only. `source`, `id` and `type` together identify a duplicate.
     pub id: String,
     /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`. Without a known workspace,
     /// it is `urn:sendpilot:workspace`.
@@ -181,7 +181,7 @@ pub struct LeadStatusChanged {
     /// ```
     /// use sendpilot_events::{CloudEvent, LeadStatusChanged, RECONCILIATION};
     ///
-    /// let received = r#"{"specversion":"1.0","id":"reconciliation_lead_1_OPPORTUNITY",
+    /// let received = r#"{"specversion":"1.0","id":"reconciliation_cad01e0c0a5ccbf741c63bcf50d3387a",
     ///     "source":"urn:sendpilot:workspace","type":"sendpilot.lead.opportunity",
     ///     "subject":"lead_1","datacontenttype":"application/json",
     ///     "data":{"leadId":"lead_1","newStatus":"OPPORTUNITY","crmStage":"qualified",
