@@ -131,10 +131,12 @@ impl Config {
         }
     }
 
-    /// Reads the rules, which the redrive does not need: `ALERT_STATUSES`, a list with commas, by
-    /// default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; `STATUS_PIPELINE`, as
-    /// [`Pipeline::parse`] reads it, by default SendPilot's example; and `RECONCILE`, whether
-    /// alerts make leads known to the reconciliation, by default `no`.
+    /// Reads the rules, which the redrive does not need.
+    ///
+    /// - `ALERT_STATUSES`: a list with commas, by default `OPPORTUNITY`
+    /// - `ALERT_TAGS`: another list, by default empty
+    /// - `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it: by default SendPilot's example
+    /// - `RECONCILE`: whether alerts make leads known to the reconciliation, by default `no`
     ///
     /// # Errors
     /// With the first unusable variable, and its unusable entry.
@@ -154,13 +156,13 @@ impl Config {
         })
     }
 
-    /// Reads the rules of the reconciliation, as [`Self::rules`] does. It makes every lead known
-    /// that it alerts, and publishes only alerts on statuses.
+    /// Reads the rules of the reconciliation, as [`Self::rules`] does. It publishes only alerts on
+    /// statuses.
     ///
     /// # Errors
     /// With the first unusable variable, and its unusable entry.
     pub fn reconciled_rules(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Rules, ConfigError> {
-        Ok(Rules { alert_tags: Vec::new(), reconcile: true, stream: false, ..self.rules(variable)? })
+        Ok(Rules { alert_tags: Vec::new(), stream: false, ..self.rules(variable)? })
     }
 }
 
