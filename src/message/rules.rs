@@ -25,7 +25,7 @@ pub struct Rules {
     /// Whether alerts are debounced: for some time, a second alert for the same lead and status, or
     /// tag, is suppressed.
     pub debounce: bool,
-    /// Whether an alert on a status makes the lead known to the reconciliation.
+    /// Whether a webhook's alert on a status makes the lead known to the reconciliation.
     pub reconcile: bool,
     /// Whether every change of status causes a message to the lead status stream.
     pub stream: bool,
