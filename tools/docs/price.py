@@ -402,14 +402,14 @@ def reconciliation():
     """Returns the table of the reconciliation, and the text below it."""
     known = WRITE_UNIT + KNOWN_MONTHS * gb(KNOWN_ROW) * (TABLE_GB + BACKUP_GB)
     often = sum(of_a_run().values()) * MINUTES / 5
-    writes = cents(WRITE_UNIT * MILLION)
+    rows, writes = cents(known * MILLION), cents(WRITE_UNIT * MILLION)
     metrics, alarms = RECONCILE_ALARM_METRICS, cents(RECONCILE_ALARM_METRICS * ALARM)
     return (
         f"{markdown(of_the_reconciliation())}\n"
         f"A run every 5 minutes is {cents(often)} a month. The {metrics} metrics that the alarms read are {alarms}.\n"
         "\n"
         f"Each alert makes its lead known, with one call and 1 write unit more. The row has about {KNOWN_ROW} kB,\n"
-        f"and stays for 400 days. For a million alerts, this is {cents(known * MILLION)}, {writes} of it for the writes.\n"
+        f"and stays for 400 days. For a million alerts, this is {rows}, {writes} of it for the writes.\n"
     )
 
 
