@@ -64,10 +64,6 @@ class _Reconciliation:
         number = self.line.get(name)
         return number if type(number) is int else 0
 
-    def missed(self):
-        """Returns the number of missed leads, except those whose webhook arrived during the run."""
-        return max(0, self.count("missed") - self.count("arrived"))
-
 
 class _CantTell(Exception):
     """A check cannot run. `remedy` says how to make it possible."""
@@ -699,9 +695,11 @@ class Examination:
                 f"This command tries again at once:\n  {self._tool('reconcile')}\n"
                 f"The log has all runs:{self._logs('reconcile', '24h')}"
             )
-        if missed := [run for run in runs if run.missed()]:
+        if missed := [run for run in runs if run.count("missed")]:
             since = min(str(run.line.get("missedSince", _moment(run.at))) for run in missed)
-            what.append(f"missed leads in the last 24 hours: {sum(run.missed() for run in missed)}, since {since}")
+            what.append(
+                f"missed leads in the last 24 hours: {sum(run.count('missed') for run in missed)}, since {since}"
+            )
             remedies.append(
                 "SendPilot did not deliver the events of these leads. In SendPilot's settings, the webhook must be\n"
                 f"enabled, and must send changes of status to {self._webhook}\n"
@@ -711,8 +709,18 @@ class Examination:
             return Finding(WRONG, "; ".join(what), "\n".join(remedies))
         paused = ", and paused as SendPilot's API asked" if last.line.get("outcome") == "paused" else ""
         read = f"read {last.count('campaigns')} campaigns and {last.count('leads')} leads{paused}"
-        none = f"none missed in the last 24 hours{_baseline(runs)}"
-        return Finding(OK, f"the last run, at {_moment(last.at)}, {read}; {none}")
+        what = f"the last run, at {_moment(last.at)}, {read}; none missed in the last 24 hours"
+        if lacking := self._without_baseline():
+            what += f"; no missed lead with the status {', '.join(lacking)} is alerted until the baseline is complete"
+        return Finding(OK, what)
+
+    def _without_baseline(self):
+        """Returns the alert statuses whose baseline is not complete."""
+        row = Deliveries(self._output("DeliveriesTableName")).row(f"{self._output(RECONCILE_OUTPUT)}#run") or {}
+        complete = (request.json_object(str(row.get("progress"))) or {}).get("baselined")
+        complete = {str(status).upper() for status in complete} if isinstance(complete, list) else set()
+        statuses = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")
+        return [status for status in map(str.strip, statuses) if status.upper() not in complete]
 
     def _finding_on_missing_run(self, runs, span):
         """Returns the finding about runs that did not end within three intervals."""
@@ -829,15 +837,6 @@ def _still_named(parameter):
         f"Deployments do not touch the new subscription while {parameter} stays the same. If you change {parameter},\n"
         "end the new subscription by hand, because the stack knows only the old one."
     )
-
-
-def _baseline(runs):
-    """Returns a warning if the runs do not show that the baseline exists."""
-    if any(run.line.get("outcome") == "complete" for run in runs):
-        return ""
-    if any(run.count("baseline") for run in runs):
-        return "; the baseline is not complete yet, so no missed lead is alerted"
-    return "; no run has read the last campaign in the last 24 hours"
 
 
 def _has_dead_letter_queue(found):
