@@ -49,7 +49,7 @@ class Stack:
         self.described["Parameters"].append({"ParameterKey": name, "ParameterValue": value})
 
     def run(self, ago, **fields):
-        """Adds the log line of a run that ended so many seconds ago."""
+        """Adds the log line of a run that ended `ago` seconds ago."""
         fields = {"message": "reconcile", "outcome": "complete", **COUNTS, **fields}
         self.entries.append({"timestamp": int((NOW - ago) * 1000), "message": json.dumps(fields)})
 
