@@ -613,11 +613,12 @@ class Examination:
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
-            remedy = f"Enable the schedule in the console of Amazon EventBridge Scheduler, or:\n{self._put_back()}"
-            return Finding(
-                WRONG, f"{name} is {schedule['State']}, so only SendPilot's retries publish pending deliveries", remedy
-            )
+            what = f"{name} is {schedule['State']}, so only SendPilot's retries publish pending deliveries"
+            return Finding(WRONG, what, self._enable())
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
+
+    def _enable(self):
+        return f"Enable the schedule in the console of Amazon EventBridge Scheduler, or:\n{self._put_back()}"
 
     def _check_runs(self):
         unavailable, failed = None, 0
@@ -731,11 +732,15 @@ class Examination:
             remedy = f"Run the doctor again later, or run the reconciliation now:\n  {run}"
             return Finding(CANT_TELL, what, remedy)
         last = f"the last one at {_moment(runs[-1].at)}" if runs else "and none in the last 24 hours"
+        what = f"no run has ended in the last {_minutes(span)}, {last}"
+        schedule = client("scheduler").get_schedule(Name=self._resource("ReconcileFunctionEveryInterval"))
+        if schedule["State"] != "ENABLED":
+            return Finding(WRONG, f"{what}; the schedule is {schedule['State']}", self._enable())
         remedy = (
-            "If the schedule is enabled, check that the function's reserved concurrency is not 0. Then read the log:"
+            "The schedule is enabled. Check that the function's reserved concurrency is not 0, and read the log:"
             f"{self._logs('reconcile', '24h')}\nThis command runs the reconciliation once:\n  {run}"
         )
-        return Finding(WRONG, f"no run has ended in the last {_minutes(span)}, {last}", remedy)
+        return Finding(WRONG, what, remedy)
 
     def _reconciliations(self):
         """Returns the runs of the last day, the oldest first, except dry runs.

@@ -40,6 +40,7 @@ class Stack:
             "Parameters": [],
         }
         self.set("ReconcileMinutes", "60")
+        self.schedules = {"id of ReconcileFunctionEveryInterval": {"State": "ENABLED"}}
         self.entries = []
         self.rows = {"stack-reconcile-1#run": {"progress": '{"baselined":["OPPORTUNITY"]}'}}
         self.key = json.dumps({"apiKey": KEY})
@@ -58,9 +59,10 @@ class Stack:
             "cloudformation": {
                 "describe_stacks": lambda **_: {"Stacks": [self.described]},
                 "describe_stack_resource": lambda LogicalResourceId, **_: {
-                    "StackResourceDetail": {"PhysicalResourceId": f"group of {LogicalResourceId}"}
+                    "StackResourceDetail": {"PhysicalResourceId": f"id of {LogicalResourceId}"}
                 },
             },
+            "scheduler": {"get_schedule": lambda **asked: self.schedules[asked["Name"]]},
             "secretsmanager": {"get_secret_value": lambda **_: {"SecretString": self.key}},
         }
         return SimpleNamespace(**calls.get(service, {}))
@@ -100,7 +102,7 @@ def test_says_when_the_last_run_was_and_what_it_read(stack):
     what = "the last run, at 2026-11-26 01:55:58Z, read 10 campaigns and 500 leads; none missed in the last 24 hours"
     assert (finding.verdict, finding.what, finding.remedy) == (OK, what, "")
     assert stack.asked[-1] == {
-        "logGroupName": "group of ReconcileLogs",
+        "logGroupName": "id of ReconcileLogs",
         "startTime": int((NOW - 24 * HOUR) * 1000),
     }
 
@@ -128,6 +130,14 @@ def test_finds_that_no_run_ended_within_three_intervals(stack):
     assert finding.remedy.endswith("\n  python3 ops.pyz reconcile stack")
     stack.entries.clear()
     assert stack.finding().what == "no run has ended in the last 180 minutes, and none in the last 24 hours"
+
+
+def test_finds_that_the_schedule_is_disabled(stack):
+    stack.schedules = {"id of ReconcileFunctionEveryInterval": {"State": "DISABLED"}}
+    finding = stack.finding()
+    what = "no run has ended in the last 180 minutes, and none in the last 24 hours; the schedule is DISABLED"
+    assert (finding.verdict, finding.what) == (WRONG, what)
+    assert finding.remedy.startswith("Enable the schedule in the console") and "REVERT_DRIFT" in finding.remedy
 
 
 def test_a_new_stack_needs_no_run_yet(stack):
