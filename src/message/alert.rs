@@ -51,7 +51,7 @@ const MIN_ROLE: usize = 10;
 const MIN_SMS_REPLY: usize = 20;
 
 /// The reason why an alert of the reconciliation is late, for salespeople.
-const LATE: &str = "This alert is late: no webhook arrived, and a regular check of SendPilot found the lead.";
+const LATE: &str = "This alert is late: no webhook arrived, and a reconciliation with SendPilot found the lead.";
 
 /// The same reason in an SMS, in GSM's alphabet.
 const LATE_SMS: &str = " (late, no webhook)";

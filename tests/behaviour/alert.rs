@@ -468,7 +468,7 @@ fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
 }
 
 /// The sentence that an alert of the reconciliation has in its email and its card.
-const LATE: &str = "This alert is late: no webhook arrived, and a regular check of SendPilot found the lead.";
+const LATE: &str = "This alert is late: no webhook arrived, and a reconciliation with SendPilot found the lead.";
 
 proptest! {
     #[test]
