@@ -10,6 +10,7 @@ mod keyring;
 mod ledger;
 mod pace;
 mod reconcile;
+mod reconcile_faults;
 mod redrive;
 mod replies;
 mod sendpilot_api;
