@@ -15,6 +15,8 @@ use opportunity_alerts::delivery::ledger::KNOWN_RETENTION;
 use opportunity_alerts::invocation::LEASE_MARGIN;
 use opportunity_alerts::message::key::LockKey;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Sends an event to the webhook function, and returns the outcome.
 async fn outcome(webhook: &mut Lambda, payload: &Value) -> String {
@@ -382,10 +384,9 @@ async fn one_run_at_a_time() {
         until(async || !receiver.take_requests().await.is_empty()).await;
         let refused = second.run().await;
         assert_has(&refused, json!({ "outcome": "in_progress", "requests": 0, "missed": 0, "campaigns": 0 }));
-        let retry_at = refused["retryAt"].as_str().unwrap().to_owned();
-        let lease = TIMEOUT + LEASE_MARGIN;
-        let [earliest, latest] = [before, now()].map(|began| began.after(lease).rfc3339());
-        assert!(earliest <= retry_at && retry_at <= latest, "{earliest}, {retry_at}, {latest}");
+        let retry_at = OffsetDateTime::parse(refused["retryAt"].as_str().unwrap(), &Rfc3339).unwrap();
+        let [earliest, latest] = [before, now()].map(|began| began.after(TIMEOUT + LEASE_MARGIN));
+        assert!((earliest..=latest).contains(&retry_at.into()), "{refused}");
         assert_has(&second.dry_run().await, json!({ "outcome": "in_progress", "wouldAlert": [] }));
         if dies {
             first.function.kill().await;
