@@ -212,8 +212,8 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
     ]
     asked = "/v1/leads/lead_abc123, /v1/campaigns?page=1&limit=100"
     assert lines[by + 1] == f"and 2 to SendPilot's API: {asked}"
-    assert lines.index("ok: five answers as expected, and one alert with all details") == len(lines) - 7
-    assert lines[-5] == "Next:"
+    assert lines.index("ok: five answers as expected, and one alert with all details") == len(lines) - 8
+    assert lines[-6] == "Next:"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import argparse
 import os
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 from local_aws import command, details, parameters
 from local_aws.calls import calls_of_first
@@ -37,17 +36,15 @@ NEXT = """
 Next:
   make run              the same, and keeps running for your events: make send EVENT=opportunity LEAD=lead_42
   make journey          sends a lead through every status, with the lead status stream
+  make missed           finds an opportunity whose webhook never came, and alerts it
   make demo V=1         shows every request, answer and message in full
   docs/deploy.md        says how to deploy to AWS
 """
 
 
 def main():
-    parser = command.parser(__doc__)
+    parser = command.parser(__doc__, "--stay", "--verbose", "--port", "--template")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameters of the template")
-    parser.add_argument(
-        "--template", type=Path, help="the template of an unpacked release (default: build this source)"
-    )
     given = parser.parse_args()
     # Removed from the environment, which every build process would inherit.
     secret = os.environ.pop("WEBHOOK_SECRET", SAMPLE_SECRET)
