@@ -10,12 +10,13 @@ use crate::support::template::{function, load, resolved, resource};
 use opportunity_alerts::aws::Aws;
 use opportunity_alerts::config::{self, Config};
 use opportunity_alerts::delivery::ledger::dynamodb::PATIENCE;
+use opportunity_alerts::delivery::relay::DELIVERY_TIME;
 use opportunity_alerts::invocation::Invocation;
 use opportunity_alerts::secrets::api_key::{ApiKey, ApiKeyError};
 use opportunity_alerts::secrets::signing::{SecretError, Secrets};
 use opportunity_alerts::sendpilot::api::{ApiUrl, DEFAULT_URL};
 use opportunity_alerts::timestamp::Timestamp;
-use opportunity_alerts::{aws, redrive, webhook};
+use opportunity_alerts::{aws, webhook};
 use yaml_serde::Value;
 
 /// The time that SendPilot waits for an answer, in seconds.
@@ -105,7 +106,7 @@ async fn timeouts_and_deadlines_are_nested() {
     assert!(timeout < gateway && gateway < SENDPILOT);
     let lease = invocation.attempt().lease_until.since(now);
     assert!(schedule.pace_by > schedule.claim_by && schedule.publish_by - schedule.pace_by > 2 * PATIENCE);
-    assert!(redrive::DELIVERY_TIME >= Duration::from_secs(timeout + 2), "webhooks could take all slots in its reach");
+    assert!(DELIVERY_TIME >= Duration::from_secs(timeout + 2), "webhooks could take all slots in its reach");
     assert!(lease > Duration::from_secs(timeout), "the living would be overtaken");
     assert!(lease < Duration::from_secs(30), "SendPilot's second retry would find the lease of a dead attempt");
     // The function assumes this lease if the runtime names no deadline.
@@ -122,9 +123,9 @@ fn a_redrive_claims_until_the_next_one_begins() {
     assert_eq!(schedule["OmitName"].as_bool(), Some(true), "two stacks would want one name");
     let timeout = Duration::from_secs(function["Timeout"].as_u64().unwrap());
     let minute = Duration::from_secs(60);
-    assert!(timeout - redrive::DELIVERY_TIME >= minute, "nothing is taken up before the next run");
+    assert!(timeout - DELIVERY_TIME >= minute, "nothing is taken up before the next run");
     assert!(timeout < minute * 2, "the next run would be given up, where one execution is reserved");
-    assert!(redrive::DELIVERY_TIME * 4 <= timeout, "each delivery would get less than that");
+    assert!(DELIVERY_TIME * 4 <= timeout, "each delivery would get less than that");
     // The next run does the work of a run that failed or is older than a minute.
     for retries in [&function["EventInvokeConfig"], &schedule["RetryPolicy"]] {
         assert_eq!(retries["MaximumRetryAttempts"].as_u64(), Some(0));
