@@ -4,13 +4,15 @@ It runs on a local AWS, with a stand-in for SendPilot's API. Each step prints th
 """
 
 import argparse
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 from local_aws import command, details
+from local_aws.calls import calls_since
 from local_aws.faces import faces
-from local_aws.inbox import Inbox
+from local_aws.inbox import Inbox, Message
 from local_aws.run import Run
 from local_aws.scheduled import FunctionFailed
 from local_aws.sendpilot_api import SendPilotApi
@@ -71,8 +73,9 @@ def demonstrate(deployed: Service, api: SendPilotApi, everything: bool = False) 
     api.put_lead({**LEAD, "status": "OPPORTUNITY", "updatedAt": request.timestamp(missed_at)})
     steps.reconcile("A third became one an hour ago, without a webhook: a dry run", "complete: missed 1", dry_run=True)
     api.forget_requests()
+    before = time.time()
     steps.reconcile("A run finds the missed lead, and alerts it", "complete: missed 1, alerted 1")
-    asked = [one.path for one in api.requests()]
+    calls, asked = calls_since(before, deployed.api_key.arn), [one.path for one in api.requests()]
     found = alerts.collect(expected=1)
     late, again = opportunity(missed_at), opportunity(datetime.now(timezone.utc))
     steps.send("The lead's webhook comes after all: no second alert", late, "200 debounced")
@@ -81,13 +84,13 @@ def demonstrate(deployed: Service, api: SendPilotApi, everything: bool = False) 
     later = alerts.collect(expected=1)
 
     for alert in found:
-        print(f"\nThe alert of the missed lead, by {len(asked)} requests to SendPilot's API:")
-        print("".join(f"  {path}\n" for path in asked))
+        print(f"\nThe alert of the missed lead, by {len(calls)} calls to AWS: {', '.join(calls)}")
+        print(f"and {len(asked)} to SendPilot's API: {', '.join(asked)}\n")
         row = deployed.deliveries.with_alert(alert.text)
         print(faces(row, everything) if row else printable(alert.text))
     faults = steps.faults
-    faults += faults_of("the missed lead", [alert.event for alert in found], missed_id(), "reconciliation")
-    faults += faults_of("the later change", [alert.event for alert in later], again.event_id(), None)
+    faults += faults_of("the missed lead", found, "reconciliation_[0-9a-f]{32}", "reconciliation")
+    faults += faults_of("the later change", later, again.event_id(), None)
     for fault in faults:
         print(f"FAILED  {fault}")
     if not faults:
@@ -146,17 +149,12 @@ def opportunity(moment: datetime) -> request.Request:
     return sample.with_data(leadId=LEAD["id"], campaignId=LEAD["campaignId"], linkedinUrl=LEAD["linkedinUrl"])
 
 
-def missed_id() -> str:
-    """Returns the event id of the missed lead's alert."""
-    return f"reconciliation_{LEAD['id']}_OPPORTUNITY"
-
-
-def faults_of(change: str, alerts: list[dict], event_id: str, found_by: str | None) -> list[str]:
-    """Returns every difference from one alert with this id, this origin and the lead's name."""
-    ids = [alert.get("id") for alert in alerts]
-    if ids != [event_id]:
-        return [f"Alerts of {change}: {ids} instead of {[event_id]}"]
-    data = alerts[0]["data"]
+def faults_of(change: str, alerts: list[Message], id_form: str, found_by: str | None) -> list[str]:
+    """Returns every difference from one alert with an id of this form, this origin and the lead's name."""
+    ids = [alert.event.get("id") for alert in alerts]
+    if len(ids) != 1 or not re.fullmatch(id_form, str(ids[0])):
+        return [f"The alerts of {change} have the ids {ids} instead of one: {id_form}"]
+    data = alerts[0].event["data"]
     faults = []
     if data.get("foundBy") != found_by:
         faults.append(f"The alert of {change} has foundBy {data.get('foundBy')} instead of {found_by}")
