@@ -131,10 +131,12 @@ impl Config {
         }
     }
 
-    /// Reads the rules, which the redrive does not need: `ALERT_STATUSES`, a list with commas, by
-    /// default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; `STATUS_PIPELINE`, as
-    /// [`Pipeline::parse`] reads it, by default SendPilot's example; and `RECONCILE`, whether
-    /// alerts make leads known to the reconciliation, by default `no`.
+    /// Reads the rules, which the redrive does not need.
+    ///
+    /// - `ALERT_STATUSES`: a list with commas, by default `OPPORTUNITY`
+    /// - `ALERT_TAGS`: another list, by default empty
+    /// - `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it: by default SendPilot's example
+    /// - `RECONCILE`: whether alerts make leads known to the reconciliation, by default `no`
     ///
     /// # Errors
     /// With the first unusable variable, and its unusable entry.

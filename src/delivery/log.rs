@@ -8,8 +8,8 @@ use crate::delivery::relay::{Delivered, Outcome, Timings};
 use crate::message::key::DeliveryId;
 use crate::timestamp::millis;
 
-/// Writes the log line of one attempt. The times have the names that the webhook function's log line
-/// has.
+/// Writes the log line of one attempt. The times have the names that the webhook function's log
+/// line has.
 pub fn log(id: &DeliveryId, Delivered { outcome, attempts, timings }: &Delivered, request_id: &str) {
     let Timings { claim, pace, publish, complete } = *timings;
     let failure = outcome.failure();

@@ -13,8 +13,8 @@
 //!                           └─ missed ── claim, lock, publish, complete ─▶ alert
 //! ```
 //!
-//! A pass over all campaigns is a [`sweep`]. It can take several runs: a run stops if its time or
-//! its number of requests is used up, and the next run continues there. The first complete sweep is
+//! A pass over all campaigns is a sweep. It can take several runs: a run stops if its time or its
+//! number of requests is used up, and the next run continues there. The first complete sweep is
 //! the baseline: all leads that were opportunities before become known, and nobody is alerted. A
 //! campaign that appears later is not part of it.
 //!

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 class Deliveries:
     """The rows of one table: one per alert, and one per message of the lead status stream.
 
-    The table also has a row for each debounce lock, each slot and each lead's last reply. Those rows
-    have no state and no message.
+    The table also has a row for each debounce lock, each known lead, each slot and each lead's last
+    reply, and one for the reconciliation. Those rows have no state and no message.
     """
 
     def __init__(self, table_name: str):
@@ -28,8 +28,8 @@ class Deliveries:
 
     def matching(self, expression: str, values: dict) -> list[dict]:
         """Returns the rows that match a filter. DynamoDB reads, and bills, the whole table."""
-        # `state` and `owner` are reserved words of DynamoDB.
-        names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
+        # These are reserved words of DynamoDB.
+        names = {f"#{name}": name for name in ("state", "owner", "key") if f"#{name}" in expression}
         named = {"ExpressionAttributeNames": names} if names else {}
         return self._scan(ConsistentRead=True, FilterExpression=expression, ExpressionAttributeValues=values, **named)
 
@@ -59,6 +59,23 @@ class Deliveries:
         ended = {"ConditionExpression": "quietUntil <= :now", "ExpressionAttributeValues": {":now": now}}
         return self._changed(self._table.delete_item, key, **ended)
 
+    def delete_delivery(self, delivery_id: str, state: str) -> bool:
+        """Deletes a delivery in this state, and returns whether the delivery is gone."""
+        in_state = {"ConditionExpression": "#state = :state", "ExpressionAttributeNames": {"#state": "state"}}
+        return self._changed(
+            self._table.delete_item, delivery_id, **in_state, ExpressionAttributeValues={":state": state}
+        )
+
+    def replace_holder(self, key: str, holder: str, by: str) -> bool:
+        """Replaces the holder of a known lead, and returns whether the old holder is gone."""
+        return self._changed(
+            self._table.update_item,
+            key,
+            UpdateExpression="SET holder = :by",
+            ConditionExpression="holder = :holder",
+            ExpressionAttributeValues={":by": by, ":holder": holder},
+        )
+
     def remove_message(self, delivery_id: str, state: str, now: int) -> bool:
         """Removes everything about a lead from a delivery in this state. The row stays.
 
@@ -67,7 +84,7 @@ class Deliveries:
         return self._changed(
             self._table.update_item,
             delivery_id,
-            UpdateExpression="SET forgottenAt = :now REMOVE message, quiet",
+            UpdateExpression="SET forgottenAt = :now REMOVE message, quiet, known, debouncedBy",
             ConditionExpression="#state = :state",
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues={":now": now, ":state": state},

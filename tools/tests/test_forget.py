@@ -3,6 +3,7 @@
 tests/deployed/test_forget.py runs it against a deployed stack.
 """
 
+import hashlib
 import json
 from decimal import Decimal
 
@@ -10,7 +11,8 @@ import pytest
 
 from ops.deliveries import key_part
 from ops.errors import Refused
-from ops.forget import Forget, event_in, is_about, source
+from ops.forget import BASELINE, Forget, event_in, is_about, source
+from source import ROOT
 
 NOW = 1_795_000_000_000
 LEAD = "lead_1"
@@ -35,11 +37,24 @@ class Table:
             return False
         return self.rows.pop(key, None) is not None
 
+    def row(self, key):
+        return self.rows.get(key)
+
+    def delete_delivery(self, key, state):
+        return self.rows[key]["state"] == state and self.rows.pop(key) is not None
+
+    def replace_holder(self, key, holder, by):
+        if self.rows[key]["holder"] != holder:
+            return False
+        self.rows[key] = {**self.rows[key], "holder": by}
+        return True
+
     def remove_message(self, key, state, now):
         row = self.rows[key]
         if row["state"] != state:
             return False
-        self.rows[key] = {name: row[name] for name in row if name not in ("message", "quiet")} | {"forgottenAt": now}
+        removed = ("message", "quiet", "known", "debouncedBy")
+        self.rows[key] = {name: row[name] for name in row if name not in removed} | {"forgottenAt": now}
         return True
 
 
@@ -59,8 +74,23 @@ def lock(until, lead=LEAD, kind="quiet"):
     return {"deliveryId": f"ws_1#{key_part(lead)}#OPPORTUNITY#{kind}", "holder": "x", "quietUntil": Decimal(until)}
 
 
-def forget(table, lead=LEAD, workspace=None, dry_run=False):
-    return Forget(table, lead, workspace, NOW, dry_run).run()
+def known_key(lead=LEAD, status="OPPORTUNITY"):
+    return f"{hashlib.sha256(lead.encode()).hexdigest()}#{status}#known"
+
+
+def known(holder, lead=LEAD, status="OPPORTUNITY"):
+    return {"deliveryId": known_key(lead, status), "holder": holder, "quietUntil": Decimal(1), "expiresAt": 2}
+
+
+def missed(lead=LEAD, state="PUBLISHED", workspace=""):
+    """Returns the row of an alert of the reconciliation."""
+    event = f"reconciliation_{lead}_OPPORTUNITY"
+    lock = {"key": known_key(lead), "at": Decimal(0), "until": Decimal(2)}
+    return delivery(event, state, lead, workspace=workspace, known=lock)
+
+
+def forget(table, lead=LEAD, workspace=None, dry_run=False, reconciles=True):
+    return Forget(table, lead, workspace, NOW, dry_run, reconciles).run()
 
 
 def test_deletes_everything_about_the_lead_and_nothing_else(capsys):
@@ -174,3 +204,100 @@ def test_refuses_an_id_that_could_match_every_row():
 )
 def test_writes_a_source_as_the_function_does(workspace, expected):
     assert source(workspace) == expected
+
+
+@pytest.mark.parametrize("workspace", ["", "ws_1"])
+def test_after_it_the_reconciliation_knows_the_lead_by_a_hash_only(workspace, capsys):
+    alert = missed(workspace=workspace)
+    late = delivery(state="DEBOUNCED", debouncedBy=alert["deliveryId"], known={"key": known_key()})
+    others = [missed("lead_10"), known("#reconciliation_lead_10_OPPORTUNITY#alert", "lead_10"), known("x", "xlead_1")]
+    table = Table(alert, late, known(alert["deliveryId"]), known("ws_1#evt_2#alert", status="DONE"), *others)
+    assert forget(table) == 0
+    left = [row for row in table.rows.values() if row not in others]
+    assert left == [
+        {"deliveryId": "ws_1#evt_1#alert", "state": "DEBOUNCED", "forgottenAt": NOW},
+        known(BASELINE),
+        known("ws_1#evt_2#alert", status="DONE"),
+    ]
+    assert LEAD not in json.dumps(left, default=str)
+    assert list(table.rows.values())[-3:] == others
+    printed = capsys.readouterr().out
+    assert f"deleted       {alert['deliveryId']}: an alert of the reconciliation\n" in printed
+    assert f"stays         {known_key()}: it makes the lead known to the reconciliation\n" in printed
+    sums = "\n1 row was deleted. 1 delivery lost its message. 2 rows stay without the lead's id.\n"
+    assert (
+        f"{sums}The reconciliation knows the lead by a hash of its id, and so does not alert the lead again. "
+        in printed
+    )
+    table.rows = {row["deliveryId"]: row for row in left}
+    assert forget(table) == 0
+    assert list(table.rows.values()) == left
+    assert "\n2 rows stay without the lead's id.\n" in capsys.readouterr().out
+
+
+def test_a_pending_alert_of_the_reconciliation_keeps_its_lock(capsys):
+    # With another holder, the redrive would suppress the alert.
+    for reconciles in (True, False):
+        rows = [missed(state="PENDING"), known(missed()["deliveryId"])]
+        table = Table(*rows)
+        assert forget(table, reconciles=reconciles) == 1
+        assert list(table.rows.values()) == rows
+        printed = capsys.readouterr().out
+        assert f"kept          {known_key()}: it is needed until the pending alert is published\n" in printed
+        assert "\n2 rows still name the lead.\n" in printed
+
+
+def test_deletes_a_known_lead_if_the_reconciliation_is_off(capsys):
+    table = Table(missed(), known(missed()["deliveryId"]), known(BASELINE, status="DONE"))
+    assert forget(table, reconciles=False, dry_run=True) == 0
+    assert len(table.rows) == 3
+    assert "3 rows would be deleted.\n" in capsys.readouterr().out
+    assert forget(table, reconciles=False) == 0
+    assert table.rows == {}
+    printed = capsys.readouterr().out
+    assert f"deleted       {known_key()}: the reconciliation is off\n" in printed
+    assert "by a hash" not in printed
+
+
+def test_a_dry_run_keeps_a_known_lead_and_its_alert(capsys):
+    rows = [missed(), known(missed()["deliveryId"])]
+    table = Table(*rows)
+    assert forget(table, dry_run=True) == 0
+    assert list(table.rows.values()) == rows
+    assert "1 row would be deleted. 1 row would stay without the lead's id.\n" in capsys.readouterr().out
+
+
+def test_reports_a_known_lead_that_changed_meanwhile(capsys):
+    table = Table(missed(), known(missed()["deliveryId"]))
+    found = table.matching("", {})
+    table.rows[known_key()] = known("ws_1#evt_3#alert")
+    table.rows[missed()["deliveryId"]] = missed(state="PENDING")
+    table.matching = lambda *_: [found[0], {**found[1], "holder": "#reconciliation_lead_1_OPPORTUNITY_1#alert"}]
+    assert forget(table) == 1
+    printed = capsys.readouterr().out
+    assert f"kept          {known_key()}: it has just changed\n" in printed
+    assert "#alert: its state has just changed\n" in printed
+
+
+def test_finds_an_alert_of_the_reconciliation_with_a_hashed_key():
+    lead = "x" * 300
+    row = missed(lead)
+    assert row["deliveryId"].startswith("#%sha256:")
+    text = json.dumps({"id": "e", "subject": lead, "data": {"foundBy": "reconciliation"}})
+    row["message"]["Message"] = json.dumps({"default": text})
+    table = Table(row, known(row["deliveryId"], lead))
+    assert forget(table, lead) == 0
+    assert table.rows.keys() == {known_key(lead)}
+
+
+def test_finds_an_unreadable_message_by_the_key_of_the_known_lead():
+    row = {**delivery(known={"key": known_key()}), "message": {"Message": "{"}}
+    assert is_about(row, LEAD) and not is_about(row, "lead_10") and not is_about({**row, "known": "x"}, LEAD)
+
+
+def test_writes_the_key_of_a_known_lead_as_the_function_does():
+    keys = (ROOT / "src" / "message" / "key.rs").read_text("utf-8")
+    assert 'row_key(&[&sha256_hex(lead_id.as_bytes()), &status.to_ascii_uppercase()], "known")' in keys
+    table = Table()
+    forget(table, "l\u00e9ad")
+    assert table.asked[0][1][":known"] == known_key("l\u00e9ad").partition("OPPORTUNITY")[0]
