@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use crate::support::guide;
 use crate::support::template::{
-    conditional_policies, load, load_from, resolved, resource, resources_of, statements, unconditional_statements,
+    conditional_policies, load, load_from, resolved, resource, resources_of, separate_policies, statements,
+    unconditional_statements,
 };
 use yaml_serde::Value;
 
@@ -49,11 +50,11 @@ fn nothing_is_allowed_by_wildcard_or_to_other_accounts() {
         assert!(principal.is_null() || principal.as_mapping().unwrap().keys().eq([&Value::from("Service")]), "{text}");
     }
     let roles: BTreeSet<_> = resources_of("AWS::IAM::Role").into_keys().collect();
-    assert_eq!(roles, BTreeSet::from(["ChatRole", "RedriveRole", "WebhookRole"].map(str::to_owned)));
+    assert_eq!(roles, BTreeSet::from(["ChatRole", "ReconcileRole", "RedriveRole", "WebhookRole"].map(str::to_owned)));
     let policies: BTreeSet<_> = resources_of("AWS::IAM::Policy").into_keys().collect();
     let both = "[!Ref WebhookRole, !Ref RedriveRole]";
-    let attached =
-        [("PublishToStream", both), ("ReadApiKey", "[!Ref WebhookRole]"), ("ReadReplies", "[!Ref WebhookRole]")];
+    let reconciling = "[!Ref WebhookRole, !If [Reconciles, !Ref ReconcileRole, !Ref AWS::NoValue]]";
+    let attached = [("PublishToStream", both), ("ReadApiKey", reconciling), ("ReadReplies", reconciling)];
     assert_eq!(policies, attached.iter().map(|(id, _)| (*id).to_owned()).collect());
     for (id, roles) in attached {
         let properties = &resource(id)["Properties"];
@@ -111,8 +112,8 @@ fn everything_stored_is_encrypted() {
 
 #[test]
 fn functions_use_the_key_only_through_services() {
-    for role in ["WebhookRole", "RedriveRole"] {
-        let role = resource(role);
+    for id in ["WebhookRole", "RedriveRole", "ReconcileRole"] {
+        let role = resource(id);
         let [own] = conditional_policies(&role)[..] else { panic!("another condition than a key of your own") };
         assert_eq!(own.tag, "If");
         assert_eq!((own.value[0].as_str(), &own.value[2]), (Some("HasOwnKey"), &parsed("!Ref AWS::NoValue")));
@@ -120,8 +121,9 @@ fn functions_use_the_key_only_through_services() {
         assert_eq!(texts(&statement["Action"]), BTreeSet::from(["kms:Decrypt", "kms:GenerateDataKey"]));
         assert_eq!(statement["Resource"], parsed("!Ref EncryptionKeyArn"));
 
-        let granted = unconditional_statements(&role);
-        let actions = granted.into_iter().flat_map(|granted| texts(&granted["Action"]));
+        let separate = separate_policies(id);
+        let granted = unconditional_statements(&role).into_iter().chain(separate.values().flat_map(statements));
+        let actions = granted.flat_map(|granted| texts(&granted["Action"]));
         let mut used: BTreeSet<_> = actions.map(|action| action.split_once(':').unwrap().0).collect();
         // CloudWatch uses the key on its own account, by the key's policy.
         assert!(used.remove("logs"));

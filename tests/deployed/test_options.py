@@ -31,6 +31,14 @@ STREAM = {
 }
 # The policy and the alarm come with a secret of the stack's, or with one that is given.
 DETAILS = {"ReadApiKey", "ApiKeyAlarm"}
+RECONCILIATION = DETAILS | {
+    "ReconcileFunction",
+    "ReconcileRole",
+    "ReconcileLogs",
+    "ReconcileQuery",
+    "MissedWebhooksAlarm",
+    "ReconcileAlarm",
+}
 API_KEY_ARN = f"arn:aws:secretsmanager:{REGION}:000000000000:secret:sendpilot-api-key-AbCdEf"
 # Values of parameters, and the resources that these values add or remove.
 OPTIONS = [
@@ -43,6 +51,7 @@ OPTIONS = [
     ({"LeadDetails": "yes"}, DETAILS | {"ApiKeySecret"}),
     ({"SendPilotApiKeyArn": API_KEY_ARN}, DETAILS),
     ({"SendPilotApiUrl": "http://127.0.0.1:8080/api"}, set()),
+    ({"ReconcileMinutes": "60"}, RECONCILIATION | {"ApiKeySecret"}),
     ({"StatusStream": "fifo"}, STREAM),
     ({"StatusStream": "standard"}, STREAM),
     ({"StatusPipeline": "OPPORTUNITY=sales qualified, DONE=customer"}, set()),
@@ -88,6 +97,10 @@ REFUSED = [
     ("SendPilotApiKeyArn", "sp_live_key"),
     ("SendPilotApiUrl", "http://api.sendpilot.ai"),
     ("SendPilotApiUrl", "http://localhost.example.com"),
+    ("ReconcileMinutes", ""),
+    ("ReconcileMinutes", "4"),
+    ("ReconcileMinutes", "481"),
+    ("ReconcileMinutes", "7.5"),
     ("StatusStream", "false"),
     ("StatusStream", "on"),
     ("StatusPipeline", "OPPORTUNITY"),
