@@ -39,7 +39,7 @@ NEXT = """
 Next:
   make run ReconcileMinutes=5   keeps running, and reconciles every 5 minutes
   make missed V=1               shows every report, request, answer and message in full
-  docs/reconcile.md             says how to turn the reconciliation on in your stack
+  docs/deploy.md                says, under "Missed webhooks", how to turn it on in your stack
 """
 
 
@@ -84,8 +84,10 @@ def demonstrate(deployed: Service, api: SendPilotApi, everything: bool = False) 
     later = alerts.collect(expected=1)
 
     for alert in found:
-        print(f"\nThe alert of the missed lead, by {len(calls)} calls to AWS: {', '.join(calls)}")
-        print(f"and {len(asked)} to SendPilot's API: {', '.join(asked)}\n")
+        print(f"\nThe run that found the lead made {len(calls)} calls to AWS:\n  {', '.join(calls)}")
+        print(f"and {len(asked)} to SendPilot's API:")
+        print("".join(f"  {path}\n" for path in asked))
+        print("The alert of the missed lead:\n")
         row = deployed.deliveries.with_alert(alert.text)
         print(faces(row, everything) if row else printable(alert.text))
     faults = steps.faults
