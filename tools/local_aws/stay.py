@@ -30,8 +30,8 @@ Each alert appears here when it arrives. Ctrl-C stops and removes everything.
 
 RECONCILIATION = """  make reconcile{run}                             reconciles now, and prints the report
 
-SendPilot's API is {api}. docs/local.md says how a stand-in gets a lead
-whose webhook never came.
+SendPilot's API is at {api}. If this is the stand-in, docs/local.md says how to give
+it a lead whose webhook never came.
 """
 
 
