@@ -156,13 +156,13 @@ impl Config {
         })
     }
 
-    /// Reads the rules of the reconciliation, as [`Self::rules`] does. It makes every lead known
-    /// that it alerts, and publishes only alerts on statuses.
+    /// Reads the rules of the reconciliation, as [`Self::rules`] does. It publishes only alerts on
+    /// statuses.
     ///
     /// # Errors
     /// With the first unusable variable, and its unusable entry.
     pub fn reconciled_rules(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Rules, ConfigError> {
-        Ok(Rules { alert_tags: Vec::new(), reconcile: true, stream: false, ..self.rules(variable)? })
+        Ok(Rules { alert_tags: Vec::new(), stream: false, ..self.rules(variable)? })
     }
 }
 

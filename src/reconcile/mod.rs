@@ -52,7 +52,7 @@ pub struct Reconcile<L, T> {
     pub relay: Relay<L, T>,
     /// SendPilot's API.
     pub api: Api,
-    /// The rules that say which statuses alert. [`Rules::reconcile`] must be on.
+    /// The rules that say which statuses alert.
     pub rules: Rules,
     /// Whether the alerts show the leads' last replies.
     pub replies: bool,
