@@ -208,7 +208,7 @@ def parser():
     forget = add(
         "forget",
         "Deletes what the table of a stack stores about a lead, and lists each row",
-        "0 if the table stores nothing about the lead any more; 1 if a row still names the lead, such as a pending "
+        "0 if no row of the table names the lead any more; 1 if a row still names the lead, such as a pending "
         "delivery; 2 if the command could not run to its end, and must be repeated. With --dry-run, the status is 0 or "
         "1 as it would be.",
     )

@@ -59,23 +59,6 @@ class Deliveries:
         ended = {"ConditionExpression": "quietUntil <= :now", "ExpressionAttributeValues": {":now": now}}
         return self._changed(self._table.delete_item, key, **ended)
 
-    def delete_delivery(self, delivery_id: str, state: str) -> bool:
-        """Deletes a delivery in this state, and returns whether the delivery is gone."""
-        in_state = {"ConditionExpression": "#state = :state", "ExpressionAttributeNames": {"#state": "state"}}
-        return self._changed(
-            self._table.delete_item, delivery_id, **in_state, ExpressionAttributeValues={":state": state}
-        )
-
-    def replace_holder(self, key: str, holder: str, by: str) -> bool:
-        """Replaces the holder of a known lead, and returns whether the old holder is gone."""
-        return self._changed(
-            self._table.update_item,
-            key,
-            UpdateExpression="SET holder = :by",
-            ConditionExpression="holder = :holder",
-            ExpressionAttributeValues={":by": by, ":holder": holder},
-        )
-
     def remove_message(self, delivery_id: str, state: str, now: int) -> bool:
         """Removes everything about a lead from a delivery in this state. The row stays.
 
@@ -84,7 +67,7 @@ class Deliveries:
         return self._changed(
             self._table.update_item,
             delivery_id,
-            UpdateExpression="SET forgottenAt = :now REMOVE message, quiet, known, debouncedBy",
+            UpdateExpression="SET forgottenAt = :now REMOVE message, quiet, known",
             ConditionExpression="#state = :state",
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues={":now": now, ":state": state},

@@ -64,10 +64,6 @@ class _Reconciliation:
         number = self.line.get(name)
         return number if type(number) is int else 0
 
-    def missed(self):
-        """Returns the number of missed leads, except those whose webhook arrived during the run."""
-        return max(0, self.count("missed") - self.count("arrived"))
-
 
 class _CantTell(Exception):
     """A check cannot run. `remedy` says how to make it possible."""
@@ -617,11 +613,12 @@ class Examination:
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
-            remedy = f"Enable the schedule in the console of Amazon EventBridge Scheduler, or:\n{self._put_back()}"
-            return Finding(
-                WRONG, f"{name} is {schedule['State']}, so only SendPilot's retries publish pending deliveries", remedy
-            )
+            what = f"{name} is {schedule['State']}, so only SendPilot's retries publish pending deliveries"
+            return Finding(WRONG, what, self._enable())
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
+
+    def _enable(self):
+        return f"Enable the schedule in the console of Amazon EventBridge Scheduler, or:\n{self._put_back()}"
 
     def _check_runs(self):
         unavailable, failed = None, 0
@@ -699,9 +696,11 @@ class Examination:
                 f"This command tries again at once:\n  {self._tool('reconcile')}\n"
                 f"The log has all runs:{self._logs('reconcile', '24h')}"
             )
-        if missed := [run for run in runs if run.missed()]:
+        if missed := [run for run in runs if run.count("missed")]:
             since = min(str(run.line.get("missedSince", _moment(run.at))) for run in missed)
-            what.append(f"missed leads in the last 24 hours: {sum(run.missed() for run in missed)}, since {since}")
+            what.append(
+                f"missed leads in the last 24 hours: {sum(run.count('missed') for run in missed)}, since {since}"
+            )
             remedies.append(
                 "SendPilot did not deliver the events of these leads. In SendPilot's settings, the webhook must be\n"
                 f"enabled, and must send changes of status to {self._webhook}\n"
@@ -711,8 +710,18 @@ class Examination:
             return Finding(WRONG, "; ".join(what), "\n".join(remedies))
         paused = ", and paused as SendPilot's API asked" if last.line.get("outcome") == "paused" else ""
         read = f"read {last.count('campaigns')} campaigns and {last.count('leads')} leads{paused}"
-        none = f"none missed in the last 24 hours{_baseline(runs)}"
-        return Finding(OK, f"the last run, at {_moment(last.at)}, {read}; {none}")
+        what = f"the last run, at {_moment(last.at)}, {read}; none missed in the last 24 hours"
+        if lacking := self._without_baseline():
+            what += f"; no missed lead with the status {', '.join(lacking)} is alerted until the baseline is complete"
+        return Finding(OK, what)
+
+    def _without_baseline(self):
+        """Returns the alert statuses whose baseline is not complete."""
+        row = Deliveries(self._output("DeliveriesTableName")).row(f"{self._output(RECONCILE_OUTPUT)}#run") or {}
+        complete = (request.json_object(str(row.get("progress"))) or {}).get("baselined")
+        complete = {str(status).upper() for status in complete} if isinstance(complete, list) else set()
+        statuses = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")
+        return [status for status in map(str.strip, statuses) if status.upper() not in complete]
 
     def _finding_on_missing_run(self, runs, span):
         """Returns the finding about runs that did not end within three intervals."""
@@ -723,11 +732,15 @@ class Examination:
             remedy = f"Run the doctor again later, or run the reconciliation now:\n  {run}"
             return Finding(CANT_TELL, what, remedy)
         last = f"the last one at {_moment(runs[-1].at)}" if runs else "and none in the last 24 hours"
+        what = f"no run has ended in the last {_minutes(span)}, {last}"
+        schedule = client("scheduler").get_schedule(Name=self._resource("ReconcileFunctionEveryInterval"))
+        if schedule["State"] != "ENABLED":
+            return Finding(WRONG, f"{what}; the schedule is {schedule['State']}", self._enable())
         remedy = (
-            "If the schedule is enabled, check that the function's reserved concurrency is not 0. Then read the log:"
+            "The schedule is enabled. Check that the function's reserved concurrency is not 0, and read the log:"
             f"{self._logs('reconcile', '24h')}\nThis command runs the reconciliation once:\n  {run}"
         )
-        return Finding(WRONG, f"no run has ended in the last {_minutes(span)}, {last}", remedy)
+        return Finding(WRONG, what, remedy)
 
     def _reconciliations(self):
         """Returns the runs of the last day, the oldest first, except dry runs.
@@ -829,15 +842,6 @@ def _still_named(parameter):
         f"Deployments do not touch the new subscription while {parameter} stays the same. If you change {parameter},\n"
         "end the new subscription by hand, because the stack knows only the old one."
     )
-
-
-def _baseline(runs):
-    """Returns a warning if the runs do not show that the baseline exists."""
-    if any(run.line.get("outcome") == "complete" for run in runs):
-        return ""
-    if any(run.count("baseline") for run in runs):
-        return "; the baseline is not complete yet, so no missed lead is alerted"
-    return "; no run has read the last campaign in the last 24 hours"
 
 
 def _has_dead_letter_queue(found):

@@ -1,8 +1,8 @@
 """The command `forget`: deletes what the table of a stack stores about a lead.
 
-The row of an event's delivery stays without its message, so that SendPilot's next try is still a
-duplicate. The row of a known lead stays without the lead's id, so that the reconciliation does not
-alert the lead again.
+A delivery's row stays without its message, so that SendPilot's next try is still a duplicate. The
+row of a known lead stays too, so that the reconciliation does not alert the lead again. That row
+has only a hash of the lead's id.
 """
 
 import argparse
@@ -30,25 +30,23 @@ OF_LEAD = (
     "contains(deliveryId, :key) OR contains(quiet, :key) OR contains(message.Message, :text) "
     "OR begins_with(deliveryId, :known) OR contains(known.#key, :known)"
 )
-BY_RECONCILIATION = "reconciliation_"  # the begin of the event id of an alert of the reconciliation
-BASELINE = "reconciliation#baseline"  # the holder of a known lead that was never alerted
 DELETED, EMPTIED, STAYS, KEPT = "deleted", "emptied", "stays", "kept"
 WOULD = {DELETED: "would delete", EMPTIED: "would empty", STAYS: "would stay", KEPT: "would keep"}
 SUMS = {
     DELETED: ("1 row was deleted.", "{} rows were deleted."),
     EMPTIED: ("1 delivery lost its message.", "{} deliveries lost their message."),
-    STAYS: ("1 row stays without the lead's id.", "{} rows stay without the lead's id."),
+    STAYS: ("1 row stays with only a hash.", "{} rows stay with only a hash."),
     KEPT: ("1 row still names the lead.", "{} rows still name the lead."),
 }
 WOULD_SUMS = {
     DELETED: ("1 row would be deleted.", "{} rows would be deleted."),
     EMPTIED: ("1 delivery would lose its message.", "{} deliveries would lose their message."),
-    STAYS: ("1 row would stay without the lead's id.", "{} rows would stay without the lead's id."),
+    STAYS: ("1 row would stay with only a hash.", "{} rows would stay with only a hash."),
     KEPT: ("1 row would still name the lead.", "{} rows would still name the lead."),
 }
 WHY_STAYS = (
-    "The reconciliation knows the lead by a hash of its id, and so does not alert the lead again. Such a row expires "
-    "at most 400 days after SendPilot last listed the lead in its status."
+    "By the hash of the lead's id, the reconciliation does not alert the lead again. The row expires at most 400 days "
+    "after SendPilot last listed the lead in this status."
 )
 ELSEWHERE = (
     "Not deleted: what subscribers received, dead letters (up to 14 days) and the table's backups (up to 35 days)."
@@ -123,14 +121,15 @@ class Forget:
         return [row for row in rows if is_about(row, self._lead) and self._is_in_workspace(row)]
 
     def _is_in_workspace(self, row):
-        # SendPilot's API does not name a lead's workspace, so the key of a known lead has none.
-        if kind_of(row) == KNOWN:
+        # A lead is known in all workspaces.
+        if self._workspace is None or kind_of(row) == KNOWN:
             return True
         parts = row["deliveryId"].split("#")
-        # A very long key is hashed as a whole. Its message names the workspace.
-        if parts[0].startswith("%sha256:") and len(parts) == 2:
-            return self._workspace is None or event_in(row).get("source") == source(self._workspace)
-        return self._workspace is None or parts[0] == key_part(self._workspace)
+        # A very long key is hashed as a whole, and the key of an alert of the reconciliation never
+        # names the workspace. The messages name it.
+        if kind_of(row) == DELIVERY and (not parts[0] or len(parts) == 2):
+            return event_in(row).get("source", source(parts[0])) == source(self._workspace)
+        return parts[0] == key_part(self._workspace)
 
     def _forget(self, row):
         key = row["deliveryId"]
@@ -161,35 +160,17 @@ class Forget:
             return Done(KEPT, key, "pending, because the message is still to be published")
         if state not in FINISHED:
             return Done(KEPT, key, f"its state is {state}, which this version does not know")
-        if is_by_reconciliation(row):
-            # The key names the lead. Without this row, the row of the known lead still prevents
-            # another alert.
-            if self._dry_run or self._deliveries.delete_delivery(key, state):
-                return Done(DELETED, key, "an alert of the reconciliation")
-            return Done(KEPT, key, "its state has just changed")
         if self._dry_run or self._deliveries.remove_message(key, state, self._now):
             return Done(EMPTIED, key, "the row stays without its message, so a duplicate is still recognized")
         return Done(KEPT, key, "its state has just changed")
 
     def _forget_known(self, row):
-        """Removes the lead's id from the row of a known lead, or deletes the row if nothing needs it.
-
-        The holder's delivery may be pending. Then its alert is published only if the row still has
-        this holder.
-        """
-        key, holder = row["deliveryId"], str(row.get("holder"))
-        if self._reconciles and not event_part(holder).startswith(BY_RECONCILIATION):
-            return Done(STAYS, key, "it makes the lead known to the reconciliation")
-        if (self._deliveries.row(holder) or {}).get("state") == "PENDING":
-            return Done(KEPT, key, "it is needed until the pending alert is published")
-        if not self._reconciles:
-            # If the reconciliation is turned on again, it makes a new baseline.
-            if not self._dry_run:
-                self._deliveries.delete(key)
-            return Done(DELETED, key, "the reconciliation is off")
-        if self._dry_run or self._deliveries.replace_holder(key, holder, BASELINE):
-            return Done(STAYS, key, "it makes the lead known to the reconciliation")
-        return Done(KEPT, key, "it has just changed")
+        if self._reconciles:
+            return Done(STAYS, row["deliveryId"], "the lead is known to the reconciliation")
+        # If the reconciliation is turned on again, it makes a new baseline.
+        if not self._dry_run:
+            self._deliveries.delete(row["deliveryId"])
+        return Done(DELETED, row["deliveryId"], "the lead is known, but the reconciliation is off")
 
     def _sum(self, counts):
         if not any(counts.values()):
@@ -207,7 +188,7 @@ class Forget:
 
 
 def is_about(row: dict, lead: str) -> bool:
-    """Returns whether a row names the lead: in its key, the key of a lock or its message."""
+    """Returns whether a row is about the lead, by its key, the key of a lock or its message."""
     kind = kind_of(row)
     if kind == KNOWN:
         return row["deliveryId"].startswith(known_prefix(lead))
@@ -220,13 +201,6 @@ def is_about(row: dict, lead: str) -> bool:
         return True
     known = row.get("known")
     return isinstance(known, dict) and str(known.get("key")).startswith(known_prefix(lead))
-
-
-def is_by_reconciliation(row: dict) -> bool:
-    """Returns whether a delivery is an alert of the reconciliation."""
-    data = event_in(row).get("data")
-    found_by = data.get("foundBy") if isinstance(data, dict) else None
-    return found_by == "reconciliation" or event_part(row["deliveryId"]).startswith(BY_RECONCILIATION)
 
 
 def known_prefix(lead: str) -> str:
@@ -265,12 +239,6 @@ def moment(milliseconds: Decimal) -> str:
         return f"{datetime.fromtimestamp(int(milliseconds) // 1000, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
     except (OverflowError, OSError, ValueError):
         return str(milliseconds)
-
-
-def event_part(key: str) -> str:
-    """Returns the event id's part of the key of a delivery. A hashed key has no such part."""
-    parts = key.split("#")
-    return parts[1] if len(parts) == 3 else ""
 
 
 def _lead_in(key):

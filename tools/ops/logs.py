@@ -25,7 +25,7 @@ FUNCTIONS = ("webhook", "redrive", "reconcile")
 OUTCOMES = (
     *("alerted", "streamed", "remembered", "pending", "debounced", "duplicate", "ignored", "in_progress"),
     *("unavailable", "malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
-    *("complete", "continues", "paused"),
+    *("complete", "continues", "paused", "failed"),
 )
 POLL_INTERVAL = 2  # seconds between two reads of the log
 MAX_DELAY = 60_000  # milliseconds that a line may arrive after a line with a later time
@@ -33,8 +33,8 @@ MAX_TEXT = 400  # characters of a field that is printed
 PLATFORM = ("START ", "END ", "REPORT ", "INIT_START ", "INIT_REPORT ", "XRAY ", "EXTENSION\t")
 COUNTS = (
     *("scanned", "published", "debounced", "discarded", "duplicates", "stillPending", "stoppedEarly"),
-    *("requests", "campaigns", "leads", "baseline", "waiting", "missed", "missedSince", "alerted"),
-    *("pending", "arrived", "retryAt"),
+    *("requests", "campaigns", "leads", "baseline", "waiting", "missed", "alerted", "pending", "arrived"),
+    *("missedSince", "retryAt"),
 )
 REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "bodyMismatch")
 

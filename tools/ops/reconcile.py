@@ -173,7 +173,7 @@ def _on_baseline(report, dry_run):
 
 
 def _on_missed(report, dry_run):
-    missed, arrived = report["missed"], report["arrived"]
+    missed = report["missed"]
     if not missed and not report["baseline"]:
         yield "No missed lead was found."
     if missed:
@@ -186,20 +186,17 @@ def _on_missed(report, dry_run):
                 yield f"... and {more} more"
         else:
             yield f"{was}: {_results(report)}."
-    if missed > arrived:
         yield "SendPilot did not deliver the missed events. Check the webhook in SendPilot's settings."
-    if arrived and not missed:
-        yield f"{_number(arrived, 'late webhook')} arrived during the run."
+    if arrived := report["arrived"]:
+        yield f"{_number(arrived, 'lead')} seemed missed, but the webhook arrived during the run."
 
 
 def _results(report):
     """Returns what became of the missed leads of a run."""
-    left = report["missed"] - report["alerted"] - report["pending"] - report["arrived"]
+    left = report["missed"] - report["alerted"] - report["pending"]
     parts = [f"{_number(report['alerted'], 'alert')} published"]
     if report["pending"]:
         parts.append(f"{_number(report['pending'], 'alert')} pending, which the redrive publishes")
-    if report["arrived"]:
-        parts.append(f"{_number(report['arrived'], 'late webhook')} arrived during the run")
     if left > 0:
         parts.append(f"{left} left to the next run")
     return ", ".join(parts)

@@ -11,7 +11,7 @@ import pytest
 
 from ops.deliveries import key_part
 from ops.errors import Refused
-from ops.forget import BASELINE, Forget, event_in, is_about, source
+from ops.forget import Forget, event_in, is_about, source
 from source import ROOT
 
 NOW = 1_795_000_000_000
@@ -37,23 +37,11 @@ class Table:
             return False
         return self.rows.pop(key, None) is not None
 
-    def row(self, key):
-        return self.rows.get(key)
-
-    def delete_delivery(self, key, state):
-        return self.rows[key]["state"] == state and self.rows.pop(key) is not None
-
-    def replace_holder(self, key, holder, by):
-        if self.rows[key]["holder"] != holder:
-            return False
-        self.rows[key] = {**self.rows[key], "holder": by}
-        return True
-
     def remove_message(self, key, state, now):
         row = self.rows[key]
         if row["state"] != state:
             return False
-        removed = ("message", "quiet", "known", "debouncedBy")
+        removed = ("message", "quiet", "known")
         self.rows[key] = {name: row[name] for name in row if name not in removed} | {"forgottenAt": now}
         return True
 
@@ -83,10 +71,11 @@ def known(holder, lead=LEAD, status="OPPORTUNITY"):
 
 
 def missed(lead=LEAD, state="PUBLISHED", workspace=""):
-    """Returns the row of an alert of the reconciliation."""
-    event = f"reconciliation_{lead}_OPPORTUNITY"
+    """Returns the row of an alert of the reconciliation. Its key names neither lead nor workspace."""
+    event = f"reconciliation_{hashlib.sha256(f'{lead}#OPPORTUNITY'.encode()).hexdigest()[:32]}"
     lock = {"key": known_key(lead), "at": Decimal(0), "until": Decimal(2)}
-    return delivery(event, state, lead, workspace=workspace, known=lock)
+    row = delivery(event, state, lead, workspace=workspace, known=lock)
+    return {**row, "deliveryId": f"#{event}#alert"}
 
 
 def forget(table, lead=LEAD, workspace=None, dry_run=False, reconciles=True):
@@ -206,88 +195,69 @@ def test_writes_a_source_as_the_function_does(workspace, expected):
     assert source(workspace) == expected
 
 
-@pytest.mark.parametrize("workspace", ["", "ws_1"])
-def test_after_it_the_reconciliation_knows_the_lead_by_a_hash_only(workspace, capsys):
-    alert = missed(workspace=workspace)
-    late = delivery(state="DEBOUNCED", debouncedBy=alert["deliveryId"], known={"key": known_key()})
-    others = [missed("lead_10"), known("#reconciliation_lead_10_OPPORTUNITY#alert", "lead_10"), known("x", "xlead_1")]
-    table = Table(alert, late, known(alert["deliveryId"]), known("ws_1#evt_2#alert", status="DONE"), *others)
+def test_after_it_the_reconciliation_knows_the_lead_by_a_hash_only(capsys):
+    late = delivery(state="DEBOUNCED", debouncedBy=missed()["deliveryId"], known={"key": known_key()})
+    others = [missed("lead_10"), known("reconciliation#baseline", "lead_10"), known("x", "xlead_1")]
+    own = [known(missed()["deliveryId"]), known("ws_1#evt_2#alert", status="DONE")]
+    table = Table(missed(), late, *own, *others)
     assert forget(table) == 0
     left = [row for row in table.rows.values() if row not in others]
     assert left == [
-        {"deliveryId": "ws_1#evt_1#alert", "state": "DEBOUNCED", "forgottenAt": NOW},
-        known(BASELINE),
-        known("ws_1#evt_2#alert", status="DONE"),
+        {"deliveryId": missed()["deliveryId"], "state": "PUBLISHED", "forgottenAt": NOW},
+        {
+            "deliveryId": "ws_1#evt_1#alert",
+            "state": "DEBOUNCED",
+            "forgottenAt": NOW,
+            "debouncedBy": left[0]["deliveryId"],
+        },
+        *own,
     ]
     assert LEAD not in json.dumps(left, default=str)
     assert list(table.rows.values())[-3:] == others
     printed = capsys.readouterr().out
-    assert f"deleted       {alert['deliveryId']}: an alert of the reconciliation\n" in printed
-    assert f"stays         {known_key()}: it makes the lead known to the reconciliation\n" in printed
-    sums = "\n1 row was deleted. 1 delivery lost its message. 2 rows stay without the lead's id.\n"
-    assert (
-        f"{sums}The reconciliation knows the lead by a hash of its id, and so does not alert the lead again. "
-        in printed
-    )
-    table.rows = {row["deliveryId"]: row for row in left}
+    assert f"emptied       {missed()['deliveryId']}: the row stays without its message" in printed
+    assert f"stays         {known_key()}: the lead is known to the reconciliation\n" in printed
+    assert "\n2 deliveries lost their message. 2 rows stay with only a hash.\nBy the hash of the lead's id, " in printed
     assert forget(table) == 0
-    assert list(table.rows.values()) == left
-    assert "\n2 rows stay without the lead's id.\n" in capsys.readouterr().out
-
-
-def test_a_pending_alert_of_the_reconciliation_keeps_its_lock(capsys):
-    # With another holder, the redrive would suppress the alert.
-    for reconciles in (True, False):
-        rows = [missed(state="PENDING"), known(missed()["deliveryId"])]
-        table = Table(*rows)
-        assert forget(table, reconciles=reconciles) == 1
-        assert list(table.rows.values()) == rows
-        printed = capsys.readouterr().out
-        assert f"kept          {known_key()}: it is needed until the pending alert is published\n" in printed
-        assert "\n2 rows still name the lead.\n" in printed
+    printed = capsys.readouterr().out
+    assert "\n2 rows stay with only a hash.\n" in printed and "emptied" not in printed
 
 
 def test_deletes_a_known_lead_if_the_reconciliation_is_off(capsys):
-    table = Table(missed(), known(missed()["deliveryId"]), known(BASELINE, status="DONE"))
+    table = Table(known(missed()["deliveryId"]), known("reconciliation#baseline", status="DONE"))
     assert forget(table, reconciles=False, dry_run=True) == 0
-    assert len(table.rows) == 3
-    assert "3 rows would be deleted.\n" in capsys.readouterr().out
+    assert len(table.rows) == 2
+    assert "2 rows would be deleted.\n" in capsys.readouterr().out
     assert forget(table, reconciles=False) == 0
     assert table.rows == {}
     printed = capsys.readouterr().out
-    assert f"deleted       {known_key()}: the reconciliation is off\n" in printed
-    assert "by a hash" not in printed
+    assert f"deleted       {known_key()}: the lead is known, but the reconciliation is off\n" in printed
+    assert "the hash" not in printed
 
 
-def test_a_dry_run_keeps_a_known_lead_and_its_alert(capsys):
-    rows = [missed(), known(missed()["deliveryId"])]
-    table = Table(*rows)
+def test_a_dry_run_keeps_a_known_lead(capsys):
+    table = Table(known("ws_1#evt_1#alert"))
     assert forget(table, dry_run=True) == 0
-    assert list(table.rows.values()) == rows
-    assert "1 row would be deleted. 1 row would stay without the lead's id.\n" in capsys.readouterr().out
-
-
-def test_reports_a_known_lead_that_changed_meanwhile(capsys):
-    table = Table(missed(), known(missed()["deliveryId"]))
-    found = table.matching("", {})
-    table.rows[known_key()] = known("ws_1#evt_3#alert")
-    table.rows[missed()["deliveryId"]] = missed(state="PENDING")
-    table.matching = lambda *_: [found[0], {**found[1], "holder": "#reconciliation_lead_1_OPPORTUNITY_1#alert"}]
-    assert forget(table) == 1
+    assert table.rows == {known_key(): known("ws_1#evt_1#alert")}
     printed = capsys.readouterr().out
-    assert f"kept          {known_key()}: it has just changed\n" in printed
-    assert "#alert: its state has just changed\n" in printed
+    assert printed.startswith(f"would stay    {known_key()}: ") and "\n1 row would stay with only a hash.\n" in printed
 
 
-def test_finds_an_alert_of_the_reconciliation_with_a_hashed_key():
-    lead = "x" * 300
-    row = missed(lead)
-    assert row["deliveryId"].startswith("#%sha256:")
-    text = json.dumps({"id": "e", "subject": lead, "data": {"foundBy": "reconciliation"}})
-    row["message"]["Message"] = json.dumps({"default": text})
-    table = Table(row, known(row["deliveryId"], lead))
-    assert forget(table, lead) == 0
-    assert table.rows.keys() == {known_key(lead)}
+def test_a_pending_alert_of_the_reconciliation_stays(capsys):
+    rows = [missed(state="PENDING"), known(missed()["deliveryId"])]
+    table = Table(*rows)
+    assert forget(table) == 1
+    assert list(table.rows.values()) == rows
+    assert "\n1 row stays with only a hash. 1 row still names the lead.\n" in capsys.readouterr().out
+
+
+def test_finds_the_workspace_of_an_alert_of_the_reconciliation_in_its_message(capsys):
+    table = Table(missed(workspace="ws_1"), known("x"), delivery(workspace=""), reply(workspace=""))
+    assert forget(table, workspace="ws_1") == 0
+    assert [key for key, row in table.rows.items() if "forgottenAt" in row] == [missed()["deliveryId"]]
+    assert forget(table, workspace="") == 0
+    assert {key for key, row in table.rows.items() if "forgottenAt" in row} == {missed()["deliveryId"], "#evt_1#alert"}
+    assert "#lead_1#reply" not in table.rows
 
 
 def test_finds_an_unreadable_message_by_the_key_of_the_known_lead():

@@ -84,7 +84,10 @@ def test_the_outcomes_are_those_of_the_functions():
     attempts = attempts[attempts.index("fn name(outcome") :]
     named = re.findall(r'(?:done\(|retry\(\s*StatusCode::\w+,\s*|refused\(\s*StatusCode::\w+,\s*)"(\w+)"', answers)
     named += re.findall(r'=> "(\w+)"', attempts[: attempts.index("\n}\n")])
-    named += RUN_OUTCOMES
+    runs = (ROOT / "src" / "reconcile" / "report.rs").read_text("utf-8")
+    ended = re.findall(r'Self::\w+ => "(\w+)"', runs)
+    assert set(ended) == set(RUN_OUTCOMES)
+    named += [*ended, "failed"]
     assert len(OUTCOMES) == len(set(OUTCOMES))
     assert set(OUTCOMES) == set(named)
 
@@ -113,7 +116,7 @@ def test_the_outcomes_are_those_of_the_functions():
             RUN,
             "reconcile",
             "2026-11-26T02:25:58.984Z INFO  reconcile  complete, requests 12, campaigns 10, leads 500, baseline 0, "
-            "waiting 2, missed 1, missedSince 2026-11-26T02:00:00Z, alerted 1, pending 0, arrived 0, 8123 ms",
+            "waiting 2, missed 1, alerted 1, pending 0, arrived 0, missedSince 2026-11-26T02:00:00Z, 8123 ms",
         ),
         (
             {**RUN, "outcome": "paused", "dryRun": True, "retryAt": "2026-11-26T02:30:00Z"},
@@ -121,9 +124,15 @@ def test_the_outcomes_are_those_of_the_functions():
             ".* paused, dry run, requests 12, .*, retryAt 2026-11-26T02:30:00Z, 8123 ms",
         ),
         (
-            {"level": "ERROR", "message": "reconcile", "requests": 3, "failure": "SendPilot's API answered 500"},
+            {
+                "level": "ERROR",
+                "message": "reconcile",
+                "outcome": "failed",
+                "requests": 3,
+                "failure": "it answered 500",
+            },
             "reconcile",
-            "2026-11-26T02:25:58.990Z ERROR reconcile  requests 3, SendPilot's API answered 500",
+            "2026-11-26T02:25:58.990Z ERROR reconcile  failed, requests 3, it answered 500",
         ),
         (
             DELIVERY,
@@ -170,8 +179,8 @@ def test_selects_the_lines_of_one_event():
     for fields in (WEBHOOK, DELIVERY, second):
         assert is_wanted(line(fields), "evt_1", None, False)
     assert is_wanted(line(escaped), "a#b", None, False)
-    found = {**DELIVERY, "deliveryId": "#reconciliation_lead_1_OPPORTUNITY#alert"}
-    assert is_wanted(line(found, "reconcile"), "reconciliation_lead_1_OPPORTUNITY", None, False)
+    found = {**DELIVERY, "deliveryId": "#reconciliation_0123abcd#alert"}
+    assert is_wanted(line(found, "reconcile"), "reconciliation_0123abcd", None, False)
     for fields in ({**WEBHOOK, "eventId": "evt_10"}, {**DELIVERY, "deliveryId": "evt_1#evt_2#alert"}, STARTED, "evt_1"):
         assert not is_wanted(line(fields), "evt_1", None, True)
 
