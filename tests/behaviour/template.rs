@@ -31,7 +31,7 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
             "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => crate::support::lambda::TOPIC.to_owned(),
             "STATUS_PIPELINE" => "DONE=won".to_owned(),
             "SENDPILOT_API_URL" => DEFAULT_URL.to_owned(),
-            "REMEMBER_REPLIES" => "yes".to_owned(),
+            "REMEMBER_REPLIES" | "RECONCILE" => "yes".to_owned(),
             _ => "30".to_owned(),
         })
         .filter(|_| !["WEBHOOK_SECRET", "SENDPILOT_API_KEY"].contains(&name))
@@ -41,7 +41,7 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
 
 #[test]
 fn sets_exactly_the_variables_that_the_code_reads() {
-    let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
+    let all = looked_up(|variable| drop(Config::read(variable).unwrap()));
     let webhook = looked_up(|variable| drop(Config::read(variable).unwrap().rules(variable).unwrap()));
     let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
     assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable can be read in the console");
@@ -49,8 +49,12 @@ fn sets_exactly_the_variables_that_the_code_reads() {
     let mut sources = looked_up(|variable| drop(config::sources(variable, &aws).unwrap()));
     assert!(sources.remove("SENDPILOT_API_KEY"), "a key in a variable can be read in the console");
     let metrics = looked_up(|variable| drop(config::detailed_metrics(variable)));
+    let mut reconcile = looked_up(|variable| drop(Config::read(variable).unwrap().reconciled_rules(variable).unwrap()));
+    // The reconciliation has one value for these, whatever the variables are.
+    assert!(["ALERT_TAGS", "RECONCILE"].iter().all(|fixed| reconcile.remove(*fixed)));
+    reconcile.extend(sources.clone());
     let webhook = [webhook, secret, sources, metrics].into_iter().flatten().collect();
-    for (id, read) in [("WebhookFunction", webhook), ("RedriveFunction", both)] {
+    for (id, read) in [("WebhookFunction", webhook), ("ReconcileFunction", reconcile), ("RedriveFunction", all)] {
         let function = function(id);
         let variables = function["Environment"]["Variables"].as_mapping().unwrap();
         let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
@@ -246,7 +250,10 @@ fn a_key_is_made_only_if_details_are_on_and_none_is_given() {
         assert_eq!(secret[retained].as_str(), Some("Delete"));
     }
     for parameter in ["RememberReplies", "LeadDetails", "ReconcileMinutes", "SendPilotApiKeyArn"] {
-        assert!(["no", "0", ""].contains(&template["Parameters"][parameter]["Default"].as_str().unwrap()), "{parameter}");
+        assert!(
+            ["no", "0", ""].contains(&template["Parameters"][parameter]["Default"].as_str().unwrap()),
+            "{parameter}"
+        );
     }
 }
 

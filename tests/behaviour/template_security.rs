@@ -63,6 +63,30 @@ fn nothing_is_allowed_by_wildcard_or_to_other_accounts() {
     }
 }
 
+/// A webhook needs no other row, and the redrive no API key. Only the reconciliation reads several
+/// rows at once.
+#[test]
+fn the_reconciliation_may_only_read_and_write_rows_publish_alerts_and_read_its_key() {
+    let role = resource("ReconcileRole");
+    let separate = separate_policies("ReconcileRole");
+    assert!(separate.keys().eq(["ReadApiKey", "ReadReplies"]), "{separate:?}");
+    let granted = unconditional_statements(&role);
+    let granted: BTreeSet<_> = granted
+        .iter()
+        .flat_map(|statement| texts(&statement["Action"]).into_iter().map(|action| (action, &statement["Resource"])))
+        .map(|(action, on)| (action, yaml_serde::to_string(on).unwrap().trim().to_owned()))
+        .collect();
+    let [table, topic, logs] = ["!GetAtt DeliveriesTable.Arn", "!Ref AlertsTopic", "!GetAtt ReconcileLogs.Arn"];
+    let needed = [
+        ("dynamodb:BatchGetItem", table),
+        ("dynamodb:UpdateItem", table),
+        ("sns:Publish", topic),
+        ("logs:CreateLogStream", logs),
+        ("logs:PutLogEvents", logs),
+    ];
+    assert_eq!(granted, needed.map(|(action, on)| (action, on.to_owned())).into());
+}
+
 #[test]
 fn topics_and_queues_require_tls() {
     for (kind, attached, to, on, actions) in [
