@@ -234,6 +234,8 @@ def test_a_missed_lead_is_found_and_alerted_and_the_verdict_is_last(built):
     first = lines.index("") + 1
     assert [re.split(" {2,}", line)[1] for line in lines[first : first + len(answers)]] == answers
     assert "    Subject: New opportunity: Mia Moe, Head of Purchasing at Sample Corp." in lines
+    late = "    This alert is late: no webhook arrived, and a reconciliation with SendPilot found the lead."
+    assert lines.count(late) == 2  # in the email and on the card
     calls = "begin run, known leads, last reply, claim, known lead, slot, publish, complete, end run"
     assert f"  {calls}" in lines
     assert "  /v1/leads?campaignId=camp_xyz789&status=OPPORTUNITY&page=1&limit=100" in lines

@@ -13,6 +13,7 @@ from local_aws import command, details
 from local_aws.calls import calls_since
 from local_aws.faces import faces
 from local_aws.inbox import Inbox, Message
+from local_aws.progress import Failed
 from local_aws.run import Run
 from local_aws.scheduled import FunctionFailed
 from local_aws.sendpilot_api import SendPilotApi
@@ -109,13 +110,12 @@ class Steps:
         self._everything = everything
 
     def reconcile(self, title: str, expected: str, dry_run: bool = False) -> None:
-        """Runs the reconciliation."""
+        """Runs the reconciliation. Raises Failed if the run fails, because the next steps need it."""
         try:
             report = self._deployed.reconciliation.run({"dryRun": True} if dry_run else None)
         except FunctionFailed as failure:
-            self._answered(title, f"failed: {printable(str(failure))}", expected, lambda: None)
-        else:
-            self._answered(title, said(report), expected, lambda: show(pretty(report)))
+            raise Failed(f"FAILED  {title}: {printable(str(failure))}") from None
+        self._answered(title, said(report), expected, lambda: show(pretty(report)))
 
     def send(self, title: str, event: request.Request, expected: str) -> None:
         """Sends an event to the webhook."""

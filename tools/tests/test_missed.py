@@ -6,6 +6,7 @@ import pytest
 
 from local_aws.inbox import Message
 from local_aws.missed import LEAD, Steps, faults_of, said
+from local_aws.progress import Failed
 from local_aws.scheduled import FunctionFailed
 
 FOUND = {"foundBy": "reconciliation", "lead": {"lastName": LEAD["lastName"]}}
@@ -47,22 +48,24 @@ def test_a_report_is_the_outcome_and_each_count_over_0():
     assert said({"outcome": "in_progress", "missed": 0}) == "in_progress"
 
 
-@pytest.mark.parametrize(
-    ("answer", "got"),
-    [
-        ({"outcome": "complete", "missed": 1}, None),
-        ({"outcome": "complete", "missed": 2}, "complete: missed 2"),
-        (FunctionFailed({"errorType": "Reconcile", "errorMessage": "no key"}), "failed: Reconcile: no key"),
-    ],
-    ids=["expected", "other", "failed"],
-)
-def test_another_answer_is_a_fault(answer, got, capsys):
+def steps(answer):
     def run(_):
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    steps = Steps(SimpleNamespace(reconciliation=SimpleNamespace(run=run)), everything=False)
-    steps.reconcile("A run", "complete: missed 1")
-    assert capsys.readouterr().out.endswith(f"{got or 'complete: missed 1'}\n")
-    assert steps.faults == ([f"A run: {got} instead of complete: missed 1"] if got else [])
+    return Steps(SimpleNamespace(reconciliation=SimpleNamespace(run=run)), everything=False)
+
+
+def test_another_answer_is_a_fault(capsys):
+    for missed, faults in ((1, []), (2, ["A run: complete: missed 2 instead of complete: missed 1"])):
+        taken = steps({"outcome": "complete", "missed": missed})
+        taken.reconcile("A run", "complete: missed 1")
+        assert capsys.readouterr().out.endswith(f"complete: missed {missed}\n")
+        assert taken.faults == faults
+
+
+def test_a_failed_run_is_the_end():
+    failed = FunctionFailed({"errorType": "Reconcile", "errorMessage": "no \x1b key"})
+    with pytest.raises(Failed, match=r"^FAILED  A run: Reconcile: no \\x1b key$"):
+        steps(failed).reconcile("A run", "complete")
