@@ -9,6 +9,8 @@ mod details;
 mod keyring;
 mod ledger;
 mod pace;
+mod reconcile;
+mod reconcile_faults;
 mod redrive;
 mod replies;
 mod sendpilot_api;
