@@ -57,3 +57,19 @@ async fn every_run_after_a_failed_list_fails() {
     }
     assert_eq!(receiver.progress().await["sweep"]["next"]["page"], 2 * (MAX_REQUESTS - 1), "the runs should continue");
 }
+
+#[tokio::test]
+async fn a_list_without_ids_is_not_empty() {
+    let (receiver, mut reconcile) = Receiver::with_baseline().await;
+    for (path, name, what) in [
+        ("/v1/campaigns", "campaigns", "the list of campaigns could not be read"),
+        ("/v1/leads", "leads", "the leads of the campaign camp_1 could not be read"),
+    ] {
+        let renamed = json!({ "leadUuid": "lead_1", "status": "OPPORTUNITY" });
+        receiver.answers(path, json!({ "body": { name: [renamed] } })).await;
+        let error = reconcile.fails().await;
+        let expected = format!("{what}: SendPilot's API did not answer with the documented JSON");
+        assert!(error.starts_with(&expected), "{error}");
+        receiver.api.clear().await.unwrap();
+    }
+}
