@@ -42,7 +42,7 @@ pub(super) struct Sweep<'a, L, T> {
     pub(super) invocation: &'a Invocation,
     pub(super) mode: Mode,
     pub(super) report: &'a mut Report,
-    /// The number of pages of leads that were handled.
+    /// The number of pages of leads that were read.
     pub(super) pages: usize,
     /// The number of attempts so far. Each needs another number.
     pub(super) attempts: u64,
@@ -69,23 +69,22 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
             return Err(Failure::Paused(until));
         }
         progress.pause_until(None);
-        match self.read(progress).await {
-            Ok(()) => Ok(()),
-            Err(Stop::OutOfTime) => {
-                self.report.stops(Outcome::Continues, None);
-                Ok(())
-            }
-            Err(Stop::Paused(until)) => {
-                progress.pause_until(Some(until));
-                // If no run can read anything, an alarm must say so.
-                if self.pages == 0 {
-                    return Err(Failure::Paused(until));
-                }
-                self.report.stops(Outcome::Paused, Some(until));
-                Ok(())
-            }
-            Err(Stop::Failed(failure)) => Err(failure),
+        let (outcome, retry_at) = match self.read(progress).await {
+            Ok(()) => return Ok(()),
+            Err(Stop::Failed(failure)) => return Err(failure),
+            Err(Stop::OutOfTime) => (Outcome::Continues, None),
+            Err(Stop::Paused(until)) => (Outcome::Paused, Some(until)),
+        };
+        progress.pause_until(retry_at);
+        // If no run can read anything, or a list fails in every sweep, an alarm must say so.
+        if self.pages == 0 {
+            return Err(retry_at.map_or(Failure::OutOfTime, Failure::Paused));
         }
+        if let Some(failure) = progress.sweep.as_ref().and_then(|sweep| sweep.failure.clone()) {
+            return Err(Failure::Incomplete(failure));
+        }
+        self.report.stops(outcome, retry_at);
+        Ok(())
     }
 
     async fn read(&mut self, progress: &mut Progress) -> Result<(), Stop> {
@@ -165,8 +164,8 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
                 match (self.reader.leads(list.campaign, list.status, page).await?, list.status) {
                     (Ok(leads), _) => {
                         let is_last = leads.is_last;
-                        self.handle(leads.entries, list, &statuses, baselined).await?;
                         self.pages += 1;
+                        self.handle(leads.entries, list, &statuses, baselined).await?;
                         if is_last {
                             break;
                         }
