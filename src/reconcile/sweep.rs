@@ -9,7 +9,7 @@ use super::missed::Found;
 use super::progress::{Position, Progress, Unfinished};
 use super::reader::{Reader, Stop};
 use super::report::{Failure, Mode, Outcome, Report};
-use crate::delivery::ledger::{ClaimRequest, KNOWN_RETENTION, LedgerError, Reconciled, Refusal};
+use crate::delivery::ledger::{ClaimRequest, KNOWN_RETENTION, LedgerError, Lock, Reconciled, Refusal};
 use crate::delivery::log::log;
 use crate::delivery::relay::{self, DELIVERY_TIME, Relay};
 use crate::delivery::topic::Topic;
@@ -175,10 +175,14 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
                         break;
                     }
                     (Err(error), _) => {
-                        // A list that always fails must not hide the lists after it.
                         let failure = Failure::Leads { campaign: list.campaign.id.clone(), error };
-                        sweep.next = lists.get(number + 1).map(|next| next.page(1));
-                        sweep.failure = sweep.next.as_ref().map(|_| chain(&failure));
+                        if sweep.failed == sweep.next {
+                            // A list that always fails must not hide the lists after it.
+                            sweep.next = lists.get(number + 1).map(|next| next.page(1));
+                            sweep.failure = sweep.next.as_ref().map(|_| chain(&failure));
+                        } else {
+                            sweep.failed = sweep.next.clone();
+                        }
                         return Err(Stop::Failed(failure));
                     }
                 }
@@ -229,14 +233,18 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
             }
             return Ok(());
         }
-        let ledger = &self.relay.ledger;
+        self.make_known(locks).await?;
+        self.alert(missed).await
+    }
+
+    /// Makes leads known without an alert, or keeps them known.
+    async fn make_known(&self, locks: Vec<(DeliveryId, Lock)>) -> Result<(), LedgerError> {
         let finish_by = self.invocation.schedule().finish_by;
         let locking = stream::iter(locks.iter().map(|(holder, lock)| {
-            // If the webhook has made the lead known meanwhile, nothing is left to do.
-            within(finish_by, ledger.lock(holder, lock), LedgerError::TimedOut)
+            // If a webhook has made the lead known meanwhile, nothing is left to do.
+            within(finish_by, self.relay.ledger.lock(holder, lock), LedgerError::TimedOut)
         }));
-        locking.buffer_unordered(LOCK_WORKERS).try_for_each(async |_| Ok(())).await?;
-        self.alert(missed).await
+        locking.buffer_unordered(LOCK_WORKERS).try_for_each(async |_| Ok(())).await
     }
 
     /// Attempts the alerts of missed leads.
@@ -251,11 +259,16 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
         let attempts = numbered.map(|(lead, number)| sweep.attempt(lead, workspace_id, number));
         let outcomes: Vec<_> = stream::iter(attempts).buffered(ALERT_WORKERS).collect().await;
         self.attempts += missed.len() as u64;
-        let mut result = Ok(());
+        let (mut result, mut done) = (Ok(()), Vec::new());
         for (outcome, lead) in outcomes.into_iter().zip(&missed) {
             match outcome {
-                Some(relay::Outcome::Debounced { .. } | relay::Outcome::Refused(Refusal::Done)) => {
+                Some(relay::Outcome::Debounced { .. }) => {
                     self.report.arrived += 1;
+                    continue;
+                }
+                Some(relay::Outcome::Refused(Refusal::Done)) => {
+                    self.report.arrived += 1;
+                    done.push((DeliveryId::from_stored(BASELINE.into()), lead.lock(self.invocation.now())));
                     continue;
                 }
                 Some(relay::Outcome::Published { .. }) => self.report.alerted += 1,
@@ -269,6 +282,8 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
             }
             self.report.found_missed(lead.updated_at());
         }
+        // An earlier run has alerted these leads, but someone deleted their rows.
+        self.make_known(done).await?;
         result
     }
 
