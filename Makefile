@@ -51,7 +51,7 @@ LOCAL_RUN = $(WITH_MAKE) $(with_secret) $(LOCAL_AWS)
 INSTALL = $(WITH_MAKE) PYTHONPATH=tools $(PYTHON) -B -m local_aws.install
 CHECK = $(PYTHON) -B tools/local_aws/preflight.py
 # To export the values, make would expand them again, and so run any $(shell ...) in them.
-ifneq ($(filter run demo journey send pending resend reconcile forget doctor logs release notes,$(MAKECMDGOALS)),)
+ifneq ($(filter run demo missed journey send pending resend reconcile forget doctor logs release notes,$(MAKECMDGOALS)),)
 unexport $(given)
 endif
 ARCH ?= arm64
@@ -63,7 +63,7 @@ BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 # compiles faster.
 BUILD_COUNTER = cargo build --quiet --locked --package bench
 
-.PHONY: help run demo journey send logs pending resend reconcile forget doctor rust test test-rust test-release test-deployed deployed-build test-examples \
+.PHONY: help run demo missed journey send logs pending resend reconcile forget doctor rust test test-rust test-release test-deployed deployed-build test-examples \
 	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-docs lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
 ## List the targets.
@@ -90,6 +90,14 @@ demo:
 	@$(CHECK) $(call option,TEMPLATE,--template)
 	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.demo $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
+
+## Find an opportunity whose webhook never came, alert it, and exit 0 on success.
+## TEMPLATE=<template.yaml> tries an unpacked release instead of a build; V=1 is verbose.
+missed:
+	$(call takes,TEMPLATE V)
+	@$(CHECK) $(call option,TEMPLATE,--template)
+	@$(INSTALL) .venv tools/requirements.lock
+	@$(LOCAL_RUN) local_aws.missed $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
 
 ## Send a lead through every status, and show which subscriber gets which message, and why.
 ## PORT=8080, V=1 (verbose); STAY=yes keeps the local AWS running.

@@ -11,6 +11,7 @@ mod ledger;
 mod pace;
 mod reconcile;
 mod reconcile_faults;
+mod reconcile_limits;
 mod redrive;
 mod replies;
 mod sendpilot_api;

@@ -406,7 +406,8 @@ def reconciliation():
     metrics, alarms = RECONCILE_ALARM_METRICS, cents(RECONCILE_ALARM_METRICS * ALARM)
     return (
         f"{markdown(of_the_reconciliation())}\n"
-        f"A run every 5 minutes is {cents(often)} a month. The {metrics} metrics that the alarms read are {alarms}.\n"
+        f"A run every 5 minutes is {cents(often)} a month. The {metrics} metrics that the alarms read are "
+        f"{alarms}.\n"
         "\n"
         f"Each alert makes its lead known, with one call and 1 write unit more. The row has about {KNOWN_ROW} kB,\n"
         f"and stays for 400 days. For a million alerts, this is {rows}, {writes} of it for the writes.\n"

@@ -151,8 +151,11 @@ def test_refuses_a_line_break_by_the_variables_name():
         assert f"{variable} has a line break" in made.stderr
 
 
-@pytest.mark.parametrize(("target", "variable"), [("demo", "PORT"), ("journey", "SECRET"), ("journey", "StatusStream")])
-def test_demo_and_journey_refuse_parameters(target, variable):
+@pytest.mark.parametrize(
+    ("target", "variable"),
+    [("demo", "PORT"), ("missed", "ReconcileMinutes"), ("journey", "SECRET"), ("journey", "StatusStream")],
+)
+def test_the_demonstrations_refuse_parameters(target, variable):
     made = make(target, f"{variable}=1")
     assert (made.returncode, made.stdout) == (2, "")
     assert f"not {variable}" in made.stderr
