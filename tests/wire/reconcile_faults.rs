@@ -237,16 +237,15 @@ async fn a_campaign_that_always_fails_hides_no_other() {
         receiver.put(lead_of(&format!("lead_{number}"), &format!("camp_{number}"), 30)).await;
     }
     receiver.answers("/v1/leads?campaignId=camp_2", json!({ "status": 500 })).await;
-    let first =
-        "the leads of the campaign camp_2 could not be read: SendPilot's API answered 500; before that, the run";
-    let second = format!("not every list of leads was read, because in an earlier run {}", &first[..77]);
-    // No run looks like a success, so the alarm goes off.
+    let fails = "the leads of the campaign camp_2 could not be read: SendPilot's API answered 500";
+    let skips = format!("not every list of leads was read, because in an earlier run {fails}");
+    // A run tries the failed page again, and the run after it skips the campaign. No run looks like
+    // a success, so the alarm goes off.
     for round in 0..2 {
-        for expected in [first, &second] {
+        for (run, expected) in [fails, fails, &skips].into_iter().enumerate() {
             let error = reconcile.fails().await;
-            assert!(error.starts_with(expected), "{error}");
-            let found = u64::from(round == 0);
-            assert_eq!(found_before(&error), found, "{error}");
+            assert!(error.starts_with(&format!("{expected}; before that, the run found ")), "{error}");
+            assert_eq!(found_before(&error), u64::from(round == 0 && run != 1), "{error}");
         }
     }
     assert_eq!(receiver.alerted(), ["lead_1", "lead_3"]);
@@ -269,20 +268,22 @@ async fn a_baseline_with_a_failure_is_not_complete() {
         }
     };
     put(1).await;
-    receiver.answers("/v1/leads?campaignId=camp_3", json!({ "close": true })).await;
-    reconcile.fails().await;
-    put(2).await;
-    reconcile.fails().await;
     receiver.answers("/v1/leads?campaignId=camp_2", json!({ "close": true })).await;
-    put(3).await;
-    reconcile.fails().await;
+    for _ in 0..2 {
+        let error = reconcile.fails().await;
+        assert!(error.starts_with("the leads of the campaign camp_2 could not be read: "), "{error}");
+    }
     receiver.api.clear().await.unwrap();
-    reconcile.fails().await;
+    // This run skips camp_2.
+    put(2).await;
+    let error = reconcile.fails().await;
+    assert!(error.starts_with("not every list of leads was read, because in an earlier run the leads of"), "{error}");
+    assert_eq!((receiver.known().await.len(), receiver.alerted().len()), (3, 0));
     assert_has(&receiver.progress().await, json!({ "baselined": [] }));
     assert_has(&reconcile.run().await, json!({ "outcome": "complete", "missed": 0 }));
     assert_has(&receiver.progress().await, json!({ "baselined": ["OPPORTUNITY"] }));
-    assert_eq!((receiver.known().await.len(), receiver.alerted().len()), (9, 0));
-    put(4).await;
+    assert_eq!((receiver.known().await.len(), receiver.alerted().len()), (6, 0));
+    put(3).await;
     assert_has(&reconcile.run().await, json!({ "baseline": 0, "missed": 3, "alerted": 3 }));
 }
 
@@ -325,7 +326,7 @@ async fn waits_as_long_as_the_api_asks() {
 
     // No pause is longer than an hour, so a wrong value does not turn the reconciliation off.
     receiver.api.put_campaign("camp_2", "x").await.unwrap();
-    for (after, longest) in [("120", 120), ("3000000000", 3600), ("99999999999999999999", 30)] {
+    for (after, longest) in [("120", 120), ("18446744073709551615", 3600), ("99999999999999999999", 30)] {
         let mut plan = plan(after);
         plan["status"] = 429.into();
         receiver.answers(&leads_path("camp_2", 1), plan).await;
@@ -490,6 +491,8 @@ async fn a_list_without_an_end_is_an_error() {
     };
     assert!(error.starts_with("the leads of the campaign camp_1 could not be read: "), "{error}");
     assert!(runs <= 3, "{runs}");
+    // The next run tries the same page again, and the run after it skips the campaign.
+    assert_eq!(found_before(&reconcile.fails().await), 0);
     let error = reconcile.fails().await;
     assert!(error.starts_with("not every list of leads was read"), "{error}");
     assert_eq!(receiver.alerted(), ["lead_1", "lead_2"]);
@@ -583,7 +586,7 @@ async fn a_sweep_continues_in_the_next_run() {
     }
     receiver.api.delay(Duration::from_millis(100)).await.unwrap();
     let mut reconcile = receiver.reconcile_with(Vec::new(), Duration::from_secs(4)).await;
-    let mut sweep = async |name: &str, middle: &str| {
+    let mut sweep = async |names: &[&str], middle: &str| {
         let (mut runs, mut total, mut missed) = (0, 0, 0);
         receiver.take_requests().await;
         loop {
@@ -591,7 +594,7 @@ async fn a_sweep_continues_in_the_next_run() {
             let began = Instant::now();
             let report = reconcile.run().await;
             assert!(began.elapsed() < Duration::from_secs(4), "{report}");
-            total += report[name].as_u64().unwrap();
+            total += names.iter().map(|name| report[name].as_u64().unwrap()).sum::<u64>();
             missed += report["missed"].as_u64().unwrap();
             if report["outcome"] == "complete" {
                 break;
@@ -607,20 +610,22 @@ async fn a_sweep_continues_in_the_next_run() {
         assert_eq!((lists.len(), lists.iter().collect::<BTreeSet<_>>().len()), (30, 30), "{lists:?}");
         (total, missed, runs)
     };
-    let (baseline, missed, runs) = sweep("baseline", "lead_middle").await;
+    let (baseline, missed, runs) = sweep(&["baseline"], "lead_middle").await;
     assert_eq!((baseline, missed), (30, 0));
     assert!(runs >= 2, "the account should be too large for one run");
     assert_eq!(receiver.alerted(), [""; 0]);
     for campaign in &campaigns {
         receiver.put(lead_of(&format!("lead_new_{campaign}"), campaign, 30)).await;
     }
-    let (alerted, missed, runs) = sweep("alerted", "").await;
-    assert_eq!((alerted, missed), (31, 31));
+    // On a busy machine, an alert may wait for the redrive.
+    let (found, missed, runs) = sweep(&["alerted", "pending"], "").await;
+    assert_eq!((found, missed), (31, 31));
     assert!(runs >= 2, "the account should be too large for one run");
+    receiver.redrive().await;
     let alerted = receiver.alerted();
     assert_eq!((alerted.len(), alerted.iter().collect::<BTreeSet<_>>().len()), (31, 31));
     receiver.api.delay(Duration::ZERO).await.unwrap();
-    assert_eq!(sweep("alerted", "").await, (0, 0, 1));
+    assert_eq!(sweep(&["missed"], "").await, (0, 0, 1));
 }
 
 /// Between two runs of a sweep, campaigns appear and disappear, or the statuses change.
@@ -814,7 +819,7 @@ async fn aws_fails_at_every_call(fault: Fault) {
         *failing.lock().unwrap() = Some(call);
         let began = Instant::now();
         let said = reconcile.function.invoke(&json!({})).await;
-        assert!(began.elapsed() < time, "{why}: {:?}", began.elapsed());
+        assert!(began.elapsed() < time + Duration::from_secs(1), "{why}: {:?}", began.elapsed());
         match call {
             // On a busy machine, an alert may also wait for the redrive.
             _ if waits && !["begin", "known", "claim", "end"].contains(&call) => {
