@@ -259,7 +259,6 @@ pub fn assert_has(object: &Value, members: Value) {
 }
 
 /// Waits until a condition holds.
-#[track_caller]
 pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
     for _ in 0..3000 {
         if holds().await {
