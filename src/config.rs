@@ -19,7 +19,7 @@ use crate::secrets::signing::{SecretError, Secrets};
 use crate::sendpilot::api::{Api, ApiUrl, DEFAULT_URL, UnusableUrl};
 use crate::webhook::details::Sources;
 
-/// The configuration that both functions need to start.
+/// The configuration that all functions need to start.
 #[derive(Debug)]
 pub struct Config {
     /// `ALERTS_TABLE_NAME`: the ledger's table.
@@ -85,6 +85,9 @@ pub enum ConfigError {
     /// Two API keys.
     #[error("both SENDPILOT_API_KEY_ID and SENDPILOT_API_KEY are set; only one of them may be")]
     TwoApiKeys,
+    /// No API key. The reconciliation cannot work without one.
+    #[error("neither SENDPILOT_API_KEY_ID nor SENDPILOT_API_KEY is set; one of them must be")]
+    NoApiKey,
     /// No usable API key.
     #[error("SENDPILOT_API_KEY {0}")]
     ApiKey(#[from] ApiKeyError),
@@ -128,10 +131,12 @@ impl Config {
         }
     }
 
-    /// Reads the rules, which the redrive does not need: `ALERT_STATUSES`, a list with commas, by
-    /// default `OPPORTUNITY`; `ALERT_TAGS`, another list, by default empty; `STATUS_PIPELINE`, as
-    /// [`Pipeline::parse`] reads it, by default SendPilot's example; and `RECONCILE`, whether
-    /// alerts make leads known to the reconciliation, by default `no`.
+    /// Reads the rules, which the redrive does not need.
+    ///
+    /// - `ALERT_STATUSES`: a list with commas, by default `OPPORTUNITY`
+    /// - `ALERT_TAGS`: another list, by default empty
+    /// - `STATUS_PIPELINE`, as [`Pipeline::parse`] reads it: by default SendPilot's example
+    /// - `RECONCILE`: whether alerts make leads known to the reconciliation, by default `no`
     ///
     /// # Errors
     /// With the first unusable variable, and its unusable entry.
@@ -149,6 +154,15 @@ impl Config {
                 None => Pipeline::default(),
             },
         })
+    }
+
+    /// Reads the rules of the reconciliation, as [`Self::rules`] does. It publishes only alerts on
+    /// statuses.
+    ///
+    /// # Errors
+    /// With the first unusable variable, and its unusable entry.
+    pub fn reconciled_rules(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Rules, ConfigError> {
+        Ok(Rules { alert_tags: Vec::new(), stream: false, ..self.rules(variable)? })
     }
 }
 
@@ -179,8 +193,7 @@ pub fn detailed_metrics(variable: impl Fn(&str) -> Option<String>) -> Result<boo
     is_yes(&variable, "DETAILED_METRICS")
 }
 
-/// Reads the sources of a lead's details, which only the webhook function needs. By default, all
-/// are off.
+/// Reads the sources of a lead's details, which the redrive does not need. By default, all are off.
 ///
 /// `REMEMBER_REPLIES` is `yes` or `no`. An API key turns SendPilot's API on: `SENDPILOT_API_KEY_ID`
 /// is the name or the ARN of a secret in Secrets Manager, `SENDPILOT_API_KEY` is the key itself.

@@ -1,15 +1,17 @@
 //! Sends one alert for every SendPilot lead that becomes an opportunity. An optional second topic,
 //! the lead status stream, gets one message for every change of a lead's status.
 //!
-//! Two Lambda functions share this library. Their `main` functions are in `src/bin`, and only wire
-//! its parts together:
+//! Three Lambda functions share this library. Their `main` functions are in `src/bin`, and only
+//! wire its parts together:
 //!
 //! ```text
 //!            signed POST
-//! SendPilot ─────────────▶ webhook function ──┐   ┌─ claim, complete, release ─▶ DynamoDB
-//!                                             ├───┤                             a row per delivery
-//! schedule  ─────────────▶ redrive function ──┘   └─ publish ──────────────────▶ SNS
-//!            every minute                                                       two topics
+//! SendPilot ─────────────▶ webhook function ───┐
+//!     ▲                                        │   ┌─ claim, complete, release ─▶ DynamoDB
+//!     └── asks ────────── reconcile function ──┼───┤                         a row per delivery
+//!                                              │   └─ publish ──────────────────▶ SNS
+//! schedule  ─────────────▶ redrive function ───┘                                 two topics
+//!            every minute
 //! ```
 //!
 //! # From a request to its answer
@@ -27,6 +29,9 @@
 //!
 //! If replies are remembered, a lead's reply is only stored in the ledger.
 //!
+//! The [`reconcile`] function can run on a schedule. It asks SendPilot's API for opportunities
+//! whose webhook never came, and attempts an alert for each, as in step 5.
+//!
 //! The [`redrive`] runs every minute. It attempts the pending deliveries whose lease has expired,
 //! as in step 5.
 //!
@@ -42,6 +47,8 @@
 //! | complete | record that the message is published |
 //! | release | give a claim back after a failure |
 //! | debounce | suppress a second alert for the same lead and status within some minutes |
+//! | known | a lead whose status was alerted, or existed when the reconciliation began |
+//! | missed | a lead in an alert status that is not known: its webhook never came |
 //! | duplicate | an event that was already published |
 //! | details | a lead's name, title, company, campaign name and last reply |
 //!
@@ -53,10 +60,11 @@
 //! |---|---|
 //! | [`config`] | reads the environment; each error names its variable |
 //! | [`webhook`] | answers one request; [`response`] is the table of answers |
+//! | [`reconcile`] | finds missed leads through SendPilot's API, and alerts each |
 //! | [`redrive`] | lists the pending deliveries whose lease has expired, and attempts each |
 //! | [`delivery`] | attempts one delivery: [`relay`], [`ledger`], [`topic`], and [`pace`] |
 //! | [`message`] | writes messages; [`rules`] decide which deliveries an event needs |
-//! | [`sendpilot`] | [`signature`] verifies a body, [`event`] parses it, [`api`] asks for a lead |
+//! | [`sendpilot`] | [`signature`] verifies, [`event`] parses a body, [`api`] and [`lists`] ask |
 //! | [`secrets`] | [`signing`] parses the secrets, [`keyring`] keeps them fresh; [`api_key`] |
 //! | [`aws`] | creates the SDK's clients, and opens connections early |
 //! | [`telemetry`] | writes one log line per invocation, with its metrics |
@@ -72,6 +80,7 @@
 //! [`signature`]: sendpilot::signature
 //! [`event`]: sendpilot::event
 //! [`api`]: sendpilot::api
+//! [`lists`]: sendpilot::lists
 //! [`api_key`]: secrets::api_key
 //! [`signing`]: secrets::signing
 //! [`keyring`]: secrets::keyring
@@ -110,6 +119,7 @@ pub mod error;
 pub mod invocation;
 mod json;
 pub mod message;
+pub mod reconcile;
 pub mod redrive;
 pub mod secrets;
 pub mod sendpilot;

@@ -27,21 +27,17 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, pin_mut};
 use serde::Serialize;
 use tokio::time::{sleep, timeout_at};
-use tracing::{Level, error, info, warn};
+use tracing::{Level, error};
 
 use crate::delivery::ledger::{ClaimRequest, FinishError, Ledger, LedgerError, Pending, Refusal};
-use crate::delivery::relay::{Delivered, Outcome, Relay, Timings};
+use crate::delivery::log::log;
+use crate::delivery::relay::{DELIVERY_TIME, Outcome, Relay};
 use crate::delivery::topic::Topic;
 use crate::error::chain;
 use crate::invocation::Invocation;
 use crate::message::key::DeliveryId;
 use crate::telemetry::{LogLine, Metric, Telemetry};
 use crate::timestamp::{Timestamp, millis};
-
-/// The time of one delivery in a run. It is longer than the webhook function's timeout of 10 s, and
-/// half of it may be spent on the wait for a slot. So if new alerts take all slots that the webhook
-/// function can reach, the redrive reaches later slots, and no pending alert starves.
-pub const DELIVERY_TIME: Duration = Duration::from_secs(12);
 
 /// The pause of a worker whose alert found no slot. Without the pause, the run would claim and
 /// release its whole backlog.
@@ -272,53 +268,11 @@ impl<L: Ledger, T: Topic> Redrive<L, T> {
     async fn attempt(&self, pending: &Pending, number: u64, invocation: &Invocation) -> Option<Outcome> {
         let part = invocation.part(number, DELIVERY_TIME)?;
         let delivered = self.relay.deliver(ClaimRequest::Pending(pending.id.clone()), &part).await;
-        log(pending, &delivered, part.request_id());
+        log(&pending.id, &delivered, part.request_id());
         if delivered.outcome.found_no_slot() {
             sleep(NO_SLOT_PAUSE).await;
         }
         Some(delivered.outcome)
-    }
-}
-
-/// Writes the log line of one delivery. The times have the names that the webhook function's log
-/// line has.
-fn log(pending: &Pending, Delivered { outcome, attempts, timings }: &Delivered, request_id: &str) {
-    let Timings { claim, pace, publish, complete } = *timings;
-    let failure = outcome.failure();
-    // The level is part of a tracing event's static data, so it cannot be an argument.
-    macro_rules! log {
-        ($level:ident) => {
-            $level!(
-                requestId = request_id,
-                deliveryId = pending.id.as_str(),
-                outcome = name(outcome, pending),
-                attempts,
-                ClaimTime = claim.map(millis),
-                PaceTime = pace.map(millis),
-                PublishTime = publish.map(millis),
-                CompleteTime = complete.map(millis),
-                failure,
-                "delivery"
-            )
-        };
-    }
-    // A discarded message never reaches a subscriber, so its line is a warning.
-    match (&failure, outcome) {
-        (Some(_), _) | (None, Outcome::Discarded { .. }) => log!(warn),
-        (None, _) => log!(info),
-    }
-}
-
-/// Returns the outcome in the words of the webhook function's answers.
-fn name(outcome: &Outcome, pending: &Pending) -> &'static str {
-    match outcome {
-        Outcome::Published { .. } if pending.id.is_for_stream() => "streamed",
-        Outcome::Published { .. } => "alerted",
-        Outcome::Debounced { .. } => "debounced",
-        Outcome::Discarded { .. } => "discarded",
-        Outcome::Refused(Refusal::Done) => "duplicate",
-        Outcome::Refused(Refusal::InProgress { .. }) => "in_progress",
-        Outcome::Refused(Refusal::BodyMismatch) | Outcome::Unclaimed(_) | Outcome::Unpublished { .. } => "unavailable",
     }
 }
 

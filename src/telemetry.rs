@@ -60,6 +60,9 @@ pub enum Metric {
     SecretUnreadable,
     /// An alert whose lead was not looked up: the API key is missing, unreadable or refused.
     ApiKeyUnusable,
+    /// A missed lead that a run of the reconciliation is about to claim: no webhook reported its
+    /// change.
+    MissedWebhooks,
     /// Detailed: the time from the moment that the event names to the publish of its alert.
     TimeToAlert,
     /// Detailed: a genuine change to a status of [`sendpilot_events::STATUSES`], or to `OTHER`.
@@ -70,7 +73,7 @@ pub enum Metric {
 
 impl Metric {
     /// All metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::OldestPendingAge,
         Self::OldestStreamPendingAge,
         Self::SignatureMismatch,
@@ -79,6 +82,7 @@ impl Metric {
         Self::NoSlot,
         Self::SecretUnreadable,
         Self::ApiKeyUnusable,
+        Self::MissedWebhooks,
         Self::TimeToAlert,
         Self::StatusChanges,
         Self::Rejected,
@@ -95,6 +99,7 @@ impl Metric {
             Self::NoSlot => "NoSlot",
             Self::SecretUnreadable => "SecretUnreadable",
             Self::ApiKeyUnusable => "ApiKeyUnusable",
+            Self::MissedWebhooks => "MissedWebhooks",
             Self::TimeToAlert => "TimeToAlert",
             Self::StatusChanges => "StatusChanges",
             Self::Rejected => "Rejected",
@@ -196,10 +201,20 @@ impl Telemetry {
         line
     }
 
-    /// Writes the log line.
+    /// Writes the log line of an invocation, which ends with it.
     pub fn end(&self, line: LogLine, level: Level, now: Timestamp) {
-        (self.write)(&line.text(level, now));
+        self.write(line, level, now);
         self.now_in(None);
+    }
+
+    /// Begins another log line of the running invocation.
+    pub fn note(&self, name: &'static str, request_id: &str) -> LogLine {
+        LogLine::new(name, Some(request_id.to_owned()), self.function_name.clone())
+    }
+
+    /// Writes a log line of the running invocation.
+    pub fn write(&self, line: LogLine, level: Level, now: Timestamp) {
+        (self.write)(&line.text(level, now));
     }
 
     fn now_in(&self, invocation: Option<String>) {

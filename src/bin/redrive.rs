@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use mimalloc::MiMalloc;
 use opportunity_alerts::aws::Aws;
-use opportunity_alerts::redrive::{DELIVERY_TIME, Redrive, Urgency};
+use opportunity_alerts::delivery::relay::DELIVERY_TIME;
+use opportunity_alerts::redrive::{Redrive, Urgency};
 use opportunity_alerts::{config, error::chain, invocation::Invocation, telemetry, timestamp::Timestamp};
 use serde_json::Value;
 

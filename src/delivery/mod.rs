@@ -4,6 +4,7 @@
 //! [`ledger`] and [`topic`], so a test can replace both.
 
 pub mod ledger;
+pub mod log;
 pub mod pace;
 pub mod relay;
 pub mod topic;

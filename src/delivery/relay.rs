@@ -55,6 +55,11 @@ use crate::timestamp::Timestamp;
 /// that alerts need. The redrive then publishes the message.
 pub const STREAM_WAIT: Duration = Duration::from_secs(2);
 
+/// The time of one delivery in a run. It is longer than the webhook function's timeout of 10 s, and
+/// half of it may be spent on the wait for a slot. So if new alerts take all slots that the webhook
+/// function can reach, the redrive reaches later slots, and no pending alert starves.
+pub const DELIVERY_TIME: Duration = Duration::from_secs(12);
+
 /// The pause before a failed completion, debounce, discard or release is repeated. Each further
 /// pause is twice as long, up to [`MAX_PAUSE`]. Before each pause, the SDK has tried three times
 /// within 0.2 s.

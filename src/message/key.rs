@@ -88,8 +88,8 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 /// The key of a lock on the alerts about one lead: `{workspaceId}#{leadId}#{newStatus}#quiet`,
-/// `{workspaceId}#{leadId}#{newTag}#quiet-tag`, or `{leadId}#{status}#known`. The row is in the same
-/// table as deliveries, whose keys have another last part.
+/// `{workspaceId}#{leadId}#{newTag}#quiet-tag`, or `{hash of leadId}#{status}#known`. The row is in
+/// the same table as deliveries, whose keys have another last part.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LockKey(String);
 
@@ -106,8 +106,9 @@ impl LockKey {
 
     /// Creates the key of the lock that makes this lead known in this status, in any letter case.
     /// It has no workspace, because SendPilot's API does not say to which workspace a lead belongs.
+    /// The lead's id is hashed, so the row can stay after the lead's data are deleted.
     pub fn known(lead_id: &str, status: &str) -> Self {
-        Self(row_key(&[lead_id, &status.to_ascii_uppercase()], "known"))
+        Self(row_key(&[&sha256_hex(lead_id.as_bytes()), &status.to_ascii_uppercase()], "known"))
     }
 
     /// Creates a key from its stored text.

@@ -25,7 +25,7 @@ pub struct Rules {
     /// Whether alerts are debounced: for some time, a second alert for the same lead and status, or
     /// tag, is suppressed.
     pub debounce: bool,
-    /// Whether an alert on a status makes the lead known to the reconciliation.
+    /// Whether a webhook's alert on a status makes the lead known to the reconciliation.
     pub reconcile: bool,
     /// Whether every change of status causes a message to the lead status stream.
     pub stream: bool,
@@ -118,23 +118,26 @@ impl Rules {
     /// could each be suppressed in favour of the other.
     fn locks(&self, event: &Event, trigger: Trigger<'_>) -> Locks {
         let workspace_id = event.workspace_id.as_deref();
-        let (debounce, known) = match (trigger, event.origin) {
-            (Trigger::Status(StatusChange { lead_id, new_status, .. }), Origin::Webhook) => {
-                let occurred_at = event.occurred_at.map(Timestamp::from);
+        match (trigger, event.origin) {
+            (Trigger::Status(StatusChange { lead_id, new_status, .. }), Origin::Webhook) => Locks {
                 // SendPilot may write an undocumented status in another letter case the next time,
                 // so the keys ignore letter case.
-                let debounce = LockKey::debounce_status(workspace_id, lead_id, &new_status.to_ascii_uppercase());
-                (Some(debounce), Some(Known::by_webhook(lead_id, new_status, occurred_at)))
-            }
+                debounce: self
+                    .debounce
+                    .then(|| LockKey::debounce_status(workspace_id, lead_id, &new_status.to_ascii_uppercase())),
+                known: self
+                    .reconcile
+                    .then(|| Known::by_webhook(lead_id, new_status, event.occurred_at.map(Timestamp::from))),
+            },
             (Trigger::Status(StatusChange { lead_id, new_status, .. }), Origin::Reconciliation { until }) => {
-                (None, Some(Known::by_reconciliation(lead_id, new_status, until)))
+                Locks { debounce: None, known: Some(Known::by_reconciliation(lead_id, new_status, until)) }
             }
             // People write a tag in any letter case.
-            (Trigger::Tag { lead_id, new_tag, .. }, _) => {
-                (Some(LockKey::debounce_tag(workspace_id, lead_id, &normal(new_tag))), None)
-            }
-        };
-        Locks { debounce: debounce.filter(|_| self.debounce), known: known.filter(|_| self.reconcile) }
+            (Trigger::Tag { lead_id, new_tag, .. }, _) => Locks {
+                debounce: self.debounce.then(|| LockKey::debounce_tag(workspace_id, lead_id, &normal(new_tag))),
+                known: None,
+            },
+        }
     }
 
     /// Returns the change that triggers an alert, if the event has one.

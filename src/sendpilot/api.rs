@@ -29,8 +29,6 @@ use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::date_time::Format;
 use futures_util::future::{OptionFuture, join};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 use url::{Host, Url};
 
@@ -38,6 +36,7 @@ use crate::aws::{ATTEMPTS, Aws};
 use crate::invocation::{Invocation, within};
 use crate::json::Object;
 use crate::secrets::api_key::{ApiKey, KeyError, Source};
+use crate::sendpilot::page::{PAGE, Page};
 use crate::text::{clip, trim};
 use crate::timestamp::Timestamp;
 
@@ -65,9 +64,6 @@ pub const NAME_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// The time for which a campaign without a name is not looked for again.
 pub const NO_NAME_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// Campaigns in one page: the API's maximum.
-const PAGE: usize = 100;
-
 /// The maximum number of pages that are read for one campaign.
 const MAX_PAGES: usize = 10;
 
@@ -94,6 +90,19 @@ pub struct Lead {
     pub company: Option<String>,
     /// `email`.
     pub email: Option<String>,
+}
+
+impl Lead {
+    pub(crate) fn read(lead: &Object<'_>) -> Self {
+        let text = |name| lead.text(name).filter(|text| !trim(text).is_empty());
+        Self {
+            first_name: text("firstName"),
+            last_name: text("lastName"),
+            title: text("title"),
+            company: text("company"),
+            email: text("email"),
+        }
+    }
 }
 
 impl fmt::Debug for Lead {
@@ -163,9 +172,9 @@ pub enum ApiError {
     /// No whole answer in time.
     #[error("SendPilot's API did not answer in time")]
     TimedOut,
-    /// An answer of more than [`MAX_ANSWER`].
-    #[error("SendPilot's API answered with more than {MAX_ANSWER} bytes")]
-    TooLong,
+    /// An answer of more than this number of bytes.
+    #[error("SendPilot's API answered with more than {0} bytes")]
+    TooLong(usize),
     /// An answer in another form than the documentation describes.
     #[error("SendPilot's API did not answer with the documented JSON")]
     Unexpected,
@@ -200,7 +209,7 @@ impl ApiError {
             Self::Forbidden => Some((KEY_PAUSE, false)),
             Self::Key(_) => Some((PAUSE, true)),
             Self::Status { status, retry_after } => Some((retry_after.unwrap_or(PAUSE).min(MAX_PAUSE), *status == 429)),
-            Self::Unreachable(_) | Self::TimedOut | Self::TooLong | Self::Unexpected => Some((PAUSE, false)),
+            Self::Unreachable(_) | Self::TimedOut | Self::TooLong(_) | Self::Unexpected => Some((PAUSE, false)),
             Self::UnknownLead(_) | Self::OtherLead | Self::UnusableId | Self::Paused { .. } => None,
         }
     }
@@ -276,13 +285,17 @@ impl Api {
     ) -> Result<T, ApiError> {
         let result = result.await;
         if let Err(error) = &result {
-            if matches!(error, ApiError::Unauthorized | ApiError::Forbidden) {
-                // The key may be replaced meanwhile.
-                *self.key.lock().await = None;
-            }
+            self.forget_refused_key(error).await;
             self.memory().note(call, error, invocation.now());
         }
         result
+    }
+
+    /// Forgets the key after the API has refused it, because the key may be replaced meanwhile.
+    async fn forget_refused_key(&self, error: &ApiError) {
+        if matches!(error, ApiError::Unauthorized | ApiError::Forbidden) {
+            *self.key.lock().await = None;
+        }
     }
 
     async fn lead(&self, id: &str, invocation: &Invocation, by: Instant) -> Result<Lead, ApiError> {
@@ -298,14 +311,7 @@ impl Api {
         if lead.text("id").is_some_and(|other| other != id) {
             return Err(ApiError::OtherLead);
         }
-        let text = |name| lead.text(name).filter(|text| !trim(text).is_empty());
-        Ok(Lead {
-            first_name: text("firstName"),
-            last_name: text("lastName"),
-            title: text("title"),
-            company: text("company"),
-            email: text("email"),
-        })
+        Ok(Lead::read(&lead))
     }
 
     /// Returns a campaign's name: the known one if it is fresh, otherwise the one in the API's
@@ -327,7 +333,8 @@ impl Api {
         for page in 1..=MAX_PAGES {
             let path = format!("/v1/campaigns?page={page}&limit={PAGE}");
             let answer = self.get(Call::Campaigns, &path, invocation, by).await?;
-            let Page { campaigns, is_last } = Page::parse(&answer, page).ok_or(ApiError::Unexpected)?;
+            let page = Page::parse(&answer, page, "campaigns", campaign).ok_or(ApiError::Unexpected)?;
+            let Page { entries: campaigns, is_last } = page;
             let found = campaigns.iter().find(|(other, _)| other == id).map(|(_, name)| name.clone());
             self.memory().keep(campaigns, invocation.now());
             if let Some(name) = found {
@@ -344,8 +351,46 @@ impl Api {
     /// Returns the body of a successful answer, unless the call is paused.
     async fn get(&self, call: Call, path: &str, invocation: &Invocation, by: Instant) -> Result<Vec<u8>, ApiError> {
         let key = self.key(call, invocation, by).await?;
+        self.answer(path, &key, MAX_ANSWER, invocation, by).await
+    }
+
+    /// Returns the body of a successful answer, up to `max` bytes. Neither respects nor starts a
+    /// pause.
+    ///
+    /// # Errors
+    /// If there is no whole successful answer at `by`.
+    pub(crate) async fn read(
+        &self,
+        path: &str,
+        max: usize,
+        invocation: &Invocation,
+        by: Instant,
+    ) -> Result<Vec<u8>, ApiError> {
+        let key = {
+            let mut key = self.key.lock().await;
+            match &*key {
+                Some(key) => key.clone(),
+                None => key.insert(self.source.fetch(by).await?).clone(),
+            }
+        };
+        let answer = self.answer(path, &key, max, invocation, by).await;
+        if let Err(error) = &answer {
+            self.forget_refused_key(error).await;
+        }
+        answer
+    }
+
+    /// Sends a request, and returns the body of a successful answer.
+    async fn answer(
+        &self,
+        path: &str,
+        key: &ApiKey,
+        max: usize,
+        invocation: &Invocation,
+        by: Instant,
+    ) -> Result<Vec<u8>, ApiError> {
         let connection = CaptureSmithyConnection::new();
-        let answering = async { read(self.send(path, &key, &connection).await?, invocation.now()).await };
+        let answering = async { read(self.send(path, key, &connection).await?, max, invocation.now()).await };
         let answer = within(by, answering, ApiError::TimedOut).await;
         if matches!(answer, Err(ApiError::TimedOut))
             && let Some(connection) = connection.get()
@@ -440,33 +485,10 @@ impl Memory {
     }
 }
 
-/// One page of the list of campaigns: ids and names.
-struct Page {
-    campaigns: Vec<(String, Option<String>)>,
-    is_last: bool,
-}
-
-impl Page {
-    /// Reads page number `number` in both documented forms. Returns `None` if a list is missing.
-    fn parse(answer: &[u8], number: usize) -> Option<Self> {
-        #[derive(Deserialize, Default)]
-        #[serde(rename_all = "camelCase", default)]
-        struct Pagination {
-            total_pages: Option<usize>,
-        }
-        let answer = Object::parse(answer).ok()?;
-        let list = answer.get("campaigns").or_else(|| answer.get("data"))?;
-        let list: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
-        let pages = answer.get("pagination").or_else(|| answer.get("meta"));
-        let pages = pages.and_then(|pages| serde_json::from_str::<Pagination>(pages.get()).ok()).unwrap_or_default();
-        let is_last = list.is_empty() || pages.total_pages.map_or(list.len() < PAGE, |last| number >= last);
-        let campaign = |raw: &RawValue| {
-            let campaign = Object::parse(raw.get().as_bytes()).ok()?;
-            let name = campaign.text("name").filter(|name| !trim(name).is_empty());
-            Some((campaign.text("id")?, name.map(|name| clip(&name, MAX_NAME))))
-        };
-        Some(Self { campaigns: list.into_iter().filter_map(campaign).collect(), is_last })
-    }
+/// Reads the id and the name of a campaign.
+fn campaign(entry: &Object<'_>) -> Option<(String, Option<String>)> {
+    let name = entry.text("name").filter(|name| !trim(name).is_empty());
+    Some((entry.text("id")?, name.map(|name| clip(&name, MAX_NAME))))
 }
 
 impl ApiUrl {
@@ -492,9 +514,11 @@ impl ApiUrl {
     }
 }
 
+/// The characters that are escaped in a path or a query.
+pub(crate) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Returns an id as one segment of a path. `.` and `..` would be another path.
 fn segment(id: &str) -> Result<String, ApiError> {
-    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     match id {
         "" | "." | ".." => Err(ApiError::UnusableId),
         _ if id.len() > MAX_ID => Err(ApiError::UnusableId),
@@ -502,8 +526,8 @@ fn segment(id: &str) -> Result<String, ApiError> {
     }
 }
 
-/// Reads the body of a successful answer, up to [`MAX_ANSWER`].
-async fn read(answer: HttpResponse, now: Timestamp) -> Result<Vec<u8>, ApiError> {
+/// Reads the body of a successful answer, up to `max` bytes.
+async fn read(answer: HttpResponse, max: usize, now: Timestamp) -> Result<Vec<u8>, ApiError> {
     match answer.status().as_u16() {
         200..=299 => {}
         401 => return Err(ApiError::Unauthorized),
@@ -517,8 +541,8 @@ async fn read(answer: HttpResponse, now: Timestamp) -> Result<Vec<u8>, ApiError>
     let mut bytes = Vec::new();
     while let Some(part) = body.next().await {
         bytes.extend_from_slice(&part.map_err(|error| ApiError::Unreachable(error.into()))?);
-        if bytes.len() > MAX_ANSWER {
-            return Err(ApiError::TooLong);
+        if bytes.len() > max {
+            return Err(ApiError::TooLong(max));
         }
     }
     Ok(bytes)

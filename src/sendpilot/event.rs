@@ -305,7 +305,7 @@ fn tag_change(data: &Object<'_>) -> TagChange {
 
 /// Parses ISO 8601 of any form. SendPilot's times have an offset. A time without one is taken as
 /// UTC.
-fn moment(text: &str) -> Option<OffsetDateTime> {
+pub(crate) fn moment(text: &str) -> Option<OffsetDateTime> {
     let with_offset = OffsetDateTime::parse(text, &Iso8601::DEFAULT);
     let moment =
         with_offset.or_else(|_| PrimitiveDateTime::parse(text, &Iso8601::DEFAULT).map(PrimitiveDateTime::assume_utc));

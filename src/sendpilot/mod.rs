@@ -1,5 +1,7 @@
-//! SendPilot's protocol: the signature of a request, and the event in its body.
+//! SendPilot's protocol: the signature of a request, the event in its body, and the REST API.
 
 pub mod api;
 pub mod event;
+pub mod lists;
+pub mod page;
 pub mod signature;

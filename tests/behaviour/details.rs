@@ -330,7 +330,7 @@ async fn reads_the_longest_answer_and_no_longer_one() {
         let server = Server::new();
         server.answer("/v1/leads/", 200, &[], &(lead.clone() + &" ".repeat(length - lead.len())));
         let lead = ask_for(&server.api(), "lead_1", None, START).await.lead.unwrap();
-        assert!(if is_read { lead.is_ok() } else { matches!(lead, Err(ApiError::TooLong)) }, "{length}");
+        assert!(if is_read { lead.is_ok() } else { matches!(lead, Err(ApiError::TooLong(_))) }, "{length}");
     }
 }
 

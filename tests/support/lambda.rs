@@ -75,6 +75,11 @@ impl Lambda {
         Self::run(env!("CARGO_BIN_EXE_redrive"), environment, timeout).await
     }
 
+    /// Starts the reconcile function with these variables in its environment.
+    pub async fn start_reconcile(environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
+        Self::run(env!("CARGO_BIN_EXE_reconcile"), environment, timeout).await
+    }
+
     async fn run(binary: &str, environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
         let mut command = Command::new(binary);
         // The output of a function is all that it prints.
@@ -133,7 +138,8 @@ impl Lambda {
         self.request_id = self.function.request_id().to_owned();
     }
 
-    async fn heard(&mut self) -> Said {
+    /// Waits for the response, or for the error, to the event that `begin` sent.
+    pub async fn heard(&mut self) -> Said {
         let Some(answer) = self.function.answer().await else { return Said::Nothing };
         let body = serde_json::from_slice(&answer.body).unwrap();
         if answer.succeeded { Said::Response(body) } else { Said::Error(body) }

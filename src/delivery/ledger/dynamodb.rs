@@ -67,8 +67,8 @@
 //! of an earlier one in this row.
 //!
 //! The first claim of a delivery writes the message, the content hash and the locks that the alert
-//! needs. No later claim changes them. So every attempt publishes the same bytes, even if a retry has another
-//! body or the configuration has changed.
+//! needs. No later claim changes them. So every attempt publishes the same bytes, even if a retry
+//! has another body or the configuration has changed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
@@ -119,8 +119,8 @@ const TRIES: usize = 4;
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>
 const MAX_BATCH: usize = 100;
 
-/// Maximum number of requests for one reading of known leads.
-const MAX_ROUNDS: u32 = 10;
+/// Maximum number of requests for the keys of one `BatchGetItem`.
+const MAX_ROUNDS: u32 = 8;
 
 /// The pause before keys that the table has left unread are read again. Each further pause is
 /// longer.
@@ -134,9 +134,9 @@ const MAX_ERROR: usize = 500;
 const MAY_CLAIM: &str = "attribute_not_exists(deliveryId) OR (#state = :pending AND leaseUntil <= :now \
      AND (attribute_not_exists(contentSha256) OR contentSha256 = :sha))";
 
-/// A later claim increments `attempts`, and keeps the message, the content hash and the locks of the
-/// first claim. `pending` puts the row into the sparse index. A pending row has no
-/// `expiresAt`, so it never expires.
+/// A later claim increments `attempts`, and keeps the message, the content hash and the locks of
+/// the first claim. `pending` puts the row into the sparse index. A pending row has no `expiresAt`,
+/// so it never expires.
 const CLAIM: &str = "ADD attempts :one SET #state = :pending, #owner = :me, leaseUntil = :until, pending = :shard, \
      message = if_not_exists(message, :message), contentSha256 = if_not_exists(contentSha256, :sha), \
      firstSeenAt = if_not_exists(firstSeenAt, :now)";
@@ -279,6 +279,29 @@ impl DynamoDbLedger {
                 Err(error)
             }
         }
+    }
+
+    /// Reads the locks' rows with these keys, as far as the rows exist.
+    async fn read_rows(&self, mut keys: Vec<Item>) -> Result<Vec<Item>, Box<dyn Error + Send + Sync>> {
+        let mut rows = Vec::new();
+        for round in 0..MAX_ROUNDS {
+            sleep(UNREAD_PAUSE * round).await;
+            let asked = KeysAndAttributes::builder()
+                .set_keys(Some(keys))
+                .projection_expression("deliveryId, holder, expiresAt")
+                .consistent_read(true)
+                .build()?;
+            let get = self.client.batch_get_item().request_items(&self.table, asked);
+            let got = until_answered(|| get.clone().send()).await?;
+            rows.extend(got.responses.unwrap_or_default().remove(&self.table).unwrap_or_default());
+            // A throttled table returns a part of the rows, and the keys of the others.
+            let unread = got.unprocessed_keys.unwrap_or_default().remove(&self.table);
+            keys = unread.map(|unread| unread.keys).unwrap_or_default();
+            if keys.is_empty() {
+                return Ok(rows);
+            }
+        }
+        Err("the table did not return all rows".into())
     }
 
     async fn release_row(
@@ -478,35 +501,16 @@ impl Ledger for DynamoDbLedger {
 impl Reconciled for DynamoDbLedger {
     /// The read is consistent, so a lead that a webhook has just made known does not seem missed.
     async fn known(&self, keys: &[LockKey]) -> Result<HashMap<LockKey, KnownLead>, LedgerError> {
-        let failed = |error: Box<dyn Error + Send + Sync>| LedgerError::Failed("read the known leads", error);
-        let mut known = HashMap::new();
         // The table refuses a request that has a key twice.
-        let mut left: Vec<_> =
-            keys.iter().collect::<BTreeSet<_>>().into_iter().map(|key| key_of(key.as_str())).collect();
-        let mut rounds = 0;
-        while !left.is_empty() {
-            rounds += 1;
-            if rounds > MAX_ROUNDS {
-                return Err(failed("the table did not return all rows".into()));
-            }
-            let rest = left.split_off(left.len().min(MAX_BATCH));
-            let asked = KeysAndAttributes::builder()
-                .set_keys(Some(left))
-                .projection_expression("deliveryId, holder, expiresAt")
-                .consistent_read(true)
-                .build()
-                .map_err(|error| failed(error.into()))?;
-            let get = self.client.batch_get_item().request_items(&self.table, asked);
-            let got = until_answered(|| get.clone().send()).await.map_err(|error| failed(error.into()))?;
-            let rows = got.responses.unwrap_or_default().remove(&self.table).unwrap_or_default();
+        let keys: Vec<_> = keys.iter().collect::<BTreeSet<_>>().into_iter().collect();
+        let mut known = HashMap::new();
+        for batch in keys.chunks(MAX_BATCH) {
+            let batch = batch.iter().map(|key| [("deliveryId".to_owned(), string(key.as_str()))].into());
+            let rows = self
+                .read_rows(batch.collect())
+                .await
+                .map_err(|error| LedgerError::Failed("read the known leads", error))?;
             known.extend(rows.iter().filter_map(read_known_lead));
-            // A throttled table returns a part of the rows, and the keys of the others.
-            let unread = got.unprocessed_keys.unwrap_or_default().remove(&self.table);
-            left = unread.map(|unread| unread.keys).unwrap_or_default();
-            if !left.is_empty() {
-                sleep(UNREAD_PAUSE * rounds).await;
-            }
-            left.extend(rest);
         }
         Ok(known)
     }
@@ -552,14 +556,10 @@ impl Reconciled for DynamoDbLedger {
     }
 }
 
-/// Returns the key of a run's row. A delivery's key has at least three parts, so this key is never a
-/// delivery's.
+/// Returns the key of a run's row. A delivery's key has at least three parts, so this key is never
+/// a delivery's.
 fn run_key(name: &str) -> String {
     format!("{name}#run")
-}
-
-fn key_of(key: &str) -> Item {
-    [("deliveryId".to_owned(), string(key))].into()
 }
 
 /// Sends a request. Each time that [`PATIENCE`] passes without an answer, sends the same request

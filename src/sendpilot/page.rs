@@ -1,0 +1,47 @@
+//! Parses one page of a list of SendPilot's API, in both documented forms.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::json::Object;
+
+/// Entries in one page: the API's maximum.
+pub(crate) const PAGE: usize = 100;
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page<T> {
+    /// The entries that can be used.
+    pub entries: Vec<T>,
+    /// Whether no other page follows.
+    pub is_last: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Pagination {
+    total_pages: Option<usize>,
+    limit: Option<usize>,
+}
+
+impl<T> Page<T> {
+    /// Reads page number `number` of the list `name`. `entry` reads one entry, or leaves it out.
+    /// Returns `None` if the list is missing.
+    pub(crate) fn parse(
+        answer: &[u8],
+        number: usize,
+        name: &str,
+        entry: impl Fn(&Object<'_>) -> Option<T>,
+    ) -> Option<Self> {
+        let answer = Object::parse(answer).ok()?;
+        let list = answer.get(name).or_else(|| answer.get("data"))?;
+        let list: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
+        let pages = answer.get("pagination").or_else(|| answer.get("meta"));
+        let pages = pages.and_then(|pages| serde_json::from_str::<Pagination>(pages.get()).ok()).unwrap_or_default();
+        // Without the number of pages, a page that is not full is the last one.
+        let is_full = list.len() >= pages.limit.unwrap_or(PAGE);
+        let is_last = list.is_empty() || pages.total_pages.map_or(!is_full, |last| number >= last);
+        let entries = list.into_iter().filter_map(|raw| entry(&Object::parse(raw.get().as_bytes()).ok()?)).collect();
+        Some(Self { entries, is_last })
+    }
+}
