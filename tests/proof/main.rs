@@ -6,6 +6,7 @@ mod chaos;
 mod claim_model;
 mod faults;
 mod growth;
+mod known_model;
 mod load;
 mod pace_model;
 #[path = "../support/mod.rs"]
