@@ -169,7 +169,7 @@ async fn reads_a_lead_with_any_fields() {
         updated_at: Some(NOW),
         lead: Lead { first_name: Some("Annegret".into()), ..Lead::default() },
     };
-    assert_eq!(leads(json!({ "leads": [lead] })).await, [expected.clone()]);
+    assert_eq!(leads(json!({ "leads": [lead] })).await, std::slice::from_ref(&expected));
     let bare = ListedLead { status: None, linkedin_url: None, updated_at: None, lead: Lead::default(), ..expected };
     for fields in [
         json!({}),
@@ -181,7 +181,7 @@ async fn reads_a_lead_with_any_fields() {
     ] {
         let mut lead = fields.clone();
         lead["id"] = "lead_1".into();
-        assert_eq!(leads(json!({ "leads": [lead] })).await, [bare.clone()], "{fields}");
+        assert_eq!(leads(json!({ "leads": [lead] })).await, std::slice::from_ref(&bare), "{fields}");
     }
     let printed = format!("{:?}", leads(json!({ "leads": [{ "id": "lead_1", "firstName": "Annegret" }] })).await);
     assert!(!printed.contains("Annegret") && !printed.contains("lead_1"), "{printed}");

@@ -21,8 +21,8 @@
 //! - **Time.** Time passes at any moment, in steps of the grace period. A debounce lock ends with
 //!   the step.
 //!
-//! `claim_model` shows that no lease ends before its attempt, and counts publishes. So here, a lease
-//! ends with its attempt, and a release changes nothing. A publish that gets its answer is completed
+//! `claim_model` shows that no lease ends before its attempt, and counts publishes. So here, a
+//! lease ends with its attempt, and a release changes nothing. A publish that gets its answer is completed
 //! at once, and an alert is published or is not.
 //!
 //! The model assumes that the lead stays in the status, is listed there, and that every event has a
@@ -878,8 +878,8 @@ impl Model for Lead {
             }
             let may_be = |fate: &&Fate| match (attempt.step, **fate) {
                 (_, (_, Hear)) => true,
-                // An attempt that dies before an effect is the same as none, and one that dies
-                // before its end the same as one that dies after its last effect.
+                // An attempt that dies before an effect is the same as none. One that dies before
+                // its end is the same as one that dies after its last effect.
                 (Step::Look | Step::EndBaseline, _) | (Step::Claim, (false, Die)) => false,
                 // A lost publish is the same as `FindNoSlot`.
                 (Step::Publish, fate) => fate == (true, Die),

@@ -607,6 +607,7 @@ async fn does_not_start_without_an_api_key() {
 
 /// Counts the calls of runs for the page about cost.
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the numbers are for people to read")]
 async fn the_calls_of_ten_campaigns_with_five_hundred_opportunities() {
     let receiver = Receiver::new().await;
     let campaigns = names("camp_", 10);

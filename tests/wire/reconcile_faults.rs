@@ -109,7 +109,7 @@ fn found_before(error: &str) -> u64 {
     missed
 }
 
-/// What the API does, and what the run says about it.
+/// A failure of the API, and the run's error about it.
 struct Trouble {
     name: &'static str,
     plan: Value,
@@ -211,7 +211,7 @@ async fn fails_at_every_call(trouble: Trouble) {
         assert_eq!(account.alerts_on(&leads), [1, 1, 1], "{name} at {path}");
     }
 
-    // Without the workspace, the alerts are published all the same.
+    // Without the workspace, the alerts are still published.
     let leads = account.with_three_missed_leads().await;
     account.receiver.answers("/v1/me", plan.clone()).await;
     let report = account.reconcile.run().await;
