@@ -51,15 +51,18 @@ pub struct Call {
     /// The name of the call. The prefix `status ` marks a delivery to the lead status stream, as in
     /// `status claim`.
     ///
-    /// - `UpdateItem`: `claim`, `takeover`, `quiet` (takes the debounce lock), `slot`, `debounce`,
-    ///   `complete`, `discard`, `release`, or `remember` (stores a reply).
+    /// - `UpdateItem`: `claim`, `takeover`, `quiet` (takes the debounce lock), `lock` (makes a lead
+    ///   known), `slot`, `debounce`, `complete`, `discard`, `release`, `remember` (stores a reply),
+    ///   `begin` or `end` (of a run of the reconciliation).
     /// - `GetItem`: `reply`.
+    /// - `BatchGetItem`: `known`.
     /// - `Query`: `list`.
     /// - `Publish`: `publish`.
     /// - `GetSecretValue`: `current` or `previous` for the signing secret, `key` for the API key.
     pub operation: String,
     /// The event id of the delivery, with the suffix `#status` for the lead status stream. For a
-    /// debounce lock and a reply, the lead's id; for a listing, empty.
+    /// debounce lock and a reply, the lead's id; for the lock of a known lead, the hash of the lead's
+    /// id; for a run, the function's name; for a listing and for `known`, empty.
     pub event: String,
     /// The page that a listing requests: its shard, and the delivery after which it begins. The
     /// ledger requests a slow page again.
@@ -313,17 +316,22 @@ enum Write {
     Claim,
     Takeover,
     Quiet,
+    Lock,
     Slot,
     Debounce,
     Complete,
     Discard,
     Release,
+    Begin,
+    End,
 }
 
 impl Write {
-    /// Identifies an `UpdateItem` by the attributes and the state that it sets.
+    /// Identifies an `UpdateItem` by the attributes and the state that it sets, and by the kind of
+    /// its row.
     fn read(input: &Value) -> Self {
         let set = assigned(input);
+        let kind = input["Key"]["deliveryId"]["S"].as_str().unwrap().rsplit('#').next();
         let state = set.get("state").map(|value| input["ExpressionAttributeValues"][value]["S"].as_str().unwrap());
         match state {
             Some("PENDING") => Self::Claim,
@@ -331,6 +339,9 @@ impl Write {
             Some("DEBOUNCED") => Self::Debounce,
             Some("DISCARDED") => Self::Discard,
             None if set.contains_key("repliedAt") => Self::Remember,
+            None if set.contains_key("progress") => Self::End,
+            None if kind == Some("run") => Self::Begin,
+            None if kind == Some("known") => Self::Lock,
             None if set.contains_key("quietUntil") => Self::Quiet,
             None if set.contains_key("lastError") => Self::Release,
             None if set.contains_key("leaseUntil") => Self::Takeover,
@@ -345,11 +356,14 @@ impl Write {
             Self::Claim => "claim",
             Self::Takeover => "takeover",
             Self::Quiet => "quiet",
+            Self::Lock => "lock",
             Self::Slot => "slot",
             Self::Debounce => "debounce",
             Self::Complete => "complete",
             Self::Discard => "discard",
             Self::Release => "release",
+            Self::Begin => "begin",
+            Self::End => "end",
         }
     }
 }
@@ -391,6 +405,11 @@ fn read(sent: &aws::Call) -> Call {
                     assert_eq!(input["ConsistentRead"], true, "{input}");
                     "reply"
                 }
+                "BatchGetItem" => {
+                    let asked: Vec<_> = input["RequestItems"].as_object().unwrap().values().collect();
+                    assert!(asked.len() == 1 && asked[0]["ConsistentRead"] == true, "{input}");
+                    "known"
+                }
                 "GetSecretValue" => match (input["SecretId"].as_str(), input["VersionStage"].as_str()) {
                     (Some(API_KEY_ARN), Some("AWSCURRENT")) => "key",
                     (Some(SECRET_ARN | "webhook"), Some("AWSCURRENT")) => "current",
@@ -403,7 +422,9 @@ fn read(sent: &aws::Call) -> Call {
             if key.ends_with("#status") {
                 (format!("status {operation}"), key.split('#').skip(1).collect::<Vec<_>>().join("#"), input)
             } else {
-                (operation.to_owned(), key.split('#').nth(1).unwrap_or_default().to_owned(), input)
+                // Only these keys begin with their subject. The others begin with the workspace.
+                let part = if matches!(operation, "lock" | "begin" | "end") { 0 } else { 1 };
+                (operation.to_owned(), key.split('#').nth(part).unwrap_or_default().to_owned(), input)
             }
         }
     };

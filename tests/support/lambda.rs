@@ -75,6 +75,11 @@ impl Lambda {
         Self::run(env!("CARGO_BIN_EXE_redrive"), environment, timeout).await
     }
 
+    /// Starts the reconcile function with these variables in its environment.
+    pub async fn start_reconcile(environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
+        Self::run(env!("CARGO_BIN_EXE_reconcile"), environment, timeout).await
+    }
+
     async fn run(binary: &str, environment: Vec<(&'static str, String)>, timeout: Duration) -> Self {
         let mut command = Command::new(binary);
         // The output of a function is all that it prints.

@@ -9,6 +9,7 @@ mod details;
 mod keyring;
 mod ledger;
 mod pace;
+mod reconcile;
 mod redrive;
 mod replies;
 mod sendpilot_api;

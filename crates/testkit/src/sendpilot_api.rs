@@ -79,6 +79,14 @@ impl SendPilotApi {
         self.control("PUT", "campaigns", json!({ "id": id, "name": name, "status": "ACTIVE" })).await.map(drop)
     }
 
+    /// Adds a campaign with these members, or replaces the campaign with the same `id`.
+    ///
+    /// # Errors
+    /// If the campaign has no `id`.
+    pub async fn put_campaign_as(&self, campaign: Value) -> Result<()> {
+        self.control("PUT", "campaigns", campaign).await.map(drop)
+    }
+
     /// Changes `key`, `scopes`, `statuses` or `delay`: see the head of the program.
     ///
     /// # Errors
