@@ -15,15 +15,15 @@
 //!
 //! In the end, no claimed or confirmed event is lost, and no confirmed reply. Each lead that the
 //! reconciliation may alert has an alert, by one of the two ways and never by both. Each second
-//! publish of an alert has a reason: the answer to the first publish was lost, the completion failed
-//! until the deadline, or the process was killed in between.
+//! publish of an alert has a reason: the answer to the first publish was lost, the completion
+//! failed until the deadline, or the process was killed in between.
 //!
 //! Alerts are paced. No second has more publishes than twice the rate.
 //!
-//! The seed and the event's id determine the faults of an event, except those of its requests for a
-//! slot, of the API, and of a run's own calls. `SEED=<number>` repeats the faults, but not the order
-//! of the events. Time is real, so an invocation has two seconds, and SendPilot waits one
-//! two-hundredth of its real times.
+//! The seed and the event's id determine the faults of an event, but not those of its requests for
+//! a slot, of the API, and of a run. `SEED=<number>` repeats the faults, but not the order of the
+//! events. Time is real, so an invocation has two seconds, and SendPilot waits one two-hundredth of
+//! its real times.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -52,8 +52,8 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The timeout of the redrive. Each delivery in a run gets a quarter of this time.
 const REDRIVE_TIMEOUT: Duration = Duration::from_secs(8);
 const REDRIVE_PAUSE: Duration = Duration::from_millis(500);
-/// The timeout of the reconciliation. Each alert in a run gets a quarter of this time, so an attempt
-/// is as long as one of the redrive. The lease of a killed run ends after ten seconds.
+/// The timeout of the reconciliation. Each alert in a run gets a quarter of this time, as in the
+/// redrive. The lease of a killed run ends after ten seconds.
 const RECONCILE_TIMEOUT: Duration = Duration::from_secs(8);
 const SECOND: Duration = Duration::from_secs(1);
 const FASTER: u32 = 200;
@@ -67,7 +67,10 @@ const RETRIED_FOR: Duration = Duration::from_millis(900);
 /// The time for which the API stays as it is.
 const API_STEP: Duration = Duration::from_millis(100);
 
-/// The number of events of one campaign. So a campaign's list of leads has two pages.
+/// The number of campaigns in the baseline.
+const OLD_CAMPAIGNS: usize = 5;
+
+/// The number of events of a later campaign. So its list of leads has two pages.
 const CAMPAIGN: usize = 150;
 
 /// The last update of a lead, unless it is [`Case::Recent`]. The reconciliation's alert reports the
@@ -224,6 +227,11 @@ impl Signals {
     }
 }
 
+/// Returns the campaign of a lead in the baseline.
+fn old_campaign(number: usize) -> String {
+    format!("camp_old_{}", number % OLD_CAMPAIGNS)
+}
+
 /// Returns the text of a lead's only reply.
 fn reply_of(lead: &str) -> String {
     format!("{lead} says yes")
@@ -253,8 +261,8 @@ struct World {
     redrives: Fleet,
     reconciles: Fleet,
     signals: Signals,
-    /// The last update of the leads that are too recent for the reconciliation. SendPilot's clock is
-    /// ahead, so they stay recent for more than half an hour.
+    /// The last update of the leads that are too recent for the reconciliation. SendPilot's clock
+    /// is ahead, so they stay recent for more than half an hour.
     recently: Timestamp,
     /// The number of runs of the reconciliation, by outcome.
     runs: Mutex<HashMap<String, usize>>,
@@ -324,8 +332,8 @@ impl World {
         }
     }
 
-    /// Changes the API's answers to the reconciliation, until `ending` is set. Some steps are longer
-    /// than the reconciliation waits for an answer.
+    /// Changes the API's answers to the reconciliation, until `ending` is set. Some steps are
+    /// longer than the reconciliation waits for an answer.
     async fn trouble_lists(&self, ending: &AtomicBool) {
         for step in 0.. {
             let fault = api_fault(self.seed, ("lists", step)).unwrap_or_else(|| json!({}));
@@ -348,13 +356,15 @@ impl World {
         self.api.put_lead(lead).await.unwrap();
     }
 
-    /// Returns the campaign of an event's lead. All leads in the baseline are in the first one.
+    /// Returns the campaign of an event's lead.
     fn campaign(&self, event: usize) -> String {
-        let number = if Case::of(self.seed, event) == Case::Old { 0 } else { event / CAMPAIGN };
-        format!("camp_{number:04}")
+        match Case::of(self.seed, event) {
+            Case::Old => old_campaign(event),
+            _ => format!("camp_{:04}", event / CAMPAIGN),
+        }
     }
 
-    /// Lists the event's lead, and its campaign if the lead is the first one.
+    /// Lists the event's lead, and now and then a new campaign.
     async fn list_event(&self, event: usize) {
         if event.is_multiple_of(CAMPAIGN) {
             let number = event / CAMPAIGN;
@@ -419,8 +429,8 @@ impl World {
         status == 200
     }
 
-    /// Begins an event: lists its lead, and delivers its webhook for the first time unless that comes
-    /// later. The returned future does the rest.
+    /// Begins an event: lists its lead, and delivers its webhook for the first time unless that
+    /// comes later. The returned future does the rest.
     async fn deliver(self: &Arc<Self>, event: usize) -> impl Future<Output = ()> + use<> {
         let mut dice = dice(self.seed, ("sendpilot", event));
         let (copies, returns) = (if dice.f64() < 0.2 { 2 } else { 1 }, dice.f64() < 2.0 / 3.0);
@@ -512,13 +522,15 @@ impl World {
         outcome
     }
 
-    /// Lists the leads of a baseline, and runs the reconciliation until its first sweep is complete.
+    /// Lists the leads of the baseline, and runs the reconciliation until a sweep is complete.
     async fn make_baseline(&self, events: usize) {
         let old = (0..events).filter(|event| Case::of(self.seed, *event) == Case::Old);
-        let old: Vec<_> = old.map(lead).chain((0..events / 20).map(|number| format!("lead_old_{number}"))).collect();
-        self.api.put_campaign("camp_0000", "Campaign 0").await.unwrap();
-        for lead in &old {
-            self.list(lead, "camp_0000", UPDATED_AT, lead).await;
+        let old = old.map(|event| (lead(event), old_campaign(event)));
+        let without_webhook = (0..events / 20).map(|number| (format!("lead_old_{number}"), old_campaign(number)));
+        let old: Vec<_> = old.chain(without_webhook).collect();
+        for (lead, campaign) in &old {
+            self.api.put_campaign(campaign, "Old").await.unwrap();
+            self.list(lead, campaign, UPDATED_AT, lead).await;
         }
         let deadline = Instant::now() + PATIENCE;
         for number in 0.. {
@@ -768,7 +780,7 @@ struct Verdict {
     killed: usize,
     /// The highest number of publishes in any window of one second.
     most_in_a_second: usize,
-    /// The time from the first attempt to the first publish, for the alerts of webhooks that SendPilot
+    /// The time from the first attempt to the first publish, for the alerts of webhooks that were
     /// sent at once.
     times: Vec<Duration>,
 }
