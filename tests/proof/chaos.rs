@@ -20,10 +20,10 @@
 //!
 //! Alerts are paced. No second has more publishes than twice the rate.
 //!
-//! The seed and the event's id determine the faults of an event, but not those of its requests for
-//! a slot, of the API, and of a run. `SEED=<number>` repeats the faults, but not the order of the
-//! events. Time is real, so an invocation has two seconds, and SendPilot waits one two-hundredth of
-//! its real times.
+//! The seed and the event's id determine the faults of an event. Faults of its requests for a slot,
+//! of the API, and of a run are exceptions. `SEED=<number>` repeats the faults, but not the order
+//! of the events. Time is real, so an invocation has two seconds, and SendPilot waits one
+//! two-hundredth of its real times.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -340,7 +340,7 @@ impl World {
             for list in ["/v1/campaigns?", "/v1/leads?", "/v1/me"] {
                 self.api.answer(list, fault.clone()).await.unwrap();
             }
-            tokio::time::sleep(API_STEP * dice(self.seed, ("step", step)).u32(1..25)).await;
+            tokio::time::sleep(API_STEP * dice(self.seed, ("step", step)).u32(1..20)).await;
             if ending.load(Ordering::Relaxed) {
                 return;
             }
