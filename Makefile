@@ -51,7 +51,7 @@ LOCAL_RUN = $(WITH_MAKE) $(with_secret) $(LOCAL_AWS)
 INSTALL = $(WITH_MAKE) PYTHONPATH=tools $(PYTHON) -B -m local_aws.install
 CHECK = $(PYTHON) -B tools/local_aws/preflight.py
 # To export the values, make would expand them again, and so run any $(shell ...) in them.
-ifneq ($(filter run demo journey send pending resend forget doctor logs release notes,$(MAKECMDGOALS)),)
+ifneq ($(filter run demo missed journey send pending resend reconcile forget doctor logs release notes,$(MAKECMDGOALS)),)
 unexport $(given)
 endif
 ARCH ?= arm64
@@ -63,7 +63,7 @@ BENCH = $(BUILD_BENCH) && $(TARGET)/release/bench
 # compiles faster.
 BUILD_COUNTER = cargo build --quiet --locked --package bench
 
-.PHONY: help run demo journey send logs pending resend forget doctor rust test test-rust test-release test-deployed deployed-build test-examples \
+.PHONY: help run demo missed journey send logs pending resend reconcile forget doctor rust test test-rust test-release test-deployed deployed-build test-examples \
 	model chaos load growth bench instructions instructions-build lint lint-rust lint-python lint-docs lint-template lint-contracts lint-crates format advisories dist release notes pictures prices tools clean
 
 ## List the targets.
@@ -91,6 +91,14 @@ demo:
 	@$(INSTALL) .venv tools/requirements.lock
 	@$(LOCAL_RUN) local_aws.demo $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
 
+## Find an opportunity whose webhook never came, alert it, and exit 0 on success.
+## TEMPLATE=<template.yaml> tries an unpacked release instead of a build; V=1 is verbose.
+missed:
+	$(call takes,TEMPLATE V)
+	@$(CHECK) $(call option,TEMPLATE,--template)
+	@$(INSTALL) .venv tools/requirements.lock
+	@$(LOCAL_RUN) local_aws.missed $(call flag,V,--verbose) $(call option,TEMPLATE,--template)
+
 ## Send a lead through every status, and show which subscriber gets which message, and why.
 ## PORT=8080, V=1 (verbose); STAY=yes keeps the local AWS running.
 journey:
@@ -109,8 +117,8 @@ send: tools
 		$(call option,EVENT_ID,--event-id) $(call option,TIME,--time) $(call option,N,--times) $(call flag,V,--verbose) $(call argument,EVENT)
 
 ## Print the functions' log lines as they arrive.
-## EVENT=<id>, OUTCOME=<name>, SINCE=10m, FUNCTION=webhook|redrive, ALL=yes, FOLLOW=no,
-## STACK=<name>, RUN=<port>.
+## EVENT=<id>, OUTCOME=<name>, SINCE=10m, FUNCTION=webhook|redrive|reconcile, ALL=yes,
+## FOLLOW=no, STACK=<name>, RUN=<port>.
 logs: tools
 	$(call takes,EVENT OUTCOME SINCE FUNCTION ALL FOLLOW STACK RUN)
 	@$(OPS) logs $(call option,EVENT,--event) $(call option,OUTCOME,--outcome) $(call option,SINCE,--since) \
@@ -131,6 +139,12 @@ resend: tools
 	@$(OPS) resend $(call option,SINCE,--since) $(call option,EVENT,--event) \
 		$(call flag,STREAM,--stream) $(call flag,YES,--yes) $(call option,RUN,--run) $(call argument,STACK)
 
+## Find leads whose webhook never came, and publish their alerts now.
+## DRY=yes (only list), STACK=<name>, RUN=<port>.
+reconcile: tools
+	$(call takes,DRY STACK RUN)
+	@$(OPS) reconcile $(call flag,DRY,--dry-run) $(call option,RUN,--run) $(call argument,STACK)
+
 ## Delete what the table stores about LEAD=<id>, such as lead_abc123, and list each row.
 ## WORKSPACE=<id>, DRY=yes (only list), STACK=<name>, RUN=<port>.
 forget: tools
@@ -144,7 +158,7 @@ doctor: tools
 	$(call takes,ALERT STACK RUN)
 	@$(OPS) doctor $(call flag,ALERT,--alert) $(call option,RUN,--run) $(call argument,STACK)
 
-## Build the file of a release that contains the six commands above.
+## Build the file of a release that contains the seven commands above.
 ops.pyz: $(wildcard tools/ops/*.py events/*.json) tools/release/operator_tools.py
 	@$(PYTHON) -B tools/release/operator_tools.py $@
 

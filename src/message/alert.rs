@@ -25,7 +25,7 @@ use crate::message::pipeline::Pipeline;
 use crate::message::profile::Profile;
 use crate::message::trigger::Trigger;
 use crate::message::{Delivery, Locks, Message};
-use crate::sendpilot::event::Event;
+use crate::sendpilot::event::{Event, Origin};
 use crate::text::{Text, clip, clip_words, gsm};
 
 /// Longest Subject, in UTF-16 units, which is the strictest count. SNS requires fewer than 100
@@ -49,6 +49,12 @@ const MIN_ROLE: usize = 10;
 
 /// Least room for a reply in an SMS, in characters. Less would show only its beginning.
 const MIN_SMS_REPLY: usize = 20;
+
+/// The reason why an alert of the reconciliation is late, for salespeople.
+const LATE: &str = "This alert is late: no webhook arrived, and a reconciliation with SendPilot found the lead.";
+
+/// The same reason in an SMS, in GSM's alphabet.
+const LATE_SMS: &str = " (late, no webhook)";
 
 /// The format of a time for people. It is in UTC, because the reader's time zone is not known.
 const WHEN: &[BorrowedFormatItem<'_>] =
@@ -116,8 +122,8 @@ fn when(at: OffsetDateTime) -> String {
 }
 
 /// Returns the time from a reply to a later event in words, rounded down.
-fn age(reply: &LastReply, event: OffsetDateTime) -> Option<String> {
-    let age = event - OffsetDateTime::from(reply.at);
+fn age(reply: OffsetDateTime, event: OffsetDateTime) -> Option<String> {
+    let age = event - reply;
     let (number, unit) = match age.whole_minutes() {
         _ if age.is_negative() => return None,
         0 => return Some("less than a minute".into()),
@@ -130,9 +136,23 @@ fn age(reply: &LastReply, event: OffsetDateTime) -> Option<String> {
 
 /// The last reply in an alert.
 struct Reply {
-    /// The time from the reply to the event, if the reply was earlier.
-    age: Option<String>,
+    /// The words after "Last reply": the age of the reply if it came before the event, or its time
+    /// in an alert of the reconciliation.
+    when: Option<String>,
     text: Text,
+}
+
+impl Reply {
+    /// Creates the reply of an alert on an event of this origin and time. Without a webhook, the
+    /// time of the change is not known, so an age such as "2 hours earlier" could mislead.
+    fn new(LastReply { text, at }: &LastReply, origin: Origin, event: Option<OffsetDateTime>) -> Option<Self> {
+        let at = OffsetDateTime::from(*at);
+        let when = match origin {
+            Origin::Webhook => event.and_then(|event| Some(format!(", {} earlier", age(at, event)?))),
+            Origin::Reconciliation { .. } => Some(format!(" on {}", when(at))),
+        };
+        Some(Self { when, text: Text::one_line(text, MAX_REPLY)? })
+    }
 }
 
 /// The content of an alert.
@@ -143,6 +163,8 @@ struct Alert {
     cloud_event: String,
     /// The id for people.
     event_id: Text,
+    origin: Origin,
+    /// The time of the change, or of the lead's last update in an alert of the reconciliation.
     when: Option<String>,
     workspace_id: Option<Text>,
     lead_id: Text,
@@ -170,10 +192,7 @@ impl Alert {
         new: &str,
         details: &Details,
     ) -> Self {
-        let reply = details.last_reply.as_ref().and_then(|reply| {
-            let age = cloud_event.time.and_then(|event| age(reply, event));
-            Some(Reply { age, text: Text::one_line(&reply.text, MAX_REPLY)? })
-        });
+        let reply = details.last_reply.as_ref().and_then(|reply| Reply::new(reply, event.origin, cloud_event.time));
         Self {
             name: details.name(),
             title: details.title(),
@@ -182,6 +201,7 @@ impl Alert {
             reply,
             kind: cloud_event.kind,
             cloud_event: json(&cloud_event),
+            origin: event.origin,
             when: cloud_event.time.map(when),
             id: cloud_event.id,
             event_id: Text::new(event_id),
@@ -243,11 +263,19 @@ impl Alert {
         if self.kind == Type::Tagged { raw.unlinked() } else { raw.words().unlinked() }
     }
 
-    /// Returns the last reply in quotation marks, under a line with its age.
+    /// Returns the sentence that says why the alert is late, if it is.
+    fn late(&self) -> Vec<Line> {
+        match self.origin {
+            Origin::Webhook => Vec::new(),
+            Origin::Reconciliation { .. } => vec![vec![Piece::ours(LATE)]],
+        }
+    }
+
+    /// Returns the last reply in quotation marks, under a line with its age or time.
     fn last_reply(&self) -> Vec<Line> {
-        let Some(Reply { age, text }) = &self.reply else { return Vec::new() };
-        let age = age.as_ref().map(|age| format!(", {age} earlier")).unwrap_or_default();
-        vec![vec![Piece::Label("Last reply"), Piece::ours(format!("{age}:"))], vec![Piece::Reply(text.unlinked())]]
+        let Some(Reply { when, text }) = &self.reply else { return Vec::new() };
+        let when = when.as_deref().unwrap_or_default();
+        vec![vec![Piece::Label("Last reply"), Piece::ours(format!("{when}:"))], vec![Piece::Reply(text.unlinked())]]
     }
 
     /// Returns the facts beside the lead and the link, most important first.
@@ -261,7 +289,10 @@ impl Alert {
             line.extend([previous, Piece::ours(" → "), new]);
             line
         });
-        let when = self.when.clone().map(|when| vec![Piece::Ours(when)]);
+        let when = self.when.clone().map(|when| match self.origin {
+            Origin::Webhook => vec![Piece::Ours(when)],
+            Origin::Reconciliation { .. } => vec![Piece::Label("Last updated"), Piece::ours(" "), Piece::Ours(when)],
+        });
         let campaign = match (&self.campaign_name, &self.campaign_id) {
             (Some(name), _) => {
                 let name = Piece::Prose(clip_words(&name.unlinked(), MAX_DETAIL));
@@ -344,6 +375,7 @@ impl Alert {
         let duplicates = "You receive one alert per event. A duplicate has the same event id.";
         let paragraphs = [
             vec![self.sentence()],
+            self.late(),
             self.profile(),
             self.last_reply(),
             self.facts(),
@@ -370,9 +402,14 @@ impl Alert {
             None => clip(&headline, room),
         };
         let left = room.saturating_sub(text.chars().count());
+        let late = match self.origin {
+            Origin::Reconciliation { .. } if LATE_SMS.len() <= left => LATE_SMS,
+            _ => "",
+        };
+        let left = left - late.len();
         let reply = self.reply.as_ref().filter(|_| left >= MIN_SMS_REPLY).and_then(|reply| reply.text.sms());
         let quotation = reply.map(|reply| format!(" \"{}\"", clip_words(&reply, left - 3))).unwrap_or_default();
-        text + &quotation + &link
+        text + late + &quotation + &link
     }
 
     /// Writes the card: a custom notification of Amazon Q Developer. The title and the description
@@ -381,7 +418,7 @@ impl Alert {
     /// <https://docs.aws.amazon.com/chatbot/latest/adminguide/custom-notifs.html>
     fn chat_card(&self, headline: &Line) -> String {
         let title = &marked_up(headline);
-        let paragraphs = [self.profile(), self.last_reply(), self.facts(), vec![self.ids()]];
+        let paragraphs = [self.late(), self.profile(), self.last_reply(), self.facts(), vec![self.ids()]];
         let description = join(&paragraphs, marked_up);
         json(&ChatCard {
             content: ChatContent { description: &description, text_type: "client-markdown", title },

@@ -95,7 +95,29 @@ impl<L: Reconciled, T: Topic> Reconcile<L, T> {
                 return Ok(());
             }
         };
-        let mut progress = Progress::parse(stored.as_deref()).map_err(|_| Failure::Progress(self.name.clone()))?;
+        let mut progress = Progress::parse(stored.as_deref());
+        let swept = match &mut progress {
+            Ok(progress) => self.continue_sweep(progress, report, invocation, mode).await,
+            Err(_) => Err(Failure::Progress(self.name.clone())),
+        };
+        let left = match (progress, mode) {
+            (Ok(progress), Mode::Alert) => progress.text(),
+            // A dry run changes nothing. Unreadable progress stays for a person to look at.
+            (Ok(_), Mode::DryRun) | (Err(_), _) => stored.unwrap_or_else(|| Progress::default().text()),
+        };
+        let ending = self.relay.ledger.end_run(&self.name, &attempt, invocation.now(), &left);
+        let ended = within(schedule.finish_by, ending, LedgerError::TimedOut.into()).await;
+        // The failure of the sweep is the more useful one.
+        swept.and(ended.map_err(Failure::from))
+    }
+
+    async fn continue_sweep(
+        &self,
+        progress: &mut Progress,
+        report: &mut Report,
+        invocation: &Invocation,
+        mode: Mode,
+    ) -> Result<(), Failure> {
         let mut sweep = Sweep {
             relay: &self.relay,
             rules: &self.rules,
@@ -109,16 +131,8 @@ impl<L: Reconciled, T: Topic> Reconcile<L, T> {
             attempts: 0,
             workspace: None,
         };
-        let swept = sweep.run(&mut progress).await;
-        report.requests = sweep.reader.requests();
-        let left = match mode {
-            Mode::Alert => progress.text(),
-            // A dry run changes nothing.
-            Mode::DryRun => stored.unwrap_or_else(|| Progress::default().text()),
-        };
-        let ending = self.relay.ledger.end_run(&self.name, &attempt, invocation.now(), &left);
-        let ended = within(schedule.finish_by, ending, LedgerError::TimedOut.into()).await;
-        // The failure of the sweep is the more useful one.
-        swept.and(ended.map_err(Failure::from))
+        let swept = sweep.run(progress).await;
+        sweep.report.requests = sweep.reader.requests();
+        swept
     }
 }

@@ -11,7 +11,7 @@ use crate::timestamp::Timestamp;
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Progress {
     /// The statuses with a complete baseline. A status that alerts only since later gets a baseline
-    /// of its own.
+    /// of its own, even if it has alerted before.
     pub(super) baselined: BTreeSet<String>,
     /// The sweep that the next run continues.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,8 +29,9 @@ pub(super) struct Unfinished {
     pub(super) statuses: Vec<String>,
     /// The statuses that the API refused as a filter.
     pub(super) refused: BTreeSet<String>,
-    /// Whether a list could not be read. Then the sweep will not be complete.
-    pub(super) failed: bool,
+    /// Why a list could not be read. Then the sweep will not be complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) failure: Option<String>,
     /// The list and the page with which the next run begins.
     pub(super) next: Option<Position>,
 }

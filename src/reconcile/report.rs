@@ -163,6 +163,9 @@ pub enum Failure {
         #[source]
         error: ApiError,
     },
+    /// The sweep ended, but an earlier run could not read a list. The next run begins a new sweep.
+    #[error("not every list of leads was read, because in an earlier run {0}")]
+    Incomplete(String),
     /// The API asked to wait, so the run could read nothing.
     #[error("SendPilot's API asked to wait until {}", .0.rfc3339())]
     Paused(Timestamp),

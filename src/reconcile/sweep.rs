@@ -92,6 +92,7 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
         let campaigns = self.campaigns().await?;
         self.report.campaigns = campaigns.len();
         let statuses = &self.rules.alert_statuses;
+        progress.baselined.retain(|status| statuses.contains(status));
         let mut sweep = match progress.sweep.take() {
             Some(sweep) if sweep.statuses == *statuses => sweep,
             _ => Unfinished { statuses: statuses.clone(), ..Unfinished::default() },
@@ -101,9 +102,9 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
             progress.sweep = Some(sweep);
             return read;
         }
-        if sweep.failed {
-            // The next run begins a new sweep, which reads the failed lists again.
-            return Err(Stop::OutOfTime);
+        if let Some(failure) = sweep.failure {
+            // If a list fails in every sweep, no run must look like a success.
+            return Err(Stop::Failed(Failure::Incomplete(failure)));
         }
         progress.baselined.extend(sweep.statuses);
         Ok(())
@@ -176,9 +177,10 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
                     }
                     (Err(error), _) => {
                         // A list that always fails must not hide the lists after it.
+                        let failure = Failure::Leads { campaign: list.campaign.id.clone(), error };
                         sweep.next = lists.get(number + 1).map(|next| next.page(1));
-                        sweep.failed = sweep.next.is_some();
-                        return Err(Stop::Failed(Failure::Leads { campaign: list.campaign.id.clone(), error }));
+                        sweep.failure = sweep.next.as_ref().map(|_| chain(&failure));
+                        return Err(Stop::Failed(failure));
                     }
                 }
                 page += 1;

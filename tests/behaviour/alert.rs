@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use crate::support::requests::{self, file, secrets};
 use opportunity_alerts::message::details::{Details, LastReply};
+use opportunity_alerts::message::key::sha256_hex;
 use opportunity_alerts::message::rules::Rules;
 use opportunity_alerts::message::{Delivery, Message};
 use opportunity_alerts::sendpilot::api::Lead;
@@ -56,11 +58,54 @@ fn details(json: &Value) -> Details {
 /// Returns the names of the files in `events/details/`, each with the alert of its event and its
 /// details.
 fn with_details() -> Vec<(String, Message)> {
-    let files = fs::read_dir("events/details").unwrap().map(|entry| entry.unwrap().path());
-    let alerts = files.map(|path| {
-        let file: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let alerts = files_in("events/details").into_iter().map(|(name, file)| {
         let message = alert_with(&sample(file["event"].as_str().unwrap()), &details(&file));
+        assert_legal(&message);
+        (name, message)
+    });
+    alerts.collect()
+}
+
+/// Returns the JSON files in a folder, each with its name.
+fn files_in(folder: &str) -> Vec<(String, Value)> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| {
+        let path = entry.unwrap().path();
+        let file = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        (path.file_stem().unwrap().to_str().unwrap().to_owned(), file)
+    });
+    files.collect()
+}
+
+/// Returns the event of a missed lead, as the reconciliation makes it from the API's answers in
+/// JSON.
+fn missed_lead(json: &Value) -> Event {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let lead = &json["lead"];
+    let [lead_id, status] = ["id", "status"].map(|name| text(&lead[name]).unwrap());
+    let updated_at = lead["updatedAt"].as_str().map(|at| OffsetDateTime::parse(at, &Rfc3339).unwrap());
+    let until = updated_at.map_or(Timestamp::from_millis(0), Timestamp::from).after(Duration::from_secs(600));
+    Event {
+        id: Some(format!("reconciliation_{:.32}", sha256_hex(format!("{lead_id}#{status}").as_bytes()))),
+        event_type: String::new(),
+        workspace_id: text(&json["workspaceId"]),
+        occurred_at: updated_at,
+        origin: Origin::Reconciliation { until },
+        kind: Kind::StatusChanged(StatusChange {
+            lead_id,
+            campaign_id: text(&lead["campaignId"]),
+            linkedin_url: text(&lead["linkedinUrl"]),
+            previous_status: None,
+            new_status: status,
+            changed_by: None,
+        }),
+        renamed: false,
+    }
+}
+
+/// Returns the names of the files in `events/reconciliation/`, each with the alert of its lead.
+fn missed_leads() -> Vec<(String, Message)> {
+    let alerts = files_in("events/reconciliation").into_iter().map(|(name, file)| {
+        let message = alert_with(&missed_lead(&file), &details(&file));
         assert_legal(&message);
         (name, message)
     });
@@ -88,7 +133,7 @@ fn every_body_matches_its_golden_file() {
     let without_details =
         ["opportunity", "opportunity-lead-updated", "opportunity-minimal", "opportunity-base64", "opportunity-hostile"]
             .map(|name| (name.to_owned(), due(name).unwrap().message));
-    let golden: Vec<_> = without_details.into_iter().chain(with_details()).collect();
+    let golden: Vec<_> = without_details.into_iter().chain(with_details()).chain(missed_leads()).collect();
     let count = golden.len();
     for (name, message) in golden {
         let (subject, _, mut parts) = parts(&message);
@@ -276,7 +321,7 @@ fn assert_links(text: &str) {
 fn assert_markup(text: &str) {
     assert!(!text.contains(['<', '>', '&']), "{text:?}");
     for line in text.lines() {
-        let line = line.strip_prefix("*Last reply*").unwrap_or(line);
+        let line = ["*Last reply*", "*Last updated*"].iter().find_map(|label| line.strip_prefix(label)).unwrap_or(line);
         let parts: Vec<_> = line.split('`').collect();
         assert_eq!(parts.len() % 2, 1, "{text:?}");
         let words = parts.iter().step_by(2).flat_map(|part| part.split(' '));
@@ -386,11 +431,21 @@ fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
     let when = any::<Option<i64>>().prop_map(|seconds| {
         seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds % 400_000_000_000).ok())
     });
+    let origin = prop_oneof![
+        Just(Origin::Webhook),
+        any::<u64>().prop_map(|until| Origin::Reconciliation { until: Timestamp::from_millis(until) }),
+    ];
     let texts = (hostile(), maybe(), maybe(), proptest::option::of(url), maybe(), maybe(), hostile());
     // The parser never returns an empty id.
     let id = hostile().prop_map(|id| if id.is_empty() { "e".into() } else { id });
-    (id, texts, when, 0..3).prop_map(
-        |(id, (lead, workspace_id, campaign_id, linkedin_url, previous, changed_by, new), occurred_at, kind)| {
+    (id, texts, when, origin, 0..3).prop_map(
+        |(
+            id,
+            (lead, workspace_id, campaign_id, linkedin_url, previous, changed_by, new),
+            occurred_at,
+            origin,
+            kind,
+        )| {
             let new = if kind == 0 { "OPPORTUNITY".into() } else { new };
             let rules = Rules { alert_statuses: vec![new.clone()], alert_tags: vec![new.clone()], ..Rules::default() };
             let kind = if kind == 2 {
@@ -407,29 +462,26 @@ fn hostile_alert() -> impl Strategy<Value = (Event, Rules)> {
                 })
             };
             let event_type = "lead.updated".into();
-            (
-                Event {
-                    id: Some(id),
-                    event_type,
-                    renamed: false,
-                    workspace_id,
-                    occurred_at,
-                    origin: Origin::Webhook,
-                    kind,
-                },
-                rules,
-            )
+            (Event { id: Some(id), event_type, renamed: false, workspace_id, occurred_at, origin, kind }, rules)
         },
     )
 }
+
+/// The sentence that an alert of the reconciliation has in its email and its card.
+const LATE: &str = "This alert is late: no webhook arrived, and a reconciliation with SendPilot found the lead.";
 
 proptest! {
     #[test]
     fn every_alert_is_legal((event, rules) in hostile_alert(), details in hostile_details()) {
         if let Some(alert) = rules.due(&event).unwrap().alert {
             let [without, with] = [Details::default(), details].map(|details| alert.delivery(&details));
-            assert_legal(&without.message);
-            assert_legal(&with.message);
+            for delivery in [&without, &with] {
+                assert_legal(&delivery.message);
+                let bodies = bodies(&delivery.message);
+                let is_late = event.origin != Origin::Webhook;
+                prop_assert_eq!(bodies["email"].contains(LATE), is_late);
+                prop_assert_eq!(bodies["https"].contains(LATE), is_late);
+            }
             // Only the message depends on the details.
             prop_assert_eq!(&without, &Delivery { message: without.message.clone(), ..with });
         }
@@ -577,8 +629,8 @@ fn an_email_has_the_facts_of_the_card() {
         .map(|name| (name.to_owned(), due(name).unwrap().message));
     // A card has look-alikes for some characters, and less of a long reply.
     let is_plain = |name: &str| !["hostile", "long", "minimal", "languages"].iter().any(|other| name.contains(other));
-    let with_details = with_details().into_iter().filter(|(name, _)| is_plain(name));
-    for (name, message) in without_details.into_iter().chain(with_details) {
+    let others = with_details().into_iter().chain(missed_leads()).filter(|(name, _)| is_plain(name));
+    for (name, message) in without_details.into_iter().chain(others) {
         let bodies = bodies(&message);
         let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
         let facts = card["content"]["description"].as_str().unwrap().replace(['*', '`'], "");
@@ -717,14 +769,17 @@ fn the_largest_event_fits_an_sns_message() {
             change.previous_status = Some(text.clone());
             change.changed_by = Some(text.clone());
         }
-        assert_legal(&alert(&event).unwrap().message);
         let part = || Some(text.clone());
         let lead = Lead { first_name: part(), last_name: part(), title: part(), company: part(), email: part() };
         let last_reply = LastReply::new(&text, Timestamp::from_millis(0));
         let details = Details { lead: Some(lead), campaign_name: part(), last_reply };
-        let message = alert_with(&event, &details);
-        assert_legal(&message);
-        assert!(parts(&message).1.len() < 128 * 1024, "{} bytes", parts(&message).1.len());
+        for origin in [Origin::Webhook, Origin::Reconciliation { until: Timestamp::from_millis(u64::MAX) }] {
+            event.origin = origin;
+            assert_legal(&alert(&event).unwrap().message);
+            let message = alert_with(&event, &details);
+            assert_legal(&message);
+            assert!(parts(&message).1.len() < 128 * 1024, "{} bytes", parts(&message).1.len());
+        }
     }
 }
 
@@ -808,6 +863,79 @@ fn the_age_of_a_reply_is_relative_to_the_event() {
         let [_, email, _] = shown(json!({"lastReply": {"text": "a\r\n\r\nb", "at": at}}));
         assert!(email.contains(&format!("\n\nLast reply{age}:\n“a b”\n\n")), "{at}: {email}");
     }
+}
+
+/// Returns the Subject, the email, the description of the card, and the SMS of a missed lead.
+fn shown_late(json: Value) -> [String; 4] {
+    let message = alert_with(&missed_lead(&json), &details(&json));
+    assert_legal(&message);
+    let (subject, _, bodies) = parts(&message);
+    let card: Value = serde_json::from_str(&bodies["https"]).unwrap();
+    let description = card["content"]["description"].as_str().unwrap().to_owned();
+    [subject.to_owned(), bodies["email"].clone(), description, bodies["sms"].clone()]
+}
+
+#[test]
+fn an_alert_of_the_reconciliation_says_that_it_is_late() {
+    let lead = json!({
+        "id": "lead_1", "status": "OPPORTUNITY", "linkedinUrl": "in/john-doe", "updatedAt": "2026-11-26T10:42:59.9Z",
+        "firstName": "John", "lastName": "Doe", "company": "TechCorp",
+    });
+    let [subject, email, card, sms] = shown_late(json!({"lead": lead, "campaignName": "Q1 Outreach"}));
+    assert_eq!(subject, "New opportunity: John Doe at TechCorp");
+    let profile = "At TechCorp\nhttps://www.linkedin.com/in/john-doe";
+    let updated = "Last updated 26 November 2026, 10:42 UTC\nCampaign Q1 Outreach\n\n";
+    let start = format!("John Doe is now an opportunity.\n\n{LATE}\n\n{profile}\n\n{updated}Lead lead_1");
+    assert!(email.starts_with(&start), "{email}");
+    let updated = updated.replace("Last updated", "*Last updated*").replace("Campaign", "*Campaign*");
+    assert!(card.starts_with(&format!("{LATE}\n\n{profile}\n\n{updated}*Lead* `lead_1`")), "{card}");
+    assert_eq!(sms, format!("{subject} (late, no webhook) https://www.linkedin.com/in/john-doe"));
+}
+
+#[test]
+fn a_missed_lead_without_a_time_has_no_line_about_it() {
+    let [_, email, card, _] = shown_late(json!({"lead": {"id": "lead_1", "status": "OPPORTUNITY"}}));
+    let expected = format!("{LATE}\n\nSendPilot sent no LinkedIn profile.\n\nLead lead_1 ·");
+    for text in [email, card.replace(['*', '`'], "")] {
+        assert!(text.contains(&expected), "{text}");
+    }
+}
+
+/// Neither the time of the change nor the age of the reply is known, so the alert has the reply's
+/// time.
+#[test]
+fn a_late_alert_has_the_time_of_the_reply() {
+    for (updated_at, at, shown) in [
+        (Some("2024-02-24T10:30:00Z"), "2024-02-24T08:30:00Z", "24 February 2024, 08:30 UTC"),
+        (Some("2024-02-24T10:30:00Z"), "2024-02-25T00:00:00+01:00", "24 February 2024, 23:00 UTC"),
+        (None, "9999-12-31T23:59:59Z", "31 December 9999, 23:59 UTC"),
+    ] {
+        let lead = json!({"id": "lead_1", "status": "OPPORTUNITY", "updatedAt": updated_at});
+        let [_, email, card, _] = shown_late(json!({"lead": lead, "lastReply": {"text": "Yes.", "at": at}}));
+        assert!(email.contains(&format!("\n\nLast reply on {shown}:\n“Yes.”\n\n")), "{email}");
+        assert!(card.contains(&format!("\n\n*Last reply* on {shown}:\n“Yes.”\n\n")), "{card}");
+        assert!(!email.contains("earlier") && !card.contains("earlier"), "{email}{card}");
+    }
+}
+
+#[test]
+fn a_late_sms_says_so_before_the_reply_if_there_is_room() {
+    let sms = |title: &str| {
+        let lead = json!({"id": "lead_1", "status": "OPPORTUNITY", "linkedinUrl": "in/john-doe", "title": title});
+        let reply = json!({"text": "I would love to talk to you", "at": "2024-02-24T08:30:00Z"});
+        let [_, _, _, sms] = shown_late(json!({"lead": lead, "lastReply": reply}));
+        let sms = sms.strip_prefix("New opportunity: John Doe, ").unwrap().to_owned();
+        sms.strip_suffix(" https://www.linkedin.com/in/john-doe").unwrap().to_owned()
+    };
+    assert_eq!(sms("CTO"), "CTO (late, no webhook) \"I would love to talk to you\"");
+    // Exactly 39 characters are left, of which the note takes 19 and the reply needs 20.
+    let title = "A ".repeat(18) + "A";
+    assert_eq!(sms(&title), format!("{title} (late, no webhook) \"I would love...\""));
+    assert_eq!(sms(&(title.clone() + "B")), format!("{title}B (late, no webhook)"));
+    // Exactly 19 characters are left.
+    let title = "A ".repeat(28) + "A";
+    assert_eq!(sms(&title), format!("{title} (late, no webhook)"));
+    assert_eq!(sms(&(title.clone() + "B")), format!("{title}B"));
 }
 
 #[test]

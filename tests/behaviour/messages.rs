@@ -14,7 +14,9 @@ use opportunity_alerts::sendpilot::api::Lead;
 use opportunity_alerts::sendpilot::event::{Event, Kind, Origin, StatusChange, TagChange};
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
-use sendpilot_events::{CloudEvent, LeadStatusChanged, LeadTagged, STAGES, STATUSES, Type, UNKNOWN_STAGE};
+use sendpilot_events::{
+    CloudEvent, LeadStatusChanged, LeadTagged, RECONCILIATION, STAGES, STATUSES, Type, UNKNOWN_STAGE,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -32,14 +34,15 @@ fn published(event: &Event) -> Vec<Published> {
     published_with(event, &Details::default())
 }
 
-/// Returns everything that is published for an event if these details of its lead are known.
+/// Returns everything that is published for an event if these details of its lead are known. The
+/// reconciliation publishes only alerts.
 fn published_with(event: &Event, details: &Details) -> Vec<Published> {
     let rules = Rules {
         alert_statuses: vec!["OPPORTUNITY".into(), "MEETING_BOOKED".into()],
         alert_tags: vec!["hot".into()],
         debounce: true,
         reconcile: true,
-        stream: true,
+        stream: event.origin == Origin::Webhook,
         pipeline: Pipeline::default(),
     };
     let due = rules.due(event).unwrap();
@@ -224,6 +227,8 @@ fn schemas_know_every_type_status_and_stage() {
     assert_eq!(data["newStatus"]["examples"], json!(STATUSES));
     let stages: Vec<_> = STAGES.iter().map(|(_, stage)| *stage).chain([UNKNOWN_STAGE]).collect();
     assert_eq!(data["crmStage"]["examples"], json!(stages));
+    let data = &alert["$defs"]["LeadStatusChanged"]["properties"];
+    assert_eq!(data["foundBy"]["examples"], json!([RECONCILIATION]));
 }
 
 #[test]
@@ -240,7 +245,7 @@ fn asyncapi_shows_what_its_schemas_say() {
             }
         }
     }
-    assert_eq!(shown, 4);
+    assert_eq!(shown, 5);
     for example in asyncapi["components"]["messages"]["alert"]["examples"].as_array().unwrap() {
         let name = example["name"].as_str().unwrap();
         assert_eq!(example["payload"], document(format!("events/alerts/{name}/default.json")));
@@ -339,7 +344,10 @@ fn event() -> impl Strategy<Value = Event> {
             Kind::TagChanged(TagChange { lead_id, campaign_id, linkedin_url, previous_tag, new_tag })
         },
     );
-    (text(), maybe(), when, prop_oneof![change, tagged]).prop_map(|(id, workspace_id, when, kind)| Event {
+    // The reconciliation reads only statuses.
+    let origin = prop_oneof![Just(Origin::Webhook), any::<u64>().prop_map(reconciliation)];
+    let event = prop_oneof![(change, origin), tagged.prop_map(|tagged| (tagged, Origin::Webhook))];
+    (text(), maybe(), when, event).prop_map(|(id, workspace_id, when, (kind, origin))| Event {
         id: Some(id),
         event_type: "lead.updated".into(),
         renamed: false,
@@ -347,9 +355,13 @@ fn event() -> impl Strategy<Value = Event> {
         occurred_at: when.and_then(|(seconds, nanos)| {
             OffsetDateTime::from_unix_timestamp(seconds).ok()?.replace_nanosecond(nanos).ok()
         }),
-        origin: Origin::Webhook,
+        origin,
         kind,
     })
+}
+
+fn reconciliation(until: u64) -> Origin {
+    Origin::Reconciliation { until: Timestamp::from_millis(until) }
 }
 
 fn details() -> impl Strategy<Value = Details> {
@@ -373,6 +385,8 @@ proptest! {
         for published in published_with(&event, &details) {
             prop_assert_eq!(wrong(&published, CONTRACTS) + &unnamed(&published), "", "{:#}", published.1);
             prop_assert_eq!(&read_and_written(&published).unwrap(), &published.1);
+            let found_by = (event.origin != Origin::Webhook).then_some(RECONCILIATION);
+            prop_assert_eq!(published.1["data"]["foundBy"].as_str(), found_by);
             for release in releases() {
                 prop_assert_eq!(broken_promise(&published, &release), "", "{}: {:#}", release.display(), published.1);
             }

@@ -31,7 +31,7 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
             "ALERTS_TOPIC_ARN" | "STATUS_TOPIC_ARN" => crate::support::lambda::TOPIC.to_owned(),
             "STATUS_PIPELINE" => "DONE=won".to_owned(),
             "SENDPILOT_API_URL" => DEFAULT_URL.to_owned(),
-            "REMEMBER_REPLIES" => "yes".to_owned(),
+            "REMEMBER_REPLIES" | "RECONCILE" => "yes".to_owned(),
             _ => "30".to_owned(),
         })
         .filter(|_| !["WEBHOOK_SECRET", "SENDPILOT_API_KEY"].contains(&name))
@@ -41,7 +41,7 @@ fn looked_up(read: impl FnOnce(&dyn Fn(&str) -> Option<String>)) -> BTreeSet<Str
 
 #[test]
 fn sets_exactly_the_variables_that_the_code_reads() {
-    let both = looked_up(|variable| drop(Config::read(variable).unwrap()));
+    let all = looked_up(|variable| drop(Config::read(variable).unwrap()));
     let webhook = looked_up(|variable| drop(Config::read(variable).unwrap().rules(variable).unwrap()));
     let mut secret = looked_up(|variable| drop(config::secret(variable).unwrap()));
     assert!(secret.remove("WEBHOOK_SECRET"), "a secret in a variable can be read in the console");
@@ -49,8 +49,12 @@ fn sets_exactly_the_variables_that_the_code_reads() {
     let mut sources = looked_up(|variable| drop(config::sources(variable, &aws).unwrap()));
     assert!(sources.remove("SENDPILOT_API_KEY"), "a key in a variable can be read in the console");
     let metrics = looked_up(|variable| drop(config::detailed_metrics(variable)));
+    let mut reconcile = looked_up(|variable| drop(Config::read(variable).unwrap().reconciled_rules(variable).unwrap()));
+    // The reconciliation has one value for these, whatever the variables are.
+    assert!(["ALERT_TAGS", "RECONCILE"].iter().all(|fixed| reconcile.remove(*fixed)));
+    reconcile.extend(sources.clone());
     let webhook = [webhook, secret, sources, metrics].into_iter().flatten().collect();
-    for (id, read) in [("WebhookFunction", webhook), ("RedriveFunction", both)] {
+    for (id, read) in [("WebhookFunction", webhook), ("ReconcileFunction", reconcile), ("RedriveFunction", all)] {
         let function = function(id);
         let variables = function["Environment"]["Variables"].as_mapping().unwrap();
         let set: BTreeSet<_> = variables.keys().map(|name| name.as_str().unwrap().to_owned()).collect();
@@ -134,6 +138,38 @@ fn a_redrive_claims_until_the_next_one_begins() {
 }
 
 #[test]
+fn the_reconciliation_is_off_by_default_and_starts_after_the_webhook_function() {
+    let template = load();
+    assert_eq!(template["Parameters"]["ReconcileMinutes"]["Default"].as_str(), Some("0"));
+    for (minutes, on) in [("'0'", "false"), ("'60'", "true")] {
+        let holds = resolved(template, &template["Conditions"]["Reconciles"], &[("ReconcileMinutes", minutes)]);
+        assert_eq!(holds, on, "{minutes}");
+    }
+    for id in ["ReconcileFunction", "ReconcileRole", "ReconcileLogs", "MissedWebhooksAlarm", "ReconcileAlarm"] {
+        assert_eq!(resource(id)["Condition"].as_str(), Some("Reconciles"), "{id}");
+    }
+    assert_eq!(template["Outputs"]["ReconcileFunctionName"]["Condition"].as_str(), Some("Reconciles"));
+    // A webhook that is alerted before RECONCILE=yes leaves its lead unknown. A run after the
+    // baseline would alert the lead again.
+    let switch: Value = yaml_serde::from_str(r#"!If [Reconciles, "yes", "no"]"#).unwrap();
+    assert_eq!(function("WebhookFunction")["Environment"]["Variables"]["RECONCILE"], switch);
+    let itself = resource("ReconcileFunction");
+    assert_eq!(itself["DependsOn"].as_str(), Some("WebhookFunction"));
+    // The state of the reconciliation is bound to the name, and a new function needs another state.
+    assert!(itself["Properties"]["FunctionName"].is_null());
+
+    let function = function("ReconcileFunction");
+    let schedule = &function["Events"]["EveryInterval"]["Properties"];
+    let every = yaml_serde::to_string(&schedule["ScheduleExpression"]).unwrap();
+    assert_eq!(every.trim(), "!Sub rate(${ReconcileMinutes} minutes)");
+    assert_eq!(schedule["OmitName"].as_bool(), Some(true), "two stacks would want one name");
+    for retries in [&function["EventInvokeConfig"], &schedule["RetryPolicy"]] {
+        assert_eq!(retries["MaximumRetryAttempts"].as_u64(), Some(0), "the next run is the retry");
+        assert_eq!(retries["MaximumEventAgeInSeconds"].as_u64(), Some(300), "the shortest interval");
+    }
+}
+
+#[test]
 fn the_secret_starts_empty_or_is_an_existing_one() {
     let secret = resource("WebhookSecret");
     let first = secret["Properties"]["SecretString"].as_str().unwrap();
@@ -165,6 +201,10 @@ fn the_secret_starts_empty_or_is_an_existing_one() {
 #[test]
 fn a_details_permission_exists_before_its_variable() {
     let variables = &function("WebhookFunction")["Environment"]["Variables"];
+    let of_reconciliation = &function("ReconcileFunction")["Environment"]["Variables"];
+    assert_eq!(of_reconciliation["REMEMBER_REPLIES"], variables["REMEMBER_REPLIES"]);
+    // If there is this function, there is always a key.
+    assert_eq!(of_reconciliation["SENDPILOT_API_KEY_ID"], variables["SENDPILOT_API_KEY_ID"][1]);
     let either = "!If [MakesApiKey, !GetAtt ApiKeySecret.Id, !Ref SendPilotApiKeyArn]";
     for (variable, set) in [
         ("REMEMBER_REPLIES", r#"!If [RemembersReplies, !Select [0, ["yes", !Ref ReadReplies]], "no"]"#.to_owned()),
@@ -182,10 +222,16 @@ fn a_details_permission_exists_before_its_variable() {
 fn a_key_is_made_only_if_details_are_on_and_none_is_given() {
     let template = load();
     let arn = "arn:aws:secretsmanager:us-east-1:000000000000:secret:key-AbCdEf";
-    for (details, given, asks, makes) in
-        [("no", "''", false, false), ("yes", "''", true, true), ("no", arn, true, false), ("yes", arn, true, false)]
-    {
-        let parameters = [("LeadDetails", details), ("SendPilotApiKeyArn", given)];
+    for (details, minutes, given, asks, makes) in [
+        ("no", "'0'", "''", false, false),
+        ("yes", "'0'", "''", true, true),
+        ("no", "'0'", arn, true, false),
+        ("yes", "'0'", arn, true, false),
+        // The reconciliation needs the key too.
+        ("no", "'60'", "''", true, true),
+        ("no", "'60'", arn, true, false),
+    ] {
+        let parameters = [("LeadDetails", details), ("ReconcileMinutes", minutes), ("SendPilotApiKeyArn", given)];
         let holds = |condition: &str| resolved(template, &template["Conditions"][condition], &parameters);
         assert_eq!([holds("AsksApi"), holds("MakesApiKey")], [asks, makes].map(|holds| holds.to_string()), "{given}");
     }
@@ -203,8 +249,11 @@ fn a_key_is_made_only_if_details_are_on_and_none_is_given() {
     for retained in ["DeletionPolicy", "UpdateReplacePolicy"] {
         assert_eq!(secret[retained].as_str(), Some("Delete"));
     }
-    for parameter in ["RememberReplies", "LeadDetails", "SendPilotApiKeyArn"] {
-        assert!(["no", ""].contains(&template["Parameters"][parameter]["Default"].as_str().unwrap()), "{parameter}");
+    for parameter in ["RememberReplies", "LeadDetails", "ReconcileMinutes", "SendPilotApiKeyArn"] {
+        assert!(
+            ["no", "0", ""].contains(&template["Parameters"][parameter]["Default"].as_str().unwrap()),
+            "{parameter}"
+        );
     }
 }
 

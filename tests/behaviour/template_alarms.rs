@@ -10,8 +10,11 @@ use opportunity_alerts::telemetry::{Metric as Sent, NAMESPACE};
 use sendpilot_events::STATUSES;
 use yaml_serde::{Mapping, Value};
 
-/// The metrics that the redrive sends. The webhook function sends the others.
+/// The metrics that the redrive sends.
 const OF_REDRIVE: [Sent; 2] = [Sent::OldestPendingAge, Sent::OldestStreamPendingAge];
+
+/// The metrics that the reconciliation sends. The webhook function sends the others.
+const OF_RECONCILIATION: [Sent; 1] = [Sent::MissedWebhooks];
 
 const REASONS: [&str; 7] = ["missing", "malformed", "mismatch", "stale", "body", "route", "too_large"];
 
@@ -62,7 +65,11 @@ impl Metric {
     }
 
     fn all_of_alarm(alarm: &Value) -> Vec<Self> {
-        Alarm::new(alarm, &[("SilenceHours", 1.0)]).metrics.values().map(Self::of_alarm).collect()
+        Alarm::new(alarm, &[("SilenceHours", 1.0), ("ReconcileMinutes", 60.0)])
+            .metrics
+            .values()
+            .map(Self::of_alarm)
+            .collect()
     }
 
     /// Reads the metric of a widget's row. Returns `None` for an expression.
@@ -84,7 +91,8 @@ impl Metric {
             let Some(sent) = Sent::ALL.iter().find(|sent| sent.name() == self.name) else { return false };
             let sends = match function.as_str() {
                 "RedriveFunction" => OF_REDRIVE.contains(sent),
-                "WebhookFunction" => !OF_REDRIVE.contains(sent),
+                "ReconcileFunction" => OF_RECONCILIATION.contains(sent),
+                "WebhookFunction" => !OF_REDRIVE.contains(sent) && !OF_RECONCILIATION.contains(sent),
                 _ => false,
             };
             let value = sent.dimension().and_then(|by| dimensions.remove(by));
@@ -336,13 +344,37 @@ fn no_alarm_looks_back_longer_than_cloudwatch_can() {
             Some(periods) => periods,
             None => {
                 let reference = yaml_serde::to_string(&alarm["EvaluationPeriods"]).unwrap();
-                let parameter = reference.trim().strip_prefix("!Ref ").unwrap();
-                load()["Parameters"][parameter]["MaxValue"].as_u64().unwrap()
+                highest(reference.trim().strip_prefix("!Ref ").unwrap())
             }
         };
         let longest = if period < 3600 { 86_400 } else { 604_800 };
         assert!(period % 60 == 0 && period * periods <= longest, "{id}");
     }
+}
+
+/// Returns the highest number that a parameter takes, by its limit or its pattern.
+fn highest(parameter: &str) -> u64 {
+    let numbers = taken(parameter);
+    load()["Parameters"][parameter]["MaxValue"].as_u64().unwrap_or_else(|| numbers.last().copied().unwrap())
+}
+
+/// Returns the whole numbers that a parameter's pattern takes.
+fn taken(parameter: &str) -> Vec<u64> {
+    let pattern = load()["Parameters"][parameter]["AllowedPattern"].as_str().unwrap_or_default().to_owned();
+    let schema = serde_json::json!({"pattern": format!("^({pattern})$")});
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    (0..10_000).filter(|number: &u64| validator.is_valid(&number.to_string().into())).collect()
+}
+
+#[test]
+fn the_reconciliations_interval_fits_a_run_and_the_alarm() {
+    let numbers = taken("ReconcileMinutes");
+    assert_eq!(numbers, [0].into_iter().chain(5..=480).collect::<Vec<_>>());
+    let alarm = &alarms()["ReconcileAlarm"];
+    let period = alarm["Metrics"][1]["MetricStat"]["Period"].as_u64().unwrap();
+    assert_eq!((period, highest("ReconcileMinutes") * period), (3 * 60, 86_400), "three intervals, at most a day");
+    let timeout = resource("ReconcileFunction")["Properties"]["Timeout"].as_u64().unwrap();
+    assert!(timeout <= numbers[1] * 60, "two runs would overlap");
 }
 
 #[test]
@@ -381,6 +413,8 @@ fn the_guide_counts_the_billed_alarm_metrics() {
     assert_eq!(counted, Some(format!("{always}, {stream}").as_str()));
     assert_eq!(billed(Some("HasSilenceAlarm")), 1);
     assert_eq!(billed(Some("AsksApi")), 1);
+    let counted = prices.lines().find_map(|line| line.strip_prefix("RECONCILE_ALARM_METRICS = "));
+    assert_eq!(counted, Some(billed(Some("Reconciles")).to_string().as_str()));
     assert!(always <= 14, "an idle stack may cost 2 dollars a month");
 }
 
@@ -514,6 +548,44 @@ fn one_alert_without_a_usable_api_key_alarms() {
     let mail = mail("ApiKeyAlarm");
     let steps = ["neither lost nor late", "leads:read", "workspace:read", "put-secret-value", "doctor"];
     assert!(steps.iter().all(|step| mail.contains(step)), "{mail}");
+}
+
+#[test]
+fn one_missed_webhook_alarms_and_the_mail_leads_to_sendpilot() {
+    let alarm = alarm("MissedWebhooksAlarm", &[]);
+    let missed = Minutes::default().with("MissedWebhooks", [30], 1.0);
+    assert_eq!(alarm.minutes_in_alarm(&missed, 0, 90, 0).first(), Some(&30));
+    assert_eq!(alarm.minutes_in_alarm(&Minutes::default(), 0, 90, 0), [0; 0]);
+    let mail = mail("MissedWebhooksAlarm");
+    assert_eq!(named_queries(&mail), ["reconciliation runs"]);
+    let facts = ["MissedWebhooks", "missedSince", "Integrations, Webhooks", "still enabled", "delivery log", "doctor"];
+    assert!(facts.iter().all(|fact| mail.contains(fact)), "{mail}");
+}
+
+#[test]
+fn a_reconciliation_without_a_successful_run_alarms_after_three_intervals() {
+    for minutes in [5, 60] {
+        let alarm = alarm("ReconcileAlarm", &[("ReconcileMinutes", minutes as f64)]);
+        let day = 10 * minutes;
+        let alarmed = |data: &Minutes, late| alarm.minutes_in_alarm(data, 3 * minutes, day, late);
+        let every = |range: std::ops::Range<usize>| range.step_by(minutes);
+        let steady = Minutes::default().with("Invocations", every(0..day), 1.0);
+        assert_eq!(alarmed(&steady, 0), [0; 0], "{minutes}");
+        assert_eq!(alarmed(&steady, 8.min(minutes)), [0; 0], "{minutes}: data that comes late");
+        let stopped = Minutes::default().with("Invocations", every(0..4 * minutes), 1.0);
+        assert_eq!(alarmed(&stopped, 0).first(), Some(&(6 * minutes)), "{minutes}: three after the last run");
+        let failing = steady.clone().with("Errors", every(4 * minutes..day), 1.0);
+        assert_eq!(alarmed(&failing, 0).first(), Some(&(6 * minutes)), "{minutes}: each run fails");
+        let flaky = steady.clone().with("Errors", every(4 * minutes..6 * minutes), 1.0);
+        assert_eq!(alarmed(&flaky, 0), [0; 0], "{minutes}: two runs fail");
+        let mended = steady.with("Errors", every(4 * minutes..8 * minutes), 1.0);
+        assert_eq!(alarmed(&mended, 0), (6 * minutes..8 * minutes).collect::<Vec<_>>(), "{minutes}: a run ends it");
+        // The template and the guide say so.
+        assert_eq!(alarm.state(&Minutes::default(), day, 0, 2, State::InsufficientData), State::Alarm, "{minutes}");
+    }
+    let mail = mail("ReconcileAlarm");
+    assert_eq!(named_queries(&mail), ["reconciliation runs"]);
+    assert!(["first run that succeeds", "schedule", "API key", "doctor"].iter().all(|it| mail.contains(it)), "{mail}");
 }
 
 #[test]

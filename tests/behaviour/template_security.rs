@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use crate::support::guide;
 use crate::support::template::{
-    conditional_policies, load, load_from, resolved, resource, resources_of, statements, unconditional_statements,
+    conditional_policies, load, load_from, resolved, resource, resources_of, separate_policies, statements,
+    unconditional_statements,
 };
 use yaml_serde::Value;
 
@@ -49,17 +50,41 @@ fn nothing_is_allowed_by_wildcard_or_to_other_accounts() {
         assert!(principal.is_null() || principal.as_mapping().unwrap().keys().eq([&Value::from("Service")]), "{text}");
     }
     let roles: BTreeSet<_> = resources_of("AWS::IAM::Role").into_keys().collect();
-    assert_eq!(roles, BTreeSet::from(["ChatRole", "RedriveRole", "WebhookRole"].map(str::to_owned)));
+    assert_eq!(roles, BTreeSet::from(["ChatRole", "ReconcileRole", "RedriveRole", "WebhookRole"].map(str::to_owned)));
     let policies: BTreeSet<_> = resources_of("AWS::IAM::Policy").into_keys().collect();
     let both = "[!Ref WebhookRole, !Ref RedriveRole]";
-    let attached =
-        [("PublishToStream", both), ("ReadApiKey", "[!Ref WebhookRole]"), ("ReadReplies", "[!Ref WebhookRole]")];
+    let reconciling = "[!Ref WebhookRole, !If [Reconciles, !Ref ReconcileRole, !Ref AWS::NoValue]]";
+    let attached = [("PublishToStream", both), ("ReadApiKey", reconciling), ("ReadReplies", reconciling)];
     assert_eq!(policies, attached.iter().map(|(id, _)| (*id).to_owned()).collect());
     for (id, roles) in attached {
         let properties = &resource(id)["Properties"];
         assert_eq!(properties["Roles"], parsed(roles), "{id}");
         assert!(properties["Users"].is_null() && properties["Groups"].is_null(), "{id}");
     }
+}
+
+/// A webhook needs no other row, and the redrive no API key. Only the reconciliation reads several
+/// rows at once.
+#[test]
+fn the_reconciliation_may_only_read_and_write_rows_publish_alerts_and_read_its_key() {
+    let role = resource("ReconcileRole");
+    let separate = separate_policies("ReconcileRole");
+    assert!(separate.keys().eq(["ReadApiKey", "ReadReplies"]), "{separate:?}");
+    let granted = unconditional_statements(&role);
+    let granted: BTreeSet<_> = granted
+        .iter()
+        .flat_map(|statement| texts(&statement["Action"]).into_iter().map(|action| (action, &statement["Resource"])))
+        .map(|(action, on)| (action, yaml_serde::to_string(on).unwrap().trim().to_owned()))
+        .collect();
+    let [table, topic, logs] = ["!GetAtt DeliveriesTable.Arn", "!Ref AlertsTopic", "!GetAtt ReconcileLogs.Arn"];
+    let needed = [
+        ("dynamodb:BatchGetItem", table),
+        ("dynamodb:UpdateItem", table),
+        ("sns:Publish", topic),
+        ("logs:CreateLogStream", logs),
+        ("logs:PutLogEvents", logs),
+    ];
+    assert_eq!(granted, needed.map(|(action, on)| (action, on.to_owned())).into());
 }
 
 #[test]
@@ -111,8 +136,8 @@ fn everything_stored_is_encrypted() {
 
 #[test]
 fn functions_use_the_key_only_through_services() {
-    for role in ["WebhookRole", "RedriveRole"] {
-        let role = resource(role);
+    for id in ["WebhookRole", "RedriveRole", "ReconcileRole"] {
+        let role = resource(id);
         let [own] = conditional_policies(&role)[..] else { panic!("another condition than a key of your own") };
         assert_eq!(own.tag, "If");
         assert_eq!((own.value[0].as_str(), &own.value[2]), (Some("HasOwnKey"), &parsed("!Ref AWS::NoValue")));
@@ -120,8 +145,9 @@ fn functions_use_the_key_only_through_services() {
         assert_eq!(texts(&statement["Action"]), BTreeSet::from(["kms:Decrypt", "kms:GenerateDataKey"]));
         assert_eq!(statement["Resource"], parsed("!Ref EncryptionKeyArn"));
 
-        let granted = unconditional_statements(&role);
-        let actions = granted.into_iter().flat_map(|granted| texts(&granted["Action"]));
+        let separate = separate_policies(id);
+        let granted = unconditional_statements(&role).into_iter().chain(separate.values().flat_map(statements));
+        let actions = granted.flat_map(|granted| texts(&granted["Action"]));
         let mut used: BTreeSet<_> = actions.map(|action| action.split_once(':').unwrap().0).collect();
         // CloudWatch uses the key on its own account, by the key's policy.
         assert!(used.remove("logs"));

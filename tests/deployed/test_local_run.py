@@ -206,14 +206,41 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
         assert lines.count(f"    {shown}") == 2, shown  # in the email and on the card
     assert [line for line in lines if re.fullmatch(r"A lead replies .* 200 remembered, \d+ ms", line)]
     assert [line for line in lines if re.fullmatch(r"The lead becomes an opportunity .* 200 alerted, \d+ ms", line)]
-    calls = "API key, last reply, claim, slot, publish, complete"
+    # The first two calls are made at the same time.
+    calls = "(API key, last reply|last reply, API key), claim, slot, publish, complete"
     [by] = [
         number for number, line in enumerate(lines) if re.fullmatch(rf"The alert, \d+ ms .*, by 6 .*: {calls}", line)
     ]
     asked = "/v1/leads/lead_abc123, /v1/campaigns?page=1&limit=100"
     assert lines[by + 1] == f"and 2 to SendPilot's API: {asked}"
-    assert lines.index("ok: five answers as expected, and one alert with all details") == len(lines) - 7
-    assert lines[-5] == "Next:"
+    assert lines.index("ok: five answers as expected, and one alert with all details") == len(lines) - 8
+    assert lines[-6] == "Next:"
+
+
+def test_a_missed_lead_is_found_and_alerted_and_the_verdict_is_last(built):
+    status, printed = make("missed", f"TEMPLATE={built}")
+    assert status == 0, printed
+    lines = printed.splitlines()
+    assert len(lines) <= 60, printed
+    assert "{" not in printed
+    answers = [
+        "complete: baseline 2",
+        "complete: missed 1",
+        "complete: missed 1, alerted 1",
+        "200 debounced",
+        "complete",
+        "200 alerted",
+    ]
+    first = lines.index("") + 1
+    assert [re.split(" {2,}", line)[1] for line in lines[first : first + len(answers)]] == answers
+    assert "    Subject: New opportunity: Mia Moe, Head of Purchasing at Sample Corp." in lines
+    late = "    This alert is late: no webhook arrived, and a reconciliation with SendPilot found the lead."
+    assert lines.count(late) == 2  # in the email and on the card
+    calls = "begin run, known leads, last reply, claim, known lead, slot, publish, complete, end run"
+    assert f"  {calls}" in lines
+    assert "  /v1/leads?campaignId=camp_xyz789&status=OPPORTUNITY&page=1&limit=100" in lines
+    assert lines[-6] == "ok: six answers as expected, and one alert for each of two changes"
+    assert lines[-4] == "Next:"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +252,9 @@ def test_the_demo_is_one_screen_with_the_verdict_last():
         (("run", "SECRET=whsec_short"), "The signing secret in WEBHOOK_SECRET (make: SECRET) cannot be used"),
         (("run", "TEMPLATE=nope.yaml"), "TEMPLATE=nope.yaml cannot be read"),
         (("demo", 'TEMPLATE=it\'s "nope" $HOME.yaml'), 'TEMPLATE=it\'s "nope" $HOME.yaml cannot be read'),
+        (("run", "ReconcileMinutes=4"), "ReconcileMinutes=4: must be 0, or a whole number of minutes from 5 to 480."),
         (("demo", "PORT=1"), "make demo takes TEMPLATE V, not PORT"),
+        (("missed", "STAY=yes"), "make missed takes TEMPLATE V, not STAY"),
         (("journey", "V=1"), "it needs STAY=yes"),
         (("journey", "STAY=perhaps"), "STAY takes yes or no, not perhaps"),
     ],

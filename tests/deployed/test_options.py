@@ -31,6 +31,17 @@ STREAM = {
 }
 # The policy and the alarm come with a secret of the stack's, or with one that is given.
 DETAILS = {"ReadApiKey", "ApiKeyAlarm"}
+RECONCILIATION = DETAILS | {
+    "ReconcileFunction",
+    "ReconcileFunctionEventInvokeConfig",
+    "ReconcileFunctionEveryInterval",
+    "ReconcileFunctionEveryIntervalRole",
+    "ReconcileRole",
+    "ReconcileLogs",
+    "ReconcileQuery",
+    "MissedWebhooksAlarm",
+    "ReconcileAlarm",
+}
 API_KEY_ARN = f"arn:aws:secretsmanager:{REGION}:000000000000:secret:sendpilot-api-key-AbCdEf"
 # Values of parameters, and the resources that these values add or remove.
 OPTIONS = [
@@ -43,6 +54,7 @@ OPTIONS = [
     ({"LeadDetails": "yes"}, DETAILS | {"ApiKeySecret"}),
     ({"SendPilotApiKeyArn": API_KEY_ARN}, DETAILS),
     ({"SendPilotApiUrl": "http://127.0.0.1:8080/api"}, set()),
+    ({"ReconcileMinutes": "60"}, RECONCILIATION | {"ApiKeySecret"}),
     ({"StatusStream": "fifo"}, STREAM),
     ({"StatusStream": "standard"}, STREAM),
     ({"StatusPipeline": "OPPORTUNITY=sales qualified, DONE=customer"}, set()),
@@ -88,6 +100,10 @@ REFUSED = [
     ("SendPilotApiKeyArn", "sp_live_key"),
     ("SendPilotApiUrl", "http://api.sendpilot.ai"),
     ("SendPilotApiUrl", "http://localhost.example.com"),
+    ("ReconcileMinutes", ""),
+    ("ReconcileMinutes", "4"),
+    ("ReconcileMinutes", "481"),
+    ("ReconcileMinutes", "7.5"),
     ("StatusStream", "false"),
     ("StatusStream", "on"),
     ("StatusPipeline", "OPPORTUNITY"),
@@ -214,8 +230,10 @@ def test_the_functions_know_the_streams_topic_if_there_is_one(kind, deploy):
         ({"LeadDetails": "yes"}, "no", "ApiKeySecret"),
         ({"SendPilotApiKeyArn": API_KEY_ARN}, "no", API_KEY_ARN),
         ({"LeadDetails": "yes", "SendPilotApiKeyArn": API_KEY_ARN}, "no", API_KEY_ARN),
+        ({"ReconcileMinutes": "60"}, "no", "ApiKeySecret"),
+        ({"ReconcileMinutes": "60", "SendPilotApiKeyArn": API_KEY_ARN}, "no", API_KEY_ARN),
     ],
-    ids=["defaults", "replies", "details", "own-key", "both"],
+    ids=["defaults", "replies", "details", "own-key", "both", "reconciliation", "reconciliation-own-key"],
 )
 def test_the_webhook_function_knows_the_api_key_if_there_is_one(options, replies, key, deploy):
     made = deploy(**options)
@@ -228,6 +246,26 @@ def test_the_webhook_function_knows_the_api_key_if_there_is_one(options, replies
         assert secret["SecretString"] == '{"apiKey":""}', "no key yet"
         key = secret["ARN"]
     assert variables.get("SENDPILOT_API_KEY_ID") == key
+
+
+@pytest.mark.parametrize("minutes", ["5", "480"])
+def test_the_reconciliation_gets_the_webhook_functions_values_and_its_own_schedule(minutes, deploy):
+    made = deploy(ReconcileMinutes=minutes, RememberReplies="yes", AlertStatuses="MEETING_BOOKED")
+    functions = boto3.client("lambda")
+    webhook, reconcile = (
+        functions.get_function_configuration(FunctionName=made[name])["Environment"]["Variables"]
+        for name in ("WebhookFunction", "ReconcileFunction")
+    )
+    assert (webhook["RECONCILE"], reconcile["REMEMBER_REPLIES"]) == ("yes", "yes")
+    assert reconcile["ALERT_STATUSES"] == "MEETING_BOOKED" and reconcile["SENDPILOT_API_KEY_ID"]
+    assert reconcile.items() <= webhook.items()
+    schedule = boto3.client("scheduler").get_schedule(Name=made["ReconcileFunctionEveryInterval"])
+    assert schedule["ScheduleExpression"] == f"rate({minutes} minutes)"
+
+
+def test_without_the_reconciliation_the_webhook_function_makes_no_lead_known(deploy):
+    configuration = boto3.client("lambda").get_function_configuration(FunctionName=deploy()["WebhookFunction"])
+    assert configuration["Environment"]["Variables"]["RECONCILE"] == "no"
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,12 @@ impl DynamoDb {
         self.client.put_item().table_name(TABLE).set_item(Some(item)).send().await.unwrap();
     }
 
+    /// Deletes a row.
+    pub async fn delete(&self, key: &str) {
+        let key = AttributeValue::S(key.into());
+        self.client.delete_item().table_name(TABLE).key("deliveryId", key).send().await.unwrap();
+    }
+
     pub async fn rows(&self) -> Vec<Item> {
         let pages = self.client.scan().table_name(TABLE).into_paginator().items();
         pages.send().collect::<Result<_, _>>().await.unwrap()

@@ -138,7 +138,8 @@ impl Lambda {
         self.request_id = self.function.request_id().to_owned();
     }
 
-    async fn heard(&mut self) -> Said {
+    /// Waits for the response, or for the error, to the event that `begin` sent.
+    pub async fn heard(&mut self) -> Said {
         let Some(answer) = self.function.answer().await else { return Said::Nothing };
         let body = serde_json::from_slice(&answer.body).unwrap();
         if answer.succeeded { Said::Response(body) } else { Said::Error(body) }

@@ -11,6 +11,7 @@ pub mod fleet;
 pub mod guide;
 pub mod lambda;
 pub mod model;
+pub mod receiver;
 pub mod requests;
 pub mod template;
 pub mod tls_proxy;

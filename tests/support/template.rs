@@ -71,6 +71,20 @@ pub fn conditional_policies(role: &Value) -> Vec<&TaggedValue> {
     policies.collect()
 }
 
+/// Returns the separate policies that are attached to a role under any parameters, by their ids.
+pub fn separate_policies(role: &str) -> BTreeMap<String, Value> {
+    let reference: Value = yaml_serde::from_str(&format!("!Ref {role}")).unwrap();
+    let names_role = |entry: &Value| match entry {
+        entry if *entry == reference => true,
+        // A role that exists only under a condition.
+        Value::Tagged(tagged) if tagged.tag == "If" => tagged.value[1] == reference,
+        _ => false,
+    };
+    let mut policies = resources_of("AWS::IAM::Policy");
+    policies.retain(|_, policy| policy["Roles"].as_sequence().unwrap().iter().any(names_role));
+    policies
+}
+
 /// Returns every statement of every policy in a part of the template.
 pub fn statements(part: &Value) -> Vec<&Value> {
     match part {

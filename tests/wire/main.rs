@@ -10,6 +10,8 @@ mod keyring;
 mod ledger;
 mod pace;
 mod reconcile;
+mod reconcile_faults;
+mod reconcile_limits;
 mod redrive;
 mod replies;
 mod sendpilot_api;

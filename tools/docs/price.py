@@ -33,6 +33,7 @@ SECRET_READ, KEY_REQUEST, SCHEDULE = 0.05 / 10_000, 0.03 / 10_000, 1.00 / MILLIO
 # CloudWatch bills an alarm for each metric that it reads, so one on metric math costs more
 # (https://aws.amazon.com/cloudwatch/pricing: "per alarm metric").
 ALARM_METRICS, STREAM_ALARM_METRICS = 14, 8
+RECONCILE_ALARM_METRICS = 3
 SILENCE = METRIC + ALARM  # a metric filter's metric, and the alarm that reads it
 
 # With DetailedMetrics: 10 statuses, 7 reasons and the time to alert. With steady traffic, the
@@ -69,6 +70,14 @@ LOCK_WRITES = 1  # the row of a debounce lock, of less than 1 kB
 API = 300  # milliseconds of waiting for SendPilot's API
 API_OUT = 1  # kB to SendPilot's API
 REPLY, REPLY_MONTHS = 1, 3  # kB of the reply's row, and months
+# Of a run of the reconciliation. Each campaign has the same number of leads in an alert status.
+CAMPAIGNS, RECONCILED = 10, 500
+RUN_REQUESTS = 1 + CAMPAIGNS  # to SendPilot: a page of campaigns, and a page of leads for each
+# A BatchGetItem for each page of leads. Each lead takes a strongly consistent read unit.
+RUN_READS = CAMPAIGNS
+RUN_WRITES = 2  # of the run's own row: the begin and the end
+RUN_LOGGED = 0.9  # kB: as a run of the redrive
+KNOWN_ROW, KNOWN_MONTHS = 0.25, 400 / 30  # kB of a known lead's row, and months
 COLD = 0.02  # the share of events that start a process
 MINUTES = 43_200
 VIEWS, VIEWED = 30, 7 / 30  # views of the dashboard in a month; each shows a week
@@ -266,6 +275,11 @@ def options():
         f"`SendPilotApiKeyArn`, the alarm alone: {cents(ALARM)}",
     )
     yield (
+        "`ReconcileMinutes`",
+        f"for alarms on {RECONCILE_ALARM_METRICS} metrics: {cents(RECONCILE_ALARM_METRICS * ALARM)}; and [each run and "
+        "alert](#the-reconciliation); and as `LeadDetails`, which it turns on",
+    )
+    yield (
         "`StatusStream`",
         f"for alarms on {STREAM_ALARM_METRICS} metrics: {stream}; and [each change](#the-lead-status-stream)",
     )
@@ -359,6 +373,47 @@ def of_the_details():
     )
 
 
+def of_a_run():
+    """Returns the prices of a run of the reconciliation by their parts."""
+    milliseconds = LAMBDA + RUN_REQUESTS * API + (RUN_READS + RUN_WRITES) * CALL
+    return {
+        f"DynamoDB: {RECONCILED} read units": RECONCILED * READ_UNIT,
+        f"Lambda: {milliseconds / 1000:.1f} s": Function(default_memory()).price(milliseconds),
+        "Secrets Manager: a read of the API key": SECRET_READ,
+        "KMS: a request for the table": KEY_REQUEST,
+        f"DynamoDB: {RUN_WRITES} write units": RUN_WRITES * WRITE_UNIT,
+        "EventBridge Scheduler": SCHEDULE,
+        f"Data out: {RUN_REQUESTS * API_OUT} kB": gb(RUN_REQUESTS * API_OUT) * DATA_OUT_GB,
+        f"CloudWatch Logs: {RUN_LOGGED} kB": gb(RUN_LOGGED) * LOG_GB,
+    }
+
+
+def of_the_reconciliation():
+    """Yields the table of the price of a million runs, and of a month with a run every hour."""
+    parts, hourly = of_a_run(), MINUTES // 60
+    yield "part of a run", "a million runs", f"a month of {hourly} runs"
+    for part, price in parts.items():
+        yield part, cents(price * MILLION), cents(price * hourly)
+    whole = sum(parts.values())
+    yield "**in all**", f"**{cents(whole * MILLION)}**", f"**{cents(whole * hourly)}**"
+
+
+def reconciliation():
+    """Returns the table of the reconciliation, and the text below it."""
+    known = WRITE_UNIT + KNOWN_MONTHS * gb(KNOWN_ROW) * (TABLE_GB + BACKUP_GB)
+    often = sum(of_a_run().values()) * MINUTES / 5
+    rows, writes = cents(known * MILLION), cents(WRITE_UNIT * MILLION)
+    metrics, alarms = RECONCILE_ALARM_METRICS, cents(RECONCILE_ALARM_METRICS * ALARM)
+    return (
+        f"{markdown(of_the_reconciliation())}\n"
+        f"A run every 5 minutes is {cents(often)} a month. The {metrics} metrics that the alarms read are "
+        f"{alarms}.\n"
+        "\n"
+        f"Each alert makes its lead known, with one call and 1 write unit more. The row has about {KNOWN_ROW} kB,\n"
+        f"and stays for 400 days. For a million alerts, this is {rows}, {writes} of it for the writes.\n"
+    )
+
+
 def flood():
     """Returns the sentence on the price of a flood."""
     function = Function(default_memory())
@@ -385,6 +440,7 @@ TABLES = {
         "options": lambda: markdown(options()),
         "log or metrics": lambda: markdown(log_or_metrics()),
         "the details": lambda: markdown(of_the_details()),
+        "the reconciliation": reconciliation,
         "the stream": stream,
     },
     SCALING: {"memory": lambda: markdown(by_memory()), "an alert": lambda: markdown(of_an_alert())},

@@ -1,4 +1,4 @@
-"""Runs the commands `make run`, `make demo` and `make journey`, and handles their end."""
+"""Runs the commands `make run`, `make demo`, `make missed` and `make journey`, and handles their end."""
 
 import argparse
 import os
@@ -12,6 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local_aws.lifeline import FATAL, end_with_parent
 from local_aws.progress import Failed
 from ops.__main__ import Parser, port
+
+OPTIONS = {
+    "--stay": {"action": "store_true", "help": "keep running until Ctrl-C"},
+    "--verbose": {"action": "store_true", "help": "show every request, answer and message in full"},
+    "--port": {"type": lambda text: int(port(text)), "help": "the port of the webhook (default: a free port)"},
+    "--template": {"type": Path, "help": "the template of an unpacked release (default: build this source)"},
+}
 
 
 def run_command(do: Callable[[], bool]) -> None:
@@ -50,12 +57,9 @@ def _end(*_):
     raise KeyboardInterrupt
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Returns a parser of the arguments that all three commands have."""
+def parser(description: str, *options: str) -> argparse.ArgumentParser:
+    """Returns a parser of these options."""
     parser = Parser(description=description)
-    parser.add_argument("--stay", action="store_true", help="keep running until Ctrl-C")
-    parser.add_argument("--verbose", action="store_true", help="show every request, answer and message in full")
-    parser.add_argument(
-        "--port", type=lambda text: int(port(text)), help="the port of the webhook (default: a free port)"
-    )
+    for name in options:
+        parser.add_argument(name, **OPTIONS[name])
     return parser

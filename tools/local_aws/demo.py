@@ -7,10 +7,9 @@ import argparse
 import os
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 from local_aws import command, details, parameters
-from local_aws.calls import calls_of_first
+from local_aws.calls import calls_since
 from local_aws.faces import faces
 from local_aws.inbox import Inbox
 from local_aws.progress import Failed
@@ -37,17 +36,15 @@ NEXT = """
 Next:
   make run              the same, and keeps running for your events: make send EVENT=opportunity LEAD=lead_42
   make journey          sends a lead through every status, with the lead status stream
+  make missed           finds an opportunity whose webhook never came, and alerts it
   make demo V=1         shows every request, answer and message in full
   docs/deploy.md        says how to deploy to AWS
 """
 
 
 def main():
-    parser = command.parser(__doc__)
+    parser = command.parser(__doc__, "--stay", "--verbose", "--port", "--template")
     parser.add_argument("parameters", nargs="*", metavar="NAME=VALUE", help="parameters of the template")
-    parser.add_argument(
-        "--template", type=Path, help="the template of an unpacked release (default: build this source)"
-    )
     given = parser.parse_args()
     # Removed from the environment, which every build process would inherit.
     secret = os.environ.pop("WEBHOOK_SECRET", SAMPLE_SECRET)
@@ -95,13 +92,15 @@ def demonstrate(deployed: Service, api: SendPilotApi, alerts: Inbox, secret: str
     samples = {name: request.sample(name).renewed() for _, name, _ in SCENES}
     samples["reply"] = samples["reply"].at(datetime.now(timezone.utc) - REPLIED)
     print()
-    faults, sent, asked = [], {}, {}
+    faults, sent, asked, calls = [], {}, {}, {}
     for title, name, expected in SCENES:
         event, before = samples[name], time.time()
         answer = event.post(deployed.webhook_url, secret)
         took = time.time() - before
         sent.setdefault(name, before)
-        asked.setdefault(name, [one.path for one in api.requests() if one.time >= before])
+        if name not in calls:
+            calls[name] = calls_since(before, deployed.api_key.arn)
+            asked[name] = [one.path for one in api.requests() if one.time >= before]
         got = f"{answer.status} {answer.outcome()}"
         print(f"{title:<38}{name:<16}{event.event_id()}  {got}, {took * 1000:.0f} ms", flush=True)
         if everything:
@@ -115,8 +114,8 @@ def demonstrate(deployed: Service, api: SendPilotApi, alerts: Inbox, secret: str
     arrived = alerts.collect(expected=1)
     for alert in arrived:
         took = timedelta(seconds=alert.arrived - sent["opportunity"]) / timedelta(milliseconds=1)
-        calls, paths = calls_of_first(event_id), asked["opportunity"]
-        print(f"\nThe alert, {took:.0f} ms after the event was sent, by {len(calls)} calls to AWS: {', '.join(calls)}")
+        made, paths = calls["opportunity"], asked["opportunity"]
+        print(f"\nThe alert, {took:.0f} ms after the event was sent, by {len(made)} calls to AWS: {', '.join(made)}")
         print(f"and {len(paths)} to SendPilot's API: {', '.join(paths)}\n")
         row = deployed.deliveries.with_alert(alert.text)
         print(faces(row, everything) if row else printable(alert.text))

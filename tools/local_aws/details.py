@@ -18,6 +18,7 @@ LEADS = (
         "company": "TechCorp",
         "status": "OPPORTUNITY",
         "campaignId": CAMPAIGN["id"],
+        "updatedAt": "2026-01-15T09:30:00.000Z",
     },
     {
         "id": "lead_42",
@@ -28,6 +29,7 @@ LEADS = (
         "company": "Example Inc.",
         "status": "OPPORTUNITY",
         "campaignId": CAMPAIGN["id"],
+        "updatedAt": "2026-01-15T09:30:00.000Z",
     },
 )
 

@@ -34,6 +34,9 @@ class Emulator:
             # Without these, ministack serves MQTT and SFTP too, at fixed ports, on all interfaces.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
+            # ministack then records all calls, and `local_aws.calls` reads the newest.
+            "CLOUDTRAIL_RECORDING": "1",
+            "CLOUDTRAIL_MAX_EVENTS": "1000",
             # ministack then gives functions their roles, and enforces policies.
             "AUTH": "true",
             # Without this, functions would call the real AWS.

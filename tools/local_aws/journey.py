@@ -62,7 +62,7 @@ class Step:
 
 
 def main():
-    parser = command.parser(__doc__)
+    parser = command.parser(__doc__, "--stay", "--verbose", "--port")
     given = parser.parse_args()
     if given.verbose and not given.stay:
         parser.error("V=1 (--verbose) affects only messages that arrive later, so it needs STAY=yes (--stay)")

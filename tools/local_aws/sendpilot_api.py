@@ -12,9 +12,9 @@ The paths below `/stand-in` control the stand-in:
 
 | request | effect |
 |---|---|
-| `PUT /stand-in/leads` | adds or replaces a lead: an object with `id` |
-| `PUT /stand-in/campaigns` | adds or replaces a campaign: an object with `id` |
-| `PUT /stand-in/settings` | changes `key`, `scopes`, `statuses` (accepted by the list of leads) or `delay` (ms) |
+| `PUT /stand-in/leads` | adds or replaces a lead: an object with `id`, or an array of objects |
+| `PUT /stand-in/campaigns` | the same for campaigns |
+| `PUT /stand-in/settings` | changes settings: see `SETTINGS` |
 | `PUT /stand-in/answers` | changes the answers to all paths with a prefix: see `Planned` |
 | `DELETE /stand-in/answers` | removes these changes, and answers waiting requests as usual |
 | `GET /stand-in/requests` | lists the requests to the API so far |
@@ -50,6 +50,15 @@ STATUSES = (
     "NOT_INTERESTED",
     "DONE",
 )
+# The settings, each with its meaning. They are attributes of `SendPilotApi`.
+SETTINGS = {
+    "key": "the API key that requests need",
+    "scopes": "the scopes of the key",
+    "statuses": "the values that the list of leads accepts as `status`; it refuses other values with 400",
+    "filters": "whether the list of leads applies the filter `status`; if false, it ignores the filter",
+    "order": "the order of lists: `added`, or by `updatedAt`: `newest` or `oldest` first",
+    "delay": "ms before every answer",
+}
 LARGEST_PAGE = 100
 CHUNK = 64 * 1024
 CONTROL = "/stand-in/"
@@ -100,7 +109,9 @@ class SendPilotApi:
         self.key = KEY
         self.scopes = list(SCOPES)
         self.statuses = list(STATUSES)
-        self.delay = 0  # ms before every answer
+        self.filters = True
+        self.order = "added"
+        self.delay = 0
         self.leads: dict[str, dict] = {}
         self.campaigns: dict[str, dict] = {}
         self._plans: list[Planned] = []
@@ -126,6 +137,12 @@ class SendPilotApi:
     def put_campaign(self, campaign: dict) -> None:
         """Adds a campaign, or replaces the campaign with the same id."""
         self.campaigns[campaign["id"]] = campaign
+
+    def set(self, **settings) -> None:
+        """Changes settings: see `SETTINGS`."""
+        if unknown := settings.keys() - SETTINGS.keys():
+            raise ValueError(f"unknown settings: {unknown}")
+        self.__dict__.update(settings)
 
     def answer(self, prefix: str, **changes) -> None:
         """Changes the answers to all paths with this prefix, until `clear`."""
@@ -187,7 +204,7 @@ class SendPilotApi:
                 return _found(self.leads, id, "Lead")
             case ("GET", "v1", "campaigns"):
                 self._require("workspace:read")
-                return _page("campaigns", list(self.campaigns.values()), query)
+                return self._page("campaigns", list(self.campaigns.values()), query)
             case ("GET", "v1", "campaigns", id):
                 self._require("workspace:read")
                 return _found(self.campaigns, id, "Campaign")
@@ -203,25 +220,27 @@ class SendPilotApi:
         status = query.get("status")
         if status is not None and status not in self.statuses:
             raise Refused(400, [f"status must be one of the following values: {', '.join(self.statuses)}"])
+        wanted = status if self.filters else None
         leads = [
             lead
             for lead in list(self.leads.values())
-            if lead.get("campaignId") == query["campaignId"] and status in (None, lead.get("status"))
+            if lead.get("campaignId") == query["campaignId"] and wanted in (None, lead.get("status"))
         ]
-        return _page("leads", leads, query)
+        return self._page("leads", leads, query)
+
+    def _page(self, name, items, query):
+        if self.order != "added":
+            items.sort(key=lambda item: item.get("updatedAt", ""), reverse=self.order == "newest")
+        page, limit = _number(query, "page", 1, None), _number(query, "limit", 20, LARGEST_PAGE)
+        pages = -(-len(items) // limit)
+        pagination = {"total": len(items), "page": page, "limit": limit, "totalPages": pages}
+        return {name: items[(page - 1) * limit : page * limit], "pagination": pagination}
 
 
 def _found(known, id, kind):
     if id not in known:
         raise Refused(404, f"{kind} not found")
     return known[id]
-
-
-def _page(name, items, query):
-    page, limit = _number(query, "page", 1, None), _number(query, "limit", 20, LARGEST_PAGE)
-    pages = -(-len(items) // limit)
-    pagination = {"total": len(items), "page": page, "limit": limit, "totalPages": pages}
-    return {name: items[(page - 1) * limit : page * limit], "pagination": pagination}
 
 
 def _number(query, name, default, most):
@@ -293,13 +312,15 @@ class _Handler(BaseHTTPRequestHandler):
         api = self.server.api
         match (self.command, self.path.removeprefix(CONTROL)):
             case ("PUT", "leads"):
-                return api.put_lead(value)
+                for lead in value if isinstance(value, list) else [value]:
+                    api.put_lead(lead)
+                return None
             case ("PUT", "campaigns"):
-                return api.put_campaign(value)
+                for campaign in value if isinstance(value, list) else [value]:
+                    api.put_campaign(campaign)
+                return None
             case ("PUT", "settings"):
-                if unknown := value.keys() - {"key", "scopes", "statuses", "delay"}:
-                    raise ValueError(f"unknown settings: {unknown}")
-                return api.__dict__.update(value)
+                return api.set(**value)
             case ("PUT", "answers"):
                 return api.answer(**value)
             case ("DELETE", "answers"):

@@ -8,8 +8,8 @@ from pathlib import Path
 from local_aws import function, stack
 from local_aws.emulator import Emulator
 from local_aws.progress import step
-from local_aws.redrive import Redrive
 from local_aws.run import Run
+from local_aws.scheduled import ScheduledFunction
 from local_aws.secret import Secret
 from ops.deliveries import Deliveries
 from ops.signature import SAMPLE_SECRET
@@ -25,9 +25,10 @@ class Service:
     topic_arn: str
     stream_arn: str | None  # None if the lead status stream is off
     deliveries: Deliveries
-    redrive: Redrive
+    redrive: ScheduledFunction
+    reconciliation: ScheduledFunction | None  # None if the reconciliation is off
     secret: Secret
-    api_key: Secret | None  # None if alerts have no details from SendPilot's API
+    api_key: Secret | None  # None if the stack does not use SendPilot's API
 
     def redeploy(self, **parameters) -> None:
         """Deploys the service again, unless it already has these parameters."""
@@ -35,7 +36,9 @@ class Service:
             return
         with step(f"Deploying again, with {parameters or 'the defaults'}"):
             deployed = stack.redeploy(self.emulator, **parameters)
-        self.stream_arn, self.api_key = deployed.stream_arn, _api_key(deployed)
+        self.stream_arn = deployed.stream_arn
+        self.reconciliation = _if_deployed(ScheduledFunction, deployed.reconcile_name)
+        self.api_key = _if_deployed(Secret, deployed.api_key_arn)
         self.parameters = parameters
 
 
@@ -58,13 +61,22 @@ def deploy(emulator: Emulator, template: Path, secret_value: str = SAMPLE_SECRET
     """Deploys a built template, stores the signing secret, and returns the service."""
     with step("Deploying template.yaml to the local AWS"):
         deployed = stack.deploy(template, emulator, **parameters)
-    deliveries, redrive = Deliveries(deployed.table_name), Redrive(deployed.redrive_name)
     secret = Secret(deployed.secret_arn)
     secret.put(secret_value)
-    topics = deployed.topic_arn, deployed.stream_arn
-    api_key = _api_key(deployed)
-    return Service(emulator, parameters, deployed.webhook_url, *topics, deliveries, redrive, secret, api_key)
+    return Service(
+        emulator,
+        parameters,
+        deployed.webhook_url,
+        deployed.topic_arn,
+        deployed.stream_arn,
+        Deliveries(deployed.table_name),
+        ScheduledFunction(deployed.redrive_name),
+        _if_deployed(ScheduledFunction, deployed.reconcile_name),
+        secret,
+        _if_deployed(Secret, deployed.api_key_arn),
+    )
 
 
-def _api_key(deployed):
-    return Secret(deployed.api_key_arn) if deployed.api_key_arn else None
+def _if_deployed(kind, name):
+    """Returns an object for a part of the stack, or None if the stack does not have the part."""
+    return kind(name) if name else None

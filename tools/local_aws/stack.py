@@ -20,6 +20,7 @@ from ops.stack import NAME, outputs
 DEFAULTS = {
     "RememberReplies": "no",
     "LeadDetails": "no",
+    "ReconcileMinutes": 0,
     "SendPilotApiUrl": "https://api.sendpilot.ai",
     "StatusStream": "off",
     "StatusPipeline": "",
@@ -58,8 +59,9 @@ class Stack:
     stream_arn: str | None  # None if the lead status stream is off
     table_name: str
     redrive_name: str
+    reconcile_name: str | None  # None if the reconciliation is off
     secret_arn: str
-    api_key_arn: str | None  # None if alerts have no details from SendPilot's API
+    api_key_arn: str | None  # None if the stack does not use SendPilot's API
 
 
 def deploy(template: Path, emulator: Emulator, **parameters) -> Stack:
@@ -120,6 +122,7 @@ def _completed(emulator: Emulator) -> Stack:
         stream_arn=stream_arn,
         table_name=deployed["DeliveriesTableName"],
         redrive_name=deployed["RedriveFunctionName"],
+        reconcile_name=deployed.get("ReconcileFunctionName"),
         secret_arn=deployed["WebhookSecretArn"],
         api_key_arn=deployed.get("ApiKeySecretArn"),
     )

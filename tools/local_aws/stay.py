@@ -24,8 +24,14 @@ In another terminal:
   make send EVENT=reply LEAD=lead_42{run}         sends a reply, which the lead's next alert shows
   make logs{run}                                  prints the functions' log lines as they arrive
   make doctor{run}                                checks that all is well; wait two minutes first
-
+{reconciliation}
 Each alert appears here when it arrives. Ctrl-C stops and removes everything.
+"""
+
+RECONCILIATION = """  make reconcile{run}                             reconciles now, and prints the report
+
+SendPilot's API is at {api}. If this is the stand-in, docs/local.md says how to give
+it a lead whose webhook never came.
 """
 
 
@@ -35,7 +41,9 @@ def stay(deployed: Service, run: Run, alerts: Inbox, stream: Inbox | None, every
     known = deployed.secret.value() == SAMPLE_SECRET
     secret = "the sample secret, which `make send` uses" if known else "the secret that you gave"
     which = f" RUN={run.front.port}" if len(running()) > 1 else ""
-    print(USES.format(url=run.front.url, secret=secret, run=which), flush=True)
+    api = deployed.parameters.get("SendPilotApiUrl")
+    reconciliation = RECONCILIATION.format(run=which, api=api) if deployed.reconciliation else ""
+    print(USES.format(url=run.front.url, secret=secret, run=which, reconciliation=reconciliation), flush=True)
     try:
         while deployed.emulator.running():
             for message in alerts.receive(wait=1):

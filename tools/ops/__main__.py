@@ -164,7 +164,9 @@ def parser():
     logs.add_argument("--event", metavar="ID", help="print only log lines about the event with this id")
     logs.add_argument("--outcome", metavar="NAME", help="print only log lines with this outcome, such as alerted")
     logs.add_argument("--since", metavar="SPAN", default="10m", help=LOGGED)
-    logs.add_argument("--function", choices=("webhook", "redrive"), help="print only this function's log lines")
+    logs.add_argument(
+        "--function", choices=("webhook", "redrive", "reconcile"), help="print only this function's log lines"
+    )
     logs.add_argument("--all", action="store_true", help="also print Lambda's own log lines about each invocation")
     logs.add_argument("--no-follow", action="store_true", help="print the log lines so far, and exit")
     logs.add_argument("stack", nargs="?", metavar="STACK", help=STACK)
@@ -191,10 +193,22 @@ def parser():
     resend.add_argument("--yes", action="store_true", help="do not ask for confirmation")
     resend.add_argument("stack", nargs="?", metavar="STACK", help=STACK)
 
+    reconcile = add(
+        "reconcile",
+        "Finds leads whose webhook never came, and publishes their alerts now",
+        "0 if the run did not fail, even if a later run must continue; 1 if the run failed, or if the reconciliation "
+        "of the stack is off; 2 if no run was made, such as while another one is in progress, or if the result is not "
+        "known; 130 after Ctrl-C, while the run may go on.",
+    )
+    reconcile.add_argument(
+        "--dry-run", action="store_true", help="only list the alerts that a run would publish, and change nothing"
+    )
+    reconcile.add_argument("stack", nargs="?", metavar="STACK", help=STACK)
+
     forget = add(
         "forget",
         "Deletes what the table of a stack stores about a lead, and lists each row",
-        "0 if the table stores nothing about the lead any more; 1 if a row still names the lead, such as a pending "
+        "0 if no row of the table names the lead any more; 1 if a row still names the lead, such as a pending "
         "delivery; 2 if the command could not run to its end, and must be repeated. With --dry-run, the status is 0 or "
         "1 as it would be.",
     )

@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 class Deliveries:
     """The rows of one table: one per alert, and one per message of the lead status stream.
 
-    The table also has a row for each debounce lock, each slot and each lead's last reply. Those rows
-    have no state and no message.
+    The table also has a row for each debounce lock, each known lead, each slot and each lead's last
+    reply, and one for the reconciliation. Those rows have no state and no message.
     """
 
     def __init__(self, table_name: str):
@@ -28,8 +28,8 @@ class Deliveries:
 
     def matching(self, expression: str, values: dict) -> list[dict]:
         """Returns the rows that match a filter. DynamoDB reads, and bills, the whole table."""
-        # `state` and `owner` are reserved words of DynamoDB.
-        names = {f"#{name}": name for name in ("state", "owner") if f"#{name}" in expression}
+        # These are reserved words of DynamoDB.
+        names = {f"#{name}": name for name in ("state", "owner", "key") if f"#{name}" in expression}
         named = {"ExpressionAttributeNames": names} if names else {}
         return self._scan(ConsistentRead=True, FilterExpression=expression, ExpressionAttributeValues=values, **named)
 
@@ -67,7 +67,7 @@ class Deliveries:
         return self._changed(
             self._table.update_item,
             delivery_id,
-            UpdateExpression="SET forgottenAt = :now REMOVE message, quiet",
+            UpdateExpression="SET forgottenAt = :now REMOVE message, quiet, known",
             ConditionExpression="#state = :state",
             ExpressionAttributeNames={"#state": "state"},
             ExpressionAttributeValues={":now": now, ":state": state},

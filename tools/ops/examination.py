@@ -17,7 +17,7 @@ from ops.refusal import DEPLOY_OR_LOG_IN, GONE, advice, missing_permission
 from ops.running import MAY_HAVE_ENDED
 from ops.secret_value import NoSecret, api_key_in, secrets_in
 from ops.signature import SAMPLE_SECRET
-from ops.stack import log_group, outputs_of, parameters_of
+from ops.stack import RECONCILE_OUTPUT, log_group, outputs_of, parameters_of
 from ops.subscribers import attributes, client, described, pages, subscriptions
 
 OK, WRONG, CANT_TELL = "ok", "WRONG", "can't tell"
@@ -34,6 +34,7 @@ OUTPUTS = {
 DONE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "IMPORT_COMPLETE"}
 OLD = timedelta(minutes=15)  # the longest that the redrive waits between two attempts
 RECENT = timedelta(minutes=10)  # ten runs of the redrive; metrics arrive some minutes late
+DAY = timedelta(days=1)  # three of the longest intervals between two runs of the reconciliation
 
 AGAIN = "Run the doctor again."
 
@@ -49,6 +50,19 @@ class Finding:
     verdict: str
     what: str  # one line, never with a secret
     remedy: str = ""  # lines
+
+
+@dataclass
+class _Reconciliation:
+    """One run of the reconciliation, from its log line."""
+
+    at: float  # seconds since the Unix epoch
+    line: dict
+
+    def count(self, name):
+        """Returns a count of the line, or 0 if the line has no such count."""
+        number = self.line.get(name)
+        return number if type(number) is int else 0
 
 
 class _CantTell(Exception):
@@ -112,6 +126,8 @@ class Examination:
             yield self._finding("stream's subscribers", self._check_stream_subscribers)
         yield self._finding("redrive's schedule", self._check_schedule)
         yield self._finding("redrive's runs", self._check_runs)
+        if self._reconciles():
+            yield self._finding("reconciliation", self._check_reconciliation)
         yield self._finding("pending", self._check_pending)
         yield self._finding("dead letters", self._check_dead_letters)
         yield self._finding("alarms", self._check_alarms)
@@ -315,7 +331,8 @@ class Examination:
         try:
             key = api_key_in(value.get("SecretString"))
         except ValueError as error:
-            return Finding(WRONG, f"{error}. Alerts are published without the lead's name", put)
+            without = ", and the reconciliation cannot run" if self._reconciles() else ""
+            return Finding(WRONG, f"{error}. Alerts are published without the lead's name{without}", put)
         try:
             verdict = sendpilot_api.verdict(url, key)
         except request.NoAnswer as error:
@@ -333,7 +350,9 @@ class Examination:
                 f"In SendPilot, under Integrations, API Keys, give the key these scopes: {', '.join(verdict.scopes)}.\n"
                 f"If the scopes of a key cannot be changed, make a new key with them, and store it:{store}"
             )
-            return Finding(WRONG, verdict.what, remedy)
+            is_blind = self._reconciles() and "leads:read" in verdict.scopes
+            blind = ", so the reconciliation cannot read leads" if is_blind else ""
+            return Finding(WRONG, f"{verdict.what}{blind}", remedy)
         return Finding(OK, verdict.what)
 
     def _finding_on_unclear_answer(self, what):
@@ -407,10 +426,10 @@ class Examination:
             return Finding(WRONG, what, remedy)
         return Finding(WRONG, what, f"The log shows the reason:{self._logs('webhook')}")
 
-    def _logs(self, function):
+    def _logs(self, function, since="1h"):
         if self._local:
-            return _command(f"{self._tool('logs')} FUNCTION={function} SINCE=1h")
-        return _command("aws logs tail --since 1h {}", log_group(self._stack_name, function))
+            return _command(f"{self._tool('logs')} FUNCTION={function} SINCE={since}")
+        return _command("aws logs tail --since {} {}", since, log_group(self._stack_name, function))
 
     def _check_subscribers(self, topic_output, email_parameter):
         topic = self._output(topic_output)
@@ -594,11 +613,12 @@ class Examination:
         name = self._resource("RedriveFunctionEveryMinute")
         schedule = client("scheduler").get_schedule(Name=name)
         if schedule["State"] != "ENABLED":
-            remedy = f"Enable the schedule in the console of Amazon EventBridge Scheduler, or:\n{self._put_back()}"
-            return Finding(
-                WRONG, f"{name} is {schedule['State']}, so only SendPilot's retries publish pending deliveries", remedy
-            )
+            what = f"{name} is {schedule['State']}, so only SendPilot's retries publish pending deliveries"
+            return Finding(WRONG, what, self._enable())
         return Finding(OK, f"enabled, {schedule['ScheduleExpression']}")
+
+    def _enable(self):
+        return f"Enable the schedule in the console of Amazon EventBridge Scheduler, or:\n{self._put_back()}"
 
     def _check_runs(self):
         unavailable, failed = None, 0
@@ -659,6 +679,83 @@ class Examination:
             if line.get("message") == "redrive" and line.get("level") != "ERROR":
                 return runs, None
         return runs, runs
+
+    def _reconciles(self):
+        return RECONCILE_OUTPUT in self._outputs
+
+    def _check_reconciliation(self):
+        runs = self._reconciliations()
+        span = 3 * timedelta(minutes=int(self._parameter("ReconcileMinutes", DAY // timedelta(minutes=3))))
+        if not runs or self._now - runs[-1].at > span.total_seconds():
+            return self._finding_on_missing_run(runs, span)
+        last, what, remedies = runs[-1], [], []
+        if failure := last.line.get("failure"):
+            what.append(f"the last run, at {_moment(last.at)}, failed: {_one_line(str(failure))}")
+            remedies.append(
+                "Fix the cause. If the cause is the API key, the finding about the API key says how.\n"
+                f"This command tries again at once:\n  {self._tool('reconcile')}\n"
+                f"The log has all runs:{self._logs('reconcile', '24h')}"
+            )
+        if missed := [run for run in runs if run.count("missed")]:
+            since = min(str(run.line.get("missedSince", _moment(run.at))) for run in missed)
+            what.append(
+                f"missed leads in the last 24 hours: {sum(run.count('missed') for run in missed)}, since {since}"
+            )
+            remedies.append(
+                "SendPilot did not deliver the events of these leads. In SendPilot's settings, the webhook must be\n"
+                f"enabled, and must send changes of status to {self._webhook}\n"
+                f"Afterwards, this command finds leads that were missed until then:\n  {self._tool('reconcile')}"
+            )
+        if what:
+            return Finding(WRONG, "; ".join(what), "\n".join(remedies))
+        paused = ", and paused as SendPilot's API asked" if last.line.get("outcome") == "paused" else ""
+        read = f"read {last.count('campaigns')} campaigns and {last.count('leads')} leads{paused}"
+        what = f"the last run, at {_moment(last.at)}, {read}; none missed in the last 24 hours"
+        if lacking := self._without_baseline():
+            what += f"; no missed lead with the status {', '.join(lacking)} is alerted until the baseline is complete"
+        return Finding(OK, what)
+
+    def _without_baseline(self):
+        """Returns the alert statuses whose baseline is not complete."""
+        row = Deliveries(self._output("DeliveriesTableName")).row(f"{self._output(RECONCILE_OUTPUT)}#run") or {}
+        complete = (request.json_object(str(row.get("progress"))) or {}).get("baselined")
+        complete = {str(status).upper() for status in complete} if isinstance(complete, list) else set()
+        statuses = self._parameter("AlertStatuses", "OPPORTUNITY").split(",")
+        return [status for status in map(str.strip, statuses) if status.upper() not in complete]
+
+    def _finding_on_missing_run(self, runs, span):
+        """Returns the finding about runs that did not end within three intervals."""
+        run = self._tool("reconcile")
+        deployed = self._stack.get("LastUpdatedTime") or self._stack["CreationTime"]
+        if not runs and self._now - deployed.timestamp() < span.total_seconds():
+            what = f"no run has ended yet, but the stack was deployed less than {_minutes(span)} ago"
+            remedy = f"Run the doctor again later, or run the reconciliation now:\n  {run}"
+            return Finding(CANT_TELL, what, remedy)
+        last = f"the last one at {_moment(runs[-1].at)}" if runs else "and none in the last 24 hours"
+        what = f"no run has ended in the last {_minutes(span)}, {last}"
+        schedule = client("scheduler").get_schedule(Name=self._resource("ReconcileFunctionEveryInterval"))
+        if schedule["State"] != "ENABLED":
+            return Finding(WRONG, f"{what}; the schedule is {schedule['State']}", self._enable())
+        remedy = (
+            "The schedule is enabled. Check that the function's reserved concurrency is not 0, and read the log:"
+            f"{self._logs('reconcile', '24h')}\nThis command runs the reconciliation once:\n  {run}"
+        )
+        return Finding(WRONG, what, remedy)
+
+    def _reconciliations(self):
+        """Returns the runs of the last day, the oldest first, except dry runs.
+
+        A run that found another run in progress did nothing, so it does not count either.
+        """
+        since = int((self._now - DAY.total_seconds()) * 1000)
+        group = self._resource("ReconcileLogs")
+        runs = []
+        for event in pages("logs", "filter_log_events", "events", logGroupName=group, startTime=since):
+            line = request.json_object(event["message"]) or {}
+            is_run = line.get("message") == "reconcile" and line.get("outcome") != "in_progress"
+            if is_run and line.get("dryRun") is not True:
+                runs.append(_Reconciliation(event["timestamp"] / 1000, line))
+        return sorted(runs, key=lambda run: run.at)
 
     def _check_pending(self):
         rows = Deliveries(self._output("DeliveriesTableName")).pending()
@@ -765,6 +862,10 @@ def _said_by(alarm):
 def _command(form, *values):
     """Returns a command on a line of its own, to paste into a shell."""
     return f"\n  {form.format(*map(shlex.quote, values))}"
+
+
+def _moment(at):
+    return f"{datetime.fromtimestamp(at, timezone.utc):%Y-%m-%d %H:%M:%SZ}"
 
 
 def _one_line(text):

@@ -1,6 +1,8 @@
 """The command `forget`: deletes what the table of a stack stores about a lead.
 
-A delivery's row stays without its message, so that SendPilot's next try is still a duplicate.
+A delivery's row stays without its message, so that SendPilot's next try is still a duplicate. The
+row of a known lead stays too, so that the reconciliation does not alert the lead again. That row
+has only a hash of the lead's id.
 """
 
 import argparse
@@ -18,25 +20,34 @@ from ops.deliveries import Deliveries, bodies, key_part
 from ops.display import printable
 from ops.errors import Refused
 from ops.running import use_local_run
-from ops.stack import described, output_of
+from ops.stack import described, output_of, reconciles
 
-REPLY, LOCK, DELIVERY = "reply", "debounce lock", "delivery"
+REPLY, LOCK, DELIVERY, KNOWN = "reply", "debounce lock", "delivery", "known lead"
 # The last part of a row's key says what the row is.
-KINDS = {"reply": REPLY, "quiet": LOCK, "quiet-tag": LOCK, "alert": DELIVERY, "status": DELIVERY}
+KINDS = {"reply": REPLY, "quiet": LOCK, "quiet-tag": LOCK, "alert": DELIVERY, "status": DELIVERY, "known": KNOWN}
 FINISHED = ("PUBLISHED", "DEBOUNCED", "DISCARDED")
-OF_LEAD = "contains(deliveryId, :key) OR contains(quiet, :key) OR contains(message.Message, :text)"
-DELETED, EMPTIED, KEPT = "deleted", "emptied", "kept"
-WOULD = {DELETED: "would delete", EMPTIED: "would empty", KEPT: "would keep"}
+OF_LEAD = (
+    "contains(deliveryId, :key) OR contains(quiet, :key) OR contains(message.Message, :text) "
+    "OR begins_with(deliveryId, :known) OR contains(known.#key, :known)"
+)
+DELETED, EMPTIED, STAYS, KEPT = "deleted", "emptied", "stays", "kept"
+WOULD = {DELETED: "would delete", EMPTIED: "would empty", STAYS: "would stay", KEPT: "would keep"}
 SUMS = {
     DELETED: ("1 row was deleted.", "{} rows were deleted."),
     EMPTIED: ("1 delivery lost its message.", "{} deliveries lost their message."),
+    STAYS: ("1 row stays with only a hash.", "{} rows stay with only a hash."),
     KEPT: ("1 row still names the lead.", "{} rows still name the lead."),
 }
 WOULD_SUMS = {
     DELETED: ("1 row would be deleted.", "{} rows would be deleted."),
     EMPTIED: ("1 delivery would lose its message.", "{} deliveries would lose their message."),
+    STAYS: ("1 row would stay with only a hash.", "{} rows would stay with only a hash."),
     KEPT: ("1 row would still name the lead.", "{} rows would still name the lead."),
 }
+WHY_STAYS = (
+    "By the hash of the lead's id, the reconciliation does not alert the lead again. The row expires at most 400 days "
+    "after SendPilot last listed the lead in this status."
+)
 ELSEWHERE = (
     "Not deleted: what subscribers received, dead letters (up to 14 days) and the table's backups (up to 35 days)."
 )
@@ -58,19 +69,32 @@ def run(given: argparse.Namespace) -> int:
         raise Refused("Give the lead's id in SendPilot by --lead (make: LEAD), for example lead_abc123.")
     if not given.stack:
         use_local_run(given.run)
-    table = Deliveries(output_of(described(given.stack), "DeliveriesTableName"))
-    return Forget(table, lead, workspace, int(time.time() * 1000), given.dry_run).run()
+    stack = described(given.stack)
+    table = Deliveries(output_of(stack, "DeliveriesTableName"))
+    return Forget(table, lead, workspace, int(time.time() * 1000), given.dry_run, reconciles(stack)).run()
 
 
 class Forget:
-    """Deletes the data of one lead, at the time `now` in milliseconds."""
+    """Deletes the data of one lead, at the time `now` in milliseconds.
 
-    def __init__(self, deliveries: Deliveries, lead: str, workspace: Optional[str], now: int, dry_run: bool):
+    `reconciles` is whether the stack's reconciliation is on.
+    """
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        lead: str,
+        workspace: Optional[str],
+        now: int,
+        dry_run: bool,
+        reconciles: bool,
+    ):
         self._deliveries = deliveries
         self._lead = lead
         self._workspace = workspace
         self._now = now
         self._dry_run = dry_run
+        self._reconciles = reconciles
 
     def run(self) -> int:
         """Prints what it does with each row, and returns the exit status."""
@@ -92,15 +116,20 @@ class Forget:
         text = max(re.split(r'["\\\x00-\x1f\x7f]', self._lead), key=len)
         if not text:
             raise Refused("The lead's id has only quotation marks, backslashes or control characters.")
-        rows = self._deliveries.matching(OF_LEAD, {":key": key_part(self._lead), ":text": text})
+        values = {":key": key_part(self._lead), ":text": text, ":known": known_prefix(self._lead)}
+        rows = self._deliveries.matching(OF_LEAD, values)
         return [row for row in rows if is_about(row, self._lead) and self._is_in_workspace(row)]
 
     def _is_in_workspace(self, row):
+        # A lead is known in all workspaces.
+        if self._workspace is None or kind_of(row) == KNOWN:
+            return True
         parts = row["deliveryId"].split("#")
-        # A very long key is hashed as a whole. Its message names the workspace.
-        if parts[0].startswith("%sha256:") and len(parts) == 2:
-            return self._workspace is None or event_in(row).get("source") == source(self._workspace)
-        return self._workspace is None or parts[0] == key_part(self._workspace)
+        # A very long key is hashed as a whole, and the key of an alert of the reconciliation never
+        # names the workspace. The messages name it.
+        if kind_of(row) == DELIVERY and (not parts[0] or len(parts) == 2):
+            return event_in(row).get("source", source(parts[0])) == source(self._workspace)
+        return parts[0] == key_part(self._workspace)
 
     def _forget(self, row):
         key = row["deliveryId"]
@@ -111,6 +140,8 @@ class Forget:
             return Done(DELETED, key, "the lead's last reply")
         if kind == LOCK:
             return self._forget_lock(row)
+        if kind == KNOWN:
+            return self._forget_known(row)
         return self._forget_delivery(row)
 
     def _forget_lock(self, row):
@@ -133,6 +164,14 @@ class Forget:
             return Done(EMPTIED, key, "the row stays without its message, so a duplicate is still recognized")
         return Done(KEPT, key, "its state has just changed")
 
+    def _forget_known(self, row):
+        if self._reconciles:
+            return Done(STAYS, row["deliveryId"], "the lead is known to the reconciliation")
+        # If the reconciliation is turned on again, it makes a new baseline.
+        if not self._dry_run:
+            self._deliveries.delete(row["deliveryId"])
+        return Done(DELETED, row["deliveryId"], "the lead is known, but the reconciliation is off")
+
     def _sum(self, counts):
         if not any(counts.values()):
             where = "" if self._workspace is None else f" in the workspace {self._workspace}"
@@ -141,20 +180,32 @@ class Forget:
             sums = WOULD_SUMS if self._dry_run else SUMS
             said = [sums[action][number != 1].format(number) for action, number in counts.items() if number]
             print("\n" + " ".join(said))
+        if counts[STAYS]:
+            print(WHY_STAYS)
         if counts[KEPT]:
             print("Run the command again after the pending messages are published and the debounce locks are over.")
         print("Nothing was changed, because this was a dry run." if self._dry_run else ELSEWHERE)
 
 
 def is_about(row: dict, lead: str) -> bool:
-    """Returns whether a row names the lead: in its key, its debounce key or its message."""
+    """Returns whether a row is about the lead, by its key, the key of a lock or its message."""
     kind = kind_of(row)
+    if kind == KNOWN:
+        return row["deliveryId"].startswith(known_prefix(lead))
     if kind in (REPLY, LOCK):
         return _lead_in(row["deliveryId"]) == key_part(lead)
     if kind != DELIVERY:
         return False
-    # The id in the message lacks invisible characters. The id in the debounce key is complete.
-    return event_in(row).get("subject") == lead or _lead_in(str(row.get("quiet"))) == key_part(lead)
+    # The id in the message lacks invisible characters. The id in the key of a lock is complete.
+    if event_in(row).get("subject") == lead or _lead_in(str(row.get("quiet"))) == key_part(lead):
+        return True
+    known = row.get("known")
+    return isinstance(known, dict) and str(known.get("key")).startswith(known_prefix(lead))
+
+
+def known_prefix(lead: str) -> str:
+    """Returns the begin of the keys that make a lead known, as `src/message/key.rs` writes them."""
+    return f"{hashlib.sha256(lead.encode()).hexdigest()}#"
 
 
 def kind_of(row: dict) -> Optional[str]:

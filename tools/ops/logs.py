@@ -16,20 +16,26 @@ from ops.errors import Refused
 from ops.moments import moment
 from ops.request import json_object, timestamp
 from ops.running import use_local_run
-from ops.stack import described, log_group, output_of
+from ops.stack import described, log_group, output_of, reconciles, reconciliation_is_off
 from ops.subscribers import client
 
-FUNCTIONS = ("webhook", "redrive")
-# The outcomes of `src/webhook/response.rs` and `src/redrive.rs`.
+FUNCTIONS = ("webhook", "redrive", "reconcile")
+# The outcomes of `src/webhook/response.rs`, of `src/delivery/log.rs`, and of a run of the
+# reconciliation.
 OUTCOMES = (
     *("alerted", "streamed", "remembered", "pending", "debounced", "duplicate", "ignored", "in_progress"),
     *("unavailable", "malformed", "unauthorized", "not_found", "method_not_allowed", "too_large", "discarded"),
+    *("complete", "continues", "paused", "failed"),
 )
 POLL_INTERVAL = 2  # seconds between two reads of the log
 MAX_DELAY = 60_000  # milliseconds that a line may arrive after a line with a later time
 MAX_TEXT = 400  # characters of a field that is printed
 PLATFORM = ("START ", "END ", "REPORT ", "INIT_START ", "INIT_REPORT ", "XRAY ", "EXTENSION\t")
-COUNTS = ("scanned", "published", "debounced", "discarded", "duplicates", "stillPending", "stoppedEarly")
+COUNTS = (
+    *("scanned", "published", "debounced", "discarded", "duplicates", "stillPending", "stoppedEarly"),
+    *("requests", "campaigns", "leads", "baseline", "waiting", "missed", "alerted", "pending", "arrived"),
+    *("missedSince", "retryAt"),
+)
 REASONS = ("reason", "detail", "failure", "streamFailure", "error", "location", "renamed", "bodyMismatch")
 
 
@@ -55,7 +61,9 @@ def run(given: argparse.Namespace) -> int:
         use_local_run(given.run)
     stack = described(given.stack)
     output_of(stack, "RedriveFunctionName")  # raises Refused for a stack of another template
-    functions = (given.function,) if given.function else FUNCTIONS
+    if given.function == "reconcile" and not reconciles(stack):
+        raise Refused(reconciliation_is_off(stack, local=not given.stack))
+    functions = (given.function,) if given.function else FUNCTIONS if reconciles(stack) else FUNCTIONS[:2]
     log = Log({function: log_group(stack["StackName"], function) for function in functions}, since)
     try:
         while True:
@@ -166,11 +174,11 @@ def formatted(line: LogLine) -> str:
 def _what(line, fields):
     if "message" not in fields:
         return short(" ".join(line.text.split()), MAX_TEXT)
-    # The message of a line with an outcome, and of a redrive's line about a run, is only the
-    # function's name.
+    # The message of a line with an outcome, and of a line about a run, is only the function's name.
     words = [fields["message"]] if fields["message"] != line.function else []
     if "outcome" in fields:
         words = [f"{fields.get('status', '')} {fields['outcome']}".strip()]
+    words += ["dry run"] if fields.get("dryRun") is True else []
     words += [fields[name] for name in ("eventId", "deliveryId", "newStatus") if name in fields]
     words += [f"{name} {fields[name]}" for name in ("alert", "stream", *COUNTS) if name in fields]
     words += [f"{fields['durationMs']} ms"] if "durationMs" in fields else []

@@ -10,6 +10,7 @@ from ops.running import MAY_HAVE_ENDED
 from ops.subscribers import client
 
 NAME = "sendpilot-opportunity-alerts"  # the default name of the stack
+RECONCILE_OUTPUT = "ReconcileFunctionName"  # a stack has it only if the reconciliation is on
 
 
 def outputs(stack_name: str) -> dict[str, str]:
@@ -48,8 +49,20 @@ def output_of(stack: dict, name: str) -> str:
         raise Refused(f"{stack['StackName']} is not a stack of this template: it has no output {name}.") from None
 
 
+def reconciles(stack: dict) -> bool:
+    """Returns whether the reconciliation of a described stack is on."""
+    return RECONCILE_OUTPUT in outputs_of(stack)
+
+
+def reconciliation_is_off(stack: dict, local: bool) -> str:
+    """Returns one line: the reconciliation is off, and how to turn it on."""
+    command = "make run" if local else "sam deploy --parameter-overrides"
+    turn_on = f"set ReconcileMinutes, for example: {command} ReconcileMinutes=60"
+    return f"The reconciliation of {stack['StackName']} is off. To turn it on, {turn_on}"
+
+
 def log_group(stack_name: str, function: str) -> str:
-    """Returns the log group of a stack's function, `webhook` or `redrive`."""
+    """Returns the log group of a stack's function: `webhook`, `redrive` or `reconcile`."""
     return f"/aws/lambda/{stack_name}-{function}"
 
 

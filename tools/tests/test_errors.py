@@ -11,7 +11,10 @@ import pytest
 from ops.__main__ import main
 from source import ROOT
 
-COMMANDS = (("doctor", "stack"), ("logs", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h", "--yes"))
+COMMANDS = (
+    *(("doctor", "stack"), ("logs", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h", "--yes")),
+    ("reconcile", "stack"),
+)
 REGION = {"AWS_DEFAULT_REGION": "us-east-1"}
 KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", **REGION}
 # The variables, the content of ~/.aws/config, and the expected text.

@@ -3,6 +3,7 @@
 tests/deployed/test_forget.py runs it against a deployed stack.
 """
 
+import hashlib
 import json
 from decimal import Decimal
 
@@ -11,6 +12,7 @@ import pytest
 from ops.deliveries import key_part
 from ops.errors import Refused
 from ops.forget import Forget, event_in, is_about, source
+from source import ROOT
 
 NOW = 1_795_000_000_000
 LEAD = "lead_1"
@@ -39,7 +41,8 @@ class Table:
         row = self.rows[key]
         if row["state"] != state:
             return False
-        self.rows[key] = {name: row[name] for name in row if name not in ("message", "quiet")} | {"forgottenAt": now}
+        removed = ("message", "quiet", "known")
+        self.rows[key] = {name: row[name] for name in row if name not in removed} | {"forgottenAt": now}
         return True
 
 
@@ -59,8 +62,24 @@ def lock(until, lead=LEAD, kind="quiet"):
     return {"deliveryId": f"ws_1#{key_part(lead)}#OPPORTUNITY#{kind}", "holder": "x", "quietUntil": Decimal(until)}
 
 
-def forget(table, lead=LEAD, workspace=None, dry_run=False):
-    return Forget(table, lead, workspace, NOW, dry_run).run()
+def known_key(lead=LEAD, status="OPPORTUNITY"):
+    return f"{hashlib.sha256(lead.encode()).hexdigest()}#{status}#known"
+
+
+def known(holder, lead=LEAD, status="OPPORTUNITY"):
+    return {"deliveryId": known_key(lead, status), "holder": holder, "quietUntil": Decimal(1), "expiresAt": 2}
+
+
+def missed(lead=LEAD, state="PUBLISHED", workspace=""):
+    """Returns the row of an alert of the reconciliation. Its key names neither lead nor workspace."""
+    event = f"reconciliation_{hashlib.sha256(f'{lead}#OPPORTUNITY'.encode()).hexdigest()[:32]}"
+    lock = {"key": known_key(lead), "at": Decimal(0), "until": Decimal(2)}
+    row = delivery(event, state, lead, workspace=workspace, known=lock)
+    return {**row, "deliveryId": f"#{event}#alert"}
+
+
+def forget(table, lead=LEAD, workspace=None, dry_run=False, reconciles=True):
+    return Forget(table, lead, workspace, NOW, dry_run, reconciles).run()
 
 
 def test_deletes_everything_about_the_lead_and_nothing_else(capsys):
@@ -174,3 +193,81 @@ def test_refuses_an_id_that_could_match_every_row():
 )
 def test_writes_a_source_as_the_function_does(workspace, expected):
     assert source(workspace) == expected
+
+
+def test_after_it_the_reconciliation_knows_the_lead_by_a_hash_only(capsys):
+    late = delivery(state="DEBOUNCED", debouncedBy=missed()["deliveryId"], known={"key": known_key()})
+    others = [missed("lead_10"), known("reconciliation#baseline", "lead_10"), known("x", "xlead_1")]
+    own = [known(missed()["deliveryId"]), known("ws_1#evt_2#alert", status="DONE")]
+    table = Table(missed(), late, *own, *others)
+    assert forget(table) == 0
+    left = [row for row in table.rows.values() if row not in others]
+    assert left == [
+        {"deliveryId": missed()["deliveryId"], "state": "PUBLISHED", "forgottenAt": NOW},
+        {
+            "deliveryId": "ws_1#evt_1#alert",
+            "state": "DEBOUNCED",
+            "forgottenAt": NOW,
+            "debouncedBy": left[0]["deliveryId"],
+        },
+        *own,
+    ]
+    assert LEAD not in json.dumps(left, default=str)
+    assert list(table.rows.values())[-3:] == others
+    printed = capsys.readouterr().out
+    assert f"emptied       {missed()['deliveryId']}: the row stays without its message" in printed
+    assert f"stays         {known_key()}: the lead is known to the reconciliation\n" in printed
+    assert "\n2 deliveries lost their message. 2 rows stay with only a hash.\nBy the hash of the lead's id, " in printed
+    assert forget(table) == 0
+    printed = capsys.readouterr().out
+    assert "\n2 rows stay with only a hash.\n" in printed and "emptied" not in printed
+
+
+def test_deletes_a_known_lead_if_the_reconciliation_is_off(capsys):
+    table = Table(known(missed()["deliveryId"]), known("reconciliation#baseline", status="DONE"))
+    assert forget(table, reconciles=False, dry_run=True) == 0
+    assert len(table.rows) == 2
+    assert "2 rows would be deleted.\n" in capsys.readouterr().out
+    assert forget(table, reconciles=False) == 0
+    assert table.rows == {}
+    printed = capsys.readouterr().out
+    assert f"deleted       {known_key()}: the lead is known, but the reconciliation is off\n" in printed
+    assert "the hash" not in printed
+
+
+def test_a_dry_run_keeps_a_known_lead(capsys):
+    table = Table(known("ws_1#evt_1#alert"))
+    assert forget(table, dry_run=True) == 0
+    assert table.rows == {known_key(): known("ws_1#evt_1#alert")}
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"would stay    {known_key()}: ") and "\n1 row would stay with only a hash.\n" in printed
+
+
+def test_a_pending_alert_of_the_reconciliation_stays(capsys):
+    rows = [missed(state="PENDING"), known(missed()["deliveryId"])]
+    table = Table(*rows)
+    assert forget(table) == 1
+    assert list(table.rows.values()) == rows
+    assert "\n1 row stays with only a hash. 1 row still names the lead.\n" in capsys.readouterr().out
+
+
+def test_finds_the_workspace_of_an_alert_of_the_reconciliation_in_its_message(capsys):
+    table = Table(missed(workspace="ws_1"), known("x"), delivery(workspace=""), reply(workspace=""))
+    assert forget(table, workspace="ws_1") == 0
+    assert [key for key, row in table.rows.items() if "forgottenAt" in row] == [missed()["deliveryId"]]
+    assert forget(table, workspace="") == 0
+    assert {key for key, row in table.rows.items() if "forgottenAt" in row} == {missed()["deliveryId"], "#evt_1#alert"}
+    assert "#lead_1#reply" not in table.rows
+
+
+def test_finds_an_unreadable_message_by_the_key_of_the_known_lead():
+    row = {**delivery(known={"key": known_key()}), "message": {"Message": "{"}}
+    assert is_about(row, LEAD) and not is_about(row, "lead_10") and not is_about({**row, "known": "x"}, LEAD)
+
+
+def test_writes_the_key_of_a_known_lead_as_the_function_does():
+    keys = (ROOT / "src" / "message" / "key.rs").read_text("utf-8")
+    assert 'row_key(&[&sha256_hex(lead_id.as_bytes()), &status.to_ascii_uppercase()], "known")' in keys
+    table = Table()
+    forget(table, "l\u00e9ad")
+    assert table.asked[0][1][":known"] == known_key("l\u00e9ad").partition("OPPORTUNITY")[0]

@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from ops import logs
+from ops.__main__ import main
 from ops.logs import OUTCOMES, Log, LogLine, formatted, is_wanted, whole_lines
+from ops.reconcile import OUTCOMES as RUN_OUTCOMES
 from source import ROOT
 
 AT = 1_795_659_958_990  # 2026-11-26T02:25:58.990Z
@@ -41,6 +43,27 @@ DELIVERY = {
     "outcome": "unavailable",
     "failure": "SNS refused it",
 }
+RUN = {
+    "timestamp": "2026-11-26T02:25:58.984Z",
+    "level": "INFO",
+    "message": "reconcile",
+    "requestId": "id",
+    "outcome": "complete",
+    "requests": 12,
+    "campaigns": 10,
+    "leads": 500,
+    "baseline": 0,
+    "waiting": 2,
+    "missed": 1,
+    "alerted": 1,
+    "pending": 0,
+    "arrived": 0,
+    "missedSince": "2026-11-26T02:00:00Z",
+    "durationMs": 8123,
+    "FunctionName": "f",
+    "MissedWebhooks": 1,
+    "_aws": {"Timestamp": 1},
+}
 STARTED = {"time": "2026-11-26T02:25:58.990Z", "type": "platform.start", "record": {"requestId": "id"}}
 REPORT = {"time": "2026-11-26T02:25:58.990Z", "type": "platform.report", "record": {"status": "success"}}
 KILLED = {"time": "2026-11-26T02:25:58.990Z", "type": "platform.report", "record": {"status": "timeout"}}
@@ -57,10 +80,14 @@ def entry(text, at=AT, **more):
 def test_the_outcomes_are_those_of_the_functions():
     answers = (ROOT / "src" / "webhook" / "response.rs").read_text("utf-8")
     answers = answers[answers.index("pub fn row(") : answers.index("pub fn response(")]
-    redrive = (ROOT / "src" / "redrive.rs").read_text("utf-8")
-    redrive = redrive[redrive.index("fn name(outcome") :]
+    attempts = (ROOT / "src" / "delivery" / "log.rs").read_text("utf-8")
+    attempts = attempts[attempts.index("fn name(outcome") :]
     named = re.findall(r'(?:done\(|retry\(\s*StatusCode::\w+,\s*|refused\(\s*StatusCode::\w+,\s*)"(\w+)"', answers)
-    named += re.findall(r'=> "(\w+)"', redrive[: redrive.index("\n}\n")])
+    named += re.findall(r'=> "(\w+)"', attempts[: attempts.index("\n}\n")])
+    runs = (ROOT / "src" / "reconcile" / "report.rs").read_text("utf-8")
+    ended = re.findall(r'Self::\w+ => "(\w+)"', runs)
+    assert set(ended) == set(RUN_OUTCOMES)
+    named += [*ended, "failed"]
     assert len(OUTCOMES) == len(set(OUTCOMES))
     assert set(OUTCOMES) == set(named)
 
@@ -84,6 +111,28 @@ def test_the_outcomes_are_those_of_the_functions():
             {"level": "INFO", "message": "redrive", "scanned": 2, "published": 1, "stillPending": 1, "durationMs": 9},
             "redrive",
             "2026-11-26T02:25:58.990Z INFO  redrive  scanned 2, published 1, stillPending 1, 9 ms",
+        ),
+        (
+            RUN,
+            "reconcile",
+            "2026-11-26T02:25:58.984Z INFO  reconcile  complete, requests 12, campaigns 10, leads 500, baseline 0, "
+            "waiting 2, missed 1, alerted 1, pending 0, arrived 0, missedSince 2026-11-26T02:00:00Z, 8123 ms",
+        ),
+        (
+            {**RUN, "outcome": "paused", "dryRun": True, "retryAt": "2026-11-26T02:30:00Z"},
+            "reconcile",
+            ".* paused, dry run, requests 12, .*, retryAt 2026-11-26T02:30:00Z, 8123 ms",
+        ),
+        (
+            {
+                "level": "ERROR",
+                "message": "reconcile",
+                "outcome": "failed",
+                "requests": 3,
+                "failure": "it answered 500",
+            },
+            "reconcile",
+            "2026-11-26T02:25:58.990Z ERROR reconcile  failed, requests 3, it answered 500",
         ),
         (
             DELIVERY,
@@ -130,6 +179,8 @@ def test_selects_the_lines_of_one_event():
     for fields in (WEBHOOK, DELIVERY, second):
         assert is_wanted(line(fields), "evt_1", None, False)
     assert is_wanted(line(escaped), "a#b", None, False)
+    found = {**DELIVERY, "deliveryId": "#reconciliation_0123abcd#alert"}
+    assert is_wanted(line(found, "reconcile"), "reconciliation_0123abcd", None, False)
     for fields in ({**WEBHOOK, "eventId": "evt_10"}, {**DELIVERY, "deliveryId": "evt_1#evt_2#alert"}, STARTED, "evt_1"):
         assert not is_wanted(line(fields), "evt_1", None, True)
 
@@ -189,3 +240,39 @@ def test_reads_only_the_latest_minute_again(groups):
     assert [one["startTime"] for one in groups["asked"]] == [AT, AT + 540_000]
     # With a client per call, Python would ignore a Ctrl-C while it closes a client's connections.
     assert groups["clients"] == ["logs"]
+
+
+@pytest.fixture
+def stack(monkeypatch, groups):
+    """A stack whose reconciliation is on."""
+    stack = {
+        "StackName": "stack",
+        "Outputs": [
+            {"OutputKey": name, "OutputValue": name} for name in ("RedriveFunctionName", "ReconcileFunctionName")
+        ],
+    }
+    for function in ("webhook", "redrive", "reconcile"):
+        groups[f"/aws/lambda/stack-{function}"] = []
+    monkeypatch.setattr(logs, "described", lambda _: stack)
+    return stack
+
+
+def read_groups(groups, *options):
+    """Runs the command. Returns its exit status and the functions whose log groups it read."""
+    with pytest.raises(SystemExit) as ended:
+        main(["logs", "stack", "--no-follow", *options])
+    return ended.value.code, [asked["logGroupName"].rpartition("-")[2] for asked in groups["asked"]]
+
+
+def test_reads_the_log_of_the_reconciliation_only_if_it_is_on(stack, groups, capsys):
+    assert read_groups(groups) == (0, ["webhook", "redrive", "reconcile"])
+    groups["asked"].clear()
+    assert read_groups(groups, "--function", "reconcile") == (0, ["reconcile"])
+    groups["asked"].clear()
+    del stack["Outputs"][1]
+    assert read_groups(groups) == (0, ["webhook", "redrive"])
+    groups["asked"].clear()
+    capsys.readouterr()
+    assert read_groups(groups, "--function", "reconcile") == (2, [])
+    off = "The reconciliation of stack is off. To turn it on, set ReconcileMinutes, for example: "
+    assert capsys.readouterr().err == f"{off}sam deploy --parameter-overrides ReconcileMinutes=60\n"

@@ -31,12 +31,13 @@ OPTIONS = {
     "pending": {"RUN": "--run", "STACK": None},
     "resend": {"SINCE": "--since", "EVENT": "--event", "RUN": "--run", "STACK": None},
     "forget": {"LEAD": "--lead", "WORKSPACE": "--workspace", "RUN": "--run", "STACK": None},
+    "reconcile": {"RUN": "--run", "STACK": None},
     "doctor": {"RUN": "--run", "STACK": None},
 }
 FLAGS = [
     *(("send", "V=1", "--verbose"), ("logs", "ALL=yes", "--all"), ("logs", "FOLLOW=no", "--no-follow")),
     *(("resend", "STREAM=yes", "--stream"), ("resend", "YES=yes", "--yes"), ("doctor", "ALERT=yes", "--alert")),
-    ("forget", "DRY=yes", "--dry-run"),
+    *(("forget", "DRY=yes", "--dry-run"), ("reconcile", "DRY=yes", "--dry-run")),
 ]
 # Values with characters that the shell, make or the command line could interpret.
 VALUES = ("a b  c", "a'b", 'a"b', "a$b", "$$", "$(HOME)", "a#b%", "a\\", "-x", "\u00e9", "a;b&c|d", "*", "a=b", "~")
@@ -83,7 +84,10 @@ def test_a_flag_becomes_an_option(target, variable, option):
 
 @pytest.mark.parametrize(
     ("target", "variable"),
-    [("logs", "ALL=no"), ("logs", "FOLLOW=yes"), ("resend", "STREAM=no"), ("doctor", "ALERT=no"), ("forget", "DRY=no")],
+    [
+        *(("logs", "ALL=no"), ("logs", "FOLLOW=yes"), ("resend", "STREAM=no"), ("doctor", "ALERT=no")),
+        *(("forget", "DRY=no"), ("reconcile", "DRY=no")),
+    ],
 )
 def test_the_opposite_of_a_flag_adds_no_option(target, variable):
     assert arguments(make(target, variable), target) == []
@@ -147,8 +151,11 @@ def test_refuses_a_line_break_by_the_variables_name():
         assert f"{variable} has a line break" in made.stderr
 
 
-@pytest.mark.parametrize(("target", "variable"), [("demo", "PORT"), ("journey", "SECRET"), ("journey", "StatusStream")])
-def test_demo_and_journey_refuse_parameters(target, variable):
+@pytest.mark.parametrize(
+    ("target", "variable"),
+    [("demo", "PORT"), ("missed", "ReconcileMinutes"), ("journey", "SECRET"), ("journey", "StatusStream")],
+)
+def test_the_demonstrations_refuse_parameters(target, variable):
     made = make(target, f"{variable}=1")
     assert (made.returncode, made.stdout) == (2, "")
     assert f"not {variable}" in made.stderr

@@ -18,7 +18,7 @@ from operator_tools import OPS, ops_pyz
 from ops.signature import SAMPLE_SECRET
 from source import ROOT
 
-COMMANDS = ("doctor", "forget", "logs", "pending", "resend", "send")
+COMMANDS = ("doctor", "forget", "logs", "pending", "reconcile", "resend", "send")
 MODULES = sorted(OPS.glob("*.py"))
 
 
@@ -92,14 +92,14 @@ def test_its_help_lists_every_command(run):
     ran = run("--help")
     assert ran.returncode == 0
     for command in COMMANDS:
-        assert re.search(rf"^ +{command} +\w", ran.stdout, re.MULTILINE), ran.stdout
+        assert re.search(rf"^ +{command}\s+\w", ran.stdout, re.MULTILINE), ran.stdout
 
 
 @pytest.mark.parametrize(
     "command",
     [
         *(("doctor", "stack"), ("logs", "stack"), ("pending", "stack"), ("resend", "stack", "--since", "2h")),
-        ("forget", "stack", "--lead", "lead_1"),
+        *(("forget", "stack", "--lead", "lead_1"), ("reconcile", "stack")),
     ],
 )
 def test_without_boto3_it_says_what_to_install(command, run):
@@ -129,7 +129,7 @@ def test_send_lists_the_samples(run):
 
 def test_without_a_stack_it_says_how_to_name_one(run):
     resend, forget = ("resend", "--since", "2h"), ("forget", "--lead", "lead_1")
-    for command in (("send", "test-event"), ("doctor",), ("logs",), ("pending",), resend, forget):
+    for command in (("send", "test-event"), ("doctor",), ("logs",), ("pending",), ("reconcile",), resend, forget):
         ran = run(*command, boto3=True)
         assert (ran.returncode, ran.stdout) == (2, "")
         assert "name a deployed stack" in ran.stderr

@@ -26,6 +26,9 @@
 //! # Ok::<_, serde_json::Error>(())
 //! ```
 //!
+//! If the receiver's reconciliation is on, it finds leads whose webhook never arrived. Their alerts
+//! have [`LeadStatusChanged::found_by`]. The lead status stream has no message about them.
+//!
 //! SNS wraps a message in its own JSON, unless the subscription has `RawMessageDelivery`. In
 //! Lambda's SNS event, the message is in `Records[].Sns.Message`.
 
@@ -44,18 +47,20 @@ pub struct CloudEvent<Data> {
     /// The version of CloudEvents.
     pub specversion: SpecVersion,
     /// SendPilot's id of the event, escaped if it is not plain text. If SendPilot uses one id for
-    /// two events with different content, the later one has `~` and 16 hex digits after its id.
-    /// `source`, `id` and `type` together identify a duplicate.
+    /// two events with different content, the later one has `~` and 16 hex digits after its id. The
+    /// id in an alert of the reconciliation is `reconciliation_` and 32 hex digits, which depend on
+    /// the lead and the status only. `source`, `id` and `type` together identify a duplicate.
     pub id: String,
-    /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`.
+    /// The workspace, as a URN: `urn:sendpilot:workspace:{workspaceId}`. Without a known workspace,
+    /// it is `urn:sendpilot:workspace`.
     pub source: String,
     /// The kind of event.
     #[serde(rename = "type")]
     pub kind: Type,
     /// The lead's id.
     pub subject: String,
-    /// The time of the change by SendPilot's clock, in UTC. `None` if SendPilot sent no ISO 8601
-    /// time.
+    /// The time of the change by SendPilot's clock, in UTC. In an alert of the reconciliation, the
+    /// time at which the lead was last updated. `None` if SendPilot sent no ISO 8601 time.
     #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none", default)]
     pub time: Option<OffsetDateTime>,
     /// The format of `data`.
@@ -140,7 +145,7 @@ pub enum ContentType {
     Json,
 }
 
-/// The value of [`LeadStatusChanged::found_by`].
+/// The value of [`LeadStatusChanged::found_by`] in an alert of the reconciliation.
 pub const RECONCILIATION: &str = "reconciliation";
 
 /// A lead's change of status. Every text comes from SendPilot or its users. No text has control
@@ -168,8 +173,24 @@ pub struct LeadStatusChanged {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed_by: Option<String>,
     /// [`RECONCILIATION`] if no webhook reported the change, and the receiver found the lead
-    /// through SendPilot's API. Then the event's time is the time at which the lead was last
-    /// updated, and `previous_status` and `changed_by` are not known.
+    /// through SendPilot's API. Then the time of the change, `previous_status` and `changed_by` are
+    /// not known: [`CloudEvent::time`] is the time at which the lead was last updated. `None` if a
+    /// webhook reported the change. Other values may be added. A message of the lead status stream
+    /// never has it.
+    ///
+    /// ```
+    /// use sendpilot_events::{CloudEvent, LeadStatusChanged, RECONCILIATION};
+    ///
+    /// let received = r#"{"specversion":"1.0","id":"reconciliation_cad01e0c0a5ccbf741c63bcf50d3387a",
+    ///     "source":"urn:sendpilot:workspace","type":"sendpilot.lead.opportunity",
+    ///     "subject":"lead_1","datacontenttype":"application/json",
+    ///     "data":{"leadId":"lead_1","newStatus":"OPPORTUNITY","crmStage":"qualified",
+    ///         "foundBy":"reconciliation"}}"#;
+    /// let event: CloudEvent<LeadStatusChanged> = serde_json::from_str(received)?;
+    /// assert_eq!(event.data.found_by.as_deref(), Some(RECONCILIATION));
+    /// assert_eq!((event.time, event.data.previous_status), (None, None));
+    /// # Ok::<_, serde_json::Error>(())
+    /// ```
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found_by: Option<String>,
     /// The lead, as SendPilot's API describes it. `None` if the receiver does not ask the API, or
