@@ -511,7 +511,7 @@ impl World {
 
     /// Makes one run of the reconciliation, and returns its outcome. Kills some runs.
     async fn run(&self, about: impl Hash) -> String {
-        let life = life(self.seed, ("reconcile", about), 0.04, 2000);
+        let life = life(self.seed, ("reconcile", about), 0.06, 2000);
         let outcome = match self.reconciles.invoke(&json!({}), life).await {
             Said::Response(report) => report["outcome"].as_str().unwrap().to_owned(),
             Said::Error(error) if error["errorType"] == "Reconcile" => "failed".into(),
