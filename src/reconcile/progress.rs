@@ -29,7 +29,10 @@ pub(super) struct Unfinished {
     pub(super) statuses: Vec<String>,
     /// The statuses that the API refused as a filter.
     pub(super) refused: BTreeSet<String>,
-    /// Why a list could not be read. Then the sweep will not be complete.
+    /// The page that could not be read. The next run tries it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) failed: Option<Position>,
+    /// Why a list could not be read in two runs. Then the sweep will not be complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) failure: Option<String>,
     /// The list and the page with which the next run begins.

@@ -163,9 +163,12 @@ pub enum Failure {
         #[source]
         error: ApiError,
     },
-    /// The sweep ended, but an earlier run could not read a list. The next run begins a new sweep.
+    /// An earlier run of this sweep could not read a list, so the sweep will not be complete.
     #[error("not every list of leads was read, because in an earlier run {0}")]
     Incomplete(String),
+    /// The run could read no list of leads, because the time or the number of requests was used up.
+    #[error("no list of leads could be read in the run's time and number of requests")]
+    OutOfTime,
     /// The API asked to wait, so the run could read nothing.
     #[error("SendPilot's API asked to wait until {}", .0.rfc3339())]
     Paused(Timestamp),

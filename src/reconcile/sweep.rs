@@ -9,7 +9,7 @@ use super::missed::Found;
 use super::progress::{Position, Progress, Unfinished};
 use super::reader::{Reader, Stop};
 use super::report::{Failure, Mode, Outcome, Report};
-use crate::delivery::ledger::{ClaimRequest, KNOWN_RETENTION, LedgerError, Reconciled, Refusal};
+use crate::delivery::ledger::{ClaimRequest, KNOWN_RETENTION, LedgerError, Lock, Reconciled, Refusal};
 use crate::delivery::log::log;
 use crate::delivery::relay::{self, DELIVERY_TIME, Relay};
 use crate::delivery::topic::Topic;
@@ -42,7 +42,7 @@ pub(super) struct Sweep<'a, L, T> {
     pub(super) invocation: &'a Invocation,
     pub(super) mode: Mode,
     pub(super) report: &'a mut Report,
-    /// The number of pages of leads that were handled.
+    /// The number of pages of leads that were read.
     pub(super) pages: usize,
     /// The number of attempts so far. Each needs another number.
     pub(super) attempts: u64,
@@ -69,23 +69,22 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
             return Err(Failure::Paused(until));
         }
         progress.pause_until(None);
-        match self.read(progress).await {
-            Ok(()) => Ok(()),
-            Err(Stop::OutOfTime) => {
-                self.report.stops(Outcome::Continues, None);
-                Ok(())
-            }
-            Err(Stop::Paused(until)) => {
-                progress.pause_until(Some(until));
-                // If no run can read anything, an alarm must say so.
-                if self.pages == 0 {
-                    return Err(Failure::Paused(until));
-                }
-                self.report.stops(Outcome::Paused, Some(until));
-                Ok(())
-            }
-            Err(Stop::Failed(failure)) => Err(failure),
+        let (outcome, retry_at) = match self.read(progress).await {
+            Ok(()) => return Ok(()),
+            Err(Stop::Failed(failure)) => return Err(failure),
+            Err(Stop::OutOfTime) => (Outcome::Continues, None),
+            Err(Stop::Paused(until)) => (Outcome::Paused, Some(until)),
+        };
+        progress.pause_until(retry_at);
+        // If no run can read anything, or a list fails in every sweep, an alarm must say so.
+        if self.pages == 0 {
+            return Err(retry_at.map_or(Failure::OutOfTime, Failure::Paused));
         }
+        if let Some(failure) = progress.sweep.as_ref().and_then(|sweep| sweep.failure.clone()) {
+            return Err(Failure::Incomplete(failure));
+        }
+        self.report.stops(outcome, retry_at);
+        Ok(())
     }
 
     async fn read(&mut self, progress: &mut Progress) -> Result<(), Stop> {
@@ -165,8 +164,8 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
                 match (self.reader.leads(list.campaign, list.status, page).await?, list.status) {
                     (Ok(leads), _) => {
                         let is_last = leads.is_last;
-                        self.handle(leads.entries, list, &statuses, baselined).await?;
                         self.pages += 1;
+                        self.handle(leads.entries, list, &statuses, baselined).await?;
                         if is_last {
                             break;
                         }
@@ -176,10 +175,14 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
                         break;
                     }
                     (Err(error), _) => {
-                        // A list that always fails must not hide the lists after it.
                         let failure = Failure::Leads { campaign: list.campaign.id.clone(), error };
-                        sweep.next = lists.get(number + 1).map(|next| next.page(1));
-                        sweep.failure = sweep.next.as_ref().map(|_| chain(&failure));
+                        if sweep.failed == sweep.next {
+                            // A list that always fails must not hide the lists after it.
+                            sweep.next = lists.get(number + 1).map(|next| next.page(1));
+                            sweep.failure = sweep.next.as_ref().map(|_| chain(&failure));
+                        } else {
+                            sweep.failed = sweep.next.clone();
+                        }
                         return Err(Stop::Failed(failure));
                     }
                 }
@@ -230,14 +233,18 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
             }
             return Ok(());
         }
-        let ledger = &self.relay.ledger;
+        self.make_known(locks).await?;
+        self.alert(missed).await
+    }
+
+    /// Makes leads known without an alert, or keeps them known.
+    async fn make_known(&self, locks: Vec<(DeliveryId, Lock)>) -> Result<(), LedgerError> {
         let finish_by = self.invocation.schedule().finish_by;
         let locking = stream::iter(locks.iter().map(|(holder, lock)| {
-            // If the webhook has made the lead known meanwhile, nothing is left to do.
-            within(finish_by, ledger.lock(holder, lock), LedgerError::TimedOut)
+            // If a webhook has made the lead known meanwhile, nothing is left to do.
+            within(finish_by, self.relay.ledger.lock(holder, lock), LedgerError::TimedOut)
         }));
-        locking.buffer_unordered(LOCK_WORKERS).try_for_each(async |_| Ok(())).await?;
-        self.alert(missed).await
+        locking.buffer_unordered(LOCK_WORKERS).try_for_each(async |_| Ok(())).await
     }
 
     /// Attempts the alerts of missed leads.
@@ -252,11 +259,16 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
         let attempts = numbered.map(|(lead, number)| sweep.attempt(lead, workspace_id, number));
         let outcomes: Vec<_> = stream::iter(attempts).buffered(ALERT_WORKERS).collect().await;
         self.attempts += missed.len() as u64;
-        let mut result = Ok(());
+        let (mut result, mut done) = (Ok(()), Vec::new());
         for (outcome, lead) in outcomes.into_iter().zip(&missed) {
             match outcome {
-                Some(relay::Outcome::Debounced { .. } | relay::Outcome::Refused(Refusal::Done)) => {
+                Some(relay::Outcome::Debounced { .. }) => {
                     self.report.arrived += 1;
+                    continue;
+                }
+                Some(relay::Outcome::Refused(Refusal::Done)) => {
+                    self.report.arrived += 1;
+                    done.push((DeliveryId::from_stored(BASELINE.into()), lead.lock(self.invocation.now())));
                     continue;
                 }
                 Some(relay::Outcome::Published { .. }) => self.report.alerted += 1,
@@ -270,6 +282,8 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
             }
             self.report.found_missed(lead.updated_at());
         }
+        // An earlier run has alerted these leads, but someone deleted their rows.
+        self.make_known(done).await?;
         result
     }
 

@@ -485,8 +485,8 @@ impl Memory {
     }
 }
 
-/// Reads the id and the name of a campaign.
-fn campaign(entry: &Object<'_>) -> Option<(String, Option<String>)> {
+/// Reads the id and the name of a campaign. The name is cut, which bounds the memory.
+pub(crate) fn campaign(entry: &Object<'_>) -> Option<(String, Option<String>)> {
     let name = entry.text("name").filter(|name| !trim(name).is_empty());
     Some((entry.text("id")?, name.map(|name| clip(&name, MAX_NAME))))
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::invocation::Invocation;
 use crate::json::Object;
-use crate::sendpilot::api::{Api, ApiError, ESCAPED, Lead};
+use crate::sendpilot::api::{self, Api, ApiError, ESCAPED, Lead};
 use crate::sendpilot::event::moment;
 use crate::sendpilot::page::{PAGE, Page};
 use crate::text::trim;
@@ -66,7 +66,8 @@ pub async fn campaigns(
     let answer = api.read(&path, MAX_LIST, invocation, by).await?;
     let campaign = |entry: &Object<'_>| {
         let is_draft = entry.text("status").is_some_and(|status| trim(&status).eq_ignore_ascii_case("draft"));
-        Some(Campaign { id: entry.text("id")?, name: entry.text("name"), is_draft })
+        let (id, name) = api::campaign(entry)?;
+        Some(Campaign { id, name, is_draft })
     };
     Page::parse(&answer, page, "campaigns", campaign).ok_or(ApiError::Unexpected)
 }

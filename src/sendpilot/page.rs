@@ -26,7 +26,8 @@ struct Pagination {
 
 impl<T> Page<T> {
     /// Reads page number `number` of the list `name`. `entry` reads one entry, or leaves it out.
-    /// Returns `None` if the list is missing.
+    /// Returns `None` if the list is missing, or if it has entries and none can be used. Otherwise,
+    /// another name for the id would make the list look empty.
     pub(crate) fn parse(
         answer: &[u8],
         number: usize,
@@ -41,7 +42,9 @@ impl<T> Page<T> {
         // Without the number of pages, a page that is not full is the last one.
         let is_full = list.len() >= pages.limit.unwrap_or(PAGE);
         let is_last = list.is_empty() || pages.total_pages.map_or(!is_full, |last| number >= last);
-        let entries = list.into_iter().filter_map(|raw| entry(&Object::parse(raw.get().as_bytes()).ok()?)).collect();
-        Some(Self { entries, is_last })
+        let is_empty = list.is_empty();
+        let entries: Vec<_> =
+            list.into_iter().filter_map(|raw| entry(&Object::parse(raw.get().as_bytes()).ok()?)).collect();
+        (is_empty || !entries.is_empty()).then_some(Self { entries, is_last })
     }
 }

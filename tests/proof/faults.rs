@@ -221,17 +221,13 @@ fn scenarios(flaw: Flaw) -> Vec<Scenario> {
     // The webhook's calls cross each call of the run once.
     let after = [30, 70, 90, 110, 130, 150, 5000].map(|millis| Arrival::After(Duration::from_millis(millis)));
     let arrivals = [Arrival::Never, Arrival::Before].into_iter().chain(after);
-    scenarios.extend(arrivals.flat_map(|arrival| {
-        [true, false].map(|sendpilot_retries| Scenario {
-            second: None,
-            sendpilot_retries,
-            redrives_at_once: 1,
-            rate: None,
-            details: false,
-            reconcile: Some(arrival),
-            flaw,
-        })
-    }));
+    for (arrival, sendpilot_retries) in arrivals.flat_map(|arrival| [(arrival, false), (arrival, true)]) {
+        if arrival != Arrival::Never || !sendpilot_retries {
+            let (reconcile, redrives_at_once) = (Some(arrival), 1);
+            let (second, rate, details) = (None, None, false);
+            scenarios.push(Scenario { second, sendpilot_retries, redrives_at_once, rate, details, reconcile, flaw });
+        }
+    }
     scenarios
 }
 
@@ -877,14 +873,13 @@ fn explore(
 /// would take three quarters of an hour more.
 fn combined(scenario: Scenario, faults: usize) -> usize {
     let times = if faults < 3 { &[0, 15, 35, 55, 75, 95][..] } else { &[0, 35] };
-    if let Some(arrival) = scenario.reconcile {
-        // Without retries, a webhook does less. The other times differ only in the order of calls.
-        let during = Arrival::After(Duration::from_millis(110));
-        return if arrival == Arrival::Never || (arrival == during && !scenario.sendpilot_retries) {
-            faults
-        } else {
-            1
-        };
+    match scenario.reconcile {
+        None => {}
+        Some(Arrival::Never) => return faults.min(2),
+        // A run and a webhook have too many calls for each pair of faults. Only at this time does
+        // `make model` try two, because the two claim at the same time.
+        Some(Arrival::After(after)) if after == Duration::from_millis(110) => return faults - 1,
+        Some(_) => return 1,
     }
     let is_first = match scenario.second {
         Some((copy, after)) => copy == Copy::Same && times.contains(&after.as_millis()),

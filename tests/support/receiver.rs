@@ -21,7 +21,7 @@ use super::world::World;
 pub type Variables = Vec<(&'static str, String)>;
 
 /// The time for a run. It is the timeout in `template.yaml`.
-pub const TIMEOUT: Duration = Duration::from_secs(300);
+pub const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// The key of the row of the reconciliation.
 const RUN: &str = "function#run";
@@ -256,6 +256,17 @@ pub fn assert_has(object: &Value, members: Value) {
     for (name, value) in members.as_object().unwrap() {
         assert_eq!(&object[name], value, "{name} of {object}");
     }
+}
+
+/// Waits until a condition holds.
+pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..3000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the condition should hold within 30 s");
 }
 
 pub fn now() -> Timestamp {

@@ -29,8 +29,8 @@ from ops.stack import (
     reconciliation_is_off,
 )
 
-# The function's timeout is 300 s. An error of Lambda about this timeout must still arrive.
-READ_TIMEOUT = 330  # seconds
+# The function's timeout is 240 s. An error of Lambda about this timeout must still arrive.
+READ_TIMEOUT = 270  # seconds
 THROTTLED = re.compile("TooManyRequests|Throttl")
 OUTCOMES = ("complete", "continues", "paused", "in_progress")
 COUNTS = ("requests", "campaigns", "leads", "baseline", "waiting", "missed", "alerted", "pending", "arrived")
@@ -47,7 +47,7 @@ def run(given: argparse.Namespace) -> int:
         print(printable(reconciliation_is_off(stack, local=not given.stack)))
         return 1
     if sys.stderr.isatty():
-        print("The run takes at most five minutes ...", file=sys.stderr)
+        print("The run takes at most four minutes ...", file=sys.stderr)
     try:
         answer, is_error = invoked(outputs_of(stack)[RECONCILE_OUTPUT], given.dry_run)
     except KeyboardInterrupt:

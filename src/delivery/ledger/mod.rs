@@ -141,7 +141,8 @@ pub fn may_finish(row: Option<&Row>, owner: &Owner) -> MayFinish {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HeldLock {
     /// The delivery whose alert has the lock. The delivery was claimed before, so its alert has
-    /// been published, or will be.
+    /// been published, or will be. The baseline also holds locks, which suppress only alerts of the
+    /// reconciliation.
     pub holder: DeliveryId,
     /// The lock suppresses alerts whose [`Lock::at`] is before this time.
     pub until: Timestamp,
@@ -369,7 +370,7 @@ pub trait Ledger {
     ) -> impl Future<Output = Result<ClaimResult, LedgerError>> + Send;
 
     /// Takes a lock for the alert of `holder`, if [`may_publish`] allows it. The delivery must be
-    /// claimed before.
+    /// claimed before, unless the lock suppresses no webhook's alert ([`Known::baseline`]).
     fn lock(&self, holder: &DeliveryId, lock: &Lock) -> impl Future<Output = Result<MayPublish, LedgerError>> + Send;
 
     /// Takes a slot for the claim's alert if [`may_take_slot`] allows it. Returns whether the claim
