@@ -196,7 +196,7 @@ deployed-build: tools rust
 ## Check models of the claim protocol and of the pace in every interleaving, and the real code
 ## under every three faults. Takes some minutes; `make test` runs smaller versions.
 model: rust
-	cargo test --locked --test proof -- --ignored --nocapture claim_model:: pace_model:: faults::
+	cargo test --locked --test proof -- --ignored --nocapture claim_model:: pace_model:: known_model:: faults::
 
 ## Send ten thousand events while calls fail and processes are killed. Takes some minutes.
 ## SEED=<number> repeats the faults of a run.

@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
                 Err(ApiError::Status { retry_after: Some(wait), .. }) => wait,
                 answer => return Ok(answer),
             };
-            // The time overflows, and the run would crash, if such a number of seconds is added to it.
+            // A huge number of seconds would overflow the time, and the run would crash.
             let wait = wait.min(MAX_PAUSE);
             let is_in_time = Instant::now() + wait + self.request_time <= self.read_by;
             if wait > MAX_WAIT || self.waits == MAX_WAITS || !is_in_time {

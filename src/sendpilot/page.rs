@@ -1,6 +1,5 @@
 //! Parses one page of a list of SendPilot's API, in both documented forms.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::json::Object;
@@ -17,13 +16,6 @@ pub struct Page<T> {
     pub is_last: bool,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Pagination {
-    total_pages: Option<usize>,
-    limit: Option<usize>,
-}
-
 impl<T> Page<T> {
     /// Reads page number `number` of the list `name`. `entry` reads one entry, or leaves it out.
     /// Returns `None` if the list is missing, or if it has entries and none can be used. Otherwise,
@@ -37,11 +29,12 @@ impl<T> Page<T> {
         let answer = Object::parse(answer).ok()?;
         let list = answer.get(name).or_else(|| answer.get("data"))?;
         let list: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
-        let pages = answer.get("pagination").or_else(|| answer.get("meta"));
-        let pages = pages.and_then(|pages| serde_json::from_str::<Pagination>(pages.get()).ok()).unwrap_or_default();
+        let pages = answer.object("pagination").or_else(|| answer.object("meta"));
+        // One unusable number must not hide the other. Some APIs write numbers as strings.
+        let read = |name| pages.as_ref()?.get(name)?.get().trim_matches('"').parse::<usize>().ok();
         // Without the number of pages, a page that is not full is the last one.
-        let is_full = list.len() >= pages.limit.unwrap_or(PAGE);
-        let is_last = list.is_empty() || pages.total_pages.map_or(!is_full, |last| number >= last);
+        let is_full = list.len() >= read("limit").unwrap_or(PAGE);
+        let is_last = list.is_empty() || read("totalPages").map_or(!is_full, |last| number >= last);
         let is_empty = list.is_empty();
         let entries: Vec<_> =
             list.into_iter().filter_map(|raw| entry(&Object::parse(raw.get().as_bytes()).ok()?)).collect();

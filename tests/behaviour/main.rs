@@ -6,6 +6,7 @@ mod api_key;
 mod details;
 mod event;
 mod layers;
+mod lists;
 mod messages;
 mod openapi;
 mod relay;

@@ -7,11 +7,12 @@ use std::fs;
 use crate::support::requests::{self, Deliveries, SECRET, change, file, files, headers, secrets, standard};
 use opportunity_alerts::config::{Config, ConfigError};
 use opportunity_alerts::message::details::{Details, LastReply};
+use opportunity_alerts::message::key::LockKey;
 use opportunity_alerts::message::pipeline::Pipeline;
 use opportunity_alerts::message::rules::Rules;
-use opportunity_alerts::message::{Delivery, Message};
+use opportunity_alerts::message::{Delivery, Known, Locks, Message};
 use opportunity_alerts::sendpilot::api::Lead;
-use opportunity_alerts::sendpilot::event::{Malformed, parse};
+use opportunity_alerts::sendpilot::event::{Event, Malformed, Origin, parse};
 use opportunity_alerts::sendpilot::signature::verify;
 use opportunity_alerts::timestamp::Timestamp;
 use proptest::prelude::*;
@@ -351,5 +352,131 @@ fn only_the_message_of_an_alert_depends_on_the_details() {
         let [without, with] = [&Details::default(), &details].map(|details| alert.delivery(details));
         assert_ne!(without.message, with.message);
         assert_eq!(Delivery { message: with.message.clone(), ..without }, with);
+    }
+}
+
+/// Returns an event with this content, whose origin is the webhook or the reconciliation.
+fn event(body: &Value, origin: Origin) -> Event {
+    let body = body.to_string();
+    let headers = headers(&standard("svix", SECRET, "msg_1", 1, body.as_bytes()));
+    let verified = verify(&headers, body.as_bytes(), &secrets(), Timestamp::from_millis(1000)).unwrap();
+    Event { origin, ..parse(&verified).unwrap() }
+}
+
+#[test]
+fn an_alert_has_the_locks_of_its_origin() {
+    let at = Timestamp::from_millis;
+    let rules = |reconcile, minutes| {
+        let tags = ("ALERT_TAGS", "hot");
+        configured(&[("RECONCILE", reconcile), ("DEBOUNCE_MINUTES", minutes), tags]).unwrap()
+    };
+    let status = from_to("REPLY_RECEIVED", "OPPORTUNITY");
+    let debounce = || Some(LockKey::debounce_status(Some("ws_abc123xyz"), "lead_abc123", "OPPORTUNITY"));
+    let known = |at, until| {
+        let key = LockKey::known("lead_abc123", "OPPORTUNITY");
+        Some(Known { key, at: Timestamp::from_millis(at), until: Timestamp::from_millis(until) })
+    };
+    let occurred_at = 1_708_770_600_000;
+    let found = Origin::Reconciliation { until: at(5000) };
+    for (reconcile, minutes, origin, locks) in [
+        ("no", "0", Origin::Webhook, Locks { debounce: None, known: None }),
+        ("no", "5", Origin::Webhook, Locks { debounce: debounce(), known: None }),
+        ("yes", "0", Origin::Webhook, Locks { debounce: None, known: known(occurred_at, 1) }),
+        ("yes", "5", Origin::Webhook, Locks { debounce: debounce(), known: known(occurred_at, 1) }),
+        // An alert of the reconciliation takes no debounce lock, and always makes its lead known.
+        ("no", "5", found, Locks { debounce: None, known: known(0, 5000) }),
+        ("yes", "5", found, Locks { debounce: None, known: known(0, 5000) }),
+    ] {
+        let delivery = requests::due(&rules(reconcile, minutes), &event(&status, origin)).unwrap().alert.unwrap();
+        assert_eq!(delivery.locks, locks, "{reconcile}, {minutes}, {origin:?}");
+    }
+    // The reconciliation does not read tags.
+    for origin in [Origin::Webhook, found] {
+        let tag = event(&tagged(json!(null), json!("Hot ")), origin);
+        let locks = requests::due(&rules("yes", "0"), &tag).unwrap().alert.unwrap().locks;
+        assert_eq!(locks, Locks::default(), "{origin:?}");
+    }
+}
+
+/// An event whose time is missing or before 1970 is never suppressed by the baseline or by another
+/// webhook.
+#[test]
+fn a_known_lead_needs_no_time() {
+    let rules = configured(&[("RECONCILE", "yes")]).unwrap();
+    for (time, at) in [
+        (json!(null), u64::MAX),
+        (json!("yesterday"), u64::MAX),
+        (json!("1900-01-01T00:00:00Z"), 1),
+        (json!("1970-01-01T00:00:00Z"), 1),
+        (json!("1970-01-01T00:00:00.002Z"), 2),
+        (json!("2024-02-24T12:30:00+02:00"), 1_708_770_600_000),
+    ] {
+        let mut body = from_to("REPLY_RECEIVED", "OPPORTUNITY");
+        body["timestamp"] = time.clone();
+        let locks = due(&rules, &body).alert.unwrap().locks;
+        assert_eq!(locks.known.unwrap().at, Timestamp::from_millis(at), "{time}");
+    }
+}
+
+#[test]
+fn the_key_of_a_known_lead_names_only_lead_and_status() {
+    let rules = configured(&[("RECONCILE", "yes"), ("ALERT_STATUSES", "OPPORTUNITY,negotiation")]).unwrap();
+    let key = |change: &dyn Fn(&mut Value)| {
+        let mut body = from_to("REPLY_RECEIVED", "OPPORTUNITY");
+        change(&mut body);
+        due(&rules, &body).alert.unwrap().locks.known.unwrap().key
+    };
+    let usual = key(&|_| ());
+    assert!(!usual.as_str().contains("lead_abc123") && usual.as_str().ends_with("#OPPORTUNITY#known"), "{usual:?}");
+    for same in [
+        key(&|body| body["workspaceId"] = "ws_2".into()),
+        key(&|body| drop(body.as_object_mut().unwrap().remove("workspaceId"))),
+        key(&|body| body["data"]["campaignId"] = "camp_2".into()),
+        key(&|body| body["data"]["newStatus"] = " opportunity".into()),
+        key(&|body| body["eventId"] = "evt_2".into()),
+    ] {
+        assert_eq!(same, usual);
+    }
+    assert_ne!(key(&|body| body["data"]["leadId"] = "lead_2".into()), usual);
+    let other = [" Negotiation", "NEGOTIATION"].map(|status| key(&|body| body["data"]["newStatus"] = status.into()));
+    assert!(other[0] == other[1] && other[0] != usual, "{other:?}");
+}
+
+#[test]
+fn the_reconciliation_reads_the_same_statuses() {
+    let all = [
+        ("ALERT_STATUSES", "opportunity, MEETING_BOOKED"),
+        ("ALERT_TAGS", "hot"),
+        ("STATUS_TOPIC_ARN", "arn:aws:sns:us-east-1:123456789012:status"),
+        ("STATUS_PIPELINE", "OPPORTUNITY=sql"),
+    ];
+    let variable = |name: &str| {
+        let given = all.iter().find(|(variable, _)| *variable == name).map(|(_, value)| (*value).to_owned());
+        given
+            .or((name == "ALERTS_TABLE_NAME").then(|| "deliveries".into()))
+            .or((name == "ALERTS_TOPIC_ARN").then(|| "arn:aws:sns:us-east-1:123456789012:alerts".into()))
+    };
+    let config = Config::read(variable).unwrap();
+    let (rules, reconciled) = (config.rules(variable).unwrap(), config.reconciled_rules(variable).unwrap());
+    assert_eq!(reconciled.alert_statuses, ["OPPORTUNITY", "MEETING_BOOKED"]);
+    assert_eq!((&reconciled.alert_statuses, &reconciled.pipeline), (&rules.alert_statuses, &rules.pipeline));
+    let body = from_to("REPLY_RECEIVED", "OPPORTUNITY");
+    let found = Origin::Reconciliation { until: Timestamp::from_millis(5000) };
+    let Deliveries { alert, status } = requests::due(&reconciled, &event(&body, found)).unwrap();
+    assert!(alert.is_some() && status.is_none(), "a missed lead should cause no message to the stream");
+}
+
+#[test]
+fn reconcile_is_yes_or_no() {
+    for (text, expected) in [("yes", true), ("no", false), ("", false), (" yes ", true)] {
+        assert_eq!(configured(&[("RECONCILE", text)]).unwrap().reconcile, expected, "{text:?}");
+    }
+    assert!(!configured(&[]).unwrap().reconcile);
+    for text in ["true", "1", "Yes", "on"] {
+        let error = configured(&[("RECONCILE", text)]).unwrap_err();
+        assert_eq!(
+            (error.to_string(), error),
+            ("RECONCILE must be yes or no".into(), ConfigError::YesOrNo("RECONCILE"))
+        );
     }
 }

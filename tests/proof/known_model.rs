@@ -1,8 +1,8 @@
-//! A model of the two ways to an alert in every interleaving: the webhooks of one lead in one status,
-//! and the reconciliation. The model decides by production's own rules.
+//! A model of the two ways to an alert in every interleaving: the webhooks of one lead in one
+//! status, and the reconciliation. The model decides by production's own rules.
 //!
-//! [`may_claim`], [`may_finish`], [`may_publish`], [`Lock`], [`Known`] and [`may_run`] decide whether
-//! a request takes effect, and what it changes. Decision and effect are one step, as in a
+//! [`may_claim`], [`may_finish`], [`may_publish`], [`Lock`], [`Known`] and [`may_run`] decide
+//! whether a request takes effect, and what it changes. Decision and effect are one step, as in a
 //! conditional write. Around them, the model follows the steps of `relay` and `reconcile` in every
 //! possible order:
 //!
@@ -21,9 +21,9 @@
 //! - **Time.** Time passes at any moment, in steps of the grace period. A debounce lock ends with
 //!   the step.
 //!
-//! `claim_model` shows that no lease ends before its attempt, and counts publishes. So here, a lease
-//! ends with its attempt, and a release changes nothing. A publish that gets its answer is completed
-//! at once, and an alert is published or is not.
+//! `claim_model` shows that no lease ends before its attempt, and counts publishes. So here, a
+//! lease ends with its attempt, and a release changes nothing. A publish that gets its answer is
+//! completed at once, and an alert is published or is not.
 //!
 //! The model assumes that the lead stays in the status, is listed there, and that every event has a
 //! time. The row of the lead lasts. A request for a debounce lock does not arrive after that lock's
@@ -268,7 +268,8 @@ struct Attempt {
     kind: Kind,
     alert: Alert,
     step: Step,
-    /// The content of a run's alert, if the attempt knows it. A baseline has one if it has the lead.
+    /// The content of a run's alert, if the attempt knows it. A baseline has one if it has the
+    /// lead.
     report: Option<Report>,
 }
 
@@ -689,7 +690,8 @@ impl Lead {
         }
     }
 
-    /// Completes a delivery, or debounces it in favour of another alert, if its owner is the sender.
+    /// Completes a delivery, or debounces it in favour of another alert, if its owner is the
+    /// sender.
     fn finish_row(&self, world: &mut World, who: Option<usize>, alert: Alert, debounced_by: Option<(LockKind, Alert)>) {
         let row = self.row(world, alert);
         if who.is_some_and(|who| may_finish(row.as_ref(), &self.owners[who]) == MayFinish::Yes) {
@@ -878,8 +880,8 @@ impl Model for Lead {
             }
             let may_be = |fate: &&Fate| match (attempt.step, **fate) {
                 (_, (_, Hear)) => true,
-                // An attempt that dies before an effect is the same as none, and one that dies
-                // before its end the same as one that dies after its last effect.
+                // An attempt that dies before an effect is the same as none. One that dies before
+                // its end is the same as one that dies after its last effect.
                 (Step::Look | Step::EndBaseline, _) | (Step::Claim, (false, Die)) => false,
                 // A lost publish is the same as `FindNoSlot`.
                 (Step::Publish, fate) => fate == (true, Die),

@@ -51,9 +51,11 @@ pub struct Call {
     /// The name of the call. The prefix `status ` marks a delivery to the lead status stream, as in
     /// `status claim`.
     ///
-    /// - `UpdateItem`: `claim`, `takeover`, `quiet` (takes the debounce lock), `lock` (makes a lead
-    ///   known), `slot`, `debounce`, `complete`, `discard`, `release`, `remember` (stores a reply),
-    ///   `begin` or `end` (of a run of the reconciliation).
+    /// - `UpdateItem` of a delivery: `claim`, `takeover`, `debounce`, `complete`, `discard`,
+    ///   `release`.
+    /// - `UpdateItem` of another row: `quiet` (takes the debounce lock), `lock` (makes a lead
+    ///   known), `slot`, `remember` (stores a reply), `begin` and `end` (of a run of the
+    ///   reconciliation).
     /// - `GetItem`: `reply`.
     /// - `BatchGetItem`: `known`.
     /// - `Query`: `list`.
@@ -61,8 +63,8 @@ pub struct Call {
     /// - `GetSecretValue`: `current` or `previous` for the signing secret, `key` for the API key.
     pub operation: String,
     /// The event id of the delivery, with the suffix `#status` for the lead status stream. For a
-    /// debounce lock and a reply, the lead's id; for the lock of a known lead, the hash of the lead's
-    /// id; for a run, the function's name; for a listing and for `known`, empty.
+    /// debounce lock and a reply, the lead's id. For the lock of a known lead, the hash of that id.
+    /// For a run, the function's name. Empty for a listing and for `known`.
     pub event: String,
     /// The page that a listing requests: its shard, and the delivery after which it begins. The
     /// ledger requests a slow page again.

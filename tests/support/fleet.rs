@@ -15,6 +15,7 @@ use super::lambda::{Lambda, Said, environment};
 pub enum Function {
     Webhook,
     Redrive,
+    Reconcile,
 }
 
 pub struct Fleet {
@@ -57,6 +58,9 @@ impl Fleet {
                 Lambda::start([environment(&self.aws), self.more.clone()].concat(), self.timeout).await
             }
             (None, Function::Redrive) => Lambda::start_redrive_with(&self.aws, self.more.clone(), self.timeout).await,
+            (None, Function::Reconcile) => {
+                Lambda::start_reconcile([environment(&self.aws), self.more.clone()].concat(), self.timeout).await
+            }
         };
         let said = lambda.invoke_for(life.min(self.timeout), payload).await;
         match said {

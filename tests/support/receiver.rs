@@ -258,6 +258,17 @@ pub fn assert_has(object: &Value, members: Value) {
     }
 }
 
+/// Waits until a condition holds.
+pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..3000 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the condition should hold within 30 s");
+}
+
 pub fn now() -> Timestamp {
     SystemTime::now().into()
 }

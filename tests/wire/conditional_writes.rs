@@ -1,16 +1,20 @@
 //! For every row that the rules can tell apart, the pure rule and the conditional write agree.
 
+use std::time::Duration;
+
 use crate::support::dynamodb::{DynamoDb, Item};
 use crate::support::requests::{claim_of, delivery};
 use aws_sdk_dynamodb::types::AttributeValue::{M, N, S};
 use opportunity_alerts::delivery::ledger::{
-    ClaimRequest, ClaimResult, FinishError, Ledger, LedgerError, MayClaim, MayFinish, Receipt, Refusal, Row, State,
-    may_claim, may_finish, may_remember, may_take_slot,
+    ClaimRequest, ClaimResult, FinishError, HeldLock, KNOWN_RETENTION, Ledger, LedgerError, Lock, MayClaim, MayFinish,
+    MayPublish, Receipt, Reconciled, Refusal, Row, Run, State, may_claim, may_finish, may_publish, may_remember,
+    may_run, may_take_slot,
 };
 use opportunity_alerts::delivery::pace::AlertRate;
 use opportunity_alerts::invocation::{Attempt, Owner};
+use opportunity_alerts::message::Known;
 use opportunity_alerts::message::details::LastReply;
-use opportunity_alerts::message::key::ReplyKey;
+use opportunity_alerts::message::key::{DeliveryId, LockKey, ReplyKey};
 use opportunity_alerts::timestamp::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_millis(1000);
@@ -163,4 +167,160 @@ async fn a_reply_agrees_with_the_rule() {
         }
         assert_eq!(dynamodb.pending().await, []);
     }
+}
+
+/// Returns the lock of every kind of alert, at a time before, at and after the other times here.
+fn locks() -> Vec<Lock> {
+    let at = Timestamp::from_millis;
+    let mut locks = vec![
+        Lock::debounce(LockKey::debounce_status(Some("ws"), "lead_1", "OPPORTUNITY"), NOW, Duration::from_secs(60)),
+        Lock::known(Known::baseline("lead_1", "OPPORTUNITY"), NOW),
+        Lock::known(Known::by_webhook("lead_1", "OPPORTUNITY", None), NOW),
+    ];
+    for millis in [0, 1, 999, 1000, 1001, u64::MAX] {
+        locks.push(Lock::known(Known::by_webhook("lead_1", "OPPORTUNITY", Some(at(millis))), NOW));
+        locks.push(Lock::known(Known::by_reconciliation("lead_1", "OPPORTUNITY", at(millis)), NOW));
+    }
+    locks
+}
+
+#[tokio::test]
+async fn every_lock_agrees_with_the_rule() {
+    let mine = delivery("evt", "x").id;
+    let holders =
+        [mine.clone(), delivery("another", "x").id, DeliveryId::from_stored("reconciliation#baseline".into())];
+    let untils = [0, 1, 2, 999, 1000, 1001, u64::MAX].map(Timestamp::from_millis);
+    let held = holders.iter().flat_map(|holder| untils.map(|until| HeldLock { holder: holder.clone(), until }));
+    let held: Vec<_> = [None].into_iter().chain(held.map(Some)).collect();
+    let dynamodb = DynamoDb::start().await;
+    for lock in locks() {
+        for before in &held {
+            if let Some(HeldLock { holder, until }) = before {
+                let row = [
+                    ("deliveryId", S(lock.key.as_str().into())),
+                    ("holder", S(holder.as_str().into())),
+                    ("quietUntil", N(until.as_millis().to_string())),
+                    ("expiresAt", N("7".into())),
+                ];
+                dynamodb.put(row.map(|(name, value)| (name.to_owned(), value)).into()).await;
+            }
+            let answer = dynamodb.ledger().lock(&mine, &lock).await.unwrap();
+            assert_eq!(answer, may_publish(before.as_ref(), &mine, lock.at), "{lock:?}, {before:?}");
+            let (expected, expires) = match (&answer, before) {
+                (MayPublish::Yes, _) => (lock.taken(before.as_ref(), &mine), lock.expires_at.as_secs()),
+                (MayPublish::Debounced(holder), Some(before)) => {
+                    assert_eq!(*holder, before.holder);
+                    (before.clone(), 7)
+                }
+                (MayPublish::Debounced(_), None) => panic!("nothing suppresses {lock:?}"),
+            };
+            let [left] = &dynamodb.rows().await[..] else { panic!("expected one row") };
+            assert_eq!(left["holder"], S(expected.holder.as_str().into()), "{lock:?}, {before:?}");
+            assert_eq!(left["quietUntil"], N(expected.until.as_millis().to_string()), "{lock:?}, {before:?}");
+            assert_eq!((&left["expiresAt"], left.len()), (&N(expires.to_string()), 4), "{lock:?}, {before:?}");
+            dynamodb.delete(lock.key.as_str()).await;
+        }
+    }
+}
+
+/// The locks of known leads have these effects on each other, whatever their times are.
+#[test]
+fn a_known_lead_suppresses_the_reconciliation_and_no_later_webhook() {
+    let at = Timestamp::from_millis;
+    let [mine, others] = ["evt", "another"].map(|event| delivery(event, "x").id);
+    let webhook = |millis: Option<u64>| Lock::known(Known::by_webhook("lead_1", "x", millis.map(at)), NOW);
+    let baseline = Lock::known(Known::baseline("lead_1", "x"), NOW);
+    let run = |millis| Lock::known(Known::by_reconciliation("lead_1", "x", at(millis)), NOW);
+    let times = [None, Some(0), Some(1), Some(1000), Some(u64::MAX)];
+    let is_suppressed = |lock: &Lock, held: &HeldLock| may_publish(Some(held), &mine, lock.at) != MayPublish::Yes;
+    for first in times.map(webhook).into_iter().chain([baseline.clone()]) {
+        let held = first.taken(None, &others);
+        assert!(times.map(webhook).iter().all(|webhook| !is_suppressed(webhook, &held)), "{first:?}");
+        assert!(is_suppressed(&run(0), &held) && is_suppressed(&run(u64::MAX), &held), "{first:?}");
+        assert!(is_suppressed(&baseline, &held), "{first:?}");
+        // A later webhook does not change what is suppressed.
+        assert_eq!(webhook(Some(5)).taken(Some(&held), &mine).until, held.until);
+    }
+    let held = run(1000).taken(None, &others);
+    for (time, suppressed) in
+        [(Some(0), true), (Some(999), true), (Some(1000), false), (Some(1001), false), (None, false)]
+    {
+        assert_eq!(is_suppressed(&webhook(time), &held), suppressed, "{time:?}");
+    }
+    assert!(is_suppressed(&run(5000), &held));
+}
+
+#[tokio::test]
+async fn a_run_agrees_with_the_rule() {
+    let attempt = Attempt { owner: me(), now: NOW, lease_until: Timestamp::from_millis(9999) };
+    let key = "function#run";
+    let dynamodb = DynamoDb::start().await;
+    for last in [None, Some(me()), Some(Owner::new("another", [0; 8]))] {
+        for (lease, progress) in [(999, None), (1000, Some("{}")), (1001, Some("{}"))] {
+            dynamodb.delete(key).await;
+            let lease_until = Timestamp::from_millis(lease);
+            if let Some(owner) = &last {
+                let row = [
+                    ("deliveryId", S(key.into())),
+                    ("owner", S(owner.as_str().into())),
+                    ("leaseUntil", N(lease.to_string())),
+                ];
+                let progress = progress.map(|progress| ("progress", S(progress.into())));
+                let row = row.into_iter().chain(progress).map(|(name, value)| (name.to_owned(), value));
+                dynamodb.put(row.collect()).await;
+            }
+            let why = format!("{last:?}, {lease}, {progress:?}");
+            let may = may_run(last.as_ref().map(|owner| (owner, lease_until)), &me(), NOW);
+            let stored = progress.filter(|_| last.is_some()).map(str::to_owned);
+            let expected = if may { Run::Claimed(stored) } else { Run::InProgress { until: lease_until } };
+            assert_eq!(dynamodb.ledger().begin_run("function", &attempt).await.unwrap(), expected, "{why}");
+            let before = dynamodb.rows().await;
+
+            let ended = dynamodb.ledger().end_run("function", &attempt, NOW, "new").await;
+            let [row] = &dynamodb.rows().await[..] else { panic!("expected one row") };
+            if may {
+                assert!(ended.is_ok(), "{why}: {ended:?}");
+                let left = ["owner", "leaseUntil", "progress"].map(|name| row[name].clone());
+                assert_eq!(left, [S(me().as_str().into()), N("1000".into()), S("new".into())], "{why}");
+                // The lease is over, so the next run may begin, and finds the progress.
+                let next = Attempt { owner: Owner::new("next", [0; 8]), ..attempt.clone() };
+                let claimed = dynamodb.ledger().begin_run("function", &next).await.unwrap();
+                assert_eq!(claimed, Run::Claimed(Some("new".into())), "{why}");
+            } else {
+                assert!(matches!(ended, Err(FinishError::Overtaken)), "{why}: {ended:?}");
+                assert_eq!(vec![row.clone()], before, "{why}");
+            }
+            assert_eq!(dynamodb.pending().await, []);
+        }
+    }
+    // A row without a lease, such as one that a person has made.
+    dynamodb.delete(key).await;
+    dynamodb.put([("deliveryId".to_owned(), S(key.into()))].into()).await;
+    assert_eq!(dynamodb.ledger().begin_run("function", &attempt).await.unwrap(), Run::Claimed(None));
+    // Without a row, nothing can end.
+    dynamodb.delete(key).await;
+    let ended = dynamodb.ledger().end_run("function", &attempt, NOW, "new").await;
+    assert!(matches!(ended, Err(FinishError::Overtaken)), "{ended:?}");
+    assert_eq!(dynamodb.rows().await, []);
+}
+
+#[tokio::test]
+async fn reads_the_known_leads_in_batches() {
+    let dynamodb = DynamoDb::start().await;
+    let keys: Vec<_> = (0..250).map(|number| LockKey::known(&format!("lead_{number}"), "OPPORTUNITY")).collect();
+    for number in (0..250).step_by(3) {
+        let lock = Lock::known(Known::by_webhook(&format!("lead_{number}"), "opportunity", None), NOW);
+        dynamodb.ledger().lock(&delivery("evt", "x").id, &lock).await.unwrap();
+    }
+    // The table would refuse a key that comes twice.
+    let twice = [&keys[..], &keys[..100]].concat();
+    let known = dynamodb.ledger().known(&twice).await.unwrap();
+    assert_eq!(known.len(), 84);
+    for (number, key) in keys.iter().enumerate() {
+        let holder = known.get(key).map(|lead| lead.holder.clone());
+        assert_eq!(holder, (number % 3 == 0).then(|| delivery("evt", "x").id), "{number}");
+    }
+    let expires_at = known[&keys[0]].expires_at;
+    assert_eq!(expires_at.as_secs(), NOW.after(KNOWN_RETENTION).as_secs());
+    assert!(dynamodb.ledger().known(&[]).await.unwrap().is_empty());
 }
