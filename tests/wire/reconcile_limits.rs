@@ -47,6 +47,7 @@ async fn every_run_after_a_failed_list_fails() {
     receiver.api.put_campaign("camp_2", "x").await.unwrap();
     receiver.answers("/v1/leads?campaignId=camp_1", json!({ "status": 500 })).await;
     receiver.answers("/v1/leads?campaignId=camp_2", endless("leads", lead_of("lead_1", "camp_2", 30))).await;
+    // The second run tries the failed page again.
     for _ in 0..2 {
         let error = reconcile.fails().await;
         assert!(error.starts_with("the leads of the campaign camp_1 could not be read"), "{error}");
