@@ -15,8 +15,8 @@
 //!
 //! In the end, these promises must hold after any faults:
 //!
-//! - **Answers.** SendPilot gets 2xx only after a publish of that lead's alert took effect, or after
-//!   the claim of the reconciliation's alert. It gets no 4xx except 409.
+//! - **Answers.** SendPilot gets 2xx only after a publish of that lead's alert took effect, or
+//!   after the claim of the reconciliation's alert. It gets no 4xx except 409.
 //! - **Nothing lost.** An alert is published if a claim took effect or SendPilot retried. Its row
 //!   is `PUBLISHED` at the end.
 //! - **Once.** Each publish of a delivery after the first one needs a lost proof: an answer that
