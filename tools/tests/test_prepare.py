@@ -87,7 +87,7 @@ def test_writes_the_version_everywhere_and_dates_the_changelog(project):
     assert before <= datetime.date.fromisoformat(dated[1]) <= after
     assert "- An entry." in notes(f"v{NEXT}", NEXT, changelog)
     changed = {line[3:] for line in _said_by(project, "git", "status", "--porcelain").splitlines()}
-    assert changed == {path for path, _ in STATED} | {"CHANGELOG.md", "docs/contracts/released/"}
+    assert changed == {path for path, _ in STATED} | {"CHANGELOG.md", f"docs/contracts/released/{NEXT}/"}
     assert not _said_by(project, "git", "tag")
 
 
@@ -147,7 +147,7 @@ def test_a_newer_version_is_accepted(version):
 def test_the_version_of_the_manifest_can_be_the_first_release():
     unreleased = CHANGELOG.partition("## [1.2.3]")[0]
     assert released(unreleased) == []
-    refuse("0.1.0", "0.1.0", unreleased)
+    refuse(NEXT, NEXT, unreleased)
 
 
 @pytest.mark.parametrize("entries", ["", "### Fixed\n\n"])
