@@ -21,7 +21,7 @@ use super::world::World;
 pub type Variables = Vec<(&'static str, String)>;
 
 /// The time for a run. It is the timeout in `template.yaml`.
-pub const TIMEOUT: Duration = Duration::from_secs(240);
+pub const TIMEOUT: Duration = Duration::from_secs(230);
 
 /// The key of the row of the reconciliation.
 const RUN: &str = "function#run";

@@ -10,6 +10,7 @@ use crate::support::aws::Fault;
 use crate::support::emf::{self, Metrics};
 use crate::support::guide;
 use crate::support::lambda::{Lambda, Said, TOPIC, deployed_environment, environment};
+use crate::support::receiver::Receiver;
 use crate::support::requests::{
     SECRET, around, change, claim_of, opportunity, opportunity_delivery, opportunity_of, payload, signed_now,
     signed_now_with,
@@ -787,7 +788,22 @@ async fn lines_of_every_kind(detailed: bool) -> Vec<(Value, Metrics)> {
     for log in [crash, no_start, redrives_of_every_kind().await] {
         lines.extend(log.lines().map(emf::read));
     }
+    lines.extend(runs_of_every_kind().await);
     lines
+}
+
+/// Returns the log lines of the reconciliation: of a dry run, of a run that finds a missed lead and
+/// must then wait for SendPilot's API, and of a run that fails.
+async fn runs_of_every_kind() -> Vec<(Value, Metrics)> {
+    let (receiver, mut reconcile) = Receiver::with_baseline().await;
+    receiver.opportunity("lead_1", 30).await;
+    reconcile.dry_run().await;
+    receiver.api.put_campaign("camp_2", "x").await.unwrap();
+    let busy = json!({ "status": 503, "headers": { "Retry-After": "3600" } });
+    receiver.answers("/v1/leads?campaignId=camp_2", busy).await;
+    assert_eq!(reconcile.run().await["outcome"], "paused");
+    reconcile.fails().await;
+    reconcile.lines().await
 }
 
 /// An alarm on a metric that is never sent would never fire. A metric that is not listed would be

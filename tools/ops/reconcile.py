@@ -29,8 +29,8 @@ from ops.stack import (
     reconciliation_is_off,
 )
 
-# The function's timeout is 240 s. An error of Lambda about this timeout must still arrive.
-READ_TIMEOUT = 270  # seconds
+# The function's timeout is 230 s. An error of Lambda about this timeout must still arrive.
+READ_TIMEOUT = 260  # seconds
 THROTTLED = re.compile("TooManyRequests|Throttl")
 OUTCOMES = ("complete", "continues", "paused", "in_progress")
 COUNTS = ("requests", "campaigns", "leads", "baseline", "waiting", "missed", "alerted", "pending", "arrived")

@@ -215,7 +215,7 @@ def test_a_run_in_progress_prevents_another(function, run):
         ),
         (
             "Sandbox.Timedout",
-            "RequestId: 1 Error: Task timed out after 240.00 seconds",
+            "RequestId: 1 Error: Task timed out after 230.00 seconds",
             "Lambda ended the run at its time limit. A later run does the rest. "
             "The log: python3 ops.pyz logs stack --function reconcile --since 1h",
         ),
@@ -280,7 +280,7 @@ def test_names_the_missing_permission(function, run):
 
 
 def test_waits_longer_than_the_function_may_run_and_then_no_longer(function, run, monkeypatch):
-    assert reconcile.READ_TIMEOUT > 240
+    assert reconcile.READ_TIMEOUT > 230
     monkeypatch.setattr(reconcile, "READ_TIMEOUT", 0.2)
     function.answer(REPORT, delay=1)
     status, out, err = run()
