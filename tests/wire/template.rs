@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::aws::{Aws, Fault};
 use crate::support::dynamodb::DynamoDb;
 use crate::support::lambda::{Lambda, Said, deployed_environment, environment};
+use crate::support::receiver::Receiver;
 use crate::support::requests::{SECRET, change, opportunity, signed_now};
 use crate::support::template::{function, resource, resources_of, statements, unconditional_statements};
 use opportunity_alerts::message::key::DeliveryId;
@@ -16,7 +17,10 @@ use yaml_serde::Value;
 /// Returns the IAM actions of a function's calls, each with its resource in the template.
 fn used(calls: &[String]) -> BTreeSet<(String, String)> {
     let grant = |call: &String| match call.as_str() {
-        "claim" | "takeover" | "complete" | "release" => ("dynamodb:UpdateItem", "!GetAtt DeliveriesTable.Arn"),
+        "claim" | "takeover" | "lock" | "complete" | "release" | "begin" | "end" => {
+            ("dynamodb:UpdateItem", "!GetAtt DeliveriesTable.Arn")
+        }
+        "known" => ("dynamodb:BatchGetItem", "!GetAtt DeliveriesTable.Arn"),
         "list" => ("dynamodb:Query", "!Sub ${DeliveriesTable.Arn}/index/pending"),
         "publish" => ("sns:Publish", "!Ref AlertsTopic"),
         "current" | "previous" => ("secretsmanager:GetSecretValue", "the secret in WEBHOOK_SECRET_ID"),
@@ -105,6 +109,21 @@ async fn each_role_grants_exactly_what_its_function_calls() {
     assert!(["list", "takeover", "complete", "release"].iter().all(|call| redrive.contains(&(*call).to_owned())));
     let by_lambda = by_lambda(&[("logs:CreateLogStream", "RedriveLogs"), ("logs:PutLogEvents", "RedriveLogs")]);
     assert_eq!(granted("RedriveRole", &[]), &used(redrive) | &by_lambda);
+}
+
+#[tokio::test]
+async fn the_reconciliations_role_grants_exactly_what_it_calls() {
+    let (receiver, mut reconcile) = Receiver::with_baseline().await;
+    receiver.opportunity("lead_1", 30).await;
+    receiver.world.aws.next("publish", Fault::Refused(403));
+    reconcile.run().await;
+    receiver.opportunity("lead_2", 30).await;
+    reconcile.run().await;
+    let calls = receiver.world.aws.calls();
+    let expected = ["begin", "known", "claim", "lock", "release", "publish", "complete", "end"];
+    assert!(expected.iter().all(|call| calls.contains(&(*call).to_owned())), "{calls:?}");
+    let by_lambda = by_lambda(&[("logs:CreateLogStream", "ReconcileLogs"), ("logs:PutLogEvents", "ReconcileLogs")]);
+    assert_eq!(granted("ReconcileRole", &[]), &used(&calls) | &by_lambda);
 }
 
 #[test]
