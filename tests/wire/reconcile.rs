@@ -382,7 +382,7 @@ async fn one_run_at_a_time() {
         let mut first = receiver.reconcile().await;
         let before = now();
         first.function.begin(&json!({})).await;
-        until(async || !receiver.take_requests().await.is_empty()).await;
+        until(async || !receiver.api.requests().await.unwrap().is_empty()).await;
         let refused = second.run().await;
         assert_has(&refused, json!({ "outcome": "in_progress", "requests": 0, "missed": 0, "campaigns": 0 }));
         let retry_at = OffsetDateTime::parse(refused["retryAt"].as_str().unwrap(), &Rfc3339).unwrap();
