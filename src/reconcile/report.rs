@@ -1,6 +1,6 @@
 //! The result of a run: its report, or its failure.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::delivery::ledger::{FinishError, LedgerError};
 use crate::error::chain;
@@ -21,8 +21,7 @@ pub enum Mode {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Outcome {
     /// The sweep has read every campaign.
     #[default]
@@ -43,6 +42,12 @@ impl Outcome {
             Self::Paused => "paused",
             Self::InProgress => "in_progress",
         }
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

@@ -29,9 +29,6 @@ const ALERT_WORKERS: usize = 4;
 /// Leads that are made known at the same time.
 const LOCK_WORKERS: usize = 10;
 
-/// The holder of the lock of a lead that became known without an alert.
-const BASELINE: &str = "reconciliation#baseline";
-
 /// One run's part of a sweep.
 pub(super) struct Sweep<'a, L, T> {
     pub(super) relay: &'a Relay<L, T>,
@@ -220,7 +217,7 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
                 Some(_) => {}
                 None if !baselined.contains(lead.status) => {
                     self.report.baseline += 1;
-                    locks.push((DeliveryId::from_stored(BASELINE.into()), lead.lock(now)));
+                    locks.push((baseline(), lead.lock(now)));
                 }
                 None if lead.is_recent(now) => self.report.waiting += 1,
                 None => missed.push(lead),
@@ -268,7 +265,7 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
                 }
                 Some(relay::Outcome::Refused(Refusal::Done)) => {
                     self.report.arrived += 1;
-                    done.push((DeliveryId::from_stored(BASELINE.into()), lead.lock(self.invocation.now())));
+                    done.push((baseline(), lead.lock(self.invocation.now())));
                     continue;
                 }
                 Some(relay::Outcome::Published { .. }) => self.report.alerted += 1,
@@ -339,4 +336,9 @@ impl<L: Reconciled, T: Topic> Sweep<'_, L, T> {
         }
         self.workspace.clone().flatten()
     }
+}
+
+/// Returns the holder of the lock of a lead that became known without an alert.
+fn baseline() -> DeliveryId {
+    DeliveryId::from_stored("reconciliation#baseline".into())
 }
