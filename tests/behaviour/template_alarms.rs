@@ -581,8 +581,8 @@ fn a_reconciliation_without_a_successful_run_alarms_after_three_intervals() {
         assert_eq!(alarmed(&failing, 0).first(), Some(&(6 * minutes)), "{minutes}: each run fails");
         let flaky = steady.clone().with("Errors", every(4 * minutes..6 * minutes), 1.0);
         assert_eq!(alarmed(&flaky, 0), [0; 0], "{minutes}: two runs fail");
-        let mended = steady.with("Errors", every(4 * minutes..8 * minutes), 1.0);
-        assert_eq!(alarmed(&mended, 0), (6 * minutes..8 * minutes).collect::<Vec<_>>(), "{minutes}: a run ends it");
+        let recovered = steady.with("Errors", every(4 * minutes..8 * minutes), 1.0);
+        assert_eq!(alarmed(&recovered, 0), (6 * minutes..8 * minutes).collect::<Vec<_>>(), "{minutes}: a run ends it");
         // The template and the guide say so.
         assert_eq!(alarm.state(&Minutes::default(), day, 0, 2, State::InsufficientData), State::Alarm, "{minutes}");
     }

@@ -266,8 +266,8 @@ struct World {
     recently: Timestamp,
     /// The number of runs of the reconciliation, by outcome.
     runs: Mutex<HashMap<String, usize>>,
-    /// The events that have begun, and when, by lead.
-    begun: Mutex<HashMap<String, (usize, Instant)>>,
+    /// Each event that has started, with the time of its start, by lead.
+    started: Mutex<HashMap<String, (usize, Instant)>>,
     /// The number of publishes that were read, and the leads that they alerted.
     alerted: Mutex<(usize, HashSet<String>)>,
     /// The leads whose events were answered 2xx.
@@ -309,7 +309,7 @@ impl World {
             dynamodb,
             api,
             runs: Mutex::default(),
-            begun: Mutex::default(),
+            started: Mutex::default(),
             alerted: Mutex::default(),
             confirmed: Mutex::default(),
             confirmed_replies: Mutex::default(),
@@ -434,7 +434,7 @@ impl World {
     async fn deliver(self: &Arc<Self>, event: usize) -> impl Future<Output = ()> + use<> {
         let mut dice = dice(self.seed, ("sendpilot", event));
         let (copies, returns) = (if dice.f64() < 0.2 { 2 } else { 1 }, dice.f64() < 2.0 / 3.0);
-        self.begun.lock().unwrap().insert(lead(event), (event, Instant::now()));
+        self.started.lock().unwrap().insert(lead(event), (event, Instant::now()));
         let (replies, replies_first) = (dice.bool(), dice.bool());
         if replies && replies_first {
             self.reply(event).await;
@@ -567,8 +567,8 @@ impl World {
         let published = self.aws.published();
         alerted.extend(published[*count..].iter().map(|publish| lead_of(&publish["Message"])));
         *count = published.len();
-        let begun = self.begun.lock().unwrap();
-        let mut reconciled = begun.iter().filter(|(_, (event, _))| Case::of(self.seed, *event).is_reconciled());
+        let started = self.started.lock().unwrap();
+        let mut reconciled = started.iter().filter(|(_, (event, _))| Case::of(self.seed, *event).is_reconciled());
         reconciled.all(|(lead, _)| alerted.contains(lead))
     }
 
@@ -637,8 +637,8 @@ impl World {
 
         let runs = self.runs.lock().unwrap().clone();
         let confirmed = self.confirmed.lock().unwrap().clone();
-        let begun = self.begun.lock().unwrap().clone();
-        let case = |lead: &str| begun.get(lead).map(|(event, _)| Case::of(self.seed, *event));
+        let started = self.started.lock().unwrap().clone();
+        let case = |lead: &str| started.get(lead).map(|(event, _)| Case::of(self.seed, *event));
         let may_reconcile = |lead: &str| case(lead).is_some_and(Case::is_reconciled);
         let alerts: Vec<_> =
             self.aws.published().into_iter().map(|mut publish| publish.remove("Message").unwrap()).collect();
@@ -654,7 +654,7 @@ impl World {
         let debounced = rows.iter().filter(|row| row.contains_key("debouncedBy"));
         let debounced: HashMap<_, _> =
             debounced.map(|row| (event_of(&text(row, "deliveryId")), event_of(&text(row, "debouncedBy")))).collect();
-        let of_lists = begun.keys().filter(|lead| may_reconcile(lead));
+        let of_lists = started.keys().filter(|lead| may_reconcile(lead));
         let must_be_alerted: HashSet<_> = leads.values().chain(&confirmed).chain(of_lists).collect();
         let unpublished =
             claimed.iter().filter(|event| !published.contains_key(*event) && !debounced.contains_key(*event));
@@ -698,16 +698,16 @@ impl World {
         let first = |lead: &str| ids[lead].iter().map(|event| published[event][0].at).min().unwrap();
         let at_once = alerted.iter().filter(|lead| case(lead).is_some_and(Case::is_sent_at_once));
         let by_webhook = at_once.filter(|lead| !reconciled.contains(lead));
-        let mut times: Vec<_> = by_webhook.map(|lead| first(lead) - begun[lead].1).collect();
+        let mut times: Vec<_> = by_webhook.map(|lead| first(lead) - started[lead].1).collect();
         times.sort();
         let mut publishes: Vec<_> =
             journal.iter().filter(|call| call.operation == "publish").map(|call| call.at).collect();
         publishes.sort();
         let in_a_second = |from: &Instant| publishes.iter().filter(|at| (*from..*from + SECOND).contains(*at)).count();
         Verdict {
-            events: begun.len(),
-            dropped: begun.keys().filter(|lead| matches!(case(lead), Some(Case::Dropped | Case::Again))).count(),
-            never_claimed: begun.keys().filter(|lead| !must_be_alerted.contains(lead)).count(),
+            events: started.len(),
+            dropped: started.keys().filter(|lead| matches!(case(lead), Some(Case::Dropped | Case::Again))).count(),
+            never_claimed: started.keys().filter(|lead| !must_be_alerted.contains(lead)).count(),
             alerted: alerted.len(),
             found: reconciled.len(),
             webhooks_debounced: debounced.values().filter(|holder| is_found(holder)).count(),
